@@ -1,0 +1,42 @@
+"""Measure, reproduce and predict Neural Collapse.
+
+import neuralcollapse as nc
+
+report = nc.measure(model, loader)      # finds the last linear layer, streams the data once
+print(report)                           # NC1–NC4, the MSE decomposition, the signal-to-noise spectrum
+report.nc1, report.mse.ls_perp          # numbers by name;  report.to_dict() is JSON-ready
+"""
+
+from ._checks import InputError
+from .formulas.collapse import NC2, nc1, nc2, nc3, nc4_mismatch
+from .formulas.geometry import equiangularity, equinorm, maximal_angle, simplex_etf
+from .formulas.least_squares import least_squares_classifier
+from .formulas.mse import MSEDecomposition, decompose_mse
+from .formulas.signal_to_noise import SNRSpectrum, snr_singular_values
+from .measure import measure, measure_features
+from .moments import ClassMoments
+from .report import Report
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "NC2",
+    "ClassMoments",
+    "InputError",
+    "MSEDecomposition",
+    "Report",
+    "SNRSpectrum",
+    "decompose_mse",
+    "equiangularity",
+    "equinorm",
+    "least_squares_classifier",
+    "maximal_angle",
+    "measure",
+    "measure_features",
+    "nc1",
+    "nc2",
+    "nc3",
+    "nc4_mismatch",
+    "simplex_etf",
+    "snr_singular_values",
+]

@@ -1,0 +1,56 @@
+"""Proposition 1: the classifier that minimises the MSE loss for fixed features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .._checks import check_weight_decay
+from .._linalg import definite_factor, minimum_norm_right, rank_tolerance, solve_right
+from ..moments import ClassMoments
+
+
+def least_squares_classifier(moments: ClassMoments, weight_decay: float = 0.0) -> tuple[Tensor, Tensor]:
+    """W̃_LS = diag(π) M̃ᵀ (K + λI)⁺ with K = Ave h̃h̃ᵀ, the bias absorbed and penalised like the weight.
+
+    Eliminating the bias by hand leaves a p × p system free of the cancellation that a large mean brings to K:
+
+        W_LS A = diag(π) M̄ᵀ + λ/(1+λ) π μ_Gᵀ,   A = Σ_T + λI + λ/(1+λ) μ_G μ_Gᵀ,   b_LS = (π − W_LS μ_G)/(1+λ).
+
+    With λ = 0 and K singular the minimum-norm solution is returned.
+
+    Args:
+        moments: of the features; its weighting decides Ave and π.
+        weight_decay: λ of the paper's loss (MATHEMATICS: (λ/2)‖W̃‖_F²).
+
+    Returns:
+        The weight (C, p) and the bias (C,).
+
+    Source: Webb & Lowe (1990); Han, Papyan & Donoho (2022), Proposition 1.
+    """
+    check_weight_decay(weight_decay)
+    prior, mean = moments.weights, moments.global_mean
+    shrink = weight_decay / (1.0 + weight_decay)
+    identity = torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
+    total = moments.within_covariance + moments.between_covariance
+    system = total + weight_decay * identity + shrink * torch.outer(mean, mean)
+    rhs = prior[:, None] * moments.centred_means + shrink * torch.outer(prior, mean)
+    rtol = rank_tolerance(len(mean), moments.eps) if weight_decay == 0.0 else 0.0
+    factor = definite_factor(system, rtol)
+    if factor is None:
+        return _minimum_norm(moments, total, weight_decay, rtol)
+    weight = solve_right(rhs, system, factor)
+    return weight, (prior - weight @ mean) / (1.0 + weight_decay)
+
+
+def _minimum_norm(moments: ClassMoments, total: Tensor, weight_decay: float, rtol: float) -> tuple[Tensor, Tensor]:
+    """The same on extended features through the eigenvectors of K, where the system above is singular."""
+    one = total.new_ones(1)
+    mean = torch.cat([moments.global_mean, one])
+    dim = len(mean)
+    second = torch.outer(mean, mean)
+    second[: dim - 1, : dim - 1] += total
+    second += weight_decay * torch.eye(dim, dtype=second.dtype, device=second.device)
+    means = torch.cat([moments.means, one.expand(moments.num_classes, 1)], dim=1)
+    solution = minimum_norm_right(moments.weights[:, None] * means, second, rtol)
+    return solution[:, :-1], solution[:, -1]

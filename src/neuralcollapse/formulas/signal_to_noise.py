@@ -1,0 +1,64 @@
+"""The signal-to-noise matrix SNR = Σ_W^{-1/2} M̄ and its singular values (Theorem 3, Definition 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .._linalg import definite_factor, rank_tolerance
+from ..moments import ClassMoments
+
+
+@dataclass(frozen=True)
+class SNRSpectrum:
+    """The (classes present) − 1 singular values, descending, and the space Σ_W was whitened in.
+
+    ``space`` is ``"full"`` where Σ_W is nonsingular, and ``"span"`` where it is singular and the noise was first
+    projected on the span of the centred class means. Values are infinite where there is no noise even there.
+    """
+
+    singular_values: Tensor
+    space: Literal["full", "span"]
+
+
+def snr_singular_values(moments: ClassMoments) -> SNRSpectrum:
+    """Singular values of Σ_W^{-1/2} M̄, M̄ = [μ_c − μ_G] over the classes present.
+
+    With Σ_W = LLᵀ they are those of L⁻¹M̄. When Σ_W is singular (dead units, p > n) it is projected on span(M̄)
+    and whitened there, and the result says so.
+
+    Source: Han, Papyan & Donoho (2022), Theorem 3 and Definition 2.
+    """
+    means = moments.centred_means[moments.present]
+    rank = min(len(means) - 1, means.shape[1])
+    within = moments.within_covariance
+    factor = definite_factor(within, rank_tolerance(len(within), moments.eps))
+    space: Literal["full", "span"] = "full"
+    if factor is None:
+        space = "span"
+        _, _, directions = torch.linalg.svd(means, full_matrices=False)
+        basis = directions[:rank]
+        means = means @ basis.T
+        within = basis @ within @ basis.T
+        factor = definite_factor(within, rank_tolerance(len(within), moments.eps))
+    if factor is None:
+        return SNRSpectrum(_partly_infinite(means, within, rank_tolerance(len(within), moments.eps)).cpu(), space)
+    whitened = torch.linalg.solve_triangular(factor, means.T, upper=False)
+    return SNRSpectrum(torch.linalg.svdvals(whitened)[:rank].cpu(), space)
+
+
+def _partly_infinite(means: Tensor, within: Tensor, rtol: float) -> Tensor:
+    """The limit as noise ε → 0 along the directions N without noise: infinite once for each, and else finite.
+
+    M̄ᵀΣ⁻¹M̄ = ε⁻² AᵀA + BᵀΛ⁻¹B with A = NᵀM̄; what stays finite is BᵀΛ⁻¹B on the kernel of A.
+    """
+    values, vectors = torch.linalg.eigh(within)
+    noisy = values > rtol * torch.linalg.vector_norm(values)
+    silent = means @ vectors[:, ~noisy]
+    whitened = (means @ vectors[:, noisy]) / values[noisy].sqrt()
+    basis = torch.linalg.qr(silent).Q
+    finite = torch.linalg.svdvals(whitened - basis @ (basis.T @ whitened))[: int(noisy.sum())]
+    return torch.cat([finite.new_full((silent.shape[1],), float("inf")), finite])

@@ -1,0 +1,281 @@
+"""ClassMoments: counts, class means and centred scatter of labelled features, streamed and merged exactly."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ._checks import InputError, check_features, check_labels, first_bad_row
+
+Weighting = Literal["example", "class"]
+
+# Blocks of this many bytes stay in a processor's cache between the two passes an update makes over them.
+_BLOCK_BYTES = 4 << 20
+# Up to this many classes a product with the one-hot matrix sums classes faster than scattered additions do.
+_ONE_HOT_LIMIT = 64
+
+
+class ClassMoments:
+    """The first and second class moments of features, which every metric of Neural Collapse is computed from.
+
+    Scatter is centred from the start and merged by the pairwise formula of Chan, Golub & LeVeque (1983), never
+    derived from raw sums: during collapse the spread within a class is far below the rounding of ``E‖h‖²``.
+
+    Features of 16 or 32 bits are multiplied in float32, *after* subtracting a class mean, so that products carry the
+    relative precision of the spread itself; sums are kept in ``dtype``. float64 features are multiplied in float64.
+
+    Args:
+        num_classes: C, the number of classes that labels may name.
+        dim: p, the feature dimension; taken from the first batch when None.
+        weighting: ``"example"``, the default because it is the training loss's own: each example counts 1/n, so
+            class c has π_c = n_c/n. ``"class"``: each present class counts alike, each of its examples 1/(C n_c);
+            its state holds one p × p scatter per class.
+        dtype: type of the state; float64 by default, so that long streams lose nothing.
+        device: where the state lives; the first batch's device when None.
+
+    Example:
+        >>> moments = ClassMoments(num_classes=2)
+        >>> moments.update(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 1]))
+        >>> moments.means.tolist()
+        [[2.0], [5.0]]
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int | None = None,
+        *,
+        weighting: Weighting = "example",
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str | None = None,
+    ) -> None:
+        if num_classes < 1:
+            raise InputError(f"expected at least one class, got num_classes = {num_classes}")
+        if dim is not None and dim < 1:
+            raise InputError(f"expected a positive feature dimension, got dim = {dim}")
+        if weighting not in ("example", "class"):
+            raise InputError(f"expected weighting 'example' or 'class', got {weighting!r}")
+        if dtype not in (torch.float32, torch.float64):
+            raise InputError(f"expected a state of float32 or float64, got {dtype}")
+        self.num_classes = num_classes
+        self.dim = dim
+        self.weighting: Weighting = weighting
+        self.dtype = dtype
+        self.device = torch.device(device) if device is not None else None
+        # The coarsest precision any product was made in: rank decisions need it (see _linalg).
+        self.eps = torch.finfo(dtype).eps
+        if dim is not None:
+            self._allocate(dim, self.device or torch.device("cpu"))
+
+    def _allocate(self, dim: int, device: torch.device) -> None:
+        self.dim, self.device = dim, device
+        self._counts = torch.zeros(self.num_classes, dtype=torch.int64, device=device)
+        self._means = torch.zeros(self.num_classes, dim, dtype=self.dtype, device=device)
+        shape = (dim, dim) if self.weighting == "example" else (self.num_classes, dim, dim)
+        self._scatter = torch.zeros(shape, dtype=self.dtype, device=device)
+
+    def _like(self) -> ClassMoments:
+        return ClassMoments(self.num_classes, self.dim, weighting=self.weighting, dtype=self.dtype, device=self.device)
+
+    def update(self, features: Tensor, labels: Tensor) -> None:
+        """Add a batch of examples.
+
+        Args:
+            features: (n, p), any floating type; moved to the state's device.
+            labels: (n,), integers in 0 … C−1.
+
+        Raises:
+            InputError: wrong shapes or types, a label out of range, NaN or infinity. The state is then unchanged.
+        """
+        check_features(features, self.dim)
+        labels = labels.to(features.device)
+        check_labels(labels, features.shape[0], self.num_classes)
+        if self.dim is None:
+            self._allocate(features.shape[1], self.device or features.device)
+        features, labels = features.detach().to(self.device), labels.to(self.device, torch.int64)
+        if features.dtype != torch.float64 or self.dtype == torch.float32:
+            features = features.to(torch.float32)
+        rows = max(256, _BLOCK_BYTES // (features.element_size() * features.shape[1]))
+        # An autocast around the caller's own loop must not narrow these products.
+        with torch.autocast(features.device.type, enabled=False):
+            if len(features) <= rows:
+                self._update_block(features, labels)
+                return
+            # Several blocks go through a state of their own, so that a bad row in the last leaves this one untouched.
+            fresh = self._like()
+            for start in range(0, len(features), rows):
+                fresh._update_block(features[start : start + rows], labels[start : start + rows], start)
+            self.merge(fresh)
+
+    def _update_block(self, features: Tensor, labels: Tensor, offset: int = 0) -> None:
+        if not len(features):
+            return
+        classes, index = torch.unique(labels, return_inverse=True)
+        counts = torch.bincount(index, minlength=len(classes))
+        divisor = counts.to(features.dtype)[:, None]
+        one_hot = None
+        if len(classes) <= _ONE_HOT_LIMIT:
+            one_hot = torch.nn.functional.one_hot(index, len(classes)).to(features.dtype)
+        # A first mean, rounded to the features' type: subtracting it from nearby features is exact (Sterbenz).
+        shift = _class_sums(features, index, len(classes), one_hot) / divisor
+        residual = features - shift[index]
+        # What rounding left of the mean is recovered from the small residuals and taken off the scatter again.
+        rest = (_class_sums(residual, index, len(classes), one_hot) / divisor).to(self.dtype)
+        if not bool(torch.isfinite(rest).all()):
+            row = first_bad_row(features) + offset if not torch.isfinite(features).all() else None
+            where = f"NaN or infinity in row {row}" if row is not None else "an overflow of their class sums"
+            raise InputError(f"expected finite features, got {where}")
+        self.eps = max(self.eps, torch.finfo(features.dtype).eps)
+        weighted = rest * counts.to(self.dtype).sqrt()[:, None]
+        if self.weighting == "example":
+            scatter = (residual.T @ residual).to(self.dtype) - weighted.T @ weighted
+        else:
+            padded = _pad_by_class(residual, index, counts)
+            scatter = (padded.mT @ padded).to(self.dtype) - weighted[:, :, None] * weighted[:, None, :]
+        self._fold(classes, counts, shift.to(self.dtype) + rest, scatter)
+
+    def _fold(self, classes: Tensor, counts: Tensor, means: Tensor, scatter: Tensor) -> None:
+        """Merge the moments of ``classes`` into the state: S += S' + Σ_c (n n'/(n+n')) δ_c δ_cᵀ."""
+        before = self._counts[classes].to(self.dtype)
+        added = counts.to(self.dtype)
+        total = (before + added).clamp(min=1)
+        delta = means - self._means[classes]
+        scaled = delta * (before * added / total).sqrt()[:, None]
+        if self.weighting == "example":
+            self._scatter += scatter
+            self._scatter.addmm_(scaled.T, scaled)
+        else:
+            self._scatter[classes] += scatter + scaled[:, :, None] * scaled[:, None, :]
+        self._means[classes] += delta * (added / total)[:, None]
+        self._counts[classes] += counts
+
+    def merge(self, other: ClassMoments) -> None:
+        """Add another state, as if its examples had been seen here; exact and associative up to rounding.
+
+        Raises:
+            InputError: the two differ in classes, dimension or weighting.
+        """
+        for name in ("num_classes", "weighting"):
+            if getattr(self, name) != getattr(other, name):
+                raise InputError(f"expected {name} = {getattr(self, name)}, got {getattr(other, name)}")
+        if other.dim is None:
+            return
+        if self.dim is None:
+            self._allocate(other.dim, self.device or other.means.device)
+        if self.dim != other.dim:
+            raise InputError(f"expected moments with dim = {self.dim}, got {other.dim}")
+        self.eps = max(self.eps, other.eps)
+        classes = torch.arange(self.num_classes, device=self.device)
+        self._fold(
+            classes,
+            other._counts.to(self.device),
+            other._means.to(self.device, self.dtype),
+            other._scatter.to(self.device, self.dtype),
+        )
+
+    def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
+        """Merge the states of all processes; every process then holds the same result, bit for bit.
+
+        States are broadcast one rank after the other and folded in rank order, so memory stays at two states.
+        Shards may be uneven; a process that saw nothing may not even know the feature dimension.
+        """
+        if not dist.is_available() or not dist.is_initialized():
+            raise InputError("expected an initialised torch.distributed process group, got none")
+        summaries: list[tuple[int | None, float] | None] = [None] * dist.get_world_size(group)
+        dist.all_gather_object(summaries, (self.dim, self.eps), group=group)
+        known = {s[0] for s in summaries if s is not None and s[0] is not None}
+        if len(known) > 1:
+            raise InputError(f"expected one feature dimension on all processes, got {sorted(known)}")
+        if not known:
+            return
+        if self.dim is None:
+            self._allocate(known.pop(), self.device or torch.device("cpu"))
+        result = self._like()
+        for rank in range(len(summaries)):
+            source = self if dist.get_rank(group) == rank else self._like()
+            global_rank = rank if group is None else dist.get_global_rank(group, rank)
+            for tensor in (source._counts, source._means, source._scatter):
+                dist.broadcast(tensor, src=global_rank, group=group)
+            result.merge(source)
+        self._counts, self._means, self._scatter = result._counts, result._means, result._scatter
+        self.eps = max(s[1] for s in summaries if s is not None)
+
+    def _require(self) -> None:
+        if self.dim is None or not bool(self._counts.any()):
+            raise InputError("expected at least one example, got none: call update() with features and labels first")
+
+    @property
+    def num_examples(self) -> int:
+        """n, the number of examples seen."""
+        return 0 if self.dim is None else int(self._counts.sum())
+
+    @property
+    def counts(self) -> Tensor:
+        """(C,) examples per class."""
+        self._require()
+        return self._counts
+
+    @property
+    def present(self) -> Tensor:
+        """(C,) boolean: the classes that have at least one example."""
+        return self.counts > 0
+
+    @property
+    def weights(self) -> Tensor:
+        """(C,) class weights π_c, which sum to one; zero for absent classes."""
+        mass = self.counts if self.weighting == "example" else self.present
+        mass = mass.to(self.dtype)
+        return mass / mass.sum()
+
+    @property
+    def means(self) -> Tensor:
+        """(C, p) class means μ_c; zero rows for absent classes, which no formula uses."""
+        self._require()
+        return self._means
+
+    @property
+    def global_mean(self) -> Tensor:
+        """(p,) μ_G = Σ_c π_c μ_c."""
+        return self.weights @ self.means
+
+    @property
+    def centred_means(self) -> Tensor:
+        """(C, p) μ_c − μ_G, the rows of M̄ᵀ; zero rows for absent classes."""
+        return (self.means - self.global_mean) * self.present[:, None]
+
+    @property
+    def within_covariance(self) -> Tensor:
+        """(p, p) Σ_W = Ave (h − μ_c)(h − μ_c)ᵀ, divisor n (or C n_c by class), never n − 1."""
+        self._require()
+        if self.weighting == "example":
+            covariance = self._scatter / self.num_examples
+        else:
+            covariance = torch.einsum("c,cpq->pq", self.weights / self._counts.clamp(min=1), self._scatter)
+        covariance.diagonal().clamp_(min=0.0)  # identical examples leave rounding of either sign
+        return covariance
+
+    @property
+    def between_covariance(self) -> Tensor:
+        """(p, p) Σ_B = Σ_c π_c (μ_c − μ_G)(μ_c − μ_G)ᵀ."""
+        scaled = self.centred_means * self.weights.sqrt()[:, None]
+        return scaled.T @ scaled
+
+
+def _class_sums(values: Tensor, index: Tensor, classes: int, one_hot: Tensor | None) -> Tensor:
+    if one_hot is not None:
+        return one_hot.T @ values
+    return values.new_zeros(classes, values.shape[1]).index_add_(0, index, values)
+
+
+def _pad_by_class(values: Tensor, index: Tensor, counts: Tensor) -> Tensor:
+    """(k, max n_c, p): the rows of each class, zero-padded, so that one batched product gives every scatter."""
+    order = torch.argsort(index, stable=True)
+    sorted_index = index[order]
+    starts = torch.cumsum(counts, 0) - counts
+    slot = torch.arange(len(order), device=index.device) - starts[sorted_index]
+    padded = values.new_zeros(len(counts), int(counts.max()), values.shape[1])
+    padded[sorted_index, slot] = values[order]
+    return padded

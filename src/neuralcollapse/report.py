@@ -1,0 +1,106 @@
+"""Report: everything one measurement says, with names, as a table and as JSON-ready numbers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+
+from torch import Tensor
+
+from .formulas.collapse import NC2
+from .formulas.mse import MSEDecomposition
+from .formulas.signal_to_noise import SNRSpectrum
+from .moments import Weighting
+
+
+@dataclass(frozen=True)
+class Report:
+    """How collapsed a last layer is.
+
+    Attributes:
+        nc1, nc2, nc3, nc4_mismatch: see :func:`neuralcollapse.nc1` and its neighbours; all tend to zero.
+        mse: the decomposition of the MSE loss.
+        snr: singular values of the signal-to-noise matrix; they grow without bound.
+        accuracy: share of examples that the network classifies correctly.
+        means: (C, p) class means; global_mean: (p,).
+    """
+
+    num_examples: int
+    num_classes: int
+    classes_present: int
+    dim: int
+    weighting: Weighting
+    accuracy: float
+    nc1: float
+    nc2: NC2
+    nc3: float
+    nc4_mismatch: float
+    mse: MSEDecomposition
+    snr: SNRSpectrum
+    means: Tensor = field(repr=False)
+    global_mean: Tensor = field(repr=False)
+
+    def to_dict(self) -> dict[str, object]:
+        """A flat dictionary that ``json.dumps`` takes; non-finite numbers become "inf", "-inf" or "nan"."""
+        flat: dict[str, object] = {
+            "num_examples": self.num_examples,
+            "num_classes": self.num_classes,
+            "classes_present": self.classes_present,
+            "dim": self.dim,
+            "weighting": self.weighting,
+            "accuracy": self.accuracy,
+            "nc1": _plain(self.nc1),
+        }
+        flat.update({f"nc2.{name}": _plain(value) for name, value in asdict(self.nc2).items()})
+        flat["nc3"] = _plain(self.nc3)
+        flat["nc4_mismatch"] = self.nc4_mismatch
+        for name in ("total", "nc1", "nc23", "ls", "ls_perp"):
+            flat[f"mse.{name}"] = _plain(getattr(self.mse, name))
+        flat["mse.weight_ls_norm"] = _plain(float(self.mse.weight_ls.norm()))
+        flat["mse.weight_decay"] = self.mse.weight_decay
+        flat["snr"] = [_plain(value) for value in self.snr.singular_values.tolist()]
+        flat["snr_space"] = self.snr.space
+        return flat
+
+    def __str__(self) -> str:
+        snr = self.snr.singular_values
+        share = self.mse.ls_perp / self.mse.total if self.mse.total > 0 else 0.0
+        lines = [
+            f"Neural Collapse: {self.num_examples:,} examples, {self.classes_present} of {self.num_classes} classes, "
+            f"{self.dim} features, each {self.weighting} counts alike",
+            "",
+            _row("accuracy", f"{self.accuracy:.4%}", "argmax of the logits"),
+            _row("NC1", f"{self.nc1:.4g}", "within-class variability, tr(Σ_W Σ_B⁺)/C"),
+            _row("NC2 equinorm", _pair(self.nc2.equinorm_means, self.nc2.equinorm_classifier), "means | classifier"),
+            _row(
+                "NC2 equiangularity",
+                _pair(self.nc2.equiangularity_means, self.nc2.equiangularity_classifier),
+                "means | classifier, Std of cosines",
+            ),
+            _row(
+                "NC2 maximal angle",
+                _pair(self.nc2.maximal_angle_means, self.nc2.maximal_angle_classifier),
+                "means | classifier, Avg |cos + 1/(C−1)|",
+            ),
+            _row("NC3", f"{self.nc3:.4g}", "self-duality of classifier and means"),
+            _row("NC4 mismatch", f"{self.nc4_mismatch:.4%}", "network ≠ nearest class mean"),
+            _row("SNR", f"{float(snr[-1]):.4g} … {float(snr[0]):.4g}", f"singular values, {self.snr.space} space"),
+            "",
+            _row("MSE loss", f"{self.mse.total:.4g}", f"weight decay λ = {self.mse.weight_decay:g}"),
+            _row("  L_NC1", f"{self.mse.nc1:.4g}", "variability within classes"),
+            _row("  L_NC2/3", f"{self.mse.nc23:.4g}", "class means against targets"),
+            _row("  L⊥_LS", f"{self.mse.ls_perp:.4g}", f"distance from the central path, {share:.2%} of the loss"),
+        ]
+        return "\n".join(lines)
+
+
+def _row(name: str, value: str, meaning: str) -> str:
+    return f"  {name:<20}{value:>22}   {meaning}"
+
+
+def _pair(means: float, classifier: float) -> str:
+    return f"{means:.4g} | {classifier:.4g}"
+
+
+def _plain(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)

@@ -1,0 +1,37 @@
+"""A process of the distributed tests; a module of its own, so that a spawned process can import it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+import neuralcollapse as nc
+
+
+def state(moments: nc.ClassMoments) -> dict[str, torch.Tensor]:
+    return {
+        "counts": moments.counts,
+        "means": moments.means,
+        "global_mean": moments.global_mean,
+        "within": moments.within_covariance,
+        "between": moments.between_covariance,
+    }
+
+
+def reduce_shards(rank: int, folder: str, shards: list[list[int]], weighting: str, knows_dim: bool) -> None:
+    """Update with this rank's shard in batches of 7, reduce, and write what this rank then holds."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=len(shards))
+    try:
+        data = torch.load(Path(folder, "data.pt"), weights_only=True)
+        dim = data["features"].shape[1] if knows_dim else None
+        moments = nc.ClassMoments(data["num_classes"], dim, weighting=weighting)  # type: ignore[arg-type]
+        rows = torch.tensor(shards[rank], dtype=torch.int64)
+        for batch in rows.split(7) if len(rows) else ():
+            moments.update(data["features"][batch], data["labels"][batch])
+        moments.all_reduce()
+        torch.save(state(moments), Path(folder, f"rank{rank}.pt"))
+    finally:
+        dist.destroy_process_group()

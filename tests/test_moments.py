@@ -1,0 +1,262 @@
+"""ClassMoments against the slow reference, in any order, split, merge and number of processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+from cases import CASES, WEIGHTINGS, Case, data, named, over_cases, over_weightings
+from gloo import reduce_shards, state
+from hypothesis import given
+from hypothesis import strategies as st
+from reference.moments import class_moments
+
+import neuralcollapse as nc
+from neuralcollapse._checks import InputError
+
+
+def tensors(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
+    d = data(case)
+    return torch.from_numpy(d.features), torch.from_numpy(d.labels)
+
+
+def moments_of(case: Case, weighting: str, *batches: torch.Tensor) -> nc.ClassMoments:
+    features, labels = tensors(case)
+    moments = nc.ClassMoments(case.num_classes, weighting=weighting)
+    for rows in batches or (torch.arange(len(labels)),):
+        moments.update(features[rows], labels[rows])
+    return moments
+
+
+def assert_same(got: nc.ClassMoments, want: dict[str, torch.Tensor], tolerance: float = 1e-12) -> None:
+    for name, value in state(got).items():
+        scale = float(want[name].abs().max())
+        difference = float((value - want[name]).abs().max())
+        assert difference <= tolerance * scale, f"{name} differs by {difference:g} at a scale of {scale:g}"
+
+
+@over_cases
+@over_weightings
+def test_moments_match_the_reference(case: Case, weighting: str) -> None:
+    d = data(case)
+    want = class_moments(d.features, d.labels, case.num_classes, weighting)
+    got = moments_of(case, weighting)
+    present = torch.from_numpy(want.present)
+    assert got.counts.tolist() == list(case.counts)
+    assert torch.equal(got.present.nonzero()[:, 0], present)
+    np.testing.assert_allclose(got.weights, want.class_weights, rtol=1e-14)
+    np.testing.assert_allclose(got.means[present], want.means[want.present], rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(got.global_mean, want.global_mean, rtol=1e-12, atol=1e-13)
+    # The mean's own rounding, 100 · 2e-16, is what a spread around an offset of 100 can be known to.
+    np.testing.assert_allclose(got.within_covariance, want.within, rtol=1e-11, atol=1e-12 * np.abs(want.within).max())
+    np.testing.assert_allclose(got.between_covariance, want.between, rtol=1e-11, atol=1e-12 * case.offset + 1e-13)
+
+
+@pytest.mark.parametrize("case", [named("imbalanced-50-to-1"), named("class-missing"), named("large-offset")], ids=str)
+@over_weightings
+@given(seed=st.integers(0, 2**31), cuts=st.lists(st.integers(0, 140), max_size=12))
+def test_any_order_and_any_split_agree(case: Case, weighting: str, seed: int, cuts: list[int]) -> None:
+    whole = state(moments_of(case, weighting))
+    order = torch.randperm(sum(case.counts), generator=torch.Generator().manual_seed(seed))
+    batches = torch.tensor_split(order, sorted(cuts))  # empty batches among them
+    assert_same(moments_of(case, weighting, *batches), whole)
+
+
+@over_weightings
+@given(seed=st.integers(0, 2**31), owners=st.lists(st.integers(0, 3), min_size=31, max_size=31))
+def test_merge_is_associative_and_commutative(weighting: str, seed: int, owners: list[int]) -> None:
+    case = named("large-offset")
+    whole = state(moments_of(case, weighting))
+    owner = torch.tensor([*owners, 0, 1])
+
+    def part(k: int) -> nc.ClassMoments:
+        return moments_of(case, weighting, (owner == k).nonzero()[:, 0])
+
+    left = nc.ClassMoments(case.num_classes, weighting=weighting)
+    for k in range(4):
+        left.merge(part(k))
+    pairs = [part(3), part(1)]
+    pairs[0].merge(part(0))
+    pairs[1].merge(part(2))
+    pairs[1].merge(pairs[0])
+    assert_same(left, whole)
+    assert_same(pairs[1], whole)
+
+
+@pytest.mark.parametrize(
+    ("weighting", "sizes", "knows_dim"),
+    [("example", (33,), True), ("class", (1, 32), True), ("example", (20, 0, 13), False), ("class", (5, 28, 0), False)],
+)
+def test_all_reduce_over_processes_with_uneven_shards(
+    tmp_path: Path, weighting: str, sizes: tuple[int, ...], knows_dim: bool
+) -> None:
+    case = named("large-offset")
+    features, labels = tensors(case)
+    torch.save({"features": features, "labels": labels, "num_classes": case.num_classes}, tmp_path / "data.pt")
+    shards = [rows.tolist() for rows in torch.arange(len(labels)).split(list(sizes))]
+    mp.spawn(reduce_shards, args=(str(tmp_path), shards, weighting, knows_dim), nprocs=len(sizes))
+
+    whole = moments_of(case, weighting)
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(len(sizes))]
+    for held in ranks:
+        assert_same(whole, held)
+        assert all(torch.equal(held[name], ranks[0][name]) for name in held), "processes hold different results"
+
+
+def test_all_reduce_outside_a_process_group_says_so() -> None:
+    with pytest.raises(InputError, match="process group"):
+        moments_of(named("balanced"), "example").all_reduce()
+
+
+@over_weightings
+@given(scale=st.integers(-60, 60), shift=st.integers(-8, 8))
+def test_covariances_follow_scale_and_ignore_translation(weighting: str, scale: int, shift: int) -> None:
+    case = named("imbalanced-50-to-1")
+    features, labels = tensors(case)
+    plain = moments_of(case, weighting)
+    moved = nc.ClassMoments(case.num_classes, weighting=weighting)
+    moved.update((features + float(shift)) * 2.0**scale, labels)
+    for got, want in (
+        (moved.within_covariance, plain.within_covariance),
+        (moved.between_covariance, plain.between_covariance),
+    ):
+        torch.testing.assert_close(got * 2.0 ** (-2 * scale), want, rtol=1e-11, atol=1e-12)
+
+
+@over_weightings
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_narrow_inputs_are_accumulated_wide(weighting: str, dtype: torch.dtype) -> None:
+    case = named("balanced")
+    features, labels = tensors(case)
+    narrow = features.to(dtype)
+    got = nc.ClassMoments(case.num_classes, weighting=weighting)
+    got.update(narrow, labels)
+    want = class_moments(narrow.double().numpy(), labels.numpy(), case.num_classes, weighting)
+    assert got.means.dtype == torch.float64
+    # From the features as they were given: only the float32 products may differ.
+    np.testing.assert_allclose(got.means, want.means, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(got.within_covariance, want.within, rtol=1e-5, atol=1e-6)
+
+
+def test_float32_state_on_request() -> None:
+    case = named("balanced")
+    features, labels = tensors(case)
+    moments = nc.ClassMoments(case.num_classes, dtype=torch.float32)
+    moments.update(features, labels)
+    assert moments.within_covariance.dtype == torch.float32
+    want = class_moments(data(case).features, data(case).labels, case.num_classes, "example")
+    np.testing.assert_allclose(moments.within_covariance, want.within, rtol=1e-4, atol=1e-5)
+
+
+@over_weightings
+def test_identical_examples_have_no_negative_variance(weighting: str) -> None:
+    """Three copies of 0.1 do not average to 0.1 in float32; the scatter must not go below zero for it."""
+    features = torch.tensor([[0.1, 0.7, 1e3]] * 3 + [[0.3, -0.9, 2e3]] * 7)
+    moments = nc.ClassMoments(2, weighting=weighting)
+    moments.update(features, torch.tensor([0] * 3 + [1] * 7))
+    assert float(moments.within_covariance.diagonal().min()) >= 0.0
+
+
+@over_weightings
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ambient_autocast_does_not_narrow_the_products(weighting: str, dtype: torch.dtype) -> None:
+    """Measuring is never done in bf16, also where the caller's training loop runs under autocast."""
+    case = named("balanced")
+    features, labels = tensors(case)
+    inside, outside = (nc.ClassMoments(case.num_classes, weighting=weighting) for _ in range(2))
+    outside.update(features.to(dtype), labels)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside.update(features.to(dtype), labels)
+    assert_same(inside, state(outside))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
+def test_labels_of_any_integer_type(dtype: torch.dtype) -> None:
+    case = named("balanced")
+    features, labels = tensors(case)
+    moments = nc.ClassMoments(case.num_classes)
+    moments.update(features, labels.to(dtype))
+    assert_same(moments, state(moments_of(case, "example")))
+
+
+def test_many_examples_in_one_call_equal_many_calls() -> None:
+    """More rows than one cache-sized block holds."""
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(9000, 300, generator=generator) + 5.0
+    labels = torch.randint(0, 100, (9000,), generator=generator)
+    together, apart = nc.ClassMoments(100), nc.ClassMoments(100)
+    together.update(features.double(), labels)
+    for rows in torch.arange(9000).split(1111):
+        apart.update(features[rows].double(), labels[rows])
+    assert_same(together, state(apart))
+
+
+BAD_INPUT = {
+    "label-too-large": (torch.zeros(3, 2), torch.tensor([0, 1, 4]), "4"),
+    "label-negative": (torch.zeros(3, 2), torch.tensor([0, -1, 1]), "-1"),
+    "float-labels": (torch.zeros(3, 2), torch.tensor([0.0, 1.0, 2.0]), "float32"),
+    "bool-labels": (torch.zeros(2, 2), torch.tensor([True, False]), "bool"),
+    "too-few-labels": (torch.zeros(3, 2), torch.tensor([0, 1]), "3"),
+    "labels-of-two-axes": (torch.zeros(3, 2), torch.zeros(3, 1, dtype=torch.int64), "(3, 1)"),
+    "integer-features": (torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, dtype=torch.int64), "int64"),
+    "flat-features": (torch.zeros(3), torch.zeros(3, dtype=torch.int64), "(3,)"),
+    "nan": (torch.tensor([[0.0, 1.0], [float("nan"), 0.0]]), torch.tensor([0, 1]), "row 1"),
+    "infinity": (torch.tensor([[float("inf"), 1.0], [0.0, 0.0]]), torch.tensor([0, 1]), "row 0"),
+    "wrong-width": (torch.zeros(2, 3), torch.tensor([0, 1]), "3"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+@over_weightings
+def test_wrong_input_is_named_and_changes_nothing(name: str, weighting: str) -> None:
+    features, labels, names = BAD_INPUT[name]
+    moments = nc.ClassMoments(3, 2, weighting=weighting)
+    moments.update(torch.tensor([[1.0, 2.0], [3.0, 5.0]]), torch.tensor([0, 2]))
+    before = {key: value.clone() for key, value in state(moments).items()}
+    with pytest.raises(InputError) as error:
+        moments.update(features, labels)
+    assert names in str(error.value)
+    assert all(torch.equal(value, before[key]) for key, value in state(moments).items())
+
+
+def test_a_bad_row_in_a_later_block_changes_nothing() -> None:
+    features = torch.ones(9000, 300)
+    features[8990, 3] = float("nan")
+    moments = nc.ClassMoments(2)
+    with pytest.raises(InputError, match="row 8990"):
+        moments.update(features, torch.zeros(9000, dtype=torch.int64))
+    assert moments.num_examples == 0
+
+
+def test_wrong_settings_are_named() -> None:
+    for arguments, names in (
+        ({"num_classes": 0}, "0"),
+        ({"num_classes": 2, "dim": 0}, "0"),
+        ({"num_classes": 2, "weighting": "examples"}, "examples"),
+        ({"num_classes": 2, "dtype": torch.int64}, "int64"),
+    ):
+        with pytest.raises(InputError, match=names):
+            nc.ClassMoments(**arguments)
+    with pytest.raises(InputError, match="at least one example"):
+        _ = nc.ClassMoments(3, 4).means
+
+
+def test_merging_what_differs_is_refused() -> None:
+    one = moments_of(named("balanced"), "example")
+    for other in (
+        nc.ClassMoments(5, 7),
+        nc.ClassMoments(4, 7, weighting="class"),
+        nc.ClassMoments(4, 3),
+    ):
+        with pytest.raises(InputError, match="expected"):
+            one.merge(other)
+
+
+def test_the_cases_cover_what_they_say() -> None:
+    assert {w for w in WEIGHTINGS} == {"example", "class"}
+    assert max(max(c.counts) / min(n for n in c.counts if n) for c in CASES) == 50
+    assert any(0 in c.counts for c in CASES) and any(1 in c.counts for c in CASES)
+    assert any(c.dim > sum(c.counts) for c in CASES) and any(c.num_classes > c.dim for c in CASES)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -68,9 +70,9 @@ def find_classifier(model: nn.Module, run: Callable[[], object], layer: str | nn
 
 @contextmanager
 def evaluation(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; every module's mode and all random states are put back after."""
+    """Eval mode without gradients; modules' modes and the random states of Python, NumPy and PyTorch are put back."""
     modes = {module: module.training for module in model.modules()}
-    cpu_state = torch.get_rng_state()
+    python_state, numpy_state, cpu_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     model.eval()
     try:
@@ -79,6 +81,8 @@ def evaluation(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
         torch.set_rng_state(cpu_state)
         if cuda_states:
             torch.cuda.set_rng_state_all(cuda_states)

@@ -69,7 +69,6 @@ def measure(
     weighting: Weighting = "example",
     device: torch.device | str | None = None,
     memory_budget: int = 4 << 30,
-    product_dtype: torch.dtype | None = None,
 ) -> Report:
     """Measure a classifier on the data a loader gives; the model is left as it was.
 
@@ -86,7 +85,6 @@ def measure(
         weighting: see :class:`ClassMoments`.
         device: where inputs are sent; by default where the classifier's weights are.
         memory_budget: bytes of features to keep, 4 GiB by default.
-        product_dtype: float64 to accumulate the scatter in double precision also for float32 features.
 
     Raises:
         InputError: no classifier, no data, labels that do not fit, features that are not finite.
@@ -101,7 +99,6 @@ def measure(
         kept: list[tuple[Tensor, Tensor]] | None = []
         size, seen = 0, _Fingerprint()
         for features, labels in batches.features(classifier):
-            features = features if product_dtype is None else features.to(product_dtype)
             moments.update(features, labels)
             seen.add(features, labels)
             size += features.numel() * features.element_size()
@@ -198,7 +195,7 @@ class _Fingerprint:
             generator = torch.Generator().manual_seed(0)
             self._direction = torch.rand(features.shape[1], generator=generator).to(features)
         values = (features @ self._direction.to(features)).double()
-        for label in labels.unique().tolist():
+        for label in torch.unique(labels).tolist():
             chosen = values[labels == label]
             total = self._sums.setdefault(label, [0.0, 0.0, 0.0])
             for i, term in enumerate((float(len(chosen)), float(chosen.sum()), float(chosen.abs().sum()))):

@@ -1,0 +1,125 @@
+"""The commands, their options, and what each calls."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+import neuralcollapse as nc
+from neuralcollapse.lab.settings import Settings
+
+DIVERGED, INTERRUPTED = 1, 130
+
+
+@dataclass(frozen=True)
+class RunCommand:
+    """Train a network, measure its collapse on the paper's epochs, and draw the figures.
+
+    Without options: a narrow ResNet18 on handwritten digits, a minute or two on two cores.
+    """
+
+    settings: tyro.conf.OmitArgPrefixes[Settings] = field(default_factory=Settings)
+    out: Path | None = None
+    """The run directory; by default a folder under runs/. Naming an unfinished run continues it."""
+    resume: Path | None = None
+    """Continue the run in this directory, with its own settings."""
+
+    def __call__(self, console: Console) -> int:
+        from neuralcollapse import figures
+        from neuralcollapse.lab import progress, settings, trainer
+
+        job = settings.prepare(self.settings, out=self.out, resume=self.resume)
+        progress.announce(console, job)
+        status = trainer.train(job, console)
+        history = job.run.history()
+        if history:
+            console.print(progress.summary(history, job.run.status().get("zero_error_epoch")))
+        if status == "interrupted":
+            console.print(f"interrupted; go on with: neuralcollapse run --resume {job.run.path}", soft_wrap=True)
+            return INTERRUPTED
+        if history:
+            pictures = figures.make_all(job.run.path)
+            console.print(f"{len(pictures)} pictures in {job.run.figures_dir}", soft_wrap=True, highlight=False)
+        if status == "diverged":
+            message = "diverged: the loss is no longer finite; try a smaller --learning-rate"
+            print(f"neuralcollapse: {message} (history kept in {job.run.history_path})", file=sys.stderr)
+            return DIVERGED
+        return 0
+
+
+@dataclass(frozen=True)
+class MeasureCommand:
+    """Measure features and a classifier saved in a file, and print the report."""
+
+    file: tyro.conf.Positional[Path]
+    """An .npz or .safetensors with features (n, p), labels (n,), weight (c, p) and bias (c,)."""
+    weight_decay: float = 0.0
+    """λ of the paper's loss, for the decomposition."""
+    weighting: Literal["example", "class"] = "example"
+    """Whether each example counts alike, or each class."""
+    json: bool = False
+    """Print one JSON object instead of the table."""
+
+    def __call__(self, console: Console) -> int:
+        from neuralcollapse.lab.feature_files import read_feature_file
+
+        arrays = read_feature_file(self.file)
+        report = nc.measure_features(**arrays, weight_decay=self.weight_decay, weighting=self.weighting)
+        print(json.dumps(report.to_dict(), indent=2) if self.json else report)
+        return 0
+
+
+@dataclass(frozen=True)
+class FiguresCommand:
+    """Draw the figures of a run again, from its directory alone."""
+
+    run: tyro.conf.Positional[Path]
+    """A run directory."""
+    out: Path | None = None
+    """Where the pictures go; by default into the run's own figures/."""
+
+    def __call__(self, console: Console) -> int:
+        from neuralcollapse import figures
+
+        for path in figures.make_all(self.run, self.out):
+            console.print(str(path), soft_wrap=True, highlight=False)
+        return 0
+
+
+@dataclass(frozen=True)
+class DataCommand:
+    """List the data sets found on this machine, with their counts per class."""
+
+    data_dir: Path | None = None
+    """A folder to look in first."""
+
+    def __call__(self, console: Console) -> int:
+        from neuralcollapse.lab import datasets, progress
+
+        console.print(progress.data_table(datasets.available(self.data_dir)))
+        return 0
+
+
+Command = (
+    Annotated[RunCommand, tyro.conf.subcommand("run")]
+    | Annotated[MeasureCommand, tyro.conf.subcommand("measure")]
+    | Annotated[FiguresCommand, tyro.conf.subcommand("figures")]
+    | Annotated[DataCommand, tyro.conf.subcommand("data")]
+)
+
+
+def dispatch(arguments: list[str]) -> int:
+    """Parse the arguments and run the command; returns the exit code."""
+    command = tyro.cli(
+        Command,  # type: ignore[arg-type]
+        prog="neuralcollapse",
+        description="Measure, reproduce and see Neural Collapse.",
+        args=arguments,
+    )
+    return command(Console())  # type: ignore[operator,no-any-return]

@@ -1,0 +1,121 @@
+"""The measurement after an epoch: the last layer's report on the training set, the test accuracy, and a snapshot.
+
+Always in eval mode and in float32, TF32 off, whatever the precision of training: the spread within a class falls below
+the rounding of shorter formats long before training ends. Products of features are made in float64.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from neuralcollapse.capture import capture, evaluation, find_classifier
+from neuralcollapse.lab import losses
+from neuralcollapse.lab.assembly import make_batches
+from neuralcollapse.lab.datasets import Batches, Dataset
+from neuralcollapse.lab.settings import RunConfig
+from neuralcollapse.measure import measure_features
+
+SNAPSHOT_EXAMPLES_PER_CLASS = 30
+
+
+class Diverged(Exception):
+    """The network's outputs are no longer finite numbers."""
+
+
+class Analysis:
+    """Measures a network on one data set; the same examples in the same order every time.
+
+    Args:
+        net: the network, trained in place between measurements.
+        config: the run's configuration.
+        data: the data set.
+        device: where the network is.
+
+    Raises:
+        InputError: the network has no linear layer that gives its logits.
+    """
+
+    def __init__(self, net: nn.Module, config: RunConfig, data: Dataset, device: torch.device) -> None:
+        self._config = config
+        self._objective = losses.get(config.loss).function
+        self._train = make_batches(data.train, data, config, device, shuffle_seed=None)
+        self._test = make_batches(data.test, data, config, device, shuffle_seed=None)
+        self._net = net
+        with evaluation(net):
+            self._layer = find_classifier(net, lambda: net(next(iter(self._train))[0]))
+        self._chosen = first_of_each_class(data.train.labels, SNAPSHOT_EXAMPLES_PER_CLASS)
+
+    def __call__(self, epoch: int, rate: float) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Measure after an epoch.
+
+        Returns:
+            The history record, wall-clock time not yet in it, and the arrays of the snapshot.
+
+        Raises:
+            Diverged: an output of the network is not finite.
+        """
+        net, layer = self._net, self._layer
+        with evaluation(net), _full_precision():
+            features, logits, labels = _outputs(net, layer, self._train)
+            _, test_logits, test_labels = _outputs(net, layer, self._test)
+        if not bool(torch.isfinite(logits).all() and torch.isfinite(features).all()):
+            raise Diverged
+        loss = float(self._objective(logits.double(), labels))
+        weight = layer.weight.detach()
+        bias = torch.zeros(len(weight), device=weight.device) if layer.bias is None else layer.bias.detach()
+        report = measure_features(
+            features.double(), labels, weight, bias, weight_decay=self._config.measured_weight_decay
+        )
+        record = {
+            "epoch": epoch,
+            "learning_rate": rate,
+            "loss": loss,
+            "train_error": 1 - report.accuracy,
+            "train_accuracy": report.accuracy,
+            "test_accuracy": float((test_logits.argmax(dim=1) == test_labels).double().mean()),
+            **report.to_dict(),
+        }
+        snapshot = {
+            "class_means": report.means.float(),
+            "global_mean": report.global_mean.float(),
+            "weight": weight,
+            "bias": bias,
+            "features": features[self._chosen.to(features.device)],
+            "labels": labels[self._chosen.to(labels.device)],
+        }
+        return record, {name: value.cpu().numpy() for name, value in snapshot.items()}
+
+
+def first_of_each_class(labels: Tensor, number: int) -> Tensor:
+    """Indices of the first `number` examples of each class, in stored order."""
+    classes = torch.unique(labels).tolist()
+    return torch.cat([(labels == label).nonzero().flatten()[:number] for label in classes]).sort().values
+
+
+def _outputs(net: nn.Module, layer: nn.Linear, batches: Batches) -> tuple[Tensor, Tensor, Tensor]:
+    """Features that enter `layer`, logits and labels of the whole set."""
+    features: list[Tensor] = []
+    logits: list[Tensor] = []
+    labels: list[Tensor] = []
+    with capture(layer, features.append):
+        for images, targets in batches:
+            logits.append(net(images))
+            labels.append(targets)
+    return torch.cat(features), torch.cat(logits), torch.cat(labels)
+
+
+@contextlib.contextmanager
+def _full_precision() -> Iterator[None]:
+    """No TF32 within the block."""
+    products, convolutions = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = products, convolutions

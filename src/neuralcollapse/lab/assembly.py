@@ -1,0 +1,56 @@
+"""Network and batches as a configuration describes them; the trainer and the analysis both build theirs here."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from neuralcollapse.lab import models
+from neuralcollapse.lab.datasets import Batches, Dataset, ImageData
+from neuralcollapse.lab.settings import RunConfig
+
+_MEASURING_BATCH = 256
+_PADDED = {28: 32}  # the paper pads the MNIST images, so that three halvings come out even
+
+
+def build_network(config: RunConfig, data: Dataset) -> nn.Module:
+    """The configured network, initialised from the current random state."""
+    channels = data.train.images.shape[1]
+    size = data.train.images.shape[-1]
+    net = models.build(
+        config.model,
+        num_classes=config.num_classes,
+        in_channels=channels,
+        image_size=_PADDED.get(size, size),
+        width=config.width,
+    )
+    return net.to(memory_format=torch.channels_last) if channels_last_pays(config) else net  # type: ignore[call-overload]
+
+
+def make_batches(
+    images: ImageData, data: Dataset, config: RunConfig, device: torch.device, *, shuffle_seed: int | None
+) -> Batches:
+    """Batches of training or test images, normalised by the training set's pixels.
+
+    Args:
+        images: the half of `data` to go through.
+        data: the data set.
+        config: the run's configuration.
+        device: where the images are kept.
+        shuffle_seed: decides the order together with the epoch; None for measuring, in stored order.
+    """
+    return Batches(
+        images,
+        data.mean,
+        data.std,
+        batch_size=max(config.batch_size, _MEASURING_BATCH) if shuffle_seed is None else config.batch_size,
+        device=device,
+        shuffle_seed=shuffle_seed,
+        pad_to=_PADDED.get(images.images.shape[-1]),
+        channels_last=channels_last_pays(config),
+    )
+
+
+def channels_last_pays(config: RunConfig) -> bool:
+    """Whether images go channels-last: with bf16, whose convolutions are written for that order."""
+    return config.precision == "bf16"

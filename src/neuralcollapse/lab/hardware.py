@@ -1,0 +1,82 @@
+"""What the machine is and what it does natively."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_PACKAGES = (
+    "neuralcollapse",
+    "torch",
+    "numpy",
+    "lightning-fabric",
+    "scikit-learn",
+    "torchvision",
+    "timm",
+    "matplotlib",
+)
+
+
+def choose_device(requested: str) -> str:
+    """ "auto" becomes "cuda" where there is a CUDA device, else "cpu"."""
+    if requested != "auto":
+        return requested
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def native_bf16(device: str) -> bool:
+    """Whether the device multiplies bf16 itself; elsewhere it is emulated and slower than float32."""
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool({"avx512_bf16", "amx_bf16"} & _cpu_flags())
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine, source revision and command line, for `environment.json`."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+        "cpu": _cpu_info("model name") or platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "cuda": torch.version.cuda,
+        "git_commit": _git_commit(),
+        "command": sys.argv,
+    }
+
+
+def _cpu_info(field: str) -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
+
+
+def _cpu_flags() -> set[str]:
+    return set(_cpu_info("flags").split())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout this file lies in, with "+changes" when the tree differs from it; None outside one."""
+    source = Path(__file__).resolve().parent
+    if not (source.parents[2] / ".git").exists():  # installed, or inside somebody else's repository
+        return None
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=source, capture_output=True, text=True, check=True)
+        changes = subprocess.run(["git", "diff", "--quiet", "HEAD"], cwd=source, capture_output=True, check=False)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+changes" if changes.returncode else "")

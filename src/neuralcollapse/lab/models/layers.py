@@ -1,0 +1,29 @@
+"""What the networks share: width, initialisation, pooling that tiny images survive."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def scaled(channels: int, width: float) -> int:
+    """`channels` times the width factor, rounded, at least one."""
+    return max(1, round(channels * width))
+
+
+def initialise(net: nn.Module) -> None:
+    """Kaiming-normal convolutions by fan-out (He et al., 2015); linear layers and norms keep PyTorch's default."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+class SafeMaxPool2d(nn.MaxPool2d):
+    """2×2 max-pooling that passes images of a single pixel's height or width through: 8×8 digits in a VGG get there."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) if min(input.shape[-2:]) > 1 else input

@@ -1,0 +1,277 @@
+"""The run directory: what a training run leaves on disk, and how to read it back.
+
+    config.json       every setting that decides the numbers
+    environment.json  versions, machine, command line
+    history.jsonl     one line per analysed epoch
+    snapshots/        epoch_0001.npz, ...: class means, classifier, a few hundred features
+    checkpoint.pt     everything needed to go on: model, optimiser, random state
+    status.json       running, interrupted, finished or diverged
+    figures/          pictures, made from the files above alone
+
+Whole files are replaced atomically. `history.jsonl` grows a line at a time, and the checkpoint records how long it was:
+what a killed process wrote after its last checkpoint is cut off when the run goes on, and made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import pickle
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+from neuralcollapse._checks import InputError
+
+try:
+    import fcntl
+except ImportError:  # not a Unix: two processes in one run directory are then not noticed
+    fcntl = None  # type: ignore[assignment]
+
+_NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory and the configuration written in it.
+
+    Args:
+        path: the directory.
+        config: the content of `config.json`.
+    """
+
+    path: Path
+    config: dict[str, Any]
+
+    @classmethod
+    def create(cls, path: str | Path, config: dict[str, Any], *, ignoring: tuple[str, ...] = ()) -> Run:
+        """Make a new run directory, or take up one that holds the same configuration.
+
+        Args:
+            path: the directory.
+            config: what `config.json` is to hold.
+            ignoring: fields that may differ when the run is taken up again.
+
+        Raises:
+            InputError: the directory belongs to a run with other settings (each is named), or is no run and not empty.
+        """
+        path = Path(path)
+        config = json.loads(json.dumps(config))
+        if (path / "config.json").is_file():
+            run = cls.open(path)
+            if differing := differing_fields(run.config, config, ignoring):
+                raise InputError(
+                    f"{path} holds a run with other settings ({'; '.join(differing)}); "
+                    "choose another --out, or repeat the settings of that run"
+                )
+            return run
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file; --out must name a folder")
+        if path.is_dir() and any(entry.name[0] != "." for entry in path.iterdir()):
+            raise InputError(f"{path} is not empty and holds no config.json, so it is no run; choose another --out")
+        path.mkdir(parents=True, exist_ok=True)
+        write_json(path / "config.json", config)
+        return cls(path, config)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Open an existing run directory.
+
+        Raises:
+            InputError: there is no run at `path`, or its `config.json` cannot be read.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise InputError(f"{path} is no run directory: no such folder")
+        if not (path / "config.json").is_file():
+            raise InputError(f"{path} is no run directory: it has no config.json")
+        return cls(path, read_json(path / "config.json"))
+
+    @property
+    def figures_dir(self) -> Path:
+        """Where the pictures go."""
+        return self.path / "figures"
+
+    @property
+    def history_path(self) -> Path:
+        """The file of one JSON object per analysed epoch."""
+        return self.path / "history.jsonl"
+
+    def history(self) -> list[dict[str, Any]]:
+        """The analysed epochs, oldest first; empty when none was finished yet."""
+        return read_history(self.history_path) if self.history_path.exists() else []
+
+    def snapshots(self) -> list[Path]:
+        """The snapshot files, oldest first."""
+        return sorted((self.path / "snapshots").glob("epoch_*.npz"))
+
+    def status(self) -> dict[str, Any]:
+        """The content of `status.json`; empty before the first epoch."""
+        path = self.path / "status.json"
+        return read_json(path) if path.is_file() else {}
+
+    def write_status(self, **fields: Any) -> None:
+        """Replace `status.json`."""
+        write_json(self.path / "status.json", fields)
+
+    def append_history(self, record: dict[str, Any]) -> None:
+        """Add one line to the history and force it to disk."""
+        with self.history_path.open("ab") as file:
+            file.write((json.dumps(_finite(record), allow_nan=False) + "\n").encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def truncate_history(self, size: int) -> None:
+        """Cut the history to the first `size` bytes, dropping what came after the last checkpoint."""
+        have = self.history_path.stat().st_size if self.history_path.exists() else 0
+        if have < size:
+            raise InputError(
+                f"{self.history_path} has {have} bytes, the checkpoint expects at least {size}; "
+                "the file was changed, so the run cannot go on: start again with another --out"
+            )
+        if have > size:
+            os.truncate(self.history_path, size)
+
+    def history_size(self) -> int:
+        """Bytes of history written so far."""
+        return self.history_path.stat().st_size if self.history_path.exists() else 0
+
+    def drop_snapshots_after(self, epoch: int) -> None:
+        """Delete the snapshots of epochs later than `epoch`: they will be made again."""
+        for path in self.snapshots():
+            if int(path.stem.removeprefix("epoch_")) > epoch:
+                path.unlink()
+
+    def save_snapshot(self, epoch: int, **arrays: np.ndarray) -> Path:
+        """Write `snapshots/epoch_NNNN.npz`."""
+        path = self.path / "snapshots" / f"epoch_{epoch:04d}.npz"
+        path.parent.mkdir(exist_ok=True)
+        replace_file(path, lambda file: np.savez_compressed(file, epoch=np.int64(epoch), **arrays))  # type: ignore[arg-type]
+        return path
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Replace `checkpoint.pt`; a process killed meanwhile leaves the earlier one whole."""
+        replace_file(self.path / "checkpoint.pt", lambda file: torch.save(state, file))
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The last checkpoint, on the CPU, or None where there is none yet.
+
+        Raises:
+            InputError: the file is damaged, or holds anything but tensors and plain containers.
+        """
+        path = self.path / "checkpoint.pt"
+        if not path.is_file():
+            return None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a file that is no checkpoint the error below says enough
+                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+                return state
+        except (RuntimeError, EOFError, KeyError, ValueError, OSError, pickle.UnpicklingError) as error:
+            reason = str(error).split("\n")[0][:120]
+            raise InputError(f"{path} is no readable checkpoint ({reason}); start again with another --out") from error
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in this directory; the lock goes when the process ends, however it ends.
+
+        Raises:
+            InputError: another process holds it.
+        """
+        with (self.path / ".lock").open("w") as file:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise InputError(f"another process is training in {self.path}; wait for it or stop it") from None
+            yield
+
+
+def read_history(path: str | Path) -> list[dict[str, Any]]:
+    """Read a `history.jsonl`; the strings "inf", "-inf" and "nan" become numbers again.
+
+    A last line without its newline is one a process is still writing, or was killed in: it is left out.
+
+    Raises:
+        InputError: a finished line is no JSON object.
+    """
+    path = Path(path)
+    lines = path.read_bytes().split(b"\n")[:-1]
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}: expected a JSON object, got {line[:60]!r}") from error
+        if not isinstance(record, dict):
+            raise InputError(f"{path}, line {number}: expected a JSON object, got {line[:60]!r}")
+        records.append({key: _numbers(value) for key, value in record.items()})
+    return records
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        InputError: the file holds anything else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON file: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Replace a file by a JSON object, atomically."""
+    text = json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
+    replace_file(path, lambda file: file.write(text.encode()))
+
+
+def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a hidden file beside `path`, force it to disk, then move it over `path` in one step."""
+    temporary = path.with_name(f".{path.name}.tmp")  # one fixed name: what a killed process left is written over
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def differing_fields(stored: dict[str, Any], wanted: dict[str, Any], ignoring: tuple[str, ...] = ()) -> list[str]:
+    """Name the fields in which two configurations differ, each as "field: stored, now wanted"."""
+    missing = "absent"
+    keys = [*stored, *(key for key in wanted if key not in stored)]
+    return [
+        f"{key}: {stored.get(key, missing)}, now {wanted.get(key, missing)}"
+        for key in keys
+        if key not in ignoring and stored.get(key, missing) != wanted.get(key, missing)
+    ]
+
+
+def _finite(value: Any) -> Any:
+    """Non-finite floats as the strings JSON can carry, in nested dictionaries and lists too."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return _NON_FINITE.get(value, value) if isinstance(value, str) else value

@@ -1,0 +1,220 @@
+"""From what the user asked for to the complete configuration of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+
+from neuralcollapse._checks import InputError
+from neuralcollapse.lab import datasets, hardware, losses, protocol
+from neuralcollapse.lab.datasets import Dataset
+from neuralcollapse.lab.runs import Run
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to train on what, and how; whatever is left out follows the recipe of `protocol`."""
+
+    dataset: str | None = None
+    """digits (the default), mnist, fashion-mnist, cifar10, svhn, stl10, or folder / npz with --data-dir."""
+    data_dir: Path | None = None
+    """Where the data lie; see `neuralcollapse data` for what is found without it."""
+    examples_per_class: int | None = None
+    """Train on this many examples of each class; by default as many as the paper."""
+    model: str | None = None
+    """resnet18, vgg11, densenet40, mlp, torchvision:NAME, timm:NAME, …; by default resnet at the paper's depth."""
+    width: float | None = None
+    """Factor on the network's width; 1 is the published network, digits take 0.25."""
+    loss: Literal["mse", "mse-torch", "ce"] | None = None
+    """mse: the paper's, half the mean squared distance (default); mse-torch: PyTorch's MSELoss; ce: cross-entropy."""
+    epochs: int | None = None
+    """Passes over the training set."""
+    batch_size: int | None = None
+    """Examples a step, over all devices together."""
+    learning_rate: float | None = None
+    """SGD's rate at the start; divided by ten at the recipe's milestones."""
+    momentum: float | None = None
+    """SGD's momentum."""
+    weight_decay: float | None = None
+    """SGD's weight decay, on all parameters."""
+    seed: int | None = None
+    """Decides initial weights, subsample and order of the examples (default 0)."""
+    precision: Literal["auto", "32", "bf16"] | None = None
+    """Training arithmetic; auto takes bf16 where the processor multiplies it natively. Measuring is in float32."""
+    device: Literal["auto", "cpu", "cuda"] | None = None
+    """auto takes a CUDA device where there is one."""
+    devices: int | None = None
+    """Number of devices, one process each."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Every setting that decides the numbers of a run; the content of `config.json`."""
+
+    dataset: str
+    dataset_title: str
+    data_dir: str | None
+    examples_per_class: int | None
+    num_examples: int
+    num_test_examples: int
+    num_classes: int
+    class_names: tuple[str, ...]
+    model: str
+    width: float
+    loss: str
+    loss_title: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    measured_weight_decay: float
+    milestones: tuple[int, ...]
+    seed: int
+    precision: str
+    device: str
+    devices: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run directory, its configuration, and the data it needs."""
+
+    run: Run
+    config: RunConfig
+    data: Dataset
+
+
+def prepare(settings: Settings, *, out: Path | None = None, resume: Path | None = None) -> Job:
+    """Load the data and open the run directory, new or to be continued.
+
+    Args:
+        settings: what the user asked for.
+        out: the run directory; by default a folder under `runs/` named after data set, network and loss.
+        resume: an existing run directory, whose settings are taken over.
+
+    Raises:
+        InputError: unusable settings, missing data, `resume` without a run, or a directory with other settings.
+    """
+    if resume is not None:
+        if out is not None and out.resolve() != resume.resolve():
+            raise InputError(f"--resume {resume} continues in that folder; leave out --out {out}")
+        out = resume
+        settings = _settings_of(Run.open(resume), settings)
+    _check(settings)
+    name = settings.dataset or "digits"
+    per_class = settings.examples_per_class or protocol.EXAMPLES_PER_CLASS.get(name)
+    seed = settings.seed or 0
+    data = datasets.load(name, data_dir=settings.data_dir, examples_per_class=per_class, seed=seed)
+    config = configure(settings, data, per_class)
+    path = out or Path("runs") / _run_name(settings, config)
+    return Job(Run.create(path, dataclasses.asdict(config), ignoring=("data_dir",)), config, data)
+
+
+def configure(settings: Settings, data: Dataset, examples_per_class: int | None) -> RunConfig:
+    """Fill in what the settings leave open: the recipe, the device, the precision."""
+    num_classes = len(data.class_names)
+    loss = losses.get(settings.loss or "mse")
+    model = protocol.network(data.name, settings.model or "resnet")
+    recipe = protocol.recipe(data.name, model, loss.name, num_classes)
+    device = hardware.choose_device(settings.device or "auto")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda was asked for, but PyTorch sees no CUDA device here; use --device cpu")
+    precision = settings.precision or "auto"
+    if precision == "auto":
+        precision = "bf16" if hardware.native_bf16(device) else "32"
+    epochs = _given(settings.epochs, recipe.epochs)
+    weight_decay = _given(settings.weight_decay, recipe.weight_decay)
+    return RunConfig(
+        dataset=data.name,
+        dataset_title=data.title,
+        data_dir=str(settings.data_dir.expanduser().resolve()) if settings.data_dir else None,
+        examples_per_class=examples_per_class,
+        num_examples=len(data.train.labels),
+        num_test_examples=len(data.test.labels),
+        num_classes=num_classes,
+        class_names=tuple(data.class_names),
+        model=model,
+        width=_given(settings.width, recipe.width),
+        loss=loss.name,
+        loss_title=loss.title,
+        epochs=epochs,
+        batch_size=_given(settings.batch_size, recipe.batch_size),
+        learning_rate=_given(settings.learning_rate, recipe.learning_rate),
+        momentum=_given(settings.momentum, recipe.momentum),
+        weight_decay=weight_decay,
+        measured_weight_decay=loss.measured_weight_decay(weight_decay, num_classes),
+        milestones=protocol.milestone_epochs(recipe.milestones, epochs),
+        seed=settings.seed or 0,
+        precision=precision,
+        device=device,
+        devices=_given(settings.devices, 1),
+    )
+
+
+def _given(value: T | None, default: T) -> T:
+    return default if value is None else value
+
+
+def _check(settings: Settings) -> None:
+    """Refuse numbers no training can use, each by name."""
+    for name in ("epochs", "batch_size", "examples_per_class", "devices"):
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    for name in ("learning_rate", "width"):
+        value = getattr(settings, name)
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise InputError(f"--{name.replace('_', '-')} must be a positive number, got {value}")
+    if settings.momentum is not None and not 0 <= settings.momentum < 1:
+        raise InputError(f"--momentum must be at least 0 and below 1, got {settings.momentum}")
+    if settings.weight_decay is not None and not 0 <= settings.weight_decay < math.inf:
+        raise InputError(f"--weight-decay must be at least 0, got {settings.weight_decay}")
+    if settings.seed is not None and not 0 <= settings.seed < 2**63:
+        raise InputError(f"--seed must be at least 0, got {settings.seed}")
+
+
+def _settings_of(run: Run, asked: Settings) -> Settings:
+    """The settings of an existing run; what the user repeats beside --resume must agree, --data-dir may move."""
+    stored: dict[str, Any] = {}
+    for field in dataclasses.fields(Settings):
+        if field.name not in run.config:
+            raise InputError(f"{run.path / 'config.json'} has no {field.name!r}, so the run cannot be continued")
+        value, wanted = run.config[field.name], getattr(asked, field.name)
+        if field.name == "data_dir":
+            value = wanted or (Path(value) if value else None)
+        elif wanted not in (None, "auto", value):
+            raise InputError(
+                f"{run.path} was made with {field.name} {value}, now {wanted} is asked for; "
+                "leave that option out, or start another run with --out"
+            )
+        stored[field.name] = value
+    return Settings(**stored)
+
+
+def _run_name(settings: Settings, config: RunConfig) -> str:
+    """Data set, network and loss, then every setting that was given beside them."""
+    model = config.model.replace(":", "-").replace("/", "-")
+    dataset = config.dataset
+    if dataset in ("folder", "npz") and config.data_dir:
+        dataset = Path(config.data_dir).stem
+    parts = [dataset, model, config.loss]
+    short = {
+        "width": "w",
+        "examples_per_class": "n",
+        "epochs": "e",
+        "learning_rate": "lr",
+        "weight_decay": "wd",
+        "seed": "s",
+    }
+    for name, prefix in short.items():
+        if (value := getattr(settings, name)) is not None:
+            parts.append(f"{prefix}{value:g}" if isinstance(value, float) else f"{prefix}{value}")
+    return "-".join(parts)

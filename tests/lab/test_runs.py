@@ -1,0 +1,129 @@
+"""The run directory: atomic files, a history that survives, and refusals of what is no run."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuralcollapse import InputError
+from neuralcollapse.lab.runs import Run, read_history, replace_file, write_json
+
+JSON_VALUES = st.one_of(
+    st.integers(-(2**53), 2**53), st.floats(), st.lists(st.floats(), max_size=3), st.text(max_size=5), st.none()
+).filter(lambda value: value not in ("inf", "-inf", "nan"))
+
+
+@given(records=st.lists(st.dictionaries(st.text(max_size=5), JSON_VALUES, max_size=4), max_size=4))
+def test_history_comes_back_as_it_was_written(records: list[dict], tmp_path_factory: pytest.TempPathFactory) -> None:
+    run = Run.create(tmp_path_factory.mktemp("run"), {"epochs": 3})
+    for record in records:
+        run.append_history(record)
+    assert repr(run.history()) == repr(records)  # repr: nan is not equal to itself
+
+
+def test_a_line_cut_short_is_left_out_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_text('{"epoch": 1, "nc1": "inf"}\n{"epoch": 2, "nc')
+    assert read_history(path) == [{"epoch": 1, "nc1": math.inf}]
+    path.write_text('{"epoch": 1}\n{"epoch": 2, "nc\n{"epoch": 3}\n')
+    with pytest.raises(InputError, match="line 2"):
+        read_history(path)
+    path.write_text("[1]\n")
+    with pytest.raises(InputError, match="expected a JSON object"):
+        read_history(path)
+
+
+def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path) -> None:
+    path = tmp_path / "status.json"
+    write_json(path, {"epoch": 1})
+
+    def fail(file) -> None:  # type: ignore[no-untyped-def]
+        file.write(b"half")
+        raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError):
+        replace_file(path, fail)
+    assert json.loads(path.read_text()) == {"epoch": 1}
+    assert os.listdir(tmp_path) == ["status.json"]
+
+
+def test_a_directory_is_taken_up_by_the_same_settings_only(tmp_path: Path) -> None:
+    Run.create(tmp_path / "run", {"epochs": 3, "seed": 0})
+    assert Run.create(tmp_path / "run", {"epochs": 3, "seed": 0}).config == {"epochs": 3, "seed": 0}
+    with pytest.raises(InputError, match=r"other settings \(epochs: 3, now 4\)"):
+        Run.create(tmp_path / "run", {"epochs": 4, "seed": 0})
+    assert Run.create(tmp_path / "run", {"epochs": 3, "seed": 1}, ignoring=("seed",)).config["seed"] == 0
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "thesis.txt").write_text("dear")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="not empty"):
+        Run.create(tmp_path / "notes", {})
+    with pytest.raises(InputError, match="must name a folder"):
+        Run.create(tmp_path / "file", {})
+    with pytest.raises(InputError, match="no such folder"):
+        Run.open(tmp_path / "absent")
+    with pytest.raises(InputError, match=r"no config\.json"):
+        Run.open(tmp_path / "notes")
+    (tmp_path / "notes" / "config.json").write_text("{")
+    with pytest.raises(InputError, match="no JSON file"):
+        Run.open(tmp_path / "notes")
+    assert (tmp_path / "notes" / "thesis.txt").read_text() == "dear"
+
+
+def test_a_checkpoint_executes_nothing(tmp_path: Path) -> None:
+    class Malicious:
+        def __reduce__(self) -> tuple:
+            return os.mkdir, (str(tmp_path / "owned"),)
+
+    run = Run.create(tmp_path / "run", {})
+    for save in (torch.save, lambda value, path: Path(path).write_bytes(pickle.dumps(value))):
+        save({"model": Malicious()}, run.path / "checkpoint.pt")
+        with pytest.raises(InputError, match="no readable checkpoint"):
+            run.load_checkpoint()
+        assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_named(tmp_path: Path, keep: float) -> None:
+    run = Run.create(tmp_path / "run", {})
+    run.save_checkpoint({"weight": torch.arange(1000.0)})
+    path = run.path / "checkpoint.pt"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content)) if keep < 1 else int(keep)])
+    with pytest.raises(InputError, match=r"checkpoint\.pt is no readable checkpoint"):
+        run.load_checkpoint()
+
+
+def test_history_is_cut_back_to_the_checkpoint_and_never_padded(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", {})
+    run.append_history({"epoch": 1})
+    size = run.history_size()
+    run.append_history({"epoch": 2})
+    run.save_snapshot(1, weight=np.zeros(2))
+    run.save_snapshot(2, weight=np.zeros(2))
+    run.truncate_history(size)
+    run.drop_snapshots_after(1)
+    assert run.history() == [{"epoch": 1}]
+    assert [path.name for path in run.snapshots()] == ["epoch_0001.npz"]
+    with pytest.raises(InputError, match="the file was changed"):
+        run.truncate_history(size + 5)
+
+
+def test_two_processes_cannot_train_in_one_directory(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", {})
+    with run.locked(), pytest.raises(InputError, match="another process is training"), run.locked():
+        pass
+    with run.locked():
+        pass

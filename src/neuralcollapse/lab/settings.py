@@ -39,11 +39,13 @@ class Settings:
     batch_size: int | None = None
     """Examples a step, over all devices together."""
     learning_rate: float | None = None
-    """SGD's rate at the start; divided by ten at the recipe's milestones."""
+    """SGD's rate at the start; divided by ten at the milestones."""
     momentum: float | None = None
     """SGD's momentum."""
     weight_decay: float | None = None
     """SGD's weight decay, on all parameters."""
+    milestones: tuple[float, ...] | None = None
+    """Shares of the epochs after which the rate is divided by ten; by default the recipe's, 1/3 and 2/3."""
     seed: int | None = None
     """Decides initial weights, subsample and order of the examples (default 0)."""
     precision: Literal["auto", "32", "bf16"] | None = None
@@ -76,7 +78,7 @@ class RunConfig:
     momentum: float
     weight_decay: float
     measured_weight_decay: float
-    milestones: tuple[int, ...]
+    milestones: tuple[float, ...]
     seed: int
     precision: str
     device: str
@@ -151,7 +153,7 @@ def configure(settings: Settings, data: Dataset, examples_per_class: int | None)
         momentum=_given(settings.momentum, recipe.momentum),
         weight_decay=weight_decay,
         measured_weight_decay=loss.measured_weight_decay(weight_decay, num_classes),
-        milestones=protocol.milestone_epochs(recipe.milestones, epochs),
+        milestones=_given(settings.milestones, recipe.milestones),
         seed=settings.seed or 0,
         precision=precision,
         device=device,
@@ -177,6 +179,10 @@ def _check(settings: Settings) -> None:
         raise InputError(f"--momentum must be at least 0 and below 1, got {settings.momentum}")
     if settings.weight_decay is not None and not 0 <= settings.weight_decay < math.inf:
         raise InputError(f"--weight-decay must be at least 0, got {settings.weight_decay}")
+    if settings.milestones is not None:
+        ordered = sorted(settings.milestones) == list(settings.milestones)
+        if not ordered or not all(0 < share < 1 for share in settings.milestones):
+            raise InputError(f"--milestones must be rising shares between 0 and 1, got {settings.milestones}")
     if settings.seed is not None and not 0 <= settings.seed < 2**63:
         raise InputError(f"--seed must be at least 0, got {settings.seed}")
 
@@ -188,6 +194,7 @@ def _settings_of(run: Run, asked: Settings) -> Settings:
         if field.name not in run.config:
             raise InputError(f"{run.path / 'config.json'} has no {field.name!r}, so the run cannot be continued")
         value, wanted = run.config[field.name], getattr(asked, field.name)
+        value = tuple(value) if isinstance(value, list) else value
         if field.name == "data_dir":
             value = wanted or (Path(value) if value else None)
         elif wanted not in (None, "auto", value):

@@ -83,12 +83,13 @@ def _train(fabric: Fabric, job: Job, console: Console) -> str:
     progress = _restore(fabric, run, net, optimizer)
     batches = make_batches(data.train, data, config, fabric.device, shuffle_seed=config.seed)
     analysis = Analysis(net, config, data, fabric.device) if lead else None
+    milestones = protocol.milestone_epochs(config.milestones, config.epochs)
     measured = set(protocol.analysis_epochs(config.epochs))
     started = time.monotonic() - progress.seconds
 
     with Reporter(console if lead else Console(quiet=True), config.epochs, progress.epoch) as reporter:
         for epoch in range(progress.epoch + 1, config.epochs + 1):
-            rate = protocol.learning_rate(config.learning_rate, config.milestones, epoch)
+            rate = protocol.learning_rate(config.learning_rate, milestones, epoch)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             loss = _train_epoch(fabric, model, optimizer, batches, epoch, config, reporter)

@@ -70,7 +70,7 @@ def _archived(path: Path) -> Files:
                 parts = PurePosixPath(member.name).parts[-3:]
                 if not member.isfile() or len(parts) < 3 or PurePosixPath(parts[2]).suffix.lower() not in _IMAGES:
                     continue
-                half, name, file = parts
+                half, name, _ = parts
                 size += member.size
                 if size > _LARGEST_ARCHIVE:
                     raise InputError(f"{path} holds more than {_LARGEST_ARCHIVE >> 30} GiB of images; extract it first")

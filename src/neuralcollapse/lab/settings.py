@@ -196,7 +196,7 @@ def _settings_of(run: Run, asked: Settings) -> Settings:
         value, wanted = run.config[field.name], getattr(asked, field.name)
         value = tuple(value) if isinstance(value, list) else value
         if field.name == "data_dir":
-            value = wanted or (Path(value) if value else None)
+            value = wanted or (Path(str(value)) if value else None)
         elif wanted not in (None, "auto", value):
             raise InputError(
                 f"{run.path} was made with {field.name} {value}, now {wanted} is asked for; "

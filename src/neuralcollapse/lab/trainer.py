@@ -55,7 +55,7 @@ def train(job: Job, console: Console) -> str:
     config = job.config
     with job.run.locked():
         _record_environment(job.run)
-        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it announces what the run already said
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces what the run already said
         fabric = Fabric(
             accelerator=config.device,
             devices=config.devices,

@@ -1,10 +1,138 @@
-"""From a run directory to figures."""
+"""From a run directory to its figures, PNG and SVG; nothing here trains or measures."""
 
 from __future__ import annotations
 
+import os
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from mpl_toolkits import mplot3d  # noqa: F401  (registers the "3d" projection)
 
-def make_all(run_dir: Path, out: Path | None = None) -> list[Path]:
-    """Draw nothing yet."""
-    return []
+from neuralcollapse._checks import InputError
+from neuralcollapse.figures import curves, style
+from neuralcollapse.figures.portrait import classes_of, legend_handles, portrait
+from neuralcollapse.figures.runview import RunView
+
+__all__ = ["make_all"]
+
+Draw = Callable[[Axes, RunView], None]
+
+CURVES: dict[str, Draw] = {
+    "decomposition": curves.decomposition,
+    "nc1": curves.nc1,
+    "nc3": curves.nc3,
+    "nc4": curves.nc4,
+    "accuracy": curves.accuracy,
+    "snr": curves.snr,
+}
+NC2: tuple[Draw, ...] = (curves.nc2_equinorm, curves.nc2_equiangularity, curves.nc2_maximal_angle)
+
+
+def make_all(run_dir: str | Path, out: str | Path | None = None) -> list[Path]:
+    """Draw every figure of a run from its directory alone.
+
+    Args:
+        run_dir: the run directory; history, configuration and snapshots are read.
+        out: where the pictures go; by default `figures/` in the run directory.
+
+    Returns:
+        The files written, PNG and SVG of each: `overview`, `decomposition` (Fig. 2), `nc1`, `nc2` (Figs. 3–5), `nc3`,
+        `nc4`, `accuracy`, `snr`, `portrait` and `portrait-3d` (Fig. 1). The portraits need snapshots.
+
+    Raises:
+        InputError: no run, no analysed epoch yet, or a damaged file.
+    """
+    run_dir = Path(run_dir)
+    run = RunView.read(run_dir)
+    folder = run_dir / "figures" if out is None else Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    with matplotlib.rc_context(style.RC):  # type: ignore[arg-type]
+        if run.snapshots:
+            written += _save(_overview(run), folder, "overview")
+            written += _save(_portraits(run, 3), folder, "portrait")
+            if len(classes_of(run, 4)) == 4:
+                written += _save(_portraits(run, 4), folder, "portrait-3d")
+        else:
+            warnings.warn(f"{run_dir} has no snapshots, so there is no portrait", UserWarning, stacklevel=2)
+        written += _save(_row(run, NC2), folder, "nc2")
+        for name, draw in CURVES.items():
+            written += _save(_row(run, (draw,)), folder, name)
+    return written
+
+
+def _row(run: RunView, draws: tuple[Draw, ...]) -> Figure:
+    """Panels beside one another, under the run's title."""
+    width, height = style.PANEL
+    figure = Figure(figsize=(width * len(draws), height))
+    for position, draw in enumerate(draws, start=1):
+        draw(figure.add_subplot(1, len(draws), position), run)
+    _head(figure, run)
+    return figure
+
+
+def _portraits(run: RunView, classes: int) -> Figure:
+    """The first analysed epoch, the first without a training error, and the last."""
+    chosen = classes_of(run, classes)
+    landmarks = (min(run.snapshots), run.zero_error_epoch, max(run.snapshots))
+    epochs = sorted({epoch for epoch in landmarks if epoch in run.snapshots and epoch is not None})
+    figure = Figure(figsize=(2.6 * len(epochs), 3.3))
+    projection = "3d" if len(chosen) == 4 else None
+    for position, epoch in enumerate(epochs, start=1):
+        portrait(figure.add_subplot(1, len(epochs), position, projection=projection), run, epoch, chosen)
+    figure.suptitle(run.title, fontsize=9)
+    _below(figure, run, chosen)
+    return figure
+
+
+def _overview(run: RunView) -> Figure:
+    """The run on one page: collapse seen, then measured."""
+    figure = Figure(figsize=(10.2, 6.2))
+    chosen = classes_of(run, 3)
+    grid = figure.add_gridspec(2, 3)
+    for column, epoch in enumerate((min(run.snapshots), max(run.snapshots))):
+        portrait(figure.add_subplot(grid[0, column]), run, epoch, chosen)
+    panels: tuple[tuple[int, int, Draw], ...] = (
+        (0, 2, curves.decomposition),
+        (1, 0, curves.nc1),
+        (1, 1, curves.nc2_maximal_angle),
+        (1, 2, curves.nc3),
+    )
+    for row, column, draw in panels:
+        draw(figure.add_subplot(grid[row, column]), run)
+    _head(figure, run)
+    _below(figure, run, chosen)
+    return figure
+
+
+def _head(figure: Figure, run: RunView) -> None:
+    note = "" if run.zero_error_epoch is None else f"\nred line: zero training error, epoch {run.zero_error_epoch}"
+    figure.suptitle(run.title + note, fontsize=9)
+
+
+def _below(figure: Figure, run: RunView, classes: tuple[int, ...]) -> None:
+    handles = legend_handles(run, classes)
+    per_row = len(handles) if figure.get_figwidth() > 7 else 4
+    figure.legend(handles=handles, loc="outside lower center", ncols=per_row, fontsize=8, handletextpad=0.4)
+
+
+def _save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write both formats, each whole or not at all, without the date, so that the same run gives the same bytes."""
+    FigureCanvasAgg(figure)
+    paths = []
+    for ending, metadata in (("png", {}), ("svg", {"Date": None})):
+        path = folder / f"{name}.{ending}"
+        temporary = folder / f".{name}.{ending}.tmp"
+        try:
+            figure.savefig(temporary, format=ending, metadata=metadata)
+            os.replace(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise InputError(f"{path} cannot be written: {error.strerror}") from error
+        paths.append(path)
+    return paths

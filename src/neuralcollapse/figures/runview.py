@@ -1,0 +1,90 @@
+"""A run directory as the figures see it."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuralcollapse._checks import InputError
+from neuralcollapse.lab.runs import Run
+
+
+@dataclass(frozen=True)
+class RunView:
+    """The history of a run by column, and where its snapshots are.
+
+    Args:
+        title: data set, network, loss and λ, for the head of a figure.
+        records: the analysed epochs.
+        zero_error_epoch: the first analysed epoch without a training error.
+        snapshots: epoch → file.
+        class_names: one per label.
+    """
+
+    title: str
+    records: list[dict[str, Any]]
+    zero_error_epoch: int | None
+    snapshots: dict[int, Path]
+    class_names: tuple[str, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> RunView:
+        """Read the directory.
+
+        Raises:
+            InputError: it is no run, or has no analysed epoch yet.
+        """
+        run = Run.open(path)
+        records = run.history()
+        if not records:
+            raise InputError(f"{path} has no analysed epoch yet; go on with: neuralcollapse run --resume {path}")
+        config = run.config
+        parts = [config.get("dataset_title") or config.get("dataset"), config.get("model")]
+        if config.get("width", 1) != 1:
+            parts[1] = f"{parts[1]} (width ×{config['width']:g})"
+        parts.append(f"{config.get('loss_title', config.get('loss'))} loss")
+        if isinstance(config.get("measured_weight_decay"), float):
+            parts.append(f"$\\lambda$ = {config['measured_weight_decay']:g}")
+        zero = next((record["epoch"] for record in records if record.get("train_error") == 0), None)
+        snapshots = {int(file.stem.removeprefix("epoch_")): file for file in run.snapshots()}
+        return cls(
+            title=", ".join(str(part).replace("$", "$") for part in parts if part),
+            records=records,
+            zero_error_epoch=zero,
+            snapshots=snapshots,
+            class_names=tuple(config.get("class_names", ())),
+        )
+
+    @property
+    def epochs(self) -> list[int]:
+        """The analysed epochs."""
+        return [int(record["epoch"]) for record in self.records]
+
+    def column(self, key: str) -> list[float]:
+        """One measurement over the analysed epochs.
+
+        Raises:
+            InputError: the history does not hold it.
+        """
+        try:
+            return [float(record[key]) for record in self.records]
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"expected a number {key!r} in every line of the history") from error
+
+    def snapshot(self, epoch: int) -> dict[str, np.ndarray]:
+        """The arrays of one snapshot.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        path = self.snapshots[epoch]
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                return {name: content[name] for name in ("class_means", "weight", "features", "labels")}
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError) as error:
+            raise InputError(f"{path} is no readable snapshot; delete it to draw the rest") from error

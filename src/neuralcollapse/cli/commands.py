@@ -32,9 +32,10 @@ class RunCommand:
 
     def __call__(self, console: Console) -> int:
         from neuralcollapse import figures
-        from neuralcollapse.lab import progress, settings, trainer
+        from neuralcollapse.lab import progress, trainer
+        from neuralcollapse.lab.job import prepare
 
-        job = settings.prepare(self.settings, out=self.out, resume=self.resume)
+        job = prepare(self.settings, out=self.out, resume=self.resume)
         progress.announce(console, job)
         status = trainer.train(job, console)
         history = job.run.history()

@@ -84,7 +84,8 @@ class RunView:
         """
         path = self.snapshots[epoch]
         try:
-            with np.load(path, allow_pickle=False) as content:
+            # opened here: NumPy leaves a damaged file open when it opened it itself
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
                 return {name: content[name] for name in ("class_means", "weight", "features", "labels")}
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError) as error:
             raise InputError(f"{path} is no readable snapshot; delete it to draw the rest") from error

@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,11 +40,10 @@ def read_feature_file(path: Path) -> dict[str, Tensor]:
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
-    import numpy as np
-
     arrays: dict[str, Tensor] = {}
     try:
-        with np.load(path, allow_pickle=False) as content:
+        # opened here: NumPy leaves a damaged file open when it opened it itself
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             for name in content.files:
                 if name in (*_REQUIRED, "bias"):
                     arrays[name] = torch.from_numpy(content[name])

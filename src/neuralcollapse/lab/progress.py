@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from neuralcollapse.lab.datasets import Found
-from neuralcollapse.lab.settings import Job
+from neuralcollapse.lab.job import Job
 
 
 class Reporter:

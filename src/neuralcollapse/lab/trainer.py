@@ -23,9 +23,10 @@ from neuralcollapse.lab import hardware, losses, protocol
 from neuralcollapse.lab.analysis import Analysis, Diverged
 from neuralcollapse.lab.assembly import build_network, make_batches
 from neuralcollapse.lab.datasets import Batches
+from neuralcollapse.lab.job import Job
 from neuralcollapse.lab.progress import Reporter
 from neuralcollapse.lab.runs import Run, read_json, write_json
-from neuralcollapse.lab.settings import Job, RunConfig
+from neuralcollapse.lab.settings import RunConfig
 
 
 @dataclass

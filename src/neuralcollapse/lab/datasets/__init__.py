@@ -50,50 +50,69 @@ def load(name: str, data_dir: Path | None = None, examples_per_class: int | None
 
     Args:
         name: one of `names()`; `folder` and `npz` are one's own data, at `data_dir`.
-        data_dir: where to look; None for NEURALCOLLAPSE_DATA, ./data, ~/data and /usr/share/datasets.
+        data_dir: where to look before NEURALCOLLAPSE_DATA, ./data, ~/data and /usr/share/datasets.
         examples_per_class: balance the training half by taking this many examples of each class, drawn by `seed`;
             None for all. The test half always stays whole.
         seed: of that draw; a class's draw does not depend on the other classes.
 
     Raises:
         InputError: an unknown name, missing or damaged data, or fewer examples of a class than asked for.
+
+    >>> data = load("digits", examples_per_class=10)
+    >>> tuple(data.train.images.shape), len(data.test.labels)
+    ((100, 1, 8, 8), 300)
     """
     title, path, train, test, class_names = _open(name, data_dir)
     chosen = np.arange(len(train.labels))
     if examples_per_class is not None:
-        chosen = balanced(train.labels, len(class_names), examples_per_class, seed)
-    data = _in_memory(train, chosen)
-    mean, std = pixel_statistics(data.images)
-    held_out = _in_memory(test, np.arange(len(test.labels)))
-    return Dataset(name, title, data, held_out, class_names, mean, std, path)
+        chosen = balanced(train.labels, class_names, examples_per_class, seed)
+    halves = [_in_memory(train, chosen), _in_memory(test, np.arange(len(test.labels)))]
+    channels, height, width = halves[0].images.shape[1:]
+    if halves[1].images.shape[1] != channels:  # gray pictures in one half only
+        halves = [ImageData(half.images.expand(-1, 3, height, width).contiguous(), half.labels) for half in halves]
+    mean, std = pixel_statistics(halves[0].images)
+    return Dataset(name, title, halves[0], halves[1], class_names, mean, std, path)
 
 
 def available(data_dir: Path | None = None) -> list[Found]:
-    """Every data set known by name: where it was found, with its counts, or what is wrong; never raises for one."""
+    """Every data set known by name, and one's own at `data_dir`: where it is, with its counts, or what is wrong.
+
+    Raises:
+        InputError: `data_dir` does not exist; never for what is wrong with one of the data sets.
+    """
+    places = {name: find(name, data_dir) for name in SOURCES}
     result = []
-    for name in ("digits", *SOURCES):
-        place = "" if name == "digits" else str(_first_place(name, data_dir))
+    for name in ("digits", *SOURCES, *_own_kind(data_dir)):
+        found, looked = places.get(name, (None, []))
+        if name in SOURCES and found is None:
+            result.append(Found(name, "", str(looked[0]), problem="not found"))
+            continue
         try:
             title, path, train, test, class_names = _open(name, data_dir)
             counts = np.bincount(train.labels, minlength=len(class_names))
             result.append(Found(name, title, path, tuple(counts.tolist()), len(test.labels)))
         except InputError as error:
-            absent = name in SOURCES and find(name, data_dir)[0] is None
-            result.append(Found(name, "", place, problem="not found" if absent else str(error)))
+            result.append(Found(name, "", str(found[1] if found else data_dir), problem=str(error)))
     return result
 
 
-def balanced(labels: Array, num_classes: int, examples_per_class: int, seed: int) -> Array:
-    """Indices, in stored order, of `examples_per_class` examples of each class.
+def balanced(labels: Array, class_names: tuple[str, ...], examples_per_class: int, seed: int) -> Array:
+    """Indices, in stored order, of `examples_per_class` examples of each class; a larger draw contains the smaller.
 
     Raises:
-        InputError: a class has fewer.
+        InputError: a class has fewer, or the number or the seed is no usable one.
     """
+    if examples_per_class < 1 or seed < 0:
+        raise InputError(f"expected at least 1 example per class and seed 0 or more, got {examples_per_class}, {seed}")
     chosen = []
-    for label in range(num_classes):
+    for label, name in enumerate(class_names):
         members = np.flatnonzero(labels == label)
         if len(members) < examples_per_class:
-            raise InputError(f"expected {examples_per_class} examples of each class, class {label} has {len(members)}")
+            class_name = str(label) if name == str(label) else f"{label} ({name})"
+            raise InputError(
+                f"{examples_per_class:,} examples of each class were asked for, class {class_name} has "
+                f"{len(members):,}; lower --examples-per-class"
+            )
         # a bit generator's raw stream, unlike its distributions, never changes between versions of NumPy
         keys = np.random.PCG64([seed, label]).random_raw(len(members))
         chosen.append(members[np.argsort(keys, kind="stable")[:examples_per_class]])
@@ -101,7 +120,15 @@ def balanced(labels: Array, num_classes: int, examples_per_class: int, seed: int
 
 
 def _open(name: str, data_dir: Path | None) -> tuple[str, str, Split, Split, tuple[str, ...]]:
-    """Title, path, the two halves, class names."""
+    """Title, path, the two halves, class names; both halves have examples."""
+    title, path, train, test, class_names = _opened(name, data_dir)
+    for half, split in (("training", train), ("test", test)):
+        if not len(split.labels):
+            raise InputError(f"{path}: the {half} half of {name} is empty")
+    return title, path, train, test, class_names
+
+
+def _opened(name: str, data_dir: Path | None) -> tuple[str, str, Split, Split, tuple[str, ...]]:
     if name == "digits":
         return "digits", "scikit-learn", *read_digits(), tuple(str(digit) for digit in range(10))
     if name in ("folder", "npz"):
@@ -111,10 +138,9 @@ def _open(name: str, data_dir: Path | None) -> tuple[str, str, Split, Split, tup
     found, looked = find(name, data_dir)
     source = SOURCES[name]
     if found is None:
-        gone = "" if data_dir is None or data_dir.expanduser().exists() else f"there is no folder {data_dir}; "
         places = ", ".join(map(str, looked))
         raise InputError(
-            f"{name} not found: {gone}looked for {source.needed} in {places}; get it {source.get}; "
+            f"{name} not found: looked for {source.needed} in {places}; get it {source.get}; "
             "then name its folder with --data-dir or NEURALCOLLAPSE_DATA"
         )
     layout, path = found
@@ -131,15 +157,24 @@ def _open_own(name: str, data_dir: Path | None) -> tuple[str, str, Split, Split,
             raise InputError(f"no file {path}; --dataset npz expects --data-dir to name an .npz")
         return path.stem, str(path), *read_npz(path)
     if not path.is_dir() and not is_archive(path):
-        raise InputError(f"no folder {path}; --dataset folder expects train/<class> and test/<class> in --data-dir")
-    return path.name.split(".")[0] or str(path), str(path), *read_folder(path)
+        raise InputError(
+            f"no folder or tar archive {path}; --dataset folder expects --data-dir with train/<class> and test/<class>"
+        )
+    return path.resolve().name.split(".tar")[0], str(path), *read_folder(path)
 
 
-def _first_place(name: str, data_dir: Path | None) -> Path:
-    found, looked = find(name, data_dir)
-    return found[1] if found else looked[0]
+def _own_kind(data_dir: Path | None) -> tuple[str, ...]:
+    """Under which name, if any, `data_dir` itself would be read."""
+    if data_dir is None:
+        return ()
+    path = data_dir.expanduser()
+    if path.suffix == ".npz":
+        return ("npz",)
+    return ("folder",) if is_archive(path) or ((path / "train").is_dir() and (path / "test").is_dir()) else ()
 
 
 def _in_memory(split: Split, chosen: Array) -> ImageData:
     images = np.ascontiguousarray(split.read(chosen))
-    return ImageData(torch.from_numpy(images.copy()), torch.from_numpy(split.labels[chosen].copy()))
+    if 0 in images.shape:
+        raise InputError(f"expected images with pixels, got shape {images.shape}")
+    return ImageData(torch.from_numpy(images), torch.from_numpy(split.labels[chosen]))

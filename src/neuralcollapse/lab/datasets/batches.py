@@ -42,6 +42,8 @@ class Batches:
             raise InputError(f"expected a batch size of at least 1, got {batch_size}")
         images = data.images
         if pad_to is not None:
+            if max(images.shape[-2:]) > pad_to:
+                raise InputError(f"cannot pad images of {images.shape[-2]} × {images.shape[-1]} pixels to {pad_to}")
             height, width = pad_to - images.shape[-2], pad_to - images.shape[-1]
             images = F.pad(images, (width // 2, width - width // 2, height // 2, height - height // 2))
         self._images, self._labels = images.to(device), data.labels.to(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import pickle
 from pathlib import Path
@@ -20,11 +21,12 @@ _PYTHON = (tuple(f"data_batch_{i}" for i in range(1, 6)), ("test_batch",))
 NEEDED = "data_batch_1..5 and test_batch (or .bin), or a folder or .tar.xz of images train/<class>, test/<class>"
 
 # What pickled dictionaries of byte strings, lists and NumPy arrays need, and nothing that runs anything.
-_ALLOWED = {
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
+    ("numpy.core.numeric", "_frombuffer"): np.zeros(0).__reduce_ex__(5)[0],
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): codecs.encode,
 }
 
 
@@ -64,18 +66,21 @@ def _python_split(folder: Path, names: tuple[str, ...], num_classes: int) -> Spl
 
 
 def _python_batch(path: Path, num_classes: int) -> tuple[Array, Array]:
+    stored = read_bytes(path)
     try:
-        content = _Unpickler(io.BytesIO(read_bytes(path)), encoding="bytes").load()
+        content = _Unpickler(io.BytesIO(stored), encoding="bytes").load()
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except Exception as error:  # a damaged pickle can raise anything; nothing outside _ALLOWED was called
-        reason = type(error).__name__
-        raise InputError(f"{path} is no readable CIFAR10 batch ({reason}); fetch it again") from error
+        reason = f"{type(error).__name__} in {len(stored):,} bytes"
+        raise InputError(f"{path} is damaged or no CIFAR10 batch ({reason}); fetch it again") from error
     images, labels = (content.get(key) if isinstance(content, dict) else None for key in (b"data", b"labels"))
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (_PIXELS,):
-        raise InputError(f"{path}: expected data of type uint8 and shape (n, {_PIXELS})")
+        found = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
+        raise InputError(f"{path}: expected data of type uint8 and shape (n, {_PIXELS}), found {found}")
     if not isinstance(labels, list) or len(labels) != len(images) or not all(type(label) is int for label in labels):
-        raise InputError(f"{path}: expected a list of {len(images):,} integer labels")
+        found = f"{len(labels):,} entries" if isinstance(labels, list) else type(labels).__name__
+        raise InputError(f"{path}: expected a list of {len(images):,} integer labels, found {found}")
     return images, check_labels(np.array(labels), num_classes, str(path))
 
 
@@ -83,7 +88,7 @@ class _Unpickler(pickle.Unpickler):
     """Refuses every name but the few that arrays need, so that a foreign file cannot run anything."""
 
     def find_class(self, module: str, name: str) -> Any:
-        module = module.replace("numpy.core.", "numpy._core.")  # its name before NumPy 2
-        if (module, name) not in _ALLOWED:
-            raise InputError(f"refused: the file asks for {module}.{name}, which no CIFAR10 batch needs")
-        return super().find_class(module, name)
+        key = (module.replace("numpy._core.", "numpy.core."), name)  # NumPy 2 renamed it
+        if key not in _ALLOWED:
+            raise InputError(f"refused, it asks for {module}.{name}, which no CIFAR10 batch needs")
+        return _ALLOWED[key]

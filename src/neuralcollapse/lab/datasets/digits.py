@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from neuralcollapse.lab.datasets.files import in_memory
 from neuralcollapse.lab.datasets.types import Split
@@ -15,6 +13,9 @@ _SPLIT_SEED = 0
 
 def read_digits() -> tuple[Split, Split]:
     """1,497 training and 300 test images, always the same ones, stratified; grey values 0 … 16 become 0 … 255."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     content = load_digits()
     images = np.rint(content.images * (255 / 16)).astype(np.uint8)[:, None]
     indices = np.arange(len(images))

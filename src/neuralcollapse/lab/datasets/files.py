@@ -12,17 +12,20 @@ from neuralcollapse._checks import InputError
 from neuralcollapse.lab.datasets.types import Array, Split
 
 
-def read_bytes(path: Path, limit: int | None = None) -> bytes:
-    """The content of a file, unpacked when it ends in .gz; at most `limit` bytes of it.
+def read_bytes(path: Path) -> bytes:
+    """The content of a file, unpacked when it ends in .gz.
 
     Raises:
-        InputError: the file is damaged.
+        InputError: the file is damaged or must not be read.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return file.read() if limit is None else file.read(limit)  # type: ignore[no-any-return]
+            return file.read()
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path} is damaged or incomplete ({error}); fetch it again") from error
+        size = path.stat().st_size
+        raise InputError(f"{path} is damaged or incomplete after {size:,} bytes ({error}); fetch it again") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def records(path: Path, size: int, count: int | None = None) -> Array:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.lab.datasets.files import check_labels, read_bytes
+from neuralcollapse.lab.datasets.files import check_labels, in_memory, read_bytes
 from neuralcollapse.lab.datasets.types import Array, Split
 
 _PARTS = {"train": "train", "test": "t10k"}
@@ -30,10 +30,10 @@ def _split(folder: Path, part: str, num_classes: int) -> Split:
     images, labels = _find(folder, part, "images"), _find(folder, part, "labels")
     assert images is not None and labels is not None  # has_idx was asked before
     values = check_labels(_array(labels, dimensions=1), num_classes, str(labels))
-    (count,) = struct.unpack(">i", read_bytes(images, 8)[4:8].ljust(4, b"\0"))
-    if count != len(values):
-        raise InputError(f"{images}: expected {len(values):,} images, as many as labels, found {count:,}")
-    return Split(values, lambda chosen: _array(images, dimensions=3)[chosen][:, None])
+    pixels = _array(images, dimensions=3)
+    if len(pixels) != len(values):
+        raise InputError(f"{images}: expected {len(values):,} images, as many as labels, found {len(pixels):,}")
+    return in_memory(pixels[:, None], values)
 
 
 def _find(folder: Path, part: str, kind: str) -> Path | None:
@@ -56,5 +56,5 @@ def _array(path: Path, dimensions: int) -> Array:
     expected_size = int(np.prod(shape, dtype=object))
     if len(content) - header != expected_size:
         found = len(content) - header
-        raise InputError(f"{path}: expected {expected_size:,} bytes of data, found {found:,}; fetch it again")
+        raise InputError(f"{path}: expected {expected_size:,} bytes after the header, found {found:,}; fetch it again")
     return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from neuralcollapse._checks import InputError
 from neuralcollapse.lab.datasets import cifar, folder, idx, stl10, svhn
 from neuralcollapse.lab.datasets.types import Split
 
@@ -51,7 +52,17 @@ class Source:
 
 
 def _torchvision(name: str, call: str) -> str:
-    return f'with torchvision: python -c "import torchvision.datasets as d; d.{call}", or {name}'
+    return f'with torchvision: python -c "import torchvision.datasets as d; {call}", or {name}'
+
+
+def _has_idx(other: str) -> Callable[[Path], bool]:
+    """MNIST and FashionMNIST have the same file names, so a folder named after the other is not taken."""
+
+    def present(path: Path) -> bool:
+        folder_name = (path.parent if path.name == "raw" else path).name
+        return folder_name.lower().replace("-", "") != other and idx.has_idx(path)
+
+    return present
 
 
 def _has_images(path: Path) -> bool:
@@ -63,8 +74,6 @@ def _has_images(path: Path) -> bool:
 def _read_images(path: Path, num_classes: int) -> tuple[Split, Split]:
     train, test, names = folder.read_folder(path)
     if names != cifar.CLASS_NAMES:
-        from neuralcollapse._checks import InputError
-
         raise InputError(f"{path}: expected the classes {', '.join(cifar.CLASS_NAMES)}, found {', '.join(names[:12])}")
     return train, test
 
@@ -72,26 +81,31 @@ def _read_images(path: Path, num_classes: int) -> tuple[Split, Split]:
 SOURCES: dict[str, Source] = {
     "mnist": Source(
         _DIGIT_NAMES,
-        (Layout("MNIST", ("MNIST/raw", "mnist", ""), idx.has_idx, idx.read_idx),),
+        (Layout("MNIST", ("MNIST/raw", "mnist", ""), _has_idx("fashionmnist"), idx.read_idx),),
         idx.NEEDED,
-        _torchvision("https://ossci-datasets.s3.amazonaws.com/mnist/", "MNIST('data', download=True)"),
+        _torchvision("https://ossci-datasets.s3.amazonaws.com/mnist/", "d.MNIST('data', download=True)"),
     ),
     "fashion-mnist": Source(
         _CLOTHES,
-        (Layout("FashionMNIST", ("FashionMNIST/raw", "fashion-mnist", ""), idx.has_idx, idx.read_idx),),
+        (Layout("FashionMNIST", ("FashionMNIST/raw", "fashion-mnist", ""), _has_idx("mnist"), idx.read_idx),),
         idx.NEEDED,
         "on Debian: apt install dataset-fashion-mnist; "
-        + _torchvision("https://github.com/zalandoresearch/fashion-mnist", "FashionMNIST('data', download=True)"),
+        + _torchvision("https://github.com/zalandoresearch/fashion-mnist", "d.FashionMNIST('data', download=True)"),
     ),
     "cifar10": Source(
         cifar.CLASS_NAMES,
         (
             Layout("CIFAR10", ("cifar-10-batches-py", ""), cifar.has_python, cifar.read_python),
             Layout("CIFAR10", ("cifar-10-batches-bin", ""), cifar.has_binary, cifar.read_binary),
-            Layout("CIFAR10 (JPEG)", ("cifar10-jpeg", "cifar10-jpeg.tar.xz", ""), _has_images, _read_images),
+            Layout(
+                "CIFAR10 (JPEG)",
+                ("cifar10-jpeg", "cifar10-jpeg.tar.xz", "cifar10-jpeg.tar", ""),
+                _has_images,
+                _read_images,
+            ),
         ),
         cifar.NEEDED,
-        _torchvision("https://www.cs.toronto.edu/~kriz/cifar.html", "CIFAR10('data', download=True)"),
+        _torchvision("https://www.cs.toronto.edu/~kriz/cifar.html", "d.CIFAR10('data', download=True)"),
     ),
     "svhn": Source(
         _DIGIT_NAMES,
@@ -105,18 +119,23 @@ SOURCES: dict[str, Source] = {
         stl10.CLASS_NAMES,
         (Layout("STL10", ("stl10_binary", ""), stl10.has_stl10, stl10.read_stl10),),
         stl10.NEEDED,
-        _torchvision("https://cs.stanford.edu/~acoates/stl10", "STL10('data', download=True)"),
+        _torchvision("https://cs.stanford.edu/~acoates/stl10", "d.STL10('data', download=True)"),
     ),
 }
 
 
 def roots(data_dir: Path | None) -> list[Path]:
-    """Where to look: in `data_dir` alone when it is given, else in the usual places."""
-    if data_dir is not None:
-        return [data_dir.expanduser()]
+    """Where to look, in this order: `data_dir`, NEURALCOLLAPSE_DATA, ./data, ~/data, Debian's /usr/share/datasets.
+
+    Raises:
+        InputError: `data_dir` is given but does not exist; other data than the user meant must not step in.
+    """
+    if data_dir is not None and not data_dir.expanduser().exists():
+        raise InputError(f"--data-dir {data_dir} does not exist; expected the folder that holds the data set")
     named = os.environ.get("NEURALCOLLAPSE_DATA")
-    usual = [Path("data"), Path("~/data").expanduser(), Path("/usr/share/datasets")]
-    return ([Path(named).expanduser()] if named else []) + usual
+    given = [data_dir] if data_dir is not None else []
+    usual = [Path("data"), Path("~/data"), Path("/usr/share/datasets")]
+    return [root.expanduser().absolute() for root in given + ([Path(named)] if named else []) + usual]
 
 
 def find(name: str, data_dir: Path | None) -> tuple[tuple[Layout, Path] | None, list[Path]]:
@@ -128,6 +147,9 @@ def find(name: str, data_dir: Path | None) -> tuple[tuple[Layout, Path] | None, 
                 path = root / place if place else root
                 if path not in looked:
                     looked.append(path)
-                if path.exists() and layout.present(path):
-                    return (layout, path), looked
+                try:
+                    if layout.present(path):
+                        return (layout, path), looked
+                except PermissionError:
+                    continue  # of no use to this user; the search goes on
     return None, looked

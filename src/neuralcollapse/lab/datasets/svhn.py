@@ -31,7 +31,8 @@ def _split(path: Path, num_classes: int) -> Split:
     try:
         content = loadmat(path, variable_names=["X", "y"])
     except Exception as error:  # scipy raises whatever the damaged bytes led it to
-        raise InputError(f"{path} is no readable MATLAB file ({type(error).__name__}); fetch it again") from error
+        reason = f"{type(error).__name__} in {path.stat().st_size:,} bytes"
+        raise InputError(f"{path} is damaged or no MATLAB file ({reason}); fetch it again") from error
     images, labels = content.get("X"), content.get("y")
     if images is None or labels is None:
         raise InputError(f"{path}: expected the variables X and y")
@@ -39,7 +40,7 @@ def _split(path: Path, num_classes: int) -> Split:
         raise InputError(
             f"{path}: expected X of type uint8 and shape (32, 32, 3, n), got {images.dtype} {images.shape}"
         )
-    if labels.size != images.shape[3]:
+    if labels.dtype.kind not in "iuf" or labels.size != images.shape[3]:
         raise InputError(f"{path}: expected {images.shape[3]:,} labels, as many as images, found {labels.size:,}")
     labels = labels.astype(np.int64).ravel()
     return in_memory(

@@ -2,7 +2,7 @@
 
 Depths 121 and 201 are the published ImageNet networks of four blocks. Depths 40, 100 and 250 are the published networks
 for 32×32 images, of three equal blocks: 40 is plain with growth 12, 100 and 250 are "BC" (bottleneck and compression)
-with growth 12 and 24.
+with growth 12 and 24. Initialised as torchvision does: Kaiming-normal convolutions by fan-in, a zero classifier bias.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class DenseNet(nn.Module):
         depth: 40, 100, 121, 201 or 250.
         num_classes: outputs.
         in_channels: image channels.
-        width: factor on the growth rate, and with it on every width.
+        width: factor on the growth rate, rounded, at least 1; every other width follows from the growth rate.
         imagenet: the published stem of 121 and 201; else 3×3 stride 1 without max-pool.
     """
 
@@ -101,7 +101,7 @@ class DenseNet(nn.Module):
         layers["norm5"] = nn.BatchNorm2d(channels)
         self.features = nn.Sequential(layers)
         self.classifier = nn.Linear(channels, num_classes)
-        initialise(self)
+        initialise(self, mode="fan_in")
         nn.init.zeros_(self.classifier.bias)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 
@@ -10,11 +12,16 @@ def scaled(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
-def initialise(net: nn.Module) -> None:
-    """Kaiming-normal convolutions by fan-out (He et al., 2015); linear layers and norms keep PyTorch's default."""
+def initialise(net: nn.Module, mode: Literal["fan_in", "fan_out"] = "fan_out") -> None:
+    """Kaiming-normal convolutions (He et al., 2015); linear layers and norms keep PyTorch's default.
+
+    Args:
+        net: changed in place.
+        mode: torchvision's choice is "fan_out" for ResNet and VGG, "fan_in" for DenseNet.
+    """
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 

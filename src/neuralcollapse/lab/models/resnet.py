@@ -1,4 +1,7 @@
-"""ResNet 18 to 152 (He et al., 2016), with torchvision's parameter names."""
+"""ResNet 18 to 152 (He et al., 2016), with torchvision's parameter names.
+
+Initialised as torchvision does: Kaiming-normal convolutions by fan-out, PyTorch's default for `fc`.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,7 @@ class ResNet(nn.Module):
         depth: 18, 34, 50, 101 or 152.
         num_classes: outputs of `fc`.
         in_channels: image channels.
-        width: factor on the base width 64.
+        width: factor on the base width 64, rounded, at least 1; every other width is a multiple of it.
         imagenet: the published stem (7×7 stride 2, max-pool); else 3×3 stride 1 without max-pool, for small images.
     """
 

@@ -1,4 +1,8 @@
-"""VGG 11 to 19 with batch normalisation (Simonyan & Zisserman, 2015), with torchvision's parameter names."""
+"""VGG 11 to 19 with batch normalisation (Simonyan & Zisserman, 2015), with torchvision's parameter names.
+
+Initialised as torchvision does: Kaiming-normal convolutions by fan-out with zero bias; the published head normal with
+standard deviation 0.01 and zero bias, the single linear layer of the small form as PyTorch does.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ class VGG(nn.Module):
         depth: 11, 13, 16 or 19.
         num_classes: outputs.
         in_channels: image channels.
-        width: factor on all channel counts.
+        width: factor on all channel counts, each rounded, at least 1.
         imagenet: the published head.
     """
 

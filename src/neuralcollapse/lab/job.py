@@ -1,0 +1,94 @@
+"""From what the user asked for to a run that can begin: data loaded, network possible, run directory there."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neuralcollapse._checks import InputError
+from neuralcollapse.lab import datasets, protocol
+from neuralcollapse.lab.assembly import build_network
+from neuralcollapse.lab.datasets import Dataset
+from neuralcollapse.lab.runs import Run
+from neuralcollapse.lab.settings import RunConfig, Settings, check, configure
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run directory, its configuration, and the data it needs."""
+
+    run: Run
+    config: RunConfig
+    data: Dataset
+
+
+def prepare(settings: Settings, *, out: Path | None = None, resume: Path | None = None) -> Job:
+    """Load the data and open the run directory, new or to be continued.
+
+    Args:
+        settings: what the user asked for.
+        out: the run directory; by default a folder under `runs/` named after data set, network and loss.
+        resume: an existing run directory, whose settings are taken over.
+
+    Raises:
+        InputError: unusable settings, missing data, `resume` without a run, or a directory with other settings.
+    """
+    if resume is not None:
+        if out is not None and out.resolve() != resume.resolve():
+            raise InputError(f"--resume {resume} continues in that folder; leave out --out {out}")
+        out = resume
+        settings = _settings_of(Run.open(resume), settings)
+    check(settings)
+    name = settings.dataset or "digits"
+    per_class = settings.examples_per_class or protocol.EXAMPLES_PER_CLASS.get(name)
+    seed = settings.seed or 0
+    data = datasets.load(name, data_dir=settings.data_dir, examples_per_class=per_class, seed=seed)
+    config = configure(settings, data, per_class)
+    with torch.device("meta"):  # a network that cannot be built is refused before anything is written
+        build_network(config, data)
+    path = out or Path("runs") / _run_name(settings, config)
+    return Job(Run.create(path, dataclasses.asdict(config), ignoring=("data_dir",)), config, data)
+
+
+def _settings_of(run: Run, asked: Settings) -> Settings:
+    """The settings of an existing run; what the user repeats beside --resume must agree, --data-dir may move."""
+    stored: dict[str, Any] = {}
+    for field in dataclasses.fields(Settings):
+        if field.name not in run.config:
+            raise InputError(f"{run.path / 'config.json'} has no {field.name!r}, so the run cannot be continued")
+        value, wanted = run.config[field.name], getattr(asked, field.name)
+        value = tuple(value) if isinstance(value, list) else value
+        if field.name == "data_dir":
+            value = wanted or (Path(str(value)) if value else None)
+        elif wanted not in (None, "auto", value):
+            raise InputError(
+                f"{run.path} was made with {field.name} {value}, now {wanted} is asked for; "
+                "leave that option out, or start another run with --out"
+            )
+        stored[field.name] = value
+    return Settings(**stored)
+
+
+def _run_name(settings: Settings, config: RunConfig) -> str:
+    """Data set, network and loss, then every setting that was given beside them."""
+    model = config.model.replace(":", "-").replace("/", "-")
+    dataset = config.dataset
+    if dataset in ("folder", "npz") and config.data_dir:
+        dataset = Path(config.data_dir).stem
+    parts = [dataset, model, config.loss]
+    short = {
+        "width": "w",
+        "examples_per_class": "n",
+        "epochs": "e",
+        "learning_rate": "lr",
+        "weight_decay": "wd",
+        "seed": "s",
+    }
+    for name, prefix in short.items():
+        if (value := getattr(settings, name)) is not None:
+            parts.append(f"{prefix}{value:g}" if isinstance(value, float) else f"{prefix}{value}")
+    return "-".join(parts)

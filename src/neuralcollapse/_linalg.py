@@ -1,29 +1,53 @@
 """Linear algebra with one policy for rank and tolerance.
 
-A symmetric positive semi-definite matrix counts as singular when its smallest eigenvalue is below ``rtol`` times its
-Frobenius norm, with ``rtol = p · eps`` and eps the precision the matrix was *accumulated* in: the directions below
-that bound hold rounding noise, whatever the type they are stored in.
+A symmetric positive semi-definite matrix counts as singular when its smallest eigenvalue is below the rounding it
+carries, ``p · eps`` times the Frobenius norm of what was summed into it, with eps the precision of that sum: the
+directions below that bound hold noise, whatever the type they are stored in. A total covariance has two such parts, the
+within-class one made of the features' products, and the between-class one made of the state's.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def rank_tolerance(dim: int, eps: float) -> float:
-    """The relative bound below which an eigenvalue of a ``dim`` × ``dim`` matrix counts as zero."""
-    return dim * eps
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Within the block products and convolutions keep float32's own precision: no autocast, no TF32, no bf16."""
+    backends: tuple[Any, ...] = (
+        torch.backends.cuda.matmul,
+        torch.backends.cudnn.conv,  # type: ignore[attr-defined]
+        torch.backends.mkldnn.matmul,  # type: ignore[attr-defined]
+        torch.backends.mkldnn.conv,  # type: ignore[attr-defined]
+    )
+    before = [backend.fp32_precision for backend in backends]
+    for backend in backends:
+        backend.fp32_precision = "ieee"
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
 
 
-def definite_factor(matrix: Tensor, rtol: float) -> Tensor | None:
-    """The Cholesky factor of a symmetric matrix, or None where it is singular to the relative tolerance ``rtol``.
+def rounding_bound(matrix: Tensor, eps: float) -> float:
+    """The bound below which an eigenvalue of a p × p matrix summed with precision eps counts as zero."""
+    return len(matrix) * eps * float(torch.linalg.matrix_norm(matrix))
+
+
+def definite_factor(matrix: Tensor, bound: float) -> Tensor | None:
+    """The Cholesky factor of a symmetric matrix, or None where its smallest eigenvalue is below ``bound``.
 
     Factoring the matrix with the bound subtracted from its diagonal decides exactly whether the smallest eigenvalue
     exceeds the bound, at a fraction of the cost of computing eigenvalues.
     """
-    if rtol > 0.0:
-        bound = rtol * torch.linalg.matrix_norm(matrix)
+    if bound > 0.0:
         shifted = matrix - bound * torch.eye(matrix.shape[0], dtype=matrix.dtype, device=matrix.device)
         if int(torch.linalg.cholesky_ex(shifted).info):
             return None
@@ -37,9 +61,10 @@ def solve_right(rhs: Tensor, matrix: Tensor, factor: Tensor) -> Tensor:
     return solution + torch.cholesky_solve((rhs - solution @ matrix).T, factor).T
 
 
-def minimum_norm_right(rhs: Tensor, matrix: Tensor, rtol: float) -> Tensor:
-    """rhs · matrix⁺ for a symmetric positive semi-definite matrix, its rank decided by ``rtol``."""
+def minimum_norm_right(rhs: Tensor, matrix: Tensor, bound: float) -> Tensor:
+    """rhs · matrix⁺ for a symmetric positive semi-definite matrix, eigenvalues up to ``bound`` counting as zero."""
     values, vectors = torch.linalg.eigh(matrix)
-    keep = values > rtol * torch.linalg.vector_norm(values)
+    keep = values > bound
     kept = vectors[:, keep]
-    return (rhs @ kept / values[keep]) @ kept.T
+    solution: Tensor = (rhs @ kept / values[keep]) @ kept.T
+    return solution

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from ._checks import InputError, check_features, check_labels, first_bad_row
+from ._linalg import full_precision
 
 Weighting = Literal["example", "class"]
 
-# Blocks of this many bytes stay in a processor's cache between the two passes an update makes over them.
-_BLOCK_BYTES = 4 << 20
+# Blocks of this many bytes stay in a processor's cache between the passes an update makes over them; an accelerator
+# wants them large enough to be kept busy.
+_BLOCK_BYTES = {"cpu": 8 << 20}
+_ACCELERATOR_BLOCK_BYTES = 256 << 20
+# Products of features with themselves are made in strips of this many columns, of the upper triangle alone.
+_STRIP = 128
 # Up to this many classes a product with the one-hot matrix sums classes faster than scattered additions do.
 _ONE_HOT_LIMIT = 64
+# A class's first mean, which products are centred at, comes from one row in this many.
+_SAMPLE = 16
 
 
 class ClassMoments:
@@ -98,19 +105,21 @@ class ClassMoments:
         features, labels = features.detach().to(self.device), labels.to(self.device, torch.int64)
         if features.dtype != torch.float64 or self.dtype == torch.float32:
             features = features.to(torch.float32)
-        rows = max(256, _BLOCK_BYTES // (features.element_size() * features.shape[1]))
-        # An autocast around the caller's own loop must not narrow these products.
-        with torch.autocast(features.device.type, enabled=False):
+        block_bytes = _BLOCK_BYTES.get(features.device.type, _ACCELERATOR_BLOCK_BYTES)
+        rows = max(256, block_bytes // (features.element_size() * features.shape[1]))
+        # An autocast or TF32 around the caller's own loop must not narrow these products.
+        with full_precision(features.device):
+            scratch = torch.empty_like(features[:rows])
             if len(features) <= rows:
-                self._update_block(features, labels)
+                self._update_block(features, labels, scratch)
                 return
             # Several blocks go through a state of their own, so that a bad row in the last leaves this one untouched.
             fresh = self._like()
             for start in range(0, len(features), rows):
-                fresh._update_block(features[start : start + rows], labels[start : start + rows], start)
+                fresh._update_block(features[start : start + rows], labels[start : start + rows], scratch, start)
             self.merge(fresh)
 
-    def _update_block(self, features: Tensor, labels: Tensor, offset: int = 0) -> None:
+    def _update_block(self, features: Tensor, labels: Tensor, scratch: Tensor, offset: int = 0) -> None:
         if not len(features):
             return
         classes, index = torch.unique(labels, return_inverse=True)
@@ -119,26 +128,32 @@ class ClassMoments:
         one_hot = None
         if len(classes) <= _ONE_HOT_LIMIT:
             one_hot = torch.nn.functional.one_hot(index, len(classes)).to(features.dtype)
-        # A first mean, rounded to the features' type: subtracting it from nearby features is exact (Sterbenz).
-        shift = _class_sums(features, index, len(classes), one_hot) / divisor
-        residual = features - shift[index]
-        # What rounding left of the mean is recovered from the small residuals and taken off the scatter again.
+        # Near the class mean and in the features' type: subtracting it from nearby features is exact (Sterbenz).
+        shift = _shift(features, index, counts, one_hot)
+        if one_hot is None:
+            residual = torch.sub(features, shift[index], out=scratch[: len(features)])
+        else:  # one pass, and no less exact: each row of the product has a single term
+            residual = torch.addmm(features, one_hot, shift, alpha=-1, out=scratch[: len(features)])
+        # The mean's distance from the shift is recovered from the small residuals and taken off the scatter again.
         rest = (_class_sums(residual, index, len(classes), one_hot) / divisor).to(self.dtype)
         if not bool(torch.isfinite(rest).all()):
             row = first_bad_row(features) + offset if not torch.isfinite(features).all() else None
             where = f"NaN or infinity in row {row}" if row is not None else "an overflow of their class sums"
             raise InputError(f"expected finite features, got {where}")
         self.eps = max(self.eps, torch.finfo(features.dtype).eps)
-        weighted = rest * counts.to(self.dtype).sqrt()[:, None]
+        excess = rest * counts.to(self.dtype).sqrt()[:, None]
         if self.weighting == "example":
-            scatter = (residual.T @ residual).to(self.dtype) - weighted.T @ weighted
+            scatter = _gram(residual)
         else:
             padded = _pad_by_class(residual, index, counts)
-            scatter = (padded.mT @ padded).to(self.dtype) - weighted[:, :, None] * weighted[:, None, :]
-        self._fold(classes, counts, shift.to(self.dtype) + rest, scatter)
+            scatter = padded.mT @ padded
+        self._fold(classes, counts, shift.to(self.dtype) + rest, scatter, excess)
 
-    def _fold(self, classes: Tensor, counts: Tensor, means: Tensor, scatter: Tensor) -> None:
-        """Merge the moments of ``classes`` into the state: S += S' + Σ_c (n n'/(n+n')) δ_c δ_cᵀ."""
+    def _fold(self, classes: Tensor, counts: Tensor, means: Tensor, scatter: Tensor, excess: Tensor) -> None:
+        """Merge the moments of ``classes`` into the state: S += S' − eᵀe + Σ_c (n n'/(n+n')) δ_c δ_cᵀ.
+
+        e, one row a class, is what S' holds too much because it was not centred at the mean itself.
+        """
         before = self._counts[classes].to(self.dtype)
         added = counts.to(self.dtype)
         total = (before + added).clamp(min=1)
@@ -146,9 +161,10 @@ class ClassMoments:
         scaled = delta * (before * added / total).sqrt()[:, None]
         if self.weighting == "example":
             self._scatter += scatter
-            self._scatter.addmm_(scaled.T, scaled)
+            self._scatter.addmm_(torch.cat([scaled, excess]).T, torch.cat([scaled, -excess]))
         else:
-            self._scatter[classes] += scatter + scaled[:, :, None] * scaled[:, None, :]
+            outer = scaled[:, :, None] * scaled[:, None, :] - excess[:, :, None] * excess[:, None, :]
+            self._scatter[classes] += scatter + outer
         self._means[classes] += delta * (added / total)[:, None]
         self._counts[classes] += counts
 
@@ -174,6 +190,7 @@ class ClassMoments:
             other._counts.to(self.device),
             other._means.to(self.device, self.dtype),
             other._scatter.to(self.device, self.dtype),
+            torch.zeros_like(self._means),
         )
 
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
@@ -181,18 +198,27 @@ class ClassMoments:
 
         States are broadcast one rank after the other and folded in rank order, so memory stays at two states.
         Shards may be uneven; a process that saw nothing may not even know the feature dimension.
+
+        Raises:
+            InputError: no process group, or, on every process, states that do not fit one another.
         """
         if not dist.is_available() or not dist.is_initialized():
             raise InputError("expected an initialised torch.distributed process group, got none")
-        summaries: list[tuple[int | None, float] | None] = [None] * dist.get_world_size(group)
-        dist.all_gather_object(summaries, (self.dim, self.eps), group=group)
-        known = {s[0] for s in summaries if s is not None and s[0] is not None}
-        if len(known) > 1:
-            raise InputError(f"expected one feature dimension on all processes, got {sorted(known)}")
-        if not known:
+        summaries: list[dict[str, Any]] = [{}] * dist.get_world_size(group)
+        mine = {"dim": self.dim, "num_classes": self.num_classes, "weighting": self.weighting, "dtype": self.dtype}
+        dist.all_gather_object(summaries, {**mine, "eps": self.eps}, group=group)
+        # Every process sees every summary, so that all refuse together and none waits for another.
+        for name in mine:
+            found = {str(summary[name]) for summary in summaries if summary[name] is not None}
+            if len(found) > 1:
+                raise InputError(f"expected the same {name} on all processes, got {' and '.join(sorted(found))}")
+        dim = next((summary["dim"] for summary in summaries if summary["dim"] is not None), None)
+        if dim is None:
             return
         if self.dim is None:
-            self._allocate(known.pop(), self.device or torch.device("cpu"))
+            accelerated = dist.get_backend(group) == "nccl"
+            own = torch.device("cuda", torch.cuda.current_device()) if accelerated else torch.device("cpu")
+            self._allocate(dim, self.device or own)
         result = self._like()
         for rank in range(len(summaries)):
             source = self if dist.get_rank(group) == rank else self._like()
@@ -201,7 +227,7 @@ class ClassMoments:
                 dist.broadcast(tensor, src=global_rank, group=group)
             result.merge(source)
         self._counts, self._means, self._scatter = result._counts, result._means, result._scatter
-        self.eps = max(s[1] for s in summaries if s is not None)
+        self.eps = max(summary["eps"] for summary in summaries)
 
     def _require(self) -> None:
         if self.dim is None or not bool(self._counts.any()):
@@ -254,6 +280,7 @@ class ClassMoments:
             covariance = self._scatter / self.num_examples
         else:
             covariance = torch.einsum("c,cpq->pq", self.weights / self._counts.clamp(min=1), self._scatter)
+        covariance = covariance.triu() + covariance.triu(1).T
         covariance.diagonal().clamp_(min=0.0)  # identical examples leave rounding of either sign
         return covariance
 
@@ -262,6 +289,30 @@ class ClassMoments:
         """(p, p) Σ_B = Σ_c π_c (μ_c − μ_G)(μ_c − μ_G)ᵀ."""
         scaled = self.centred_means * self.weights.sqrt()[:, None]
         return scaled.T @ scaled
+
+
+def _gram(rows: Tensor) -> Tensor:
+    """The upper triangle of rowsᵀ rows, in strips: at p = 512 five eighths of the whole product's work."""
+    dim = rows.shape[1]
+    product = rows.new_zeros(dim, dim)
+    for start in range(0, dim, _STRIP):
+        strip = slice(start, start + _STRIP)
+        torch.mm(rows[:, strip].T, rows[:, start:], out=product[strip, start:])
+    return product
+
+
+def _shift(features: Tensor, index: Tensor, counts: Tensor, one_hot: Tensor | None) -> Tensor:
+    """(k, p): for each class the mean of a sixteenth of its rows, or of all where that would be too few.
+
+    A mean of m of a class's n rows is off by δ with m ‖δ‖² at most the class's scatter, so taking n δδᵀ off again
+    cancels at worst n/m times the scatter: 32 roundings, whatever the order of the rows.
+    """
+    sample = slice(None, None, _SAMPLE)
+    if one_hot is not None and len(features) > 16 * _SAMPLE:
+        members = one_hot[sample].sum(dim=0)
+        if bool((members * (2 * _SAMPLE) >= counts).all()):
+            return _class_sums(features[sample], index[sample], len(counts), one_hot[sample]) / members[:, None]
+    return _class_sums(features, index, len(counts), one_hot) / counts.to(features.dtype)[:, None]
 
 
 def _class_sums(values: Tensor, index: Tensor, classes: int, one_hot: Tensor | None) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .._checks import InputError, check_classifier, check_features, check_labels, first_bad_row
+from .._linalg import full_precision
 from ..moments import ClassMoments
 from .geometry import equiangularity, equinorm, maximal_angle
 
@@ -160,34 +161,32 @@ def decisions(
     offset = -(means @ moments.global_mean) - 0.5 * (means**2).sum(dim=1)
     rows = weight.detach().to(means)
     constant = torch.zeros_like(rows[:, 0]) if bias is None else bias.detach().to(means)
+    work = torch.float64 if features.dtype == torch.float64 else torch.float32
+    both, constants = torch.cat([rows, means]).to(work), torch.cat([constant, offset]).to(work)
     agree, correct = [], []
-    block = max(1, (1 << 24) // (len(rows) + len(means)))
+    block = max(1, (1 << 24) // len(both))
     for start in range(0, max(1, len(features)), block):
-        part = features[start : start + block].detach().to(means.device)
-        predicted = _argmax(part, rows, constant)
-        nearest = present[_argmax(part, means, offset)]
+        part = features[start : start + block].detach().to(means.device, work)
+        with full_precision(part.device):
+            scores = torch.addmm(constants, part, both.T)
+        if not bool(torch.isfinite(scores.sum())) and not bool(torch.isfinite(part).all()):
+            raise InputError(f"expected finite features, got NaN or infinity in row {start + first_bad_row(part)}")
+        norms = torch.linalg.vector_norm(part, dim=1)
+        predicted = _argmax(scores[:, : len(rows)], part, norms, rows, constant)
+        nearest = present[_argmax(scores[:, len(rows) :], part, norms, means, offset)]
         agree.append(predicted == nearest)
         correct.append(predicted == labels[start : start + block].to(means.device))
     return Decisions(torch.cat(agree), torch.cat(correct))
 
 
-def _argmax(features: Tensor, rows: Tensor, offset: Tensor) -> Tensor:
-    """argmax_c ⟨h, r_c⟩ + o_c in the features' precision; examples that rounding could decide are redone in float64."""
-    work = torch.float64 if features.dtype == torch.float64 else torch.float32
-    features = features.to(work)
-    with torch.autocast(features.device.type, enabled=False):
-        scores = torch.addmm(offset.to(work), features, rows.to(work).T)
-    if not bool(torch.isfinite(scores.sum())):
-        bad = ~torch.isfinite(features).all(dim=1)
-        if bool(bad.any()):
-            raise InputError(f"expected finite features, got NaN or infinity in row {first_bad_row(features)}")
-    best, winner = scores.max(dim=1)
-    if work == torch.float64 or scores.shape[1] == 1:
+def _argmax(scores: Tensor, features: Tensor, norms: Tensor, rows: Tensor, offset: Tensor) -> Tensor:
+    """argmax_c of the scores ⟨h, r_c⟩ + o_c; examples that float32's rounding could decide are redone in float64."""
+    winner = scores.argmax(dim=1)
+    if scores.dtype == torch.float64 or scores.shape[1] == 1:
         return winner
-    runner_up = scores.scatter(1, winner[:, None], float("-inf")).max(dim=1).values
-    reach = torch.linalg.vector_norm(features, dim=1) * float(torch.linalg.vector_norm(rows, dim=1).max())
-    error = 4.0 * torch.finfo(work).eps * (reach + float(offset.abs().max()))
-    close = (best - runner_up <= error).nonzero()[:, 0]
+    best, runner_up = scores.topk(2, dim=1).values.T
+    reach = norms * float(torch.linalg.vector_norm(rows, dim=1).max()) + float(offset.abs().max())
+    close = (best - runner_up <= 4.0 * torch.finfo(scores.dtype).eps * reach).nonzero()[:, 0]
     if len(close):
         exact = torch.addmm(offset.double(), features[close].double(), rows.double().T)
         winner[close] = exact.argmax(dim=1)

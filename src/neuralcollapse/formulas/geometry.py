@@ -57,7 +57,8 @@ def equinorm(vectors: Tensor) -> Tensor:
     Source: Han, Papyan & Donoho (2022), Figure 3.
     """
     norms = torch.linalg.vector_norm(vectors, dim=1)
-    return norms.std(correction=1) / norms.mean()
+    variation: Tensor = norms.std(correction=1) / norms.mean()
+    return variation
 
 
 def equiangularity(vectors: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .._checks import check_weight_decay
-from .._linalg import definite_factor, minimum_norm_right, rank_tolerance, solve_right
+from .._linalg import definite_factor, minimum_norm_right, rounding_bound, solve_right
 from ..moments import ClassMoments
 
 
@@ -32,18 +32,21 @@ def least_squares_classifier(moments: ClassMoments, weight_decay: float = 0.0) -
     prior, mean = moments.weights, moments.global_mean
     shrink = weight_decay / (1.0 + weight_decay)
     identity = torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
-    total = moments.within_covariance + moments.between_covariance
+    within, between = moments.within_covariance, moments.between_covariance
+    total = within + between
     system = total + weight_decay * identity + shrink * torch.outer(mean, mean)
     rhs = prior[:, None] * moments.centred_means + shrink * torch.outer(prior, mean)
-    rtol = rank_tolerance(len(mean), moments.eps) if weight_decay == 0.0 else 0.0
-    factor = definite_factor(system, rtol)
+    bound = 0.0
+    if weight_decay == 0.0:
+        bound = rounding_bound(within, moments.eps) + rounding_bound(between, torch.finfo(between.dtype).eps)
+    factor = definite_factor(system, bound)
     if factor is None:
-        return _minimum_norm(moments, total, weight_decay, rtol)
+        return _minimum_norm(moments, total, weight_decay, bound)
     weight = solve_right(rhs, system, factor)
     return weight, (prior - weight @ mean) / (1.0 + weight_decay)
 
 
-def _minimum_norm(moments: ClassMoments, total: Tensor, weight_decay: float, rtol: float) -> tuple[Tensor, Tensor]:
+def _minimum_norm(moments: ClassMoments, total: Tensor, weight_decay: float, bound: float) -> tuple[Tensor, Tensor]:
     """The same on extended features through the eigenvectors of K, where the system above is singular."""
     one = total.new_ones(1)
     mean = torch.cat([moments.global_mean, one])
@@ -52,5 +55,6 @@ def _minimum_norm(moments: ClassMoments, total: Tensor, weight_decay: float, rto
     second[: dim - 1, : dim - 1] += total
     second += weight_decay * torch.eye(dim, dtype=second.dtype, device=second.device)
     means = torch.cat([moments.means, one.expand(moments.num_classes, 1)], dim=1)
-    solution = minimum_norm_right(moments.weights[:, None] * means, second, rtol)
+    bound += rounding_bound(torch.outer(mean, mean), torch.finfo(mean.dtype).eps)
+    solution = minimum_norm_right(moments.weights[:, None] * means, second, bound)
     return solution[:, :-1], solution[:, -1]

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .._linalg import definite_factor, rank_tolerance
+from .._linalg import definite_factor, rounding_bound
 from ..moments import ClassMoments
 
 
@@ -35,7 +35,7 @@ def snr_singular_values(moments: ClassMoments) -> SNRSpectrum:
     means = moments.centred_means[moments.present]
     rank = min(len(means) - 1, means.shape[1])
     within = moments.within_covariance
-    factor = definite_factor(within, rank_tolerance(len(within), moments.eps))
+    factor = definite_factor(within, rounding_bound(within, moments.eps))
     space: Literal["full", "span"] = "full"
     if factor is None:
         space = "span"
@@ -43,20 +43,20 @@ def snr_singular_values(moments: ClassMoments) -> SNRSpectrum:
         basis = directions[:rank]
         means = means @ basis.T
         within = basis @ within @ basis.T
-        factor = definite_factor(within, rank_tolerance(len(within), moments.eps))
+        factor = definite_factor(within, rounding_bound(within, moments.eps))
     if factor is None:
-        return SNRSpectrum(_partly_infinite(means, within, rank_tolerance(len(within), moments.eps)).cpu(), space)
+        return SNRSpectrum(_partly_infinite(means, within, rounding_bound(within, moments.eps)).cpu(), space)
     whitened = torch.linalg.solve_triangular(factor, means.T, upper=False)
     return SNRSpectrum(torch.linalg.svdvals(whitened)[:rank].cpu(), space)
 
 
-def _partly_infinite(means: Tensor, within: Tensor, rtol: float) -> Tensor:
+def _partly_infinite(means: Tensor, within: Tensor, bound: float) -> Tensor:
     """The limit as noise ε → 0 along the directions N without noise: infinite once for each, and else finite.
 
     M̄ᵀΣ⁻¹M̄ = ε⁻² AᵀA + BᵀΛ⁻¹B with A = NᵀM̄; what stays finite is BᵀΛ⁻¹B on the kernel of A.
     """
     values, vectors = torch.linalg.eigh(within)
-    noisy = values > rtol * torch.linalg.vector_norm(values)
+    noisy = values > bound
     silent = means @ vectors[:, ~noisy]
     whitened = (means @ vectors[:, noisy]) / values[noisy].sqrt()
     basis = torch.linalg.qr(silent).Q

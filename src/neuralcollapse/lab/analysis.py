@@ -6,14 +6,13 @@ the rounding of shorter formats long before training ends. Products of features 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from neuralcollapse._linalg import full_precision
 from neuralcollapse.capture import capture, evaluation, find_classifier
 from neuralcollapse.lab import losses
 from neuralcollapse.lab.assembly import make_batches
@@ -61,7 +60,7 @@ class Analysis:
             Diverged: an output of the network is not finite.
         """
         net, layer = self._net, self._layer
-        with evaluation(net), _full_precision():
+        with evaluation(net), full_precision(layer.weight.device):
             features, logits, labels = _outputs(net, layer, self._train)
             _, test_logits, test_labels = _outputs(net, layer, self._test)
         if not bool(torch.isfinite(logits).all() and torch.isfinite(features).all()):
@@ -108,14 +107,3 @@ def _outputs(net: nn.Module, layer: nn.Linear, batches: Batches) -> tuple[Tensor
             logits.append(net(images))
             labels.append(targets)
     return torch.cat(features), torch.cat(logits), torch.cat(labels)
-
-
-@contextlib.contextmanager
-def _full_precision() -> Iterator[None]:
-    """No TF32 within the block."""
-    products, convolutions = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = products, convolutions

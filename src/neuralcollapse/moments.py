@@ -109,7 +109,8 @@ class ClassMoments:
         rows = max(256, block_bytes // (features.element_size() * features.shape[1]))
         # An autocast or TF32 around the caller's own loop must not narrow these products.
         with full_precision(features.device):
-            scratch = torch.empty_like(features[:rows])
+            # Two buffers for all blocks: fresh memory for each would cost as much as the passes over it.
+            scratch = torch.empty_like(features[:rows]), features.new_zeros(features.shape[1], features.shape[1])
             if len(features) <= rows:
                 self._update_block(features, labels, scratch)
                 return
@@ -119,9 +120,10 @@ class ClassMoments:
                 fresh._update_block(features[start : start + rows], labels[start : start + rows], scratch, start)
             self.merge(fresh)
 
-    def _update_block(self, features: Tensor, labels: Tensor, scratch: Tensor, offset: int = 0) -> None:
+    def _update_block(self, features: Tensor, labels: Tensor, scratch: tuple[Tensor, Tensor], offset: int = 0) -> None:
         if not len(features):
             return
+        rows, product = scratch[0][: len(features)], scratch[1]
         classes, index = torch.unique(labels, return_inverse=True)
         counts = torch.bincount(index, minlength=len(classes))
         divisor = counts.to(features.dtype)[:, None]
@@ -131,9 +133,9 @@ class ClassMoments:
         # Near the class mean and in the features' type: subtracting it from nearby features is exact (Sterbenz).
         shift = _shift(features, index, counts, one_hot)
         if one_hot is None:
-            residual = torch.sub(features, shift[index], out=scratch[: len(features)])
+            residual = torch.sub(features, shift[index], out=rows)
         else:  # one pass, and no less exact: each row of the product has a single term
-            residual = torch.addmm(features, one_hot, shift, alpha=-1, out=scratch[: len(features)])
+            residual = torch.addmm(features, one_hot, shift, alpha=-1, out=rows)
         # The mean's distance from the shift is recovered from the small residuals and taken off the scatter again.
         rest = (_class_sums(residual, index, len(classes), one_hot) / divisor).to(self.dtype)
         if not bool(torch.isfinite(rest).all()):
@@ -143,7 +145,7 @@ class ClassMoments:
         self.eps = max(self.eps, torch.finfo(features.dtype).eps)
         excess = rest * counts.to(self.dtype).sqrt()[:, None]
         if self.weighting == "example":
-            scatter = _gram(residual)
+            scatter = _gram(residual, product)
         else:
             padded = _pad_by_class(residual, index, counts)
             scatter = padded.mT @ padded
@@ -291,11 +293,9 @@ class ClassMoments:
         return scaled.T @ scaled
 
 
-def _gram(rows: Tensor) -> Tensor:
+def _gram(rows: Tensor, product: Tensor) -> Tensor:
     """The upper triangle of rowsᵀ rows, in strips: at p = 512 five eighths of the whole product's work."""
-    dim = rows.shape[1]
-    product = rows.new_zeros(dim, dim)
-    for start in range(0, dim, _STRIP):
+    for start in range(0, len(product), _STRIP):
         strip = slice(start, start + _STRIP)
         torch.mm(rows[:, strip].T, rows[:, start:], out=product[strip, start:])
     return product

@@ -35,3 +35,19 @@ def reduce_shards(rank: int, folder: str, shards: list[list[int]], weighting: st
         torch.save(state(moments), Path(folder, f"rank{rank}.pt"))
     finally:
         dist.destroy_process_group()
+
+
+def reduce_states_that_differ(rank: int, folder: str, difference: str) -> None:
+    """Reduce two states of which the second differs in one respect, and write the refusal."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    try:
+        options = {"num_classes": 3, "dim": 4, "weighting": "example"}
+        if rank == 1:
+            options[difference] = {"num_classes": 2, "dim": 5, "weighting": "class"}[difference]
+        try:
+            nc.ClassMoments(**options).all_reduce()  # type: ignore[arg-type]
+        except nc.InputError as error:
+            Path(folder, f"rank{rank}.txt").write_text(str(error))
+    finally:
+        dist.destroy_process_group()

@@ -9,12 +9,13 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from cases import CASES, WEIGHTINGS, Case, data, named, over_cases, over_weightings
-from gloo import reduce_shards, state
+from gloo import reduce_shards, reduce_states_that_differ, state
 from hypothesis import given
 from hypothesis import strategies as st
 from reference.moments import class_moments
 
 import neuralcollapse as nc
+from neuralcollapse import moments as moments_module
 from neuralcollapse._checks import InputError
 
 
@@ -106,6 +107,14 @@ def test_all_reduce_over_processes_with_uneven_shards(
         assert all(torch.equal(held[name], ranks[0][name]) for name in held), "processes hold different results"
 
 
+@pytest.mark.parametrize("difference", ["num_classes", "weighting", "dim"])
+def test_all_reduce_refuses_states_that_differ_on_every_process(tmp_path: Path, difference: str) -> None:
+    """All refuse, so none is left waiting for another."""
+    mp.spawn(reduce_states_that_differ, args=(str(tmp_path), difference), nprocs=2)
+    for rank in range(2):
+        assert f"the same {difference} on all processes" in (tmp_path / f"rank{rank}.txt").read_text()
+
+
 def test_all_reduce_outside_a_process_group_says_so() -> None:
     with pytest.raises(InputError, match="process group"):
         moments_of(named("balanced"), "example").all_reduce()
@@ -180,6 +189,47 @@ def test_labels_of_any_integer_type(dtype: torch.dtype) -> None:
     moments = nc.ClassMoments(case.num_classes)
     moments.update(features, labels.to(dtype))
     assert_same(moments, state(moments_of(case, "example")))
+
+
+@over_weightings
+@pytest.mark.parametrize("order", ["mixed", "by class", "outliers where the first mean is sampled"])
+def test_one_large_float32_batch_keeps_the_precision_of_its_spread(weighting: str, order: str) -> None:
+    """The products are centred at a mean of a sixteenth of the rows; no order of the rows may make that show."""
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 10, 6000) if order != "by class" else np.repeat(np.arange(10), 600)
+    noise = 1e-3 * rng.normal(size=(6000, 150))
+    if order.startswith("outliers"):
+        noise[::16] += 1e-2
+    features = (5.0 + rng.normal(size=(10, 150))[labels] + noise).astype(np.float32)
+    moments = nc.ClassMoments(10, weighting=weighting)
+    moments.update(torch.from_numpy(features), torch.from_numpy(labels))
+    want = class_moments(features.astype(np.float64), labels, 10, weighting)
+    error = np.linalg.norm(moments.within_covariance.numpy() - want.within) / np.linalg.norm(want.within)
+    assert error < 1e-5
+    np.testing.assert_allclose(moments.means.numpy(), want.means, rtol=1e-7)
+
+
+@over_weightings
+def test_narrow_float32_products_around_it_are_put_aside_and_put_back(
+    weighting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TF32 on a GPU, or bf16 on a CPU that has it, would leave three digits."""
+    seen = []
+    sums = moments_module._class_sums
+
+    def recording(*arguments):
+        seen.append((torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision))
+        return sums(*arguments)
+
+    monkeypatch.setattr(moments_module, "_class_sums", recording)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        moments_of(named("balanced"), weighting)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert seen and set(seen) == {("ieee", "ieee")}
 
 
 def test_many_examples_in_one_call_equal_many_calls() -> None:

@@ -162,6 +162,40 @@ def test_predictions_on_the_central_path_ignore_a_linear_map() -> None:
     torch.testing.assert_close(after.weight_ls @ mixing, before.weight_ls, rtol=1e-8, atol=1e-9)
 
 
+@over_cases
+@over_weightings
+def test_the_least_squares_classifier_solves_the_stacked_system(case: Case, weighting: str) -> None:
+    """Ridge regression as ordinary least squares of stacked rows, by NumPy's SVD: √a_i [h_i 1] and √λ I."""
+    d = data(case)
+    counts = np.bincount(d.labels, minlength=case.num_classes)
+    n, present = len(d.labels), int((counts > 0).sum())
+    mass = np.full(n, 1 / n) if weighting == "example" else 1 / (present * counts[d.labels])
+    extended = np.column_stack([d.features, np.ones(n)])
+    penalty = math.sqrt(case.weight_decay) * np.eye(case.dim + 1)
+    left = np.vstack([np.sqrt(mass)[:, None] * extended, penalty])
+    targets = np.sqrt(mass)[:, None] * np.eye(case.num_classes)[d.labels]
+    right = np.vstack([targets, np.zeros((case.dim + 1, case.num_classes))])
+    solution = np.linalg.lstsq(left, right, rcond=1e-9)[0].T
+    weight, bias = nc.least_squares_classifier(moments_of(case, weighting), case.weight_decay)
+    scale = np.abs(solution).max()
+    np.testing.assert_allclose(np.column_stack([weight, bias]), solution, rtol=1e-6, atol=1e-7 * scale)
+
+
+def test_a_small_spread_in_float32_is_no_rounding_without_decay() -> None:
+    """Σ_W is 1e-8 of Σ_B, yet known to seven digits: λ = 0 must not take its directions for noise."""
+    case = Case("nearly-collapsed-no-decay", (40, 40, 40), 6, spread=1e-4, weight_decay=0.0)
+    d = data(case)
+    single = d.features.astype(np.float32)
+    moments = nc.ClassMoments(3)
+    moments.update(torch.from_numpy(single), torch.from_numpy(d.labels))
+    exact = single.astype(np.float64)
+    reference_ = class_moments(exact, d.labels, 3, "example")
+    want = reference.decompose(reference_, exact, d.labels, d.weight, d.bias, 0.0)
+    got = nc.decompose_mse(moments, torch.from_numpy(d.weight), torch.from_numpy(d.bias))
+    assert got.nc1 == pytest.approx(want.nc1, rel=1e-4)
+    np.testing.assert_allclose(got.weight_ls, want.weight_ls, rtol=1e-3, atol=1e-3 * np.abs(want.weight_ls).max())
+
+
 def test_the_optimum_of_two_points_by_hand() -> None:
     """Features −1 and 1, λ = 0: W = (∓½), b = ½ fits both exactly; the zero classifier loses ½."""
     moments = nc.ClassMoments(2)

@@ -84,7 +84,7 @@ def nc2(moments: ClassMoments, weight: Tensor) -> NC2:
     Args:
         moments: of the features; weight: (C, p).
 
-    Source: Han, Papyan & Donoho (2022), Figures 3, 4 and 5; formulas in :mod:`neuralcollapse.formulas.geometry`.
+    The formulas and their sources are in :mod:`neuralcollapse.formulas.geometry`.
     """
     present = _at_least_two(moments)
     check_classifier(weight, None, moments.num_classes, moments.means.shape[1])

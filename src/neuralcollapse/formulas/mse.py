@@ -55,7 +55,7 @@ def decompose_mse(
     Raises:
         InputError: shapes that do not match the moments, NaN or infinity, a negative λ.
 
-    Source: Han, Papyan & Donoho (2022), Theorems 1 and 2.
+    Source: Han, Papyan & Donoho (2022), Theorem 1; Han, Papyan & Donoho (2022), Theorem 2.
     """
     check_classifier(weight, bias, moments.num_classes, moments.means.shape[1])
     check_weight_decay(weight_decay)

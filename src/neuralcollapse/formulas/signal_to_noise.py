@@ -30,7 +30,7 @@ def snr_singular_values(moments: ClassMoments) -> SNRSpectrum:
     With Σ_W = LLᵀ they are those of L⁻¹M̄. When Σ_W is singular (dead units, p > n) it is projected on span(M̄)
     and whitened there, and the result says so.
 
-    Source: Han, Papyan & Donoho (2022), Theorem 3 and Definition 2.
+    Source: Han, Papyan & Donoho (2022), Definition 2.
     """
     means = moments.centred_means[moments.present]
     rank = min(len(means) - 1, means.shape[1])

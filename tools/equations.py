@@ -1,0 +1,117 @@
+"""Write docs/equations.md: from each statement of the papers to its function and its tests.
+
+    python tools/equations.py            writes the page
+    python tools/equations.py --check    fails when the committed page is out of date
+
+The source of truth is the code: a function's docstring names its statements in a line `Source: …; ….`, and a test
+belongs to a function when it names it. A statement below with no function, with two, or without a test is an error.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "equations.md"
+PNAS, ICLR = "Papyan, Han & Donoho (PNAS 2020)", "Han, Papyan & Donoho (2022)"
+
+STATEMENTS = {
+    f"{PNAS}, Definition 1": "the simplex equiangular tight frame",
+    f"{PNAS}, Figure 6": "NC1, within-class variability: tr(Σ_W Σ_B⁺) / C",
+    f"{ICLR}, Figure 3": "NC2, equinorm: Std_c ‖v_c‖ / Avg_c ‖v_c‖",
+    f"{ICLR}, Figure 4": "NC2, equiangularity: Std cos(v_c, v_c')",
+    f"{ICLR}, Figure 5": "NC2, maximal angle: Avg |cos(v_c, v_c') + 1/(C−1)|",
+    f"{PNAS}, Figure 5": "NC3, self-duality: ‖Wᵀ/‖W‖_F − M̄/‖M̄‖_F‖_F²",
+    f"{PNAS}, Figure 7": "NC4, mismatch with the nearest class mean",
+    f"{ICLR}, Proposition 1": "the least-squares classifier W̃_LS",
+    f"{ICLR}, Theorem 1": "L = L_LS + L⊥_LS",
+    f"{ICLR}, Theorem 2": "L_LS = L_NC1 + L_NC2/3",
+    f"{ICLR}, Definition 2": "singular values of the signal-to-noise matrix Σ_W^{-1/2} M̄",
+}
+
+
+@dataclass(frozen=True)
+class Function:
+    """A public function and where it stands."""
+
+    name: str
+    path: str
+    statements: tuple[str, ...]
+
+
+def functions() -> list[Function]:
+    """The public functions of the formulas whose docstring has a Source line."""
+    found = []
+    for path in sorted((ROOT / "src/neuralcollapse/formulas").glob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                source = re.search(r"^Source: ((?:.|\n)+?)\.\n*$", ast.get_docstring(node) or "", re.MULTILINE)
+                names = re.split(r";\s+", " ".join(source.group(1).split())) if source else []
+                found.append(Function(node.name, str(path.relative_to(ROOT)), tuple(names)))
+    return found
+
+
+def tests_of(name: str) -> list[tuple[str, str]]:
+    """(file, test) of every test that names the function."""
+    found = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                used = {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
+                used |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+                if name in used:
+                    found.append((str(path.relative_to(ROOT)), node.name))
+    return found
+
+
+def page() -> str:
+    """The page's text.
+
+    Raises:
+        ValueError: a statement without a function, with two, or without a test; or a source not in the list.
+    """
+    known = functions()
+    named = {statement for function in known for statement in function.statements}
+    if unknown := sorted(statement for statement in named if "Donoho" in statement and statement not in STATEMENTS):
+        raise ValueError(f"not in the list of statements: {unknown}")
+    lines = [
+        "# From the papers to the code",
+        "",
+        "Written by `tools/equations.py` from the docstrings; do not edit.",
+        "",
+        "| statement | what it says | function | tests |",
+        "|---|---|---|---|",
+    ]
+    for statement, meaning in STATEMENTS.items():
+        homes = [function for function in known if statement in function.statements]
+        if len(homes) != 1:
+            raise ValueError(f"expected one function for {statement}, found {[home.name for home in homes]}")
+        tests = tests_of(homes[0].name)
+        if not tests:
+            raise ValueError(f"no test names {homes[0].name}, the function of {statement}")
+        listed = "<br>".join(f"[`{test}`](../{file})" for file, test in tests)
+        meaning = meaning.replace("|", "\\|")
+        lines.append(f"| {statement} | {meaning} | [`{homes[0].name}`](../{homes[0].path}) | {listed} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Write or check the page."""
+    try:
+        text = page()
+    except ValueError as error:
+        sys.exit(f"equations: {error}")
+    if "--check" in sys.argv[1:]:
+        if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text:
+            sys.exit("docs/equations.md is out of date; run: python tools/equations.py")
+        return
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

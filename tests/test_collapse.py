@@ -345,3 +345,19 @@ def test_a_classifier_of_the_wrong_shape_is_named() -> None:
     ):
         with pytest.raises(InputError, match=r"\(7, 4\)"):
             call()
+
+
+def test_a_row_of_zeros_leaves_the_angles_undefined_and_is_named() -> None:
+    case = named("balanced")
+    d = data(case)
+    moments = nc.ClassMoments(case.num_classes)
+    moments.update(torch.from_numpy(d.features), torch.from_numpy(d.labels))
+    weight = torch.from_numpy(d.weight).clone()
+    weight[2] = 0.0
+    with pytest.warns(UserWarning, match="classifier row of class 2 is zero"):
+        found = nc.nc2(moments, weight)
+    assert math.isnan(found.equiangularity_classifier) and math.isnan(found.maximal_angle_classifier)
+    assert math.isfinite(found.equinorm_classifier) and math.isfinite(found.maximal_angle_means)
+    assert math.isfinite(nc.nc3(moments, weight))
+    with pytest.warns(UserWarning, match="the classifier is zero"):
+        assert math.isnan(nc.nc3(moments, 0 * weight))

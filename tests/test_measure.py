@@ -290,6 +290,7 @@ def test_dictionary_is_flat_and_json_ready() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:NC1 is infinite")
+@pytest.mark.filterwarnings("ignore:the angles of NC2:UserWarning", "ignore:NC3 is undefined:UserWarning")
 def test_non_finite_numbers_become_words() -> None:
     labels = torch.arange(3).repeat(4)
     features = torch.eye(3, dtype=torch.float64)[labels]

@@ -84,12 +84,19 @@ def nc2(moments: ClassMoments, weight: Tensor) -> NC2:
     Args:
         moments: of the features; weight: (C, p).
 
+    A row of zeros has no direction: the two angles are then nan, and a warning names its class.
+
     The formulas and their sources are in :mod:`neuralcollapse.formulas.geometry`.
     """
     present = _at_least_two(moments)
     check_classifier(weight, None, moments.num_classes, moments.means.shape[1])
     means = moments.centred_means[present]
     rows = weight.detach().to(means)[present]
+    for name, vectors in (("centred class mean", means), ("classifier row", rows)):
+        zero = present.nonzero()[:, 0][~vectors.any(dim=1)].tolist()
+        if zero:
+            text = f"the angles of NC2 are undefined: the {name} of class {', '.join(map(str, zero))} is zero"
+            warnings.warn(text, UserWarning, stacklevel=2)
     return NC2(
         equinorm_means=float(equinorm(means)),
         equinorm_classifier=float(equinorm(rows)),
@@ -103,6 +110,8 @@ def nc2(moments: ClassMoments, weight: Tensor) -> NC2:
 def nc3(moments: ClassMoments, weight: Tensor) -> float:
     """Self-duality ‖Wᵀ/‖W‖_F − M̄/‖M̄‖_F‖_F², zero where classifier and centred class means are proportional.
 
+    It is nan, with a warning, where either is zero altogether.
+
     Args:
         moments: of the features; weight: (C, p).
 
@@ -112,6 +121,9 @@ def nc3(moments: ClassMoments, weight: Tensor) -> float:
     check_classifier(weight, None, moments.num_classes, moments.means.shape[1])
     means = moments.centred_means[present]
     rows = weight.detach().to(means)[present]
+    if not bool(rows.any()) or not bool(means.any()):
+        what = "classifier" if not bool(rows.any()) else "matrix of centred class means"
+        warnings.warn(f"NC3 is undefined: the {what} is zero", UserWarning, stacklevel=2)
     return float(((rows / torch.linalg.matrix_norm(rows) - means / torch.linalg.matrix_norm(means)) ** 2).sum())
 
 

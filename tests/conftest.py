@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 
+# The shapes in the signatures are checked at every call; before anything imports the package.
+jaxtyping.install_import_hook(["neuralcollapse.formulas", "neuralcollapse.moments"], "beartype.beartype")
+
 settings.register_profile("project", max_examples=20, deadline=None, derandomize=True, database=None)
 settings.load_profile("project")
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _shapes_checked(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave a test of wrong input to the package's own checks, as a user meets them."""
+    off = request.node.get_closest_marker("wrong_input") is not None
+    jaxtyping.config.update("jaxtyping_disable", off)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True)

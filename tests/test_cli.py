@@ -118,6 +118,7 @@ NAN = arrays()["features"].copy()
 NAN[3, 1] = np.nan
 
 
+@pytest.mark.wrong_input
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -334,6 +334,7 @@ def test_one_class_alone_says_so() -> None:
             formula()
 
 
+@pytest.mark.wrong_input
 def test_a_classifier_of_the_wrong_shape_is_named() -> None:
     moments, _, d = both(named("balanced"), "example")
     wrong = torch.from_numpy(d.weight.T.copy())

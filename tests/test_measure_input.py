@@ -78,6 +78,7 @@ WRONG_FEATURES = {
 }
 
 
+@pytest.mark.wrong_input
 @pytest.mark.parametrize("name", WRONG_FEATURES)
 def test_wrong_features_are_named_in_one_line(name: str) -> None:
     change, names = WRONG_FEATURES[name]

@@ -259,6 +259,7 @@ BAD_INPUT = {
 }
 
 
+@pytest.mark.wrong_input
 @pytest.mark.parametrize("name", BAD_INPUT)
 @over_weightings
 def test_wrong_input_is_named_and_changes_nothing(name: str, weighting: str) -> None:
@@ -281,6 +282,7 @@ def test_a_bad_row_in_a_later_block_changes_nothing() -> None:
     assert moments.num_examples == 0
 
 
+@pytest.mark.wrong_input
 def test_wrong_settings_are_named() -> None:
     for arguments, names in (
         ({"num_classes": 0}, "0"),

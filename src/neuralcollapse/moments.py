@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from ._checks import InputError, check_features, check_labels, first_bad_row
@@ -87,7 +88,7 @@ class ClassMoments:
     def _like(self) -> ClassMoments:
         return ClassMoments(self.num_classes, self.dim, weighting=self.weighting, dtype=self.dtype, device=self.device)
 
-    def update(self, features: Tensor, labels: Tensor) -> None:
+    def update(self, features: Float[Tensor, "n p"], labels: Integer[Tensor, " n"]) -> None:
         """Add a batch of examples.
 
         Args:
@@ -241,41 +242,41 @@ class ClassMoments:
         return 0 if self.dim is None else int(self._counts.sum())
 
     @property
-    def counts(self) -> Tensor:
+    def counts(self) -> Integer[Tensor, " c"]:
         """(C,) examples per class."""
         self._require()
         return self._counts
 
     @property
-    def present(self) -> Tensor:
+    def present(self) -> Bool[Tensor, " c"]:
         """(C,) boolean: the classes that have at least one example."""
         return self.counts > 0
 
     @property
-    def weights(self) -> Tensor:
+    def weights(self) -> Float[Tensor, " c"]:
         """(C,) class weights π_c, which sum to one; zero for absent classes."""
         mass = self.counts if self.weighting == "example" else self.present
         mass = mass.to(self.dtype)
         return mass / mass.sum()
 
     @property
-    def means(self) -> Tensor:
+    def means(self) -> Float[Tensor, "c p"]:
         """(C, p) class means μ_c; zero rows for absent classes, which no formula uses."""
         self._require()
         return self._means
 
     @property
-    def global_mean(self) -> Tensor:
+    def global_mean(self) -> Float[Tensor, " p"]:
         """(p,) μ_G = Σ_c π_c μ_c."""
         return self.weights @ self.means
 
     @property
-    def centred_means(self) -> Tensor:
+    def centred_means(self) -> Float[Tensor, "c p"]:
         """(C, p) μ_c − μ_G, the rows of M̄ᵀ; zero rows for absent classes."""
         return (self.means - self.global_mean) * self.present[:, None]
 
     @property
-    def within_covariance(self) -> Tensor:
+    def within_covariance(self) -> Float[Tensor, "p p"]:
         """(p, p) Σ_W = Ave (h − μ_c)(h − μ_c)ᵀ, divisor n (or C n_c by class), never n − 1."""
         self._require()
         if self.weighting == "example":
@@ -287,7 +288,7 @@ class ClassMoments:
         return covariance
 
     @property
-    def between_covariance(self) -> Tensor:
+    def between_covariance(self) -> Float[Tensor, "p p"]:
         """(p, p) Σ_B = Σ_c π_c (μ_c − μ_G)(μ_c − μ_G)ᵀ."""
         scaled = self.centred_means * self.weights.sqrt()[:, None]
         return scaled.T @ scaled

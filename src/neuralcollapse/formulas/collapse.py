@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from .._checks import InputError, check_classifier, check_features, check_labels, first_bad_row
@@ -78,7 +79,7 @@ def _degenerate(moments: ClassMoments, present: Tensor, floor: float) -> str:
     return f"NC1 is infinite: the {len(classes)} class means are affinely dependent, so Σ_B has too low a rank"
 
 
-def nc2(moments: ClassMoments, weight: Tensor) -> NC2:
+def nc2(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> NC2:
     """Equinorm, equiangularity and maximal angle of the class means μ_c − μ_G and of the classifier rows w_c.
 
     Args:
@@ -107,7 +108,7 @@ def nc2(moments: ClassMoments, weight: Tensor) -> NC2:
     )
 
 
-def nc3(moments: ClassMoments, weight: Tensor) -> float:
+def nc3(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> float:
     """Self-duality ‖Wᵀ/‖W‖_F − M̄/‖M̄‖_F‖_F², zero where classifier and centred class means are proportional.
 
     It is nan, with a warning, where either is zero altogether.
@@ -128,10 +129,10 @@ def nc3(moments: ClassMoments, weight: Tensor) -> float:
 
 
 def nc4_mismatch(
-    features: Tensor,
-    labels: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
+    features: Float[Tensor, "n p"],
+    labels: Integer[Tensor, " n"],
+    weight: Float[Tensor, "c p"],
+    bias: Float[Tensor, " c"] | None = None,
     *,
     moments: ClassMoments | None = None,
 ) -> float:
@@ -156,12 +157,16 @@ def nc4_mismatch(
 class Decisions:
     """Per example: does the network agree with the nearest class mean, and is it right?"""
 
-    agree: Tensor
-    correct: Tensor
+    agree: Bool[Tensor, " n"]
+    correct: Bool[Tensor, " n"]
 
 
 def decisions(
-    features: Tensor, labels: Tensor, moments: ClassMoments, weight: Tensor, bias: Tensor | None
+    features: Float[Tensor, "n p"],
+    labels: Integer[Tensor, " n"],
+    moments: ClassMoments,
+    weight: Float[Tensor, "c p"],
+    bias: Float[Tensor, " c"] | None,
 ) -> Decisions:
     """Both decisions for every example, from one skinny product with [W; M̄] per block of rows."""
     check_features(features, moments.means.shape[1])

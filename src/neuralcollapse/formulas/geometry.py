@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import InputError
@@ -13,7 +14,7 @@ from .._checks import InputError
 _TILE = 2048
 
 
-def simplex_etf(num_classes: int, dim: int, *, dtype: torch.dtype = torch.float64) -> Tensor:
+def simplex_etf(num_classes: int, dim: int, *, dtype: torch.dtype = torch.float64) -> Float[Tensor, "c p"]:
     """The standard simplex ETF: unit vectors with pairwise cosine −1/(C−1) and zero sum.
 
     M* = √(C/(C−1)) (I − 11ᵀ/C), expressed in an orthonormal basis of its C−1 dimensions where p < C, and padded
@@ -51,7 +52,7 @@ def simplex_etf(num_classes: int, dim: int, *, dtype: torch.dtype = torch.float6
     return frame.to(dtype)
 
 
-def equinorm(vectors: Tensor) -> Tensor:
+def equinorm(vectors: Float[Tensor, "c p"]) -> Float[Tensor, ""]:
     """Std_c ‖v_c‖ / Avg_c ‖v_c‖ of the rows, unbiased Std (divisor C−1); zero at a simplex ETF.
 
     Source: Han, Papyan & Donoho (2022), Figure 3.
@@ -61,7 +62,7 @@ def equinorm(vectors: Tensor) -> Tensor:
     return variation
 
 
-def equiangularity(vectors: Tensor) -> Tensor:
+def equiangularity(vectors: Float[Tensor, "c p"]) -> Float[Tensor, ""]:
     """Std over ordered pairs c ≠ c' of cos(v_c, v_c'), unbiased; zero at a simplex ETF.
 
     Source: Han, Papyan & Donoho (2022), Figure 4.
@@ -77,7 +78,7 @@ def equiangularity(vectors: Tensor) -> Tensor:
     return (squares / (pairs - 1)).sqrt()
 
 
-def maximal_angle(vectors: Tensor) -> Tensor:
+def maximal_angle(vectors: Float[Tensor, "c p"]) -> Float[Tensor, ""]:
     """Avg over c ≠ c' of |cos(v_c, v_c') + 1/(C−1)|; zero at a simplex ETF.
 
     Source: Han, Papyan & Donoho (2022), Figure 5.

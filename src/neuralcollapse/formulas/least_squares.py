@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import check_weight_decay
@@ -10,7 +11,9 @@ from .._linalg import definite_factor, minimum_norm_right, rounding_bound, solve
 from ..moments import ClassMoments
 
 
-def least_squares_classifier(moments: ClassMoments, weight_decay: float = 0.0) -> tuple[Tensor, Tensor]:
+def least_squares_classifier(
+    moments: ClassMoments, weight_decay: float = 0.0
+) -> tuple[Float[Tensor, "c p"], Float[Tensor, " c"]]:
     """W̃_LS = diag(π) M̃ᵀ (K + λI)⁺ with K = Ave h̃h̃ᵀ, the bias absorbed and penalised like the weight.
 
     Eliminating the bias by hand leaves a p × p system free of the cancellation that a large mean brings to K:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import check_classifier, check_weight_decay
@@ -31,13 +32,17 @@ class MSEDecomposition:
     nc23: float
     ls: float
     ls_perp: float
-    weight_ls: Tensor
-    bias_ls: Tensor
+    weight_ls: Float[Tensor, "c p"]
+    bias_ls: Float[Tensor, " c"]
     weight_decay: float
 
 
 def decompose_mse(
-    moments: ClassMoments, weight: Tensor, bias: Tensor | None = None, *, weight_decay: float = 0.0
+    moments: ClassMoments,
+    weight: Float[Tensor, "c p"],
+    bias: Float[Tensor, " c"] | None = None,
+    *,
+    weight_decay: float = 0.0,
 ) -> MSEDecomposition:
     """Decompose L(W̃, H̃) = ½ Ave ‖W̃h̃ − y‖² + (λ/2)‖W̃‖_F² around the least-squares classifier.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from .._linalg import definite_factor, rounding_bound
@@ -20,7 +21,7 @@ class SNRSpectrum:
     projected on the span of the centred class means. Values are infinite where there is no noise even there.
     """
 
-    singular_values: Tensor
+    singular_values: Float[Tensor, " k"]
     space: Literal["full", "span"]
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 from neuralcollapse import InputError
 from neuralcollapse.lab import datasets, losses, models
@@ -26,7 +25,6 @@ from neuralcollapse.lab.runs import Run
 from neuralcollapse.lab.settings import Settings
 from neuralcollapse.lab.trainer import train
 
-QUIET = Console(quiet=True)
 TINY: dict[str, Any] = {
     "model": "mlp",
     "width": 0.0625,
@@ -40,7 +38,7 @@ TINY: dict[str, Any] = {
 
 def run_in(path: Path, **settings: Any) -> Run:
     job = prepare(Settings(**{**TINY, **settings}), out=path)
-    assert train(job, QUIET) == "finished"
+    assert train(job, quiet=True) == "finished"
     return job.run
 
 
@@ -103,7 +101,7 @@ def test_every_loss_learns(tmp_path: Path, loss: Any) -> None:
 
 def test_a_diverging_run_says_so_and_keeps_its_history(tmp_path: Path) -> None:
     job = prepare(Settings(**{**TINY, "learning_rate": 1e6, "epochs": 4}), out=tmp_path / "run")
-    assert train(job, QUIET) == "diverged"
+    assert train(job, quiet=True) == "diverged"
     assert job.run.status()["status"] == "diverged"
     assert all(math.isfinite(record["loss"]) for record in job.run.history())
 
@@ -126,7 +124,6 @@ def test_resume_takes_over_the_settings_and_refuses_others(tmp_path: Path) -> No
 
 PROGRAM = """
 import sys, pathlib
-from rich.console import Console
 from neuralcollapse.lab.job import prepare
 from neuralcollapse.lab.settings import Settings
 from neuralcollapse.lab.trainer import train
@@ -135,7 +132,7 @@ torch.set_num_threads(1)
 job = prepare(Settings(model="resnet18", width=0.0625, examples_per_class=30, epochs=8, batch_size=64,
     precision="32", device="cpu", seed=3), out=pathlib.Path(sys.argv[1]))
 print("ready", flush=True)
-train(job, Console(quiet=True))
+train(job, quiet=True)
 """
 
 
@@ -200,6 +197,17 @@ def test_whatever_was_written_after_the_checkpoint_is_made_again(tmp_path: Path,
                 file.write(b'{"epoch": 7, "los')
         else:
             job.run.save_snapshot(7, weight=np.zeros(1))
-    assert train(job, QUIET) == "finished"
+    assert train(job, quiet=True) == "finished"
     assert without_clock(job.run) == without_clock(whole)
     assert len(job.run.snapshots()) == 6
+
+
+def test_two_processes_train_one_network(tmp_path: Path) -> None:
+    """Uneven shards too: the last batch of each epoch has an odd number of examples."""
+    job = prepare(Settings(**{**TINY, "devices": 2, "batch_size": 63, "epochs": 12}), out=tmp_path / "run")
+    assert train(job, quiet=True) == "finished"
+    history = job.run.history()
+    assert [record["epoch"] for record in history] == list(range(1, 13))
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+    state = job.run.load_checkpoint()
+    assert state is not None and len(state["random_states"]) == 2

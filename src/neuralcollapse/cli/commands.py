@@ -37,7 +37,7 @@ class RunCommand:
 
         job = prepare(self.settings, out=self.out, resume=self.resume)
         progress.announce(console, job)
-        status = trainer.train(job, console)
+        status = trainer.train(job)
         history = job.run.history()
         if history:
             console.print(progress.summary(history, job.run.status().get("zero_error_epoch")))

@@ -7,6 +7,7 @@ that was not.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import time
@@ -44,8 +45,12 @@ class Progress:
     zero_error_epoch: int | None = None
 
 
-def train(job: Job, console: Console) -> str:
+def train(job: Job, *, quiet: bool = False) -> str:
     """Train to the end, from the last checkpoint where there is one.
+
+    Args:
+        job: what `prepare` made.
+        quiet: show no progress.
 
     Returns:
         The status written to `status.json`: "finished", "diverged" or "interrupted".
@@ -64,14 +69,14 @@ def train(job: Job, console: Console) -> str:
             precision="bf16-mixed" if config.precision == "bf16" else "32-true",
         )
         try:
-            status: str = fabric.launch(_train, job, console)  # type: ignore[arg-type]
+            status: str = fabric.launch(functools.partial(_train, job=job, quiet=quiet))
         except KeyboardInterrupt:
             status = "interrupted"
             job.run.write_status(**{"epoch": 0, "epochs": config.epochs, **job.run.status(), "status": status})
     return status
 
 
-def _train(fabric: Fabric, job: Job, console: Console) -> str:
+def _train(fabric: Fabric, job: Job, quiet: bool) -> str:
     """One process's share of the work; all of it when there is one."""
     run, config, data = job.run, job.config, job.data
     lead = fabric.global_rank == 0
@@ -88,7 +93,7 @@ def _train(fabric: Fabric, job: Job, console: Console) -> str:
     measured = set(protocol.analysis_epochs(config.epochs))
     started = time.monotonic() - progress.seconds
 
-    with Reporter(console if lead else Console(quiet=True), config.epochs, progress.epoch) as reporter:
+    with Reporter(Console(quiet=quiet or not lead), config.epochs, progress.epoch) as reporter:
         for epoch in range(progress.epoch + 1, config.epochs + 1):
             rate = protocol.learning_rate(config.learning_rate, milestones, epoch)
             for group in optimizer.param_groups:

@@ -42,7 +42,7 @@ def environment() -> dict[str, Any]:
     """Versions, machine, source revision and command line, for `environment.json`."""
     return {
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "packages": {name: version for name in _PACKAGES if (version := _version(name))},
         "cpu": _cpu_info("model name") or platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),

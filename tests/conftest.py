@@ -11,7 +11,11 @@ import torch
 from hypothesis import settings
 
 # The shapes in the signatures are checked at every call; before anything imports the package.
-jaxtyping.install_import_hook(["neuralcollapse.formulas", "neuralcollapse.moments"], "beartype.beartype")
+_CHECKED = (
+    "moments",
+    *(f"formulas.{name}" for name in ("collapse", "geometry", "least_squares", "mse", "signal_to_noise")),
+)
+jaxtyping.install_import_hook([f"neuralcollapse.{name}" for name in _CHECKED], "beartype.beartype")
 
 settings.register_profile("project", max_examples=20, deadline=None, derandomize=True, database=None)
 settings.load_profile("project")

@@ -30,6 +30,9 @@ STATEMENTS = {
     f"{ICLR}, Proposition 1": "the least-squares classifier W̃_LS",
     f"{ICLR}, Theorem 1": "L = L_LS + L⊥_LS",
     f"{ICLR}, Theorem 2": "L_LS = L_NC1 + L_NC2/3",
+    f"{ICLR}, Theorem 3": "the loss on the central path depends on the signal-to-noise matrix alone",
+    f"{ICLR}, Definition 1": "the zero-global-mean central path, L = ½ Σ_j 1/(C + ω_j²)",
+    f"{ICLR}, Proposition 2": "constants of c₁ log ω + c₂ ω² + c₃ ω⁴ = a + t",
     f"{ICLR}, Definition 2": "singular values of the signal-to-noise matrix Σ_W^{-1/2} M̄",
 }
 

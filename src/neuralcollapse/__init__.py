@@ -8,6 +8,7 @@ report.nc1, report.mse.ls_perp          # numbers by name;  report.to_dict() is 
 """
 
 from ._checks import InputError
+from .formulas.central_path import CentralPath
 from .formulas.collapse import NC2, nc1, nc2, nc3, nc4_mismatch
 from .formulas.geometry import equiangularity, equinorm, maximal_angle, simplex_etf
 from .formulas.least_squares import least_squares_classifier
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "NC2",
+    "CentralPath",
     "ClassMoments",
     "InputError",
     "MSEDecomposition",

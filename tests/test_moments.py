@@ -215,13 +215,13 @@ def test_narrow_float32_products_around_it_are_put_aside_and_put_back(
 ) -> None:
     """TF32 on a GPU, or bf16 on a CPU that has it, would leave three digits."""
     seen = []
-    sums = moments_module._class_sums
+    shift = moments_module._shift
 
     def recording(*arguments):
         seen.append((torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision))
-        return sums(*arguments)
+        return shift(*arguments)
 
-    monkeypatch.setattr(moments_module, "_class_sums", recording)
+    monkeypatch.setattr(moments_module, "_shift", recording)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:

@@ -106,50 +106,48 @@ class ClassMoments:
         features, labels = features.detach().to(self.device), labels.to(self.device, torch.int64)
         if features.dtype != torch.float64 or self.dtype == torch.float32:
             features = features.to(torch.float32)
-        block_bytes = _BLOCK_BYTES.get(features.device.type, _ACCELERATOR_BLOCK_BYTES)
-        rows = max(256, block_bytes // (features.element_size() * features.shape[1]))
-        # An autocast or TF32 around the caller's own loop must not narrow these products.
-        with full_precision(features.device):
-            # Two buffers for all blocks: fresh memory for each would cost as much as the passes over it.
-            scratch = torch.empty_like(features[:rows]), features.new_zeros(features.shape[1], features.shape[1])
-            if len(features) <= rows:
-                self._update_block(features, labels, scratch)
-                return
-            # Several blocks go through a state of their own, so that a bad row in the last leaves this one untouched.
-            fresh = self._like()
-            for start in range(0, len(features), rows):
-                fresh._update_block(features[start : start + rows], labels[start : start + rows], scratch, start)
-            self.merge(fresh)
+        if len(features):
+            # An autocast or TF32 around the caller's own loop must not narrow these products.
+            with full_precision(features.device):
+                self._update(features, labels)
 
-    def _update_block(self, features: Tensor, labels: Tensor, scratch: tuple[Tensor, Tensor], offset: int = 0) -> None:
-        if not len(features):
-            return
-        rows, product = scratch[0][: len(features)], scratch[1]
+    def _update(self, features: Tensor, labels: Tensor) -> None:
+        """Gather sums and products of all rows around one shift per class, in blocks; then fold them in at once."""
         classes, index = torch.unique(labels, return_inverse=True)
         counts = torch.bincount(index, minlength=len(classes))
-        divisor = counts.to(features.dtype)[:, None]
-        one_hot = None
-        if len(classes) <= _ONE_HOT_LIMIT:
-            one_hot = torch.nn.functional.one_hot(index, len(classes)).to(features.dtype)
         # Near the class mean and in the features' type: subtracting it from nearby features is exact (Sterbenz).
-        shift = _shift(features, index, counts, one_hot)
-        if one_hot is None:
-            residual = torch.sub(features, shift[index], out=rows)
-        else:  # one pass, and no less exact: each row of the product has a single term
-            residual = torch.addmm(features, one_hot, shift, alpha=-1, out=rows)
+        shift = _shift(features, index, counts)
+        dim = features.shape[1]
+        block_bytes = _BLOCK_BYTES.get(features.device.type, _ACCELERATOR_BLOCK_BYTES)
+        rows = min(len(features), max(256, block_bytes // (features.element_size() * dim)))
+        # Buffers for all blocks: fresh memory for each would cost as much as the passes over it.
+        residuals, product = torch.empty_like(features[:rows]), features.new_zeros(dim, dim)
+        sums = torch.zeros(len(classes), dim, dtype=self.dtype, device=features.device)
+        shape = (dim, dim) if self.weighting == "example" else (len(classes), dim, dim)
+        scatter = torch.zeros(shape, dtype=self.dtype, device=features.device)
+        for start in range(0, len(features), rows):
+            block, which = features[start : start + rows], index[start : start + rows]
+            residual = residuals[: len(block)]
+            if len(classes) <= _ONE_HOT_LIMIT:
+                one_hot = torch.nn.functional.one_hot(which, len(classes)).to(features.dtype)
+                # one pass, and no less exact: each row of the product has a single term
+                torch.addmm(block, one_hot, shift, alpha=-1, out=residual)
+                sums += one_hot.T @ residual
+            else:
+                torch.sub(block, shift[which], out=residual)
+                sums.index_add_(0, which, residual.to(self.dtype))
+            if self.weighting == "example":
+                scatter += _gram(residual, product)
+            else:
+                _add_by_class(scatter, residual, which)
         # The mean's distance from the shift is recovered from the small residuals and taken off the scatter again.
-        rest = (_class_sums(residual, index, len(classes), one_hot) / divisor).to(self.dtype)
+        rest = sums / counts.to(self.dtype)[:, None]
         if not bool(torch.isfinite(rest).all()):
-            row = first_bad_row(features) + offset if not torch.isfinite(features).all() else None
-            where = f"NaN or infinity in row {row}" if row is not None else "an overflow of their class sums"
+            finite = bool(torch.isfinite(features).all())
+            where = "an overflow of their class sums" if finite else f"NaN or infinity in row {first_bad_row(features)}"
             raise InputError(f"expected finite features, got {where}")
         self.eps = max(self.eps, torch.finfo(features.dtype).eps)
         excess = rest * counts.to(self.dtype).sqrt()[:, None]
-        if self.weighting == "example":
-            scatter = _gram(residual, product)
-        else:
-            padded = _pad_by_class(residual, index, counts)
-            scatter = padded.mT @ padded
         self._fold(classes, counts, shift.to(self.dtype) + rest, scatter, excess)
 
     def _fold(self, classes: Tensor, counts: Tensor, means: Tensor, scatter: Tensor, excess: Tensor) -> None:
@@ -302,32 +300,27 @@ def _gram(rows: Tensor, product: Tensor) -> Tensor:
     return product
 
 
-def _shift(features: Tensor, index: Tensor, counts: Tensor, one_hot: Tensor | None) -> Tensor:
+def _shift(features: Tensor, index: Tensor, counts: Tensor) -> Tensor:
     """(k, p): for each class the mean of a sixteenth of its rows, or of all where that would be too few.
 
     A mean of m of a class's n rows is off by δ with m ‖δ‖² at most the class's scatter, so taking n δδᵀ off again
     cancels at worst n/m times the scatter: 32 roundings, whatever the order of the rows.
     """
     sample = slice(None, None, _SAMPLE)
-    if one_hot is not None and len(features) > 16 * _SAMPLE:
-        members = one_hot[sample].sum(dim=0)
-        if bool((members * (2 * _SAMPLE) >= counts).all()):
-            return _class_sums(features[sample], index[sample], len(counts), one_hot[sample]) / members[:, None]
-    return _class_sums(features, index, len(counts), one_hot) / counts.to(features.dtype)[:, None]
+    members = torch.bincount(index[sample], minlength=len(counts))
+    if not bool((members * (2 * _SAMPLE) >= counts).all()):
+        sample, members = slice(None), counts
+    sums = features.new_zeros(len(counts), features.shape[1]).index_add_(0, index[sample], features[sample])
+    return sums / members.to(features.dtype)[:, None]
 
 
-def _class_sums(values: Tensor, index: Tensor, classes: int, one_hot: Tensor | None) -> Tensor:
-    if one_hot is not None:
-        return one_hot.T @ values
-    return values.new_zeros(classes, values.shape[1]).index_add_(0, index, values)
-
-
-def _pad_by_class(values: Tensor, index: Tensor, counts: Tensor) -> Tensor:
-    """(k, max n_c, p): the rows of each class, zero-padded, so that one batched product gives every scatter."""
-    order = torch.argsort(index, stable=True)
-    sorted_index = index[order]
+def _add_by_class(scatter: Tensor, rows: Tensor, index: Tensor) -> None:
+    """Add each class's rowsᵀ rows to its own slice, by one batched product of the rows of each, zero-padded."""
+    classes, place = torch.unique(index, return_inverse=True)
+    counts = torch.bincount(place, minlength=len(classes))
+    order = torch.argsort(place, stable=True)
     starts = torch.cumsum(counts, 0) - counts
-    slot = torch.arange(len(order), device=index.device) - starts[sorted_index]
-    padded = values.new_zeros(len(counts), int(counts.max()), values.shape[1])
-    padded[sorted_index, slot] = values[order]
-    return padded
+    slot = torch.arange(len(order), device=index.device) - starts[place[order]]
+    padded = rows.new_zeros(len(classes), int(counts.max()), rows.shape[1])
+    padded[place[order], slot] = rows[order]
+    scatter[classes] += padded.mT @ padded

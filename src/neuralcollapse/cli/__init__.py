@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 _INTERRUPTED = 130  # the shell's convention, 128 + SIGINT
 
@@ -15,6 +16,7 @@ def main(arguments: list[str] | None = None) -> None:
         if (error.name or "").startswith("neuralcollapse"):
             raise
         sys.exit(_say(f"{error.name} is not installed; the commands need: pip install 'neuralcollapse[lab]'"))
+    warnings.formatwarning = lambda message, *_, **__: f"neuralcollapse: {message}\n"
     try:
         code = dispatch(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
@@ -33,7 +35,7 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"{error.filename or 'input or output'}: {error.strerror or error}"
     if not isinstance(error, InputError):
-        raise error  # not the user's mistake: the traceback is what helps
+        raise error  # a defect of ours: the traceback is what helps
     return " ".join(str(error).split())
 
 

@@ -85,7 +85,7 @@ def _portraits(run: RunView, classes: int) -> Figure:
     projection = "3d" if len(chosen) == 4 else None
     for position, epoch in enumerate(epochs, start=1):
         portrait(figure.add_subplot(1, len(epochs), position, projection=projection), run, epoch, chosen)
-    figure.suptitle(run.title, fontsize=9)
+    figure.suptitle(f"{run.subject}, {run.objective}", fontsize=9)
     _below(figure, run, chosen)
     return figure
 
@@ -111,8 +111,10 @@ def _overview(run: RunView) -> Figure:
 
 
 def _head(figure: Figure, run: RunView) -> None:
-    note = "" if run.zero_error_epoch is None else f"\nred line: zero training error, epoch {run.zero_error_epoch}"
-    figure.suptitle(run.title + note, fontsize=9)
+    zero = "" if run.zero_error_epoch is None else f"; red line: zero training error, epoch {run.zero_error_epoch}"
+    # a single panel is too narrow for one line
+    separator = "\n" if figure.get_figwidth() <= style.PANEL[0] else ", "
+    figure.suptitle(f"{run.subject}{separator}{run.objective}{zero}", fontsize=9 if separator == ", " else 7.5)
 
 
 def _below(figure: Figure, run: RunView, classes: tuple[int, ...]) -> None:

@@ -55,7 +55,7 @@ def nc4(axes: Axes, run: RunView) -> None:
     """Share of examples on which network and nearest class mean disagree; the axis is linear below one example."""
     axes.plot(run.epochs, run.column("nc4_mismatch"), color=style.GREEN, marker=_marker(run), clip_on=False, zorder=3)
     _share_axis(axes, run)
-    _finish(axes, run, "NC4   mismatch with nearest mean", log=False)
+    _finish(axes, run, "NC4   share decided otherwise", log=False)
 
 
 def accuracy(axes: Axes, run: RunView) -> None:
@@ -67,7 +67,7 @@ def accuracy(axes: Axes, run: RunView) -> None:
     ):
         axes.plot(run.epochs, values, color=color, label=name, marker=_marker(run), clip_on=False, zorder=3)
     _share_axis(axes, run)
-    _finish(axes, run, "share of examples misclassified", log=False)
+    _finish(axes, run, "examples misclassified", log=False)
     style.legend(axes)
 
 

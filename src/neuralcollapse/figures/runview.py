@@ -19,14 +19,16 @@ class RunView:
     """The history of a run by column, and where its snapshots are.
 
     Args:
-        title: data set, network, loss and λ, for the head of a figure.
+        subject: data set and network, for the head of a figure.
+        objective: loss and λ.
         records: the analysed epochs.
         zero_error_epoch: the first analysed epoch without a training error.
         snapshots: epoch → file.
         class_names: one per label.
     """
 
-    title: str
+    subject: str
+    objective: str
     records: list[dict[str, Any]]
     zero_error_epoch: int | None
     snapshots: dict[int, Path]
@@ -44,16 +46,14 @@ class RunView:
         if not records:
             raise InputError(f"{path} has no analysed epoch yet; go on with: neuralcollapse run --resume {path}")
         config = run.config
-        parts = [config.get("dataset_title") or config.get("dataset"), config.get("model")]
-        if config.get("width", 1) != 1:
-            parts[1] = f"{parts[1]} (width ×{config['width']:g})"
-        parts.append(f"{config.get('loss_title', config.get('loss'))} loss")
-        if isinstance(config.get("measured_weight_decay"), float):
-            parts.append(f"$\\lambda$ = {config['measured_weight_decay']:g}")
+        width = "" if config.get("width", 1) == 1 else f" (width ×{config['width']:g})"
+        decay = config.get("measured_weight_decay")
         zero = next((record["epoch"] for record in records if record.get("train_error") == 0), None)
         snapshots = {int(file.stem.removeprefix("epoch_")): file for file in run.snapshots()}
         return cls(
-            title=", ".join(str(part).replace("$", "$") for part in parts if part),
+            subject=_plain(f"{config.get('dataset_title', config.get('dataset'))}, {config.get('model')}{width}"),
+            objective=f"{_plain(config.get('loss_title', config.get('loss')))} loss"
+            + (f", $\\lambda$ = {decay:g}" if isinstance(decay, int | float) else ""),
             records=records,
             zero_error_epoch=zero,
             snapshots=snapshots,
@@ -89,3 +89,8 @@ class RunView:
                 return {name: content[name] for name in ("class_means", "weight", "features", "labels")}
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError) as error:
             raise InputError(f"{path} is no readable snapshot; delete it to draw the rest") from error
+
+
+def _plain(text: object) -> str:
+    """Text that matplotlib does not take for a formula."""
+    return str(text).replace("$", r"\$")

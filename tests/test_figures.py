@@ -1,0 +1,179 @@
+"""The figures show what the run directory holds: the drawn data are read back from the axes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+
+from neuralcollapse import InputError, figures, simplex_etf
+from neuralcollapse.figures import curves
+from neuralcollapse.figures.portrait import project
+from neuralcollapse.figures.runview import RunView
+from neuralcollapse.lab.runs import Run
+
+CLASSES, DIM = 5, 8
+EPOCHS = (1, 2, 5, 10, 30)
+CONFIG = {
+    "dataset_title": "digits $1",
+    "model": "mlp",
+    "width": 0.5,
+    "loss_title": "MSE",
+    "measured_weight_decay": 0.01,
+    "class_names": [f"kind {label}" for label in range(CLASSES)],
+}
+
+
+def record(epoch: int, **changes: Any) -> dict[str, Any]:
+    """A line of a history whose curves are powers of the epoch, each with its own factor."""
+    keys = [
+        "mse.total",
+        "mse.nc1",
+        "mse.nc23",
+        "mse.ls_perp",
+        "nc1",
+        "nc3",
+        "nc2.equinorm_means",
+        "nc2.equinorm_classifier",
+        "nc2.equiangularity_means",
+        "nc2.equiangularity_classifier",
+        "nc2.maximal_angle_means",
+        "nc2.maximal_angle_classifier",
+    ]
+    curve = {key: (2 + place) / epoch for place, key in enumerate(keys)}
+    shares = {"train_error": max(0.0, 0.3 - 0.03 * epoch), "nc4_mismatch": 0.1 / epoch, "test_accuracy": 0.9}
+    snr = [float(epoch * rank) for rank in (4, 3, 2, 1)]
+    return {"epoch": epoch, "num_examples": 200, **curve, **shares, "snr": snr, **changes}
+
+
+def snapshot(spread: float, seed: int = 0) -> dict[str, np.ndarray]:
+    """Class means at a rotated simplex, a classifier dual to them, features around them."""
+    rng = np.random.default_rng(seed)
+    rotation = np.linalg.qr(rng.normal(size=(DIM, DIM)))[0]
+    means = (simplex_etf(CLASSES, DIM).numpy() @ rotation * 3 + rng.normal(size=DIM)).astype(np.float32)
+    labels = np.repeat(np.arange(CLASSES), 6)
+    features = means[labels] + spread * rng.normal(size=(30, DIM)).astype(np.float32)
+    weight = 0.1 * (means - means.mean(axis=0))
+    return {
+        "class_means": means,
+        "global_mean": means.mean(axis=0),
+        "weight": weight,
+        "bias": np.zeros(CLASSES, np.float32),
+        "features": features.astype(np.float32),
+        "labels": labels,
+    }
+
+
+def make_run(path: Path, records: list[dict[str, Any]], snapshots: bool = True) -> Run:
+    run = Run.create(path, CONFIG)
+    for line in records:
+        run.append_history(line)
+        if snapshots:
+            run.save_snapshot(line["epoch"], **snapshot(1 / line["epoch"]))
+    return run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return make_run(tmp_path / "run", [record(epoch) for epoch in EPOCHS])
+
+
+def drawn(draw: Any, run: Run) -> dict[str, tuple[list[float], list[float]]]:
+    axes = Figure().add_subplot()
+    draw(axes, RunView.read(run.path))
+    return {
+        str(line.get_label()): (list(np.asarray(line.get_xdata())), list(np.asarray(line.get_ydata())))
+        for line in axes.lines
+    }
+
+
+@pytest.mark.parametrize(
+    ("draw", "keys"),
+    [
+        (curves.decomposition, ("mse.total", "mse.nc1", "mse.nc23", "mse.ls_perp")),
+        (curves.nc1, ("nc1",)),
+        (curves.nc2_equinorm, ("nc2.equinorm_means", "nc2.equinorm_classifier")),
+        (curves.nc2_equiangularity, ("nc2.equiangularity_means", "nc2.equiangularity_classifier")),
+        (curves.nc2_maximal_angle, ("nc2.maximal_angle_means", "nc2.maximal_angle_classifier")),
+        (curves.nc3, ("nc3",)),
+        (curves.nc4, ("nc4_mismatch",)),
+        (curves.accuracy, ("train_error",)),
+    ],
+)
+def test_each_curve_is_the_histories_numbers(run: Run, draw: Any, keys: tuple[str, ...]) -> None:
+    lines = drawn(draw, run)
+    zero = lines.pop("zero_error")
+    assert zero[0] == [10, 10]  # 0.3 − 0.03 · 10 is the first error of zero
+    for (x, y), key in zip(lines.values(), keys, strict=False):
+        assert x == list(EPOCHS)
+        assert y == [line[key] for line in run.history()]
+    assert len(lines) == len(keys) + (draw is curves.accuracy)
+
+
+def test_the_spectrum_is_drawn_whole(run: Run) -> None:
+    axes = Figure().add_subplot()
+    curves.snr(axes, RunView.read(run.path))
+    ranks = [list(np.asarray(line.get_ydata())) for line in axes.lines if line.get_label() != "zero_error"]
+    assert ranks == [[epoch * rank for epoch in EPOCHS] for rank in (4.0, 3.0, 2.0, 1.0)]
+
+
+def test_what_a_logarithm_cannot_show_is_marked_at_the_edges(tmp_path: Path) -> None:
+    values = {1: math.inf, 2: 0.5, 5: 0.0, 10: math.nan, 30: 0.1}
+    run = make_run(tmp_path / "run", [record(epoch, nc1=value, train_error=0.1) for epoch, value in values.items()])
+    axes = Figure().add_subplot()
+    curves.nc1(axes, RunView.read(run.path))
+    line, zero, infinite = axes.lines
+    np.testing.assert_array_equal(line.get_ydata(), [np.nan, 0.5, np.nan, np.nan, 0.1])
+    assert (list(zero.get_xdata()), zero.get_marker(), list(zero.get_ydata())) == ([5], "v", [0.0])
+    assert (list(infinite.get_xdata()), infinite.get_marker(), list(infinite.get_ydata())) == ([1], "^", [1.0])
+
+
+@given(seed=st.integers(0, 1000), count=st.sampled_from([2, 3, 4]), turn=st.integers(0, 1000))
+def test_a_collapsed_network_is_the_simplex_however_it_is_turned(seed: int, count: int, turn: int) -> None:
+    content = snapshot(0.0, seed)
+    rotation = np.linalg.qr(np.random.default_rng(turn).normal(size=(DIM, DIM)))[0]
+    for name in ("class_means", "weight", "features"):
+        content[name] = content[name] @ rotation
+    view = project(content, tuple(range(count)))
+    np.testing.assert_allclose(np.linalg.norm(view.simplex, axis=1), 1, atol=1e-12)
+    cosines = view.simplex @ view.simplex.T
+    np.testing.assert_allclose(cosines[~np.eye(count, dtype=bool)], -1 / (count - 1), atol=1e-12)
+    np.testing.assert_allclose(view.means, view.simplex, atol=1e-5)
+    np.testing.assert_allclose(view.classifier, view.simplex, atol=1e-5)
+    for label, features in enumerate(view.features):
+        np.testing.assert_allclose(features, np.repeat(view.simplex[[label]], 6, axis=0), atol=1e-5)
+
+
+def test_all_figures_are_written_and_the_same_run_gives_the_same_bytes(run: Run, tmp_path: Path) -> None:
+    first, again = figures.make_all(run.path), figures.make_all(run.path, tmp_path / "again")
+    names = ["overview", "portrait", "portrait-3d", "nc2", "decomposition", "nc1", "nc3", "nc4", "accuracy", "snr"]
+    assert [path.name for path in first] == [f"{name}.{ending}" for name in names for ending in ("png", "svg")]
+    for one, other in zip(first, again, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    assert {path.name for path in run.figures_dir.iterdir()} == {path.name for path in first}
+
+
+def test_one_epoch_is_enough(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [record(1)])
+    assert len(figures.make_all(run.path)) == 20
+
+
+def test_without_snapshots_there_is_no_portrait_and_that_is_said(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [record(1), record(2)], snapshots=False)
+    with pytest.warns(UserWarning, match="no snapshots, so there is no portrait"):
+        paths = figures.make_all(run.path)
+    assert not [path for path in paths if "portrait" in path.name or "overview" in path.name]
+
+
+def test_a_measurement_that_is_absent_is_named(tmp_path: Path) -> None:
+    line = record(1)
+    del line["nc3"]
+    run = make_run(tmp_path / "run", [line])
+    with pytest.raises(InputError, match="'nc3' in every line"):
+        figures.make_all(run.path)

@@ -20,6 +20,7 @@ from neuralcollapse.lab.runs import Run
 
 CLASSES, DIM = 5, 8
 EPOCHS = (1, 2, 5, 10, 30)
+NC2_NAMES = ("equinorm", "equiangularity", "maximal_angle")
 CONFIG = {
     "dataset_title": "digits $1",
     "model": "mlp",
@@ -32,20 +33,8 @@ CONFIG = {
 
 def record(epoch: int, **changes: Any) -> dict[str, Any]:
     """A line of a history whose curves are powers of the epoch, each with its own factor."""
-    keys = [
-        "mse.total",
-        "mse.nc1",
-        "mse.nc23",
-        "mse.ls_perp",
-        "nc1",
-        "nc3",
-        "nc2.equinorm_means",
-        "nc2.equinorm_classifier",
-        "nc2.equiangularity_means",
-        "nc2.equiangularity_classifier",
-        "nc2.maximal_angle_means",
-        "nc2.maximal_angle_classifier",
-    ]
+    nc2 = (f"nc2.{name}_{which}" for name in NC2_NAMES for which in ("means", "classifier"))
+    keys = ["mse.total", "mse.nc1", "mse.nc23", "mse.ls_perp", "nc1", "nc3", *nc2]
     curve = {key: (2 + place) / epoch for place, key in enumerate(keys)}
     shares = {"train_error": max(0.0, 0.3 - 0.03 * epoch), "nc4_mismatch": 0.1 / epoch, "test_accuracy": 0.9}
     snr = [float(epoch * rank) for rank in (4, 3, 2, 1)]

@@ -4,7 +4,7 @@
     python tools/equations.py --check    fails when the committed page is out of date
 
 The source of truth is the code: a function's docstring names its statements in a line `Source: …; ….`, and a test
-belongs to a function when it names it. A statement below with no function, with two, or without a test is an error.
+belongs to a function when it calls it. A statement below with no function, with two, or without a test is an error.
 """
 
 from __future__ import annotations
@@ -63,11 +63,10 @@ def tests_of(name: str) -> list[tuple[str, str]]:
     found = []
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                used = {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
-                used |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-                if name in used:
-                    found.append((str(path.relative_to(ROOT)), node.name))
+            # `nc.nc1(…)` or an imported `nc1(…)`, not the attribute `report.nc1`
+            called = {ast.unparse(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)}
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and called & {name, f"nc.{name}"}:
+                found.append((str(path.relative_to(ROOT)), node.name))
     return found
 
 

@@ -107,7 +107,7 @@ def configure(settings: Settings, data: Dataset, examples_per_class: int | None)
         num_classes=num_classes,
         class_names=tuple(data.class_names),
         model=model,
-        width=_given(settings.width, recipe.width),
+        width=_given(settings.width, 1.0 if ":" in model else recipe.width),  # another package's comes in its own
         loss=loss.name,
         loss_title=loss.title,
         epochs=epochs,

@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "neuralcollapse"
-LAYERS = ("_checks", "_linalg", "moments", "formulas", "report", "capture", "measure", "lab", "figures", "cli")
+LAYERS = (
+    "_checks",
+    "_linalg",
+    "moments",
+    "formulas",
+    "dynamics",
+    "report",
+    "capture",
+    "measure",
+    "lab",
+    "figures",
+    "cli",
+)
 EXPERIMENTS = ("lab", "figures", "cli")
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip("."): path

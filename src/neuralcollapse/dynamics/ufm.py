@@ -1,0 +1,161 @@
+"""The unconstrained-features (layer-peeled) model: features and classifier both free, both with weight decay.
+
+    f(W, H, b) = (1/n) Σ_i ℓ(W h_i + b, y_i) + (λ_W/2) ‖W‖_F² + (λ_H/2) ‖H‖_F²,   ℓ = ½‖·‖² or cross-entropy
+
+Mixon, Parshall & Pi (2022) and Fang, He, Long & Su (2021) introduced it; Zhu et al. (2021) and Tirer & Bruna (2022)
+found its minima. The bias is not penalised.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .._checks import InputError
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """Where a minimisation ended.
+
+    Args:
+        weight: (C, p); features: (n, p); bias: (C,), zero where the model has none; labels: (n,).
+        loss: f there.
+        gradient: the largest entry of |∇f| there.
+        steps: evaluations of f.
+    """
+
+    weight: Float[Tensor, "c p"]
+    features: Float[Tensor, "n p"]
+    bias: Float[Tensor, " c"]
+    labels: Tensor
+    loss: float
+    gradient: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class UnconstrainedFeatures:
+    """The model for given class sizes.
+
+    Args:
+        counts: examples of each class, balanced or not.
+        dim: p, dimension of the features; C − 1 suffice with a bias, C without.
+        weight_decay: λ_W > 0.
+        feature_decay: λ_H > 0.
+        loss: "mse", half the squared distance to the one-hot target, or "ce", cross-entropy.
+        bias: whether there is one.
+
+    Raises:
+        InputError: fewer than two classes, an empty class, or a weight decay that is not positive.
+
+    Example:
+        >>> model = UnconstrainedFeatures((5, 5, 5), dim=4, weight_decay=0.05, feature_decay=0.05)
+        >>> abs(model.minimise().loss - model.minimum_loss()) < 1e-8
+        True
+    """
+
+    counts: tuple[int, ...]
+    dim: int
+    weight_decay: float
+    feature_decay: float
+    loss: Literal["mse", "ce"] = "mse"
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.counts) < 2 or min(self.counts) < 1:
+            raise InputError(f"expected at least two classes with examples, got counts {self.counts}")
+        if self.dim < 1:
+            raise InputError(f"expected a positive feature dimension, got {self.dim}")
+        for name in ("weight_decay", "feature_decay"):
+            if not 0.0 < getattr(self, name) < float("inf"):
+                raise InputError(f"expected a positive {name}, got {getattr(self, name)}: without it no minimum exists")
+        if self.loss not in ("mse", "ce"):
+            raise InputError(f"expected the loss 'mse' or 'ce', got {self.loss!r}")
+
+    @property
+    def labels(self) -> Tensor:
+        """(n,), class by class."""
+        return torch.arange(len(self.counts)).repeat_interleave(torch.tensor(self.counts))
+
+    def objective(self, weight: Tensor, features: Tensor, bias: Tensor) -> Tensor:
+        """f at W (C, p), H (n, p) and b (C,)."""
+        logits, labels = features @ weight.T + bias, self.labels
+        if self.loss == "ce":
+            fit = torch.nn.functional.cross_entropy(logits, labels)
+        else:
+            targets = torch.nn.functional.one_hot(labels, len(self.counts)).to(logits.dtype)
+            fit = 0.5 * (logits - targets).square().sum() / len(labels)
+        decay = self.weight_decay * weight.square().sum() + self.feature_decay * features.square().sum()
+        return fit + 0.5 * decay
+
+    def target_singular_values(self) -> Float[Tensor, " c"]:
+        """Singular values of the targets Y (C × n), less their mean over the examples where the model has a bias.
+
+        √n_c without a bias; for balanced classes with one, √N for C − 1 of them and 0.
+        """
+        counts = torch.tensor(self.counts, dtype=torch.float64)
+        gram = torch.diag(counts)
+        if self.bias:
+            gram = gram - torch.outer(counts, counts) / counts.sum()
+        values: Tensor = torch.linalg.eigvalsh(gram)
+        return values.clamp(min=0.0).sqrt().flip(0)
+
+    def critical_decay(self) -> float:
+        """The √(λ_W λ_H) from which the minimum of the squared error is zero: the largest singular value over n."""
+        return float(self.target_singular_values()[0]) / sum(self.counts)
+
+    def minimum_loss(self) -> float:
+        """The global minimum of the squared error, in closed form.
+
+        With Z = W Hᵀ, (λ_W‖W‖² + λ_H‖H‖²)/2 ≥ √(λ_W λ_H) ‖Z‖_* with equality attained, so the minimum is that of
+        ½‖Z − Y‖²/n + √(λ_W λ_H) ‖Z‖_*: each singular value σ of Y less n √(λ_W λ_H), at most p of them kept.
+
+        Raises:
+            InputError: for cross-entropy, which has none.
+        """
+        if self.loss != "mse":
+            raise InputError("expected the loss 'mse' for a minimum in closed form, got 'ce'")
+        n = sum(self.counts)
+        price = (self.weight_decay * self.feature_decay) ** 0.5
+        values = self.target_singular_values()
+        kept = (values - n * price).clamp(min=0.0)
+        kept[self.dim :] = 0.0
+        return float(((values - kept).square() / (2 * n) + price * kept).sum())
+
+    def minimise(self, seed: int = 0, *, scale: float = 1.0, max_steps: int = 20_000) -> Minimum:
+        """Minimise by SciPy's L-BFGS from a random start, in double precision.
+
+        Args:
+            seed: of the start.
+            scale: its standard deviation.
+            max_steps: evaluations of f at most.
+        """
+        from scipy.optimize import minimize
+
+        classes, n = len(self.counts), sum(self.counts)
+        sizes = (classes * self.dim, n * self.dim, classes if self.bias else 0)
+
+        def unpack(flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            weight, features, bias = torch.split(flat, list(sizes))  # type: ignore[no-untyped-call]
+            bias = bias if self.bias else flat.new_zeros(classes)
+            return weight.view(classes, self.dim), features.view(n, self.dim), bias
+
+        def value_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
+            x = torch.from_numpy(flat.copy()).requires_grad_()
+            value = self.objective(*unpack(x))
+            (gradient,) = torch.autograd.grad(value, x)
+            return float(value.detach()), gradient.numpy()
+
+        start = scale * np.random.default_rng(seed).normal(size=sum(sizes))
+        options = {"maxiter": max_steps, "maxfun": max_steps, "ftol": 0.0, "gtol": 1e-11, "maxcor": 30}
+        found = minimize(value_and_gradient, start, jac=True, method="L-BFGS-B", options=options)
+        weight, features, bias = unpack(torch.from_numpy(found.x))
+        return Minimum(
+            weight, features, bias, self.labels, float(found.fun), float(np.abs(found.jac).max()), int(found.nfev)
+        )

@@ -107,10 +107,65 @@ class DataCommand:
         return 0
 
 
+@dataclass(frozen=True)
+class DynamicsCommand:
+    """Draw the central path: the closed form against an integrated flow, or against a trained network.
+
+    Without --run: features start at random and collapse; figures and an animation.
+    With --run: the singular values of that run against the closed form, by one change of time.
+    """
+
+    classes: int = 10
+    """C."""
+    examples_per_class: int = 50
+    """N."""
+    dim: int = 64
+    """Dimension of the features."""
+    time: float | None = None
+    """How long the flow runs; by default until every singular value has grown tenfold."""
+    weight_decay: float = 0.0
+    """λ on the classifier's weight; above zero an extension of the paper."""
+    flow: Literal["projected", "multiplicative"] = "projected"
+    """The renormalization; projected is the paper's."""
+    seed: int = 0
+    """Of the random start."""
+    run: Path | None = None
+    """Compare this run's singular values with the closed form instead."""
+    out: Path | None = None
+    """Where the pictures go; by default dynamics/, or the run's own figures/."""
+
+    def __call__(self, console: Console) -> int:
+        from neuralcollapse.figures import theory
+        from neuralcollapse.lab import progress, simulation
+
+        if self.run is not None:
+            fit, written = theory.compare_run(self.run, self.flow, self.out)
+            console.print(progress.clock_table(fit))
+        else:
+            with progress.share_bar(console, "integrating") as advance:
+                found = simulation.simulate(
+                    classes=self.classes,
+                    examples_per_class=self.examples_per_class,
+                    dim=self.dim,
+                    time=self.time,
+                    weight_decay=self.weight_decay,
+                    flow=self.flow,
+                    seed=self.seed,
+                    progress=advance,
+                )
+            console.print(progress.simulation_summary(found), soft_wrap=True, highlight=False)
+            folder = Path("dynamics") if self.out is None else self.out
+            written = theory.draw_simulation(found.path, found.flow, found.classifiers, found.labels, folder)
+        for path in written:
+            console.print(str(path), soft_wrap=True, highlight=False)
+        return 0
+
+
 Command = (
     Annotated[RunCommand, tyro.conf.subcommand("run")]
     | Annotated[MeasureCommand, tyro.conf.subcommand("measure")]
     | Annotated[FiguresCommand, tyro.conf.subcommand("figures")]
+    | Annotated[DynamicsCommand, tyro.conf.subcommand("dynamics")]
     | Annotated[DataCommand, tyro.conf.subcommand("data")]
 )
 

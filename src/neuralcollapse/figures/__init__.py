@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from mpl_toolkits import mplot3d  # noqa: F401  (registers the "3d" projection)
 
-from neuralcollapse._checks import InputError
 from neuralcollapse.figures import curves, style
 from neuralcollapse.figures.portrait import classes_of, legend_handles, portrait
 from neuralcollapse.figures.runview import RunView
+from neuralcollapse.figures.save import save
 
 __all__ = ["make_all"]
 
@@ -54,15 +52,15 @@ def make_all(run_dir: str | Path, out: str | Path | None = None) -> list[Path]:
     written: list[Path] = []
     with matplotlib.rc_context(style.RC):  # type: ignore[arg-type]
         if run.snapshots:
-            written += _save(_overview(run), folder, "overview")
-            written += _save(_portraits(run, 3), folder, "portrait")
+            written += save(_overview(run), folder, "overview")
+            written += save(_portraits(run, 3), folder, "portrait")
             if len(classes_of(run, 4)) == 4:
-                written += _save(_portraits(run, 4), folder, "portrait-3d")
+                written += save(_portraits(run, 4), folder, "portrait-3d")
         else:
             warnings.warn(f"{run_dir} has no snapshots, so there is no portrait", UserWarning, stacklevel=2)
-        written += _save(_row(run, NC2), folder, "nc2")
+        written += save(_row(run, NC2), folder, "nc2")
         for name, draw in CURVES.items():
-            written += _save(_row(run, (draw,)), folder, name)
+            written += save(_row(run, (draw,)), folder, name)
     return written
 
 
@@ -121,20 +119,3 @@ def _below(figure: Figure, run: RunView, classes: tuple[int, ...]) -> None:
     handles = legend_handles(run, classes)
     per_row = len(handles) if figure.get_figwidth() > 7 else 4
     figure.legend(handles=handles, loc="outside lower center", ncols=per_row, fontsize=8, handletextpad=0.4)
-
-
-def _save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write both formats, each whole or not at all, without the date, so that the same run gives the same bytes."""
-    FigureCanvasAgg(figure)
-    paths = []
-    for ending, metadata in (("png", {}), ("svg", {"Date": None})):
-        path = folder / f"{name}.{ending}"
-        temporary = folder / f".{name}.{ending}.tmp"
-        try:
-            figure.savefig(temporary, format=ending, metadata=metadata)
-            os.replace(temporary, path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise InputError(f"{path} cannot be written: {error.strerror}") from error
-        paths.append(path)
-    return paths

@@ -58,13 +58,19 @@ def project(snapshot: dict[str, np.ndarray], classes: tuple[int, ...]) -> Projec
 
 def portrait(axes: Axes, run: RunView, epoch: int, classes: tuple[int, ...]) -> None:
     """Draw one epoch; three classes in a plane, four in space."""
-    view = project(run.snapshot(epoch), classes)
+    draw_projection(axes, project(run.snapshot(epoch), classes))
+    zero = ", zero training error" if epoch == run.zero_error_epoch else ""
+    axes.set_title(f"epoch {epoch}{zero}", pad=2)
+
+
+def draw_projection(axes: Axes, view: Projection, *, reach: float | None = None) -> None:
+    """Draw features, means, classifier and simplex; `reach` fixes the half-width, which else follows the content."""
     spatial = view.means.shape[1] == 3
     origin = np.zeros(view.means.shape[1])
     for start in range(len(view.simplex)):
         for end in range(start):
             _segment(axes, view.simplex[start], view.simplex[end], color="#BBBBBB", linewidth=0.8, zorder=1)
-    for index, color in enumerate(_COLORS[: len(classes)]):
+    for index, color in enumerate(_COLORS[: len(view.means)]):
         _segment(axes, origin, view.simplex[index], color="#DDDDDD", linewidth=0.8, zorder=1)
         _points(axes, view.features[index], color=color, marker=".", s=14, alpha=0.45, linewidths=0, zorder=2)
         _segment(axes, origin, view.classifier[index], color=color, linewidth=1.6, zorder=3)
@@ -72,9 +78,7 @@ def portrait(axes: Axes, run: RunView, epoch: int, classes: tuple[int, ...]) -> 
         _points(
             axes, view.means[index : index + 1], color=color, marker="o", s=70, edgecolors="black", alpha=0.8, zorder=5
         )
-    _frame(axes, view, spatial)
-    zero = ", zero training error" if epoch == run.zero_error_epoch else ""
-    axes.set_title(f"epoch {epoch}{zero}", pad=2)
+    _frame(axes, view, spatial, reach)
 
 
 def classes_of(run: RunView, count: int) -> tuple[int, ...]:
@@ -132,10 +136,11 @@ def _points(axes: Axes, points: np.ndarray, **options: Any) -> None:
     axes.scatter(*points.T, **options)
 
 
-def _frame(axes: Any, view: Projection, spatial: bool) -> None:
+def _frame(axes: Any, view: Projection, spatial: bool, reach: float | None) -> None:
     everything = np.concatenate([view.means, view.classifier, view.simplex, *view.features])
     # Far outliers of the first epochs may leave the picture, rather than make the simplex tiny in it.
-    reach = 1.05 * float(np.clip(np.quantile(np.abs(everything), 0.98), 1.05, 1.6))
+    if reach is None:
+        reach = 1.05 * float(np.clip(np.quantile(np.abs(everything), 0.98), 1.05, 1.6))
     axes.set_xlim(-reach, reach)
     if view.means.shape[1] > 1:
         middle = 0.0 if spatial else 0.25 * (reach < 1.3)  # a triangle standing on its side is not centred on its mean

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
+from numpy.typing import ArrayLike
 
 # Okabe & Ito's colours, told apart by colour-blind readers too; one colour for one quantity in every figure.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -40,7 +41,7 @@ PANEL = (3.6, 2.7)
 """Inches of one panel: a column of a two-column paper."""
 
 
-def line(axes: Axes, epochs: Sequence[float], values: Sequence[float], *, color: str, **options: Any) -> None:
+def line(axes: Axes, epochs: ArrayLike, values: ArrayLike, *, color: str, **options: Any) -> None:
     """Draw a curve on a logarithmic axis.
 
     A zero, which has no logarithm, is a triangle at the lower edge; an infinity one at the upper edge; what is not a

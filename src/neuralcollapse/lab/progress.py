@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from neuralcollapse.dynamics.clock import ClockFit
 from neuralcollapse.lab.datasets import Found
 from neuralcollapse.lab.job import Job
+from neuralcollapse.lab.simulation import Simulation
 
 
 class Reporter:
@@ -122,6 +127,39 @@ def data_table(found: list[Found]) -> Table:
         each = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
         table.add_row(item.name, item.title, f"{len(item.train)} × {each}", f"{item.test:,}", escape(item.path))
     return table
+
+
+def clock_table(fit: ClockFit) -> Table:
+    """How near the closed form is to a network, at up to eight of its epochs."""
+    table = Table("epoch", "time t", "residual", "standing still", "max/min ω", "closed form", box=box.SIMPLE_HEAD)
+    chosen = sorted({round(index) for index in np.linspace(0, len(fit.epochs) - 1, 8)})
+    for index in chosen:
+        columns = (fit.residual, fit.unmoved, fit.measured_condition, fit.predicted_condition)
+        cells = [f"{column[index]:.3f}" for column in columns]
+        table.add_row(f"{fit.epochs[index]:g}", f"{fit.times[index]:.3g}", *cells)
+    table.caption = "residual: root mean square over j of log(ω_j / ω_j on the path); 0.1 is ten per cent"
+    return table
+
+
+def simulation_summary(found: Simulation) -> str:
+    """What came of a simulated flow, in three lines."""
+    path, flow = found.path, found.flow
+    first, last = flow.singular_values[0], flow.singular_values[-1]
+    return (
+        f"{path.flow} flow to time {float(flow.times[-1]):.4g}: ω from {float(first[-1]):.3g}…{float(first[0]):.3g} "
+        f"to {float(last[-1]):.3g}…{float(last[0]):.3g}\n"
+        f"integration against closed form: relative difference of the ω_j at most {found.error:.1e}\n"
+        f"Σ_W = I kept to {float(flow.drift.max()):.1e}"
+    )
+
+
+@contextlib.contextmanager
+def share_bar(console: Console, title: str) -> Iterator[Callable[[float], None]]:
+    """A progress bar, told the share that is done."""
+    columns = (TextColumn(title), BarColumn(bar_width=None), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=1.0)
+        yield lambda share: bar.update(task, completed=share)
 
 
 def off_path(record: dict[str, Any]) -> float:

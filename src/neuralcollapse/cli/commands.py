@@ -155,7 +155,7 @@ class DynamicsCommand:
                 )
             console.print(progress.simulation_summary(found), soft_wrap=True, highlight=False)
             folder = Path("dynamics") if self.out is None else self.out
-            written = theory.draw_simulation(found.path, found.flow, found.classifiers, found.labels, folder)
+            written = theory.draw_simulation(found, folder)
         for path in written:
             console.print(str(path), soft_wrap=True, highlight=False)
         return 0

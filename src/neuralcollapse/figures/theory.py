@@ -19,7 +19,7 @@ from neuralcollapse.figures import style
 from neuralcollapse.figures.portrait import draw_projection, project
 from neuralcollapse.figures.runview import RunView
 from neuralcollapse.figures.save import save
-from neuralcollapse.formulas.central_path import CentralPath
+from neuralcollapse.lab.simulation import Simulation
 
 
 def compare_run(run_dir: Path, flow: str = "projected", out: Path | None = None) -> tuple[ClockFit, list[Path]]:
@@ -49,21 +49,12 @@ def compare_run(run_dir: Path, flow: str = "projected", out: Path | None = None)
     return fit, written
 
 
-def draw_simulation(
-    path: CentralPath, flow: Flow, weight: list[np.ndarray], labels: np.ndarray, out: Path
-) -> list[Path]:
-    """Draw `dynamics`, closed form against integration, and the animation `collapse.gif`.
-
-    Args:
-        path: the closed form. flow: the integrated features, from the same start.
-        weight: the least-squares classifier (C, p) at each time.
-        labels: (n,) of the features.
-        out: the folder.
-    """
+def draw_simulation(found: Simulation, out: Path) -> list[Path]:
+    """Draw `dynamics`, closed form against integration, and the animation `collapse.gif`, into the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(style.RC):  # type: ignore[arg-type]
-        written = save(_simulation(path, flow), out, "dynamics")
-        return [*written, _animation(flow, weight, labels, out / "collapse.gif")]
+        written = save(_simulation(found), out, "dynamics")
+        return [*written, _animation(found.flow, found.classifiers, found.labels, out / "collapse.gif")]
 
 
 def _against_path(run: RunView, fit: ClockFit, flow: str) -> Figure:
@@ -106,7 +97,8 @@ def _proximity(run: RunView) -> Figure:
     return figure
 
 
-def _simulation(path: CentralPath, flow: Flow) -> Figure:
+def _simulation(simulated: Simulation) -> Figure:
+    path, flow = simulated.path, simulated.flow
     times = flow.times.numpy()
     dense = np.geomspace(times[1], times[-1], 400)
     width, height = style.PANEL
@@ -119,19 +111,22 @@ def _simulation(path: CentralPath, flow: Flow) -> Figure:
         hexadecimal = matplotlib.colors.to_hex(color)
         spectrum.plot(dense, omega[:, rank], color=hexadecimal, linewidth=1.2)
         _dots(spectrum, times[1:], measured[1:, rank], hexadecimal)
+    spectrum.plot([], [], color=style.GREY, label="closed form")
+    spectrum.plot([], [], color=style.GREY, linestyle="", marker="o", markersize=3, label="integrated")
     _closed(spectrum, dense, path.asymptote(dense), style.GREY, "asymptote", linestyle="--")
     _closed(loss, dense, path.loss(dense), style.BLACK, "closed form")
     _dots(loss, times[1:], flow.loss.numpy()[1:], style.BLACK, label="integrated")
     _closed(condition, dense, path.condition(dense) - 1, style.BLACK, "closed form")
     _dots(condition, times[1:], measured[1:, 0] / measured[1:, -1] - 1, style.BLACK, label="integrated")
-    found = path.metrics(dense)
-    for name, values, color in (
-        ("NC1", found.nc1, style.BLACK),
-        ("NC2 maximal angle, means", found.maximal_angle_means, style.MEANS),
-        ("NC2 maximal angle, classifier", found.maximal_angle_classifier, style.CLASSIFIER),
-        ("NC3", found.nc3, style.PURPLE),
+    found = path.metrics(dense, simulated.right_vectors)
+    for name, key, color in (
+        ("NC1", "nc1", style.BLACK),
+        ("NC2 maximal angle, means", "maximal_angle_means", style.MEANS),
+        ("NC2 maximal angle, classifier", "maximal_angle_classifier", style.CLASSIFIER),
+        ("NC3", "nc3", style.PURPLE),
     ):
-        _closed(metrics, dense, values, color, name)
+        _closed(metrics, dense, getattr(found, key), color, name)
+        _dots(metrics, times[1:], simulated.measured[key][1:], color)
     labels = (r"$\omega_j$", r"$\mathcal{L}$", r"$\max_j \omega_j / \min_j \omega_j - 1$", "distance from collapse")
     for axes, label in zip((spectrum, loss, condition, metrics), labels, strict=True):
         axes.set(xscale="log", yscale="log", xlabel="time $t$", ylabel=label)

@@ -12,6 +12,7 @@ import torch
 from neuralcollapse._checks import InputError
 from neuralcollapse.dynamics.flow import Flow, integrate, renormalize
 from neuralcollapse.formulas.central_path import CentralPath
+from neuralcollapse.formulas.collapse import nc1, nc2, nc3
 from neuralcollapse.formulas.least_squares import least_squares_classifier
 from neuralcollapse.formulas.signal_to_noise import snr_singular_values
 from neuralcollapse.moments import ClassMoments
@@ -25,6 +26,8 @@ class Simulation:
         path: the closed form.
         flow: the integrated features.
         classifiers: the least-squares classifier (C, p) at each time.
+        right_vectors: V (C, C−1) of the start, which the flow keeps.
+        measured: NC1, NC2 and NC3 of the integrated features by the measuring core, named as in `PathMetrics`.
         labels: (n,).
         error: largest relative difference of the ω_j between the two.
     """
@@ -32,6 +35,8 @@ class Simulation:
     path: CentralPath
     flow: Flow
     classifiers: list[np.ndarray]
+    right_vectors: np.ndarray
+    measured: dict[str, np.ndarray]
     labels: np.ndarray
     error: float
 
@@ -74,7 +79,9 @@ def simulate(
     means = torch.randn(classes, dim, generator=generator, dtype=torch.float64) / dim**0.5
     noise = torch.randn(len(labels), dim, generator=generator, dtype=torch.float64)
     features = renormalize(noise + means[labels] - (noise + means[labels]).mean(dim=0), labels)
-    start = snr_singular_values(_moments(features, labels)).singular_values.numpy()
+    moments = _moments(features, labels)
+    start = snr_singular_values(moments).singular_values.numpy()
+    right_vectors = torch.linalg.svd(moments.centred_means)[0][:, : classes - 1].numpy()
     path = CentralPath(
         start, num_classes=classes, samples_per_class=examples_per_class, weight_decay=weight_decay, flow=flow
     )
@@ -88,9 +95,18 @@ def simulate(
         renormalization=flow,
         progress=None if progress is None else lambda t: progress(_share(t, end)),
     )
-    classifiers = [least_squares_classifier(_moments(x, labels), weight_decay)[0].numpy() for x in found.features]
+    along = [_moments(x, labels) for x in found.features]
+    weights = [least_squares_classifier(each, weight_decay)[0] for each in along]
+    angles = [nc2(each, weight) for each, weight in zip(along, weights, strict=True)]
+    measured = {
+        "nc1": np.array([nc1(each) for each in along]),
+        "maximal_angle_means": np.array([angle.maximal_angle_means for angle in angles]),
+        "maximal_angle_classifier": np.array([angle.maximal_angle_classifier for angle in angles]),
+        "nc3": np.array([nc3(each, weight) for each, weight in zip(along, weights, strict=True)]),
+    }
+    classifiers = [weight.numpy() for weight in weights]
     error = np.abs(found.singular_values.numpy() / path.singular_values(times) - 1).max()
-    return Simulation(path, found, classifiers, labels.numpy(), float(error))
+    return Simulation(path, found, classifiers, right_vectors, measured, labels.numpy(), float(error))
 
 
 def _share(t: float, end: float) -> float:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
 import neuralcollapse as nc
+from neuralcollapse.dynamics.flow import renormalize
 from neuralcollapse.formulas.central_path import central_path_loss, flow_constants
 
 EPS = 2.0**-52
@@ -188,6 +189,24 @@ def test_the_least_squares_loss_ignores_every_invertible_map(seed: int, conditio
     predictions = [f @ d.weight_ls.T + d.bias_ls for f, d in ((features, before), (features @ mapping.T, after))]
     torch.testing.assert_close(predictions[0], predictions[1], rtol=0, atol=1e-10)
     values = [nc.snr_singular_values(m).singular_values for m in (moments, moved)]
+    torch.testing.assert_close(values[0], values[1], rtol=1e-10, atol=0)
+
+
+@given(seed=st.integers(0, 50), condition=st.floats(0, 4))
+def test_renormalized_features_forget_maps_of_condition_up_to_1e4(seed: int, condition: float) -> None:
+    """Theorem 3 as the flow uses it: whiten, and once more for what the first whitening left of a hard map."""
+    moments, _, features, labels = on_the_path(np.array([0.5, 2.0, 3.0]), 20, 6, seed=seed)
+    rng = np.random.default_rng(seed + 100)
+    left, right = (np.linalg.qr(rng.normal(size=(6, 6)))[0] for _ in range(2))
+    mapping = torch.from_numpy(left * np.logspace(0, condition, 6) @ right)
+    white = renormalize(renormalize(features @ mapping.T, labels), labels)
+    again = nc.ClassMoments(4)
+    again.update(white, labels)
+    before, after = (nc.decompose_mse(m, torch.zeros(4, 6)) for m in (moments, again))
+    assert after.ls == pytest.approx(before.ls, rel=1e-10)
+    predictions = [f @ d.weight_ls.T + d.bias_ls for f, d in ((features, before), (white, after))]
+    torch.testing.assert_close(predictions[0], predictions[1], rtol=0, atol=1e-10)
+    values = [nc.snr_singular_values(m).singular_values for m in (moments, again)]
     torch.testing.assert_close(values[0], values[1], rtol=1e-10, atol=0)
 
 

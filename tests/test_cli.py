@@ -222,3 +222,32 @@ def test_an_error_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(datasets, "available", broken)
     with pytest.raises(ValueError, match="a defect"):
         main(["data"])
+
+
+def test_dynamics_simulates_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--classes", "4", "--examples-per-class", "8", "--dim", "6", "--time", "50"]
+    assert call(["dynamics", *sizes, "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "projected flow to time 50" in printed and "relative difference of the ω_j at most" in printed
+    assert {path.name for path in tmp_path.iterdir()} == {"dynamics.png", "dynamics.svg", "collapse.gif"}
+
+
+def test_dynamics_holds_a_run_against_the_closed_form(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["dynamics", "--run", str(trained), "--out", str(tmp_path)]) == 0
+    assert "residual" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{name}.{ending}" for name in ("theory", "proximity") for ending in ("png", "svg")
+    }
+
+
+def test_dynamics_refuses_what_no_flow_can_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path / "pictures")]
+    refused(capsys, ["dynamics", "--classes", "1", *out], "two classes")
+    refused(capsys, ["dynamics", "--dim", "5", *out], "between C − 1 = 9 and")
+    refused(capsys, ["dynamics", "--examples-per-class", "3", *out], "C (N − 1) = 20 dimensions, got 64")
+    refused(capsys, ["dynamics", "--time", "-1", *out], "positive time, got -1.0")
+    refused(capsys, ["dynamics", "--weight-decay", "-1", *out], "weight decay")
+    refused(capsys, ["dynamics", "--run", str(tmp_path / "absent"), *out], "no run directory")
+    assert not (tmp_path / "pictures").exists()

@@ -141,6 +141,7 @@ def test_progress_is_told_the_time() -> None:
         ({"labels": LABELS.clamp(max=2)}, r"as many examples each, got \[9, 9, 18\]"),
         ({"features": 2 * features()}, "within-class covariance I, it is off by 3"),
         ({"features": torch.full((36, 7), float("nan"), dtype=torch.float64)}, "finite features"),
+        ({"features": torch.eye(36, 2, dtype=torch.float64)}, "at least C − 1 = 3 dimensions, got p = 2"),
         ({"times": torch.tensor([1.0, 0.0])}, "rising times"),
         ({"weight_decay": -1.0}, "weight decay of at least 0"),
         ({"renormalization": "sometimes"}, "got 'sometimes'"),

@@ -108,3 +108,18 @@ def test_impossible_models_are_named(change: dict[str, Any], message: str) -> No
         UnconstrainedFeatures(**{"counts": (3, 3), "dim": 2, **DECAYS, **change})
     with pytest.raises(nc.InputError, match="got 'ce'"):
         UnconstrainedFeatures((3, 3), 2, loss="ce", **DECAYS).minimum_loss()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_plain_gradient_descent_falls_to_the_minimum(bias: bool) -> None:
+    model = UnconstrainedFeatures((4, 4, 4), dim=4, weight_decay=0.05, feature_decay=0.01, bias=bias)
+    states = model.descend(learning_rate=0.5, steps=3000, every=500)
+    assert [state.steps for state in states] == [0, 500, 1000, 1500, 2000, 2500, 3000]
+    losses = [state.loss for state in states]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] == pytest.approx(model.minimum_loss(), rel=1e-8)
+    assert bias or not states[-1].bias.any()
+    with pytest.raises(nc.InputError, match="too large: f is not finite"):
+        model.descend(learning_rate=1e6, steps=100)
+    with pytest.raises(nc.InputError, match="positive step"):
+        model.descend(learning_rate=0.0, steps=100)

@@ -249,6 +249,8 @@ def _prepare(
     if not bool(torch.isfinite(features).all()):
         raise InputError("expected finite features, got NaN or infinity")
     problem = _Balanced(labels.to(features.device, torch.int64), weight_decay)
+    if features.shape[1] < problem.classes - 1:
+        raise InputError(f"expected at least C − 1 = {problem.classes - 1} dimensions, got p = {features.shape[1]}")
     x = features.detach().double()
     drift = float(_drift(problem, x))
     if renormalization != "none" and drift > 1e-6:

@@ -128,6 +128,45 @@ class UnconstrainedFeatures:
         kept[self.dim :] = 0.0
         return float(((values - kept).square() / (2 * n) + price * kept).sum())
 
+    def descend(
+        self, *, learning_rate: float, steps: int, every: int = 1, seed: int = 0, scale: float = 0.1
+    ) -> list[Minimum]:
+        """Plain gradient descent on (W, H, b), which nothing renormalizes: to be set beside `dynamics.flow`.
+
+        Args:
+            learning_rate: the step.
+            steps: how many.
+            every: keep where it is after this many steps, and at the start.
+            seed, scale: of the random start.
+
+        Returns:
+            The states kept, the start first; their `steps` say when.
+
+        Raises:
+            InputError: a step that is not positive, or so large that f is no longer finite.
+        """
+        if not 0.0 < learning_rate < float("inf") or steps < 1 or every < 1:
+            raise InputError(f"expected a positive step and count, got {learning_rate}, {steps} steps, every {every}")
+        classes, n = len(self.counts), sum(self.counts)
+        generator = torch.Generator().manual_seed(seed)
+        shapes = ((classes, self.dim), (n, self.dim))
+        free = [scale * torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+        bias, kept = torch.zeros(classes, dtype=torch.float64), []
+        for number in range(steps + 1):
+            variables = [x.requires_grad_() for x in (*free, bias)]
+            value = self.objective(*variables)
+            gradients = torch.autograd.grad(value, variables)
+            if not bool(torch.isfinite(value)):
+                raise InputError(f"the step {learning_rate} is too large: f is not finite after {number} steps")
+            weight, features, bias = (x.detach() for x in variables)
+            if number % every == 0 or number == steps:
+                used = gradients if self.bias else gradients[:2]
+                largest = max(float(gradient.abs().max()) for gradient in used)
+                kept.append(Minimum(weight, features, bias, self.labels, float(value.detach()), largest, number))
+            free = [weight - learning_rate * gradients[0], features - learning_rate * gradients[1]]
+            bias = bias - learning_rate * gradients[2] if self.bias else bias
+        return kept
+
     def minimise(self, seed: int = 0, *, scale: float = 1.0, max_steps: int = 20_000) -> Minimum:
         """Minimise by SciPy's L-BFGS from a random start, in double precision.
 

@@ -131,13 +131,15 @@ def data_table(found: list[Found]) -> Table:
 
 def clock_table(fit: ClockFit) -> Table:
     """How near the closed form is to a network, at up to eight of its epochs."""
-    table = Table("epoch", "time t", "residual", "standing still", "max/min ω", "closed form", box=box.SIMPLE_HEAD)
+    table = Table(
+        "epoch", "time t", "residual", "standing still", "growth", "max/min ω", "closed form", box=box.SIMPLE_HEAD
+    )
     chosen = sorted({round(index) for index in np.linspace(0, len(fit.epochs) - 1, 8)})
     for index in chosen:
-        columns = (fit.residual, fit.unmoved, fit.measured_condition, fit.predicted_condition)
+        columns = (fit.residual, fit.unmoved, fit.exponent, fit.measured_condition, fit.predicted_condition)
         cells = [f"{column[index]:.3f}" for column in columns]
         table.add_row(f"{fit.epochs[index]:g}", f"{fit.times[index]:.3g}", *cells)
-    table.caption = "residual: root mean square over j of log(ω_j / ω_j on the path); 0.1 is ten per cent"
+    table.caption = "residual: rms over j of log(ω_j / ω_j on the path); growth: d log ω / d log epoch"
     return table
 
 

@@ -11,6 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "src" / "neuralcollapse"
 LAYERS = (
     "_checks",
     "_linalg",
+    "_storage",
+    "_state",
     "moments",
     "formulas",
     "dynamics",

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from reference.moments import class_moments
 
 import neuralcollapse as nc
-from neuralcollapse import moments as moments_module
+from neuralcollapse import _state as state_module
 from neuralcollapse._checks import InputError
 
 
@@ -215,13 +215,14 @@ def test_narrow_float32_products_around_it_are_put_aside_and_put_back(
 ) -> None:
     """TF32 on a GPU, or bf16 on a CPU that has it, would leave three digits."""
     seen = []
-    shift = moments_module._shift
+    for name in ("_add_gram", "_add_by_class"):
+        product = getattr(state_module, name)
 
-    def recording(*arguments):
-        seen.append((torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision))
-        return shift(*arguments)
+        def recording(*arguments, product=product):
+            seen.append((torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision))
+            product(*arguments)
 
-    monkeypatch.setattr(moments_module, "_shift", recording)
+        monkeypatch.setattr(state_module, name, recording)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:

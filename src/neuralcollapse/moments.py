@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -9,21 +11,13 @@ import torch.distributed as dist
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
-from ._checks import InputError, check_features, check_labels, first_bad_row
+from ._checks import InputError, check_features, check_labels
 from ._linalg import full_precision
+from ._state import State, block_rows, squared_norms
+from ._storage import read_state, write_state
 
 Weighting = Literal["example", "class"]
-
-# Blocks of this many bytes stay in a processor's cache between the passes an update makes over them; an accelerator
-# wants them large enough to be kept busy.
-_BLOCK_BYTES = {"cpu": 8 << 20}
-_ACCELERATOR_BLOCK_BYTES = 256 << 20
-# Products of features with themselves are made in strips of this many columns, of the upper triangle alone.
-_STRIP = 128
-# Up to this many classes a product with the one-hot matrix sums classes faster than scattered additions do.
-_ONE_HOT_LIMIT = 64
-# A class's first mean, which products are centred at, comes from one row in this many.
-_SAMPLE = 16
+Scatter = Literal["full", "trace"]
 
 
 class ClassMoments:
@@ -41,6 +35,8 @@ class ClassMoments:
         weighting: ``"example"``, the default because it is the training loss's own: each example counts 1/n, so
             class c has π_c = n_c/n. ``"class"``: each present class counts alike, each of its examples 1/(C n_c);
             its state holds one p × p scatter per class.
+        scatter: ``"full"``, the default because NC1 and the loss need it: the p × p within-class scatter.
+            ``"trace"``: one number a class, its trace, for metrics that need no more.
         dtype: type of the state; float64 by default, so that long streams lose nothing.
         device: where the state lives; the first batch's device when None.
 
@@ -57,6 +53,7 @@ class ClassMoments:
         dim: int | None = None,
         *,
         weighting: Weighting = "example",
+        scatter: Scatter = "full",
         dtype: torch.dtype = torch.float64,
         device: torch.device | str | None = None,
     ) -> None:
@@ -66,11 +63,14 @@ class ClassMoments:
             raise InputError(f"expected a positive feature dimension, got dim = {dim}")
         if weighting not in ("example", "class"):
             raise InputError(f"expected weighting 'example' or 'class', got {weighting!r}")
+        if scatter not in ("full", "trace"):
+            raise InputError(f"expected scatter 'full' or 'trace', got {scatter!r}")
         if dtype not in (torch.float32, torch.float64):
             raise InputError(f"expected a state of float32 or float64, got {dtype}")
         self.num_classes = num_classes
         self.dim = dim
         self.weighting: Weighting = weighting
+        self.scatter: Scatter = scatter
         self.dtype = dtype
         self.device = torch.device(device) if device is not None else None
         # The coarsest precision any product was made in: rank decisions need it (see _linalg).
@@ -80,13 +80,8 @@ class ClassMoments:
 
     def _allocate(self, dim: int, device: torch.device) -> None:
         self.dim, self.device = dim, device
-        self._counts = torch.zeros(self.num_classes, dtype=torch.int64, device=device)
-        self._means = torch.zeros(self.num_classes, dim, dtype=self.dtype, device=device)
-        shape = (dim, dim) if self.weighting == "example" else (self.num_classes, dim, dim)
-        self._scatter = torch.zeros(shape, dtype=self.dtype, device=device)
-
-    def _like(self) -> ClassMoments:
-        return ClassMoments(self.num_classes, self.dim, weighting=self.weighting, dtype=self.dtype, device=self.device)
+        full, by_class = self.scatter == "full", self.weighting == "class"
+        self._state = State.empty(self.num_classes, dim, full, by_class, self.dtype, device)
 
     def update(self, features: Float[Tensor, "n p"], labels: Integer[Tensor, " n"]) -> None:
         """Add a batch of examples.
@@ -109,90 +104,26 @@ class ClassMoments:
         if len(features):
             # An autocast or TF32 around the caller's own loop must not narrow these products.
             with full_precision(features.device):
-                self._update(features, labels)
-
-    def _update(self, features: Tensor, labels: Tensor) -> None:
-        """Gather sums and products of all rows around one shift per class, in blocks; then fold them in at once."""
-        classes, index = torch.unique(labels, return_inverse=True)
-        counts = torch.bincount(index, minlength=len(classes))
-        # Near the class mean and in the features' type: subtracting it from nearby features is exact (Sterbenz).
-        shift = _shift(features, index, counts)
-        dim = features.shape[1]
-        block_bytes = _BLOCK_BYTES.get(features.device.type, _ACCELERATOR_BLOCK_BYTES)
-        rows = min(len(features), max(256, block_bytes // (features.element_size() * dim)))
-        # Buffers for all blocks: fresh memory for each would cost as much as the passes over it.
-        residuals, product = torch.empty_like(features[:rows]), features.new_zeros(dim, dim)
-        sums = torch.zeros(len(classes), dim, dtype=self.dtype, device=features.device)
-        shape = (dim, dim) if self.weighting == "example" else (len(classes), dim, dim)
-        scatter = torch.zeros(shape, dtype=self.dtype, device=features.device)
-        for start in range(0, len(features), rows):
-            block, which = features[start : start + rows], index[start : start + rows]
-            residual = residuals[: len(block)]
-            if len(classes) <= _ONE_HOT_LIMIT:
-                one_hot = torch.nn.functional.one_hot(which, len(classes)).to(features.dtype)
-                # one pass, and no less exact: each row of the product has a single term
-                torch.addmm(block, one_hot, shift, alpha=-1, out=residual)
-                sums += one_hot.T @ residual
-            else:
-                torch.sub(block, shift[which], out=residual)
-                sums.index_add_(0, which, residual.to(self.dtype))
-            if self.weighting == "example":
-                scatter += _gram(residual, product)
-            else:
-                _add_by_class(scatter, residual, which)
-        # The mean's distance from the shift is recovered from the small residuals and taken off the scatter again.
-        rest = sums / counts.to(self.dtype)[:, None]
-        if not bool(torch.isfinite(rest).all()):
-            finite = bool(torch.isfinite(features).all())
-            where = "an overflow of their class sums" if finite else f"NaN or infinity in row {first_bad_row(features)}"
-            raise InputError(f"expected finite features, got {where}")
-        self.eps = max(self.eps, torch.finfo(features.dtype).eps)
-        excess = rest * counts.to(self.dtype).sqrt()[:, None]
-        self._fold(classes, counts, shift.to(self.dtype) + rest, scatter, excess)
-
-    def _fold(self, classes: Tensor, counts: Tensor, means: Tensor, scatter: Tensor, excess: Tensor) -> None:
-        """Merge the moments of ``classes`` into the state: S += S' − eᵀe + Σ_c (n n'/(n+n')) δ_c δ_cᵀ.
-
-        e, one row a class, is what S' holds too much because it was not centred at the mean itself.
-        """
-        before = self._counts[classes].to(self.dtype)
-        added = counts.to(self.dtype)
-        total = (before + added).clamp(min=1)
-        delta = means - self._means[classes]
-        scaled = delta * (before * added / total).sqrt()[:, None]
-        if self.weighting == "example":
-            self._scatter += scatter
-            self._scatter.addmm_(torch.cat([scaled, excess]).T, torch.cat([scaled, -excess]))
-        else:
-            outer = scaled[:, :, None] * scaled[:, None, :] - excess[:, :, None] * excess[:, None, :]
-            self._scatter[classes] += scatter + outer
-        self._means[classes] += delta * (added / total)[:, None]
-        self._counts[classes] += counts
+                self._state.add(features, labels)
+            self.eps = max(self.eps, torch.finfo(features.dtype).eps)
 
     def merge(self, other: ClassMoments) -> None:
         """Add another state, as if its examples had been seen here; exact and associative up to rounding.
 
         Raises:
-            InputError: the two differ in classes, dimension or weighting.
+            InputError: the two differ in classes, dimension, weighting or kind of scatter.
         """
-        for name in ("num_classes", "weighting"):
+        for name in ("num_classes", "weighting", "scatter"):
             if getattr(self, name) != getattr(other, name):
                 raise InputError(f"expected {name} = {getattr(self, name)}, got {getattr(other, name)}")
         if other.dim is None:
             return
         if self.dim is None:
-            self._allocate(other.dim, self.device or other.means.device)
+            self._allocate(other.dim, self.device or other._state.means.device)
         if self.dim != other.dim:
             raise InputError(f"expected moments with dim = {self.dim}, got {other.dim}")
         self.eps = max(self.eps, other.eps)
-        classes = torch.arange(self.num_classes, device=self.device)
-        self._fold(
-            classes,
-            other._counts.to(self.device),
-            other._means.to(self.device, self.dtype),
-            other._scatter.to(self.device, self.dtype),
-            torch.zeros_like(self._means),
-        )
+        self._state.merge(other._state)
 
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
         """Merge the states of all processes; every process then holds the same result, bit for bit.
@@ -206,7 +137,8 @@ class ClassMoments:
         if not dist.is_available() or not dist.is_initialized():
             raise InputError("expected an initialised torch.distributed process group, got none")
         summaries: list[dict[str, Any]] = [{}] * dist.get_world_size(group)
-        mine = {"dim": self.dim, "num_classes": self.num_classes, "weighting": self.weighting, "dtype": self.dtype}
+        mine: dict[str, object] = {"dim": self.dim, "num_classes": self.num_classes, "weighting": self.weighting}
+        mine |= {"scatter": self.scatter, "dtype": self.dtype}
         dist.all_gather_object(summaries, {**mine, "eps": self.eps}, group=group)
         # Every process sees every summary, so that all refuse together and none waits for another.
         for name in mine:
@@ -220,30 +152,111 @@ class ClassMoments:
             accelerated = dist.get_backend(group) == "nccl"
             own = torch.device("cuda", torch.cuda.current_device()) if accelerated else torch.device("cpu")
             self._allocate(dim, self.device or own)
-        result = self._like()
+        result = self._state.like()
         for rank in range(len(summaries)):
-            source = self if dist.get_rank(group) == rank else self._like()
+            source = self._state if dist.get_rank(group) == rank else self._state.like()
             global_rank = rank if group is None else dist.get_global_rank(group, rank)
-            for tensor in (source._counts, source._means, source._scatter):
+            for tensor in source.tensors().values():
                 dist.broadcast(tensor, src=global_rank, group=group)
             result.merge(source)
-        self._counts, self._means, self._scatter = result._counts, result._means, result._scatter
+        self._state = result
         self.eps = max(summary["eps"] for summary in summaries)
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """The whole state as tensors: counts, means, variances (n_c tr Σ_c), scatter (empty for "trace") and eps.
+
+        The tensors are the state's own, not copies.
+        """
+        self._require()
+        return {**self._state.tensors(), "eps": torch.tensor(self.eps, dtype=torch.float64)}
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Tensor], *, weighting: Weighting = "example") -> ClassMoments:
+        """The moments that ``state_dict`` gave; counts of zero throughout give moments that saw nothing.
+
+        Raises:
+            InputError: entries that are missing, do not fit one another, or hold what no data gives.
+        """
+        missing = sorted({"counts", "means", "variances", "scatter", "eps"} - state.keys())
+        if missing:
+            raise InputError(
+                f"expected moments with {', '.join(missing)}, got only {', '.join(sorted(state)) or 'none'}"
+            )
+        counts, means, scatter = state["counts"], state["means"], state["scatter"]
+        if means.ndim != 2 or counts.dtype != torch.int64:
+            raise InputError(f"expected means (C, p) and integer counts, got {tuple(means.shape)} and {counts.dtype}")
+        kind: Scatter = "trace" if scatter.numel() == 0 else "full"
+        made = cls(
+            len(means), means.shape[1], weighting=weighting, scatter=kind, dtype=means.dtype, device=means.device
+        )
+        for name, own in made._state.tensors().items():
+            if state[name].shape != own.shape or state[name].dtype != own.dtype:
+                got = f"{tuple(state[name].shape)} of {state[name].dtype}"
+                raise InputError(f"expected {name} of shape {tuple(own.shape)} and {own.dtype}, got {got}")
+            if not bool(torch.isfinite(state[name]).all()):
+                raise InputError(f"expected finite {name}, got NaN or infinity in them")
+            own.copy_(state[name])
+        if bool((counts < 0).any()):
+            raise InputError(f"expected counts of at least 0, got {int(counts.min())}")
+        eps = float(state["eps"])
+        if not 0.0 < eps < 1.0:
+            raise InputError(f"expected a relative precision eps between 0 and 1, got {eps}")
+        made.eps = eps
+        return made
+
+    def save(self, path: str | Path) -> None:
+        """Write the state to a safetensors file, whole or not at all."""
+        write_state(Path(path), self.state_dict(), {"weighting": self.weighting})
+
+    @classmethod
+    def load(cls, path: str | Path) -> ClassMoments:
+        """Read what :meth:`save` wrote; nothing in the file is executed.
+
+        Raises:
+            InputError: no such file, or not one of moments.
+        """
+        state, about = read_state(Path(path))
+        weighting = about.get("weighting", "example")
+        try:
+            return cls.from_state_dict(state, weighting=weighting)  # type: ignore[arg-type]
+        except InputError as error:
+            raise InputError(f"{path} does not hold moments: {error}") from None
+
+    def around(self, reference: ClassMoments) -> ClassMoments:
+        """These examples about another set's class means, such as test features about the training means.
+
+        Σ_W becomes Ave (h − μ_c)(h − μ_c)ᵀ with μ_c of ``reference``; counts stay. Classes that ``reference`` lacks
+        have no mean to be measured from.
+
+        Raises:
+            InputError: the two differ in classes or dimension, or a class here is absent there.
+        """
+        if (self.num_classes, self.dim) != (reference.num_classes, reference.dim):
+            mine, other = (self.num_classes, self.dim), (reference.num_classes, reference.dim)
+            raise InputError(f"expected a reference with (C, p) = {mine}, got {other}")
+        lacking = (self.present & ~reference.present.to(self.device)).nonzero()[:, 0].tolist()
+        if lacking:
+            raise InputError(f"expected a reference with examples of every class here, class {lacking[0]} has none")
+        moved = ClassMoments(self.num_classes, weighting=self.weighting, scatter=self.scatter, dtype=self.dtype)
+        moved.dim, moved.device, moved.eps = self.dim, self.device, max(self.eps, reference.eps)
+        moved._state = self._state.clone()
+        moved._state.move(reference.means.to(self.means) * self.present[:, None])
+        return moved
+
     def _require(self) -> None:
-        if self.dim is None or not bool(self._counts.any()):
+        if self.dim is None or not bool(self._state.counts.any()):
             raise InputError("expected at least one example, got none: call update() with features and labels first")
 
     @property
     def num_examples(self) -> int:
         """n, the number of examples seen."""
-        return 0 if self.dim is None else int(self._counts.sum())
+        return 0 if self.dim is None else int(self._state.counts.sum())
 
     @property
     def counts(self) -> Integer[Tensor, " c"]:
         """(C,) examples per class."""
         self._require()
-        return self._counts
+        return self._state.counts
 
     @property
     def present(self) -> Bool[Tensor, " c"]:
@@ -261,7 +274,7 @@ class ClassMoments:
     def means(self) -> Float[Tensor, "c p"]:
         """(C, p) class means μ_c; zero rows for absent classes, which no formula uses."""
         self._require()
-        return self._means
+        return self._state.means
 
     @property
     def global_mean(self) -> Float[Tensor, " p"]:
@@ -271,16 +284,48 @@ class ClassMoments:
     @property
     def centred_means(self) -> Float[Tensor, "c p"]:
         """(C, p) μ_c − μ_G, the rows of M̄ᵀ; zero rows for absent classes."""
-        return (self.means - self.global_mean) * self.present[:, None]
+        return (self.means - self.global_mean).mul_(self.present[:, None])
+
+    def class_blocks(self) -> Iterator[slice]:
+        """Slices over the classes, each of 64 MiB of means: what loops over many classes go in."""
+        self._require()
+        step = block_rows(self.means.shape[1])
+        for start in range(0, self.num_classes, step):
+            yield slice(start, min(start + step, self.num_classes))
+
+    def centred_blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """(slice, μ_c − μ_G of its classes), the rows of ``centred_means`` without holding them all."""
+        centre, present = self.global_mean, self.present
+        for block in self.class_blocks():
+            yield block, (self._state.means[block] - centre).mul_(present[block, None])
+
+    @property
+    def class_variances(self) -> Float[Tensor, " c"]:
+        """(C,) tr Σ_c = Ave_i ‖h_{i,c} − μ_c‖², divisor n_c; zero for absent classes."""
+        self._require()
+        return self._state.traces / self._state.counts.clamp(min=1)
+
+    @property
+    def within_variance(self) -> float:
+        """tr Σ_W."""
+        return float(self.weights @ self.class_variances)
+
+    @property
+    def between_variance(self) -> float:
+        """tr Σ_B."""
+        weights = self.weights
+        return float(sum(weights[block] @ squared_norms(rows).to(rows) for block, rows in self.centred_blocks()))
 
     @property
     def within_covariance(self) -> Float[Tensor, "p p"]:
         """(p, p) Σ_W = Ave (h − μ_c)(h − μ_c)ᵀ, divisor n (or C n_c by class), never n − 1."""
         self._require()
+        if self.scatter == "trace":
+            raise InputError("expected moments with scatter='full', these keep only the trace of each class's scatter")
         if self.weighting == "example":
-            covariance = self._scatter / self.num_examples
+            covariance = self._state.scatter / self.num_examples
         else:
-            covariance = torch.einsum("c,cpq->pq", self.weights / self._counts.clamp(min=1), self._scatter)
+            covariance = torch.einsum("c,cpq->pq", self.weights / self._state.counts.clamp(min=1), self._state.scatter)
         covariance = covariance.triu() + covariance.triu(1).T
         covariance.diagonal().clamp_(min=0.0)  # identical examples leave rounding of either sign
         return covariance
@@ -288,39 +333,9 @@ class ClassMoments:
     @property
     def between_covariance(self) -> Float[Tensor, "p p"]:
         """(p, p) Σ_B = Σ_c π_c (μ_c − μ_G)(μ_c − μ_G)ᵀ."""
-        scaled = self.centred_means * self.weights.sqrt()[:, None]
-        return scaled.T @ scaled
-
-
-def _gram(rows: Tensor, product: Tensor) -> Tensor:
-    """The upper triangle of rowsᵀ rows, in strips: at p = 512 five eighths of the whole product's work."""
-    for start in range(0, len(product), _STRIP):
-        strip = slice(start, start + _STRIP)
-        torch.mm(rows[:, strip].T, rows[:, start:], out=product[strip, start:])
-    return product
-
-
-def _shift(features: Tensor, index: Tensor, counts: Tensor) -> Tensor:
-    """(k, p): for each class the mean of a sixteenth of its rows, or of all where that would be too few.
-
-    A mean of m of a class's n rows is off by δ with m ‖δ‖² at most the class's scatter, so taking n δδᵀ off again
-    cancels at worst n/m times the scatter: 32 roundings, whatever the order of the rows.
-    """
-    sample = slice(None, None, _SAMPLE)
-    members = torch.bincount(index[sample], minlength=len(counts))
-    if not bool((members * (2 * _SAMPLE) >= counts).all()):
-        sample, members = slice(None), counts
-    sums = features.new_zeros(len(counts), features.shape[1]).index_add_(0, index[sample], features[sample])
-    return sums / members.to(features.dtype)[:, None]
-
-
-def _add_by_class(scatter: Tensor, rows: Tensor, index: Tensor) -> None:
-    """Add each class's rowsᵀ rows to its own slice, by one batched product of the rows of each, zero-padded."""
-    classes, place = torch.unique(index, return_inverse=True)
-    counts = torch.bincount(place, minlength=len(classes))
-    order = torch.argsort(place, stable=True)
-    starts = torch.cumsum(counts, 0) - counts
-    slot = torch.arange(len(order), device=index.device) - starts[place[order]]
-    padded = rows.new_zeros(len(classes), int(counts.max()), rows.shape[1])
-    padded[place[order], slot] = rows[order]
-    scatter[classes] += padded.mT @ padded
+        covariance = self._state.means.new_zeros(self._state.means.shape[1], self._state.means.shape[1])
+        roots = self.weights.sqrt()
+        for block, rows in self.centred_blocks():
+            scaled = rows * roots[block, None]
+            covariance.addmm_(scaled.T, scaled)
+        return covariance

@@ -50,6 +50,8 @@ CASES = (
     Case("large-offset-no-decay", (10, 14, 9), 6, offset=100.0, weight_decay=0.0),
     Case("nearly-collapsed", (20, 12, 16), 9, spread=1e-4),
     Case("strong-decay", (12, 7, 9), 6, weight_decay=0.3),
+    Case("many-classes", (3, 5, 4, 6, 2, 7, 3, 0, 4, 5, 3, 6, 4, 2, 5, 3), 4),
+    Case("many-classes-no-decay", (3, 5, 4, 6, 2, 7, 3, 4, 5, 3, 6, 4, 2, 5, 3), 4, weight_decay=0.0),
 )
 WEIGHTINGS = ("example", "class")
 

@@ -21,7 +21,18 @@ import neuralcollapse as nc
 from neuralcollapse._checks import InputError
 
 KEYS = {
-    *("num_examples", "num_classes", "classes_present", "dim", "weighting", "accuracy", "nc1", "nc3", "nc4_mismatch"),
+    *(
+        "num_examples",
+        "num_classes",
+        "classes_present",
+        "dim",
+        "weighting",
+        "accuracy",
+        "nearest_mean_accuracy",
+        "nc1",
+        "nc3",
+        "nc4_mismatch",
+    ),
     *(
         f"nc2.{name}_{side}"
         for name in ("equinorm", "equiangularity", "maximal_angle")

@@ -14,13 +14,15 @@ from .formulas.geometry import equiangularity, equinorm, maximal_angle, simplex_
 from .formulas.least_squares import least_squares_classifier
 from .formulas.mse import MSEDecomposition, decompose_mse
 from .formulas.signal_to_noise import SNRSpectrum, snr_singular_values
-from .measure import measure, measure_features
+from .measure import make_report, measure, measure_features
+from .metrics import METRICS, compute_metrics
 from .moments import ClassMoments
 from .report import Report
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "METRICS",
     "NC2",
     "CentralPath",
     "ClassMoments",
@@ -28,10 +30,12 @@ __all__ = [
     "MSEDecomposition",
     "Report",
     "SNRSpectrum",
+    "compute_metrics",
     "decompose_mse",
     "equiangularity",
     "equinorm",
     "least_squares_classifier",
+    "make_report",
     "maximal_angle",
     "measure",
     "measure_features",

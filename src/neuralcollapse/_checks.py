@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
 
 class InputError(ValueError):
     """A mistake in the input, said in one sentence; the command line prints it without a traceback."""
+
+
+def as_tensor(value: Any, name: str = "labels") -> Tensor:
+    """A tensor of what is one already, or an array, or a list of numbers."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.ndarray) and not value.flags.writeable:
+        value = value.copy()  # torch warns of memory it must not write to
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError) as error:
+        kind = getattr(value, "dtype", type(value).__name__)
+        raise InputError(f"expected numeric {name}, got {kind}") from error
 
 
 def check_features(features: Tensor, dim: int | None = None) -> None:

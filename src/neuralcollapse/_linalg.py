@@ -8,7 +8,7 @@ within-class one made of the features' products, and the between-class one made 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,10 +61,28 @@ def solve_right(rhs: Tensor, matrix: Tensor, factor: Tensor) -> Tensor:
     return solution + torch.cholesky_solve((rhs - solution @ matrix).T, factor).T
 
 
-def minimum_norm_right(rhs: Tensor, matrix: Tensor, bound: float) -> Tensor:
-    """rhs · matrix⁺ for a symmetric positive semi-definite matrix, eigenvalues up to ``bound`` counting as zero."""
+def minimum_norm_solver(matrix: Tensor, bound: float) -> Callable[[Tensor], Tensor]:
+    """rhs ↦ rhs · matrix⁺, matrix symmetric positive semi-definite, eigenvalues up to ``bound`` counting as zero."""
     values, vectors = torch.linalg.eigh(matrix)
     keep = values > bound
     kept = vectors[:, keep]
-    solution: Tensor = (rhs @ kept / values[keep]) @ kept.T
-    return solution
+
+    def solve(rhs: Tensor) -> Tensor:
+        solution: Tensor = (rhs @ kept / values[keep]) @ kept.T
+        return solution
+
+    return solve
+
+
+def row_factor(blocks: Iterable[Tensor]) -> Tensor:
+    """A matrix with the singular values and right singular vectors of the stacked blocks, and at most p rows if many.
+
+    One block of at most p rows comes back as it is; more are folded by QR, which does not square the condition.
+    """
+    stack: Tensor | None = None
+    for block in blocks:
+        stack = block if stack is None else torch.cat([stack, block])
+        if len(stack) > stack.shape[1]:
+            stack = torch.linalg.qr(stack, mode="r").R
+    assert stack is not None
+    return stack

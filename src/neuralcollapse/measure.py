@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
-from ._checks import InputError, check_classifier, check_features, check_labels
-from .capture import capture, evaluation, find_classifier
-from .formulas.collapse import decisions, nc1, nc2, nc3
+from ._checks import InputError, as_tensor, check_classifier, check_features
+from .capture import evaluation, find_classifier
+from .formulas.collapse import nc1, nc2, nc3
 from .formulas.mse import decompose_mse
 from .formulas.signal_to_noise import snr_singular_values
+from .metrics import chosen, compute_metrics
 from .moments import ClassMoments, Weighting
+from .passes import Batches, Fingerprint, NoData, Tally, jointly
 from .report import Report
-
-_CHECK_TOLERANCE = 1e-4
 
 
 def measure_features(
@@ -28,6 +29,9 @@ def measure_features(
     *,
     weight_decay: float = 0.0,
     weighting: Weighting = "example",
+    metrics: str | Sequence[str] = "default",
+    ood: Tensor | np.ndarray[Any, Any] | None = None,
+    reference: ClassMoments | None = None,
 ) -> Report:
     """Measure features that are already in memory.
 
@@ -36,6 +40,10 @@ def measure_features(
         weight: (C, p) of the last layer, which also says how many classes there are; bias: (C,) or None.
         weight_decay: λ of the paper's loss, for the decomposition; 0 because features alone do not tell it.
         weighting: see :class:`ClassMoments`.
+        metrics: later metrics to add, by name or ``"all"`` (see :mod:`neuralcollapse.metrics`).
+        ood: (m, p) features of out-of-distribution data, for NC5.
+        reference: moments of the training features: these features, of another split, are then measured about their
+            class means. The loss keeps these features' own.
 
     Raises:
         InputError: shapes or values that do not fit, named.
@@ -47,17 +55,26 @@ def measure_features(
         >>> measure_features(features, torch.arange(6) % 3, frame).nc4_mismatch
         0.0
     """
-    features, labels, weight = _tensor(features, "features"), _tensor(labels), _tensor(weight, "weight")
-    bias = None if bias is None else _tensor(bias, "bias")
+    chosen(metrics)
+    features, labels, weight = as_tensor(features, "features"), as_tensor(labels), as_tensor(weight, "weight")
+    bias = None if bias is None else as_tensor(bias, "bias")
     check_features(features)
     if weight.ndim != 2:
         raise InputError(f"expected a classifier weight of shape (C, p), got {tuple(weight.shape)}")
     check_classifier(weight, bias, len(weight), features.shape[1])
-    moments = ClassMoments(len(weight), weighting=weighting)
-    moments.update(features, labels)
-    tally = _Tally(moments, weight, bias)
+    own = ClassMoments(len(weight), weighting=weighting)
+    own.update(features, labels)
+    moments, centres = _about(own, reference)
+    tally = Tally(centres, weight, bias)
     tally.add(features, labels)
-    return _report(moments, tally, weight, bias, weight_decay)
+    ood_mean = None
+    if ood is not None:
+        outside = as_tensor(ood, "ood")
+        check_features(outside, features.shape[1])
+        ood_mean = outside.double().mean(dim=0)
+    return make_report(
+        moments, weight, bias, weight_decay=weight_decay, metrics=metrics, ood_mean=ood_mean, tally=tally, own=own
+    )
 
 
 def measure(
@@ -69,6 +86,10 @@ def measure(
     weighting: Weighting = "example",
     device: torch.device | str | None = None,
     memory_budget: int = 4 << 30,
+    metrics: str | Sequence[str] = "default",
+    ood: Iterable[Any] | None = None,
+    reference: ClassMoments | None = None,
+    distributed: bool = False,
 ) -> Report:
     """Measure a classifier on the data a loader gives; the model is left as it was.
 
@@ -85,165 +106,165 @@ def measure(
         weighting: see :class:`ClassMoments`.
         device: where inputs are sent; by default where the classifier's weights are.
         memory_budget: bytes of features to keep, 4 GiB by default.
+        metrics: later metrics to add, by name or ``"all"`` (see :mod:`neuralcollapse.metrics`).
+        ood: loader of out-of-distribution data for NC5; its labels, if any, are not looked at.
+        reference: ``report.moments`` of the training data: this loader's data, of another split, are then measured
+            about their class means. The loss keeps this split's own.
+        distributed: every process of ``torch.distributed`` calls this with its own shard of the data, and each gets
+            the report on all of it. A sampler that repeats examples to even the shards out has them counted twice.
 
     Raises:
         InputError: no classifier, no data, labels that do not fit, features that are not finite.
     """
+    chosen(metrics)
     with evaluation(model):
         target = torch.device(device) if device is not None else _device_of(model)
-        batches = _Batches(model, loader, target)
-        classifier = find_classifier(model, batches.run_first, layer)
+        batches = Batches(model, loader, target)
+        classifier = _classifier(model, batches, layer, distributed)
         weight = classifier.weight.detach()
         bias = None if classifier.bias is None else classifier.bias.detach()
-        moments = ClassMoments(len(weight), weighting=weighting)
+        own = ClassMoments(len(weight), weighting=weighting)
         kept: list[tuple[Tensor, Tensor]] | None = []
-        size, seen = 0, _Fingerprint()
-        for features, labels in batches.features(classifier):
-            moments.update(features, labels)
-            seen.add(features, labels)
-            size += features.numel() * features.element_size()
-            if kept is not None and size <= memory_budget:
-                kept.append((features, labels))
-            else:
-                kept = None
-        if not moments.num_examples:
-            raise InputError("expected a loader with at least one batch, got none")
-        tally = _Tally(moments, weight, bias)
-        if kept is None:
-            again = _Fingerprint()
+        seen = Fingerprint(len(weight))
+
+        def stream() -> list[tuple[Tensor, Tensor]] | None:
+            nonlocal kept
+            size = 0
+            for features, labels in batches.features(classifier):
+                own.update(features, labels)
+                seen.add(features, labels)
+                size += features.numel() * features.element_size()
+                if kept is not None and size <= memory_budget:
+                    kept.append((features, labels))
+                else:
+                    kept = None
+            return kept
+
+        jointly(stream, distributed)
+        if distributed:
+            own.all_reduce()
+        if not own.num_examples:
+            raise NoData
+        moments, centres = _about(own, reference)
+        tally = Tally(centres, weight, bias)
+
+        def count() -> None:
+            if kept is not None:
+                for features, labels in kept:
+                    tally.add(features, labels)
+                return
+            again = Fingerprint(len(weight))
             for features, labels in batches.features(classifier):
                 again.add(features, labels)
                 tally.add(features, labels)
             seen.require_same(again)
-        else:
-            for features, labels in kept:
-                tally.add(features, labels)
-    return _report(moments, tally, weight, bias, weight_decay)
+
+        jointly(count, distributed)
+        if distributed:
+            tally.all_reduce()
+        ood_mean = (
+            None if ood is None else _mean_of(Batches(model, ood, target, labelled=False), classifier, distributed)
+        )
+    return make_report(
+        moments, weight, bias, weight_decay=weight_decay, metrics=metrics, ood_mean=ood_mean, tally=tally, own=own
+    )
 
 
-class _Batches:
-    """Forward passes over a loader, as (features, labels)."""
+def make_report(
+    moments: ClassMoments,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    weight_decay: float = 0.0,
+    metrics: str | Sequence[str] = "default",
+    ood_mean: Tensor | None = None,
+    tally: Tally | None = None,
+    own: ClassMoments | None = None,
+) -> Report:
+    """The report that moments and a classifier give.
 
-    def __init__(self, model: nn.Module, loader: Iterable[Any], device: torch.device) -> None:
-        if isinstance(loader, Iterator):
-            kind = type(loader).__name__
-            raise InputError(f"expected a loader that can be gone through again, got a {kind}: pass a list of batches")
-        self._model, self._loader, self._device = model, loader, device
+    Args:
+        moments: of the features; weight: (C, p); bias: (C,) or None.
+        weight_decay: λ of the paper's loss.
+        metrics: later metrics to add.
+        ood_mean: (p,) mean of out-of-distribution features.
+        tally: counts over the examples; without it NC4 and the accuracies are None.
+        own: the moments about the features' own means, for the loss, where ``moments`` are about others.
 
-    def run_first(self) -> None:
-        for batch in self._loader:
-            self._forward(batch)
-            return
-        raise InputError("expected a loader with at least one batch, got none")
+    Raises:
+        InputError: what does not fit, named.
+    """
+    check_classifier(weight, bias, moments.num_classes, moments.means.shape[1])
+    own = moments if own is None else own
 
-    def features(self, classifier: nn.Linear) -> Iterable[tuple[Tensor, Tensor]]:
-        received: list[Tensor] = []
-        with capture(classifier, received.append):
-            for batch in self._loader:
-                received.clear()
-                labels = self._forward(batch)
-                if not received:
-                    raise InputError("expected the forward pass to reach the classifier, it did not for one batch")
-                features = received[-1]
-                if features.ndim > 2:
-                    features, labels = features.flatten(0, -2), labels.flatten()
-                check_features(features)
-                check_labels(labels, len(features), classifier.out_features)
-                yield features, labels
+    def share(count: int) -> float:
+        assert tally is not None
+        return count / tally.examples
 
-    def _forward(self, batch: Any) -> Tensor:
-        if isinstance(batch, Mapping):
-            if "labels" not in batch:
-                raise InputError(f"expected a 'labels' entry in each batch, got {sorted(batch)}")
-            moved = {key: value.to(self._device) for key, value in batch.items()}
-            labels = moved.pop("labels")
-            self._model(**moved)
-            return _tensor(labels)
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-            raise InputError(f"expected batches of (inputs, labels), got {type(batch).__name__}")
-        inputs, labels = batch
-        self._model(inputs.to(self._device))
-        return _tensor(labels).to(self._device)
-
-
-class _Tally:
-    """Shares of the examples: decisions unlike the nearest class mean's, and correct ones. Never class-weighted."""
-
-    def __init__(self, moments: ClassMoments, weight: Tensor, bias: Tensor | None) -> None:
-        self._moments, self._weight, self._bias = moments, weight, bias
-        self._mismatches, self._correct = 0, 0
-
-    def add(self, features: Tensor, labels: Tensor) -> None:
-        result = decisions(features, labels, self._moments, self._weight, self._bias)
-        self._mismatches += int((~result.agree).sum())
-        self._correct += int(result.correct.sum())
-
-    def shares(self) -> tuple[float, float]:
-        """(NC4 mismatch, accuracy)."""
-        return self._mismatches / self._moments.num_examples, self._correct / self._moments.num_examples
-
-
-class _Fingerprint:
-    """What a pass saw, whatever the order and the batches: per class the count and one projection of the features."""
-
-    def __init__(self) -> None:
-        self._sums: dict[int, list[float]] = {}
-        self._direction: Tensor | None = None
-
-    def add(self, features: Tensor, labels: Tensor) -> None:
-        if self._direction is None:
-            generator = torch.Generator().manual_seed(0)
-            self._direction = torch.rand(features.shape[1], generator=generator).to(features)
-        values = (features @ self._direction.to(features)).double()
-        for label in torch.unique(labels).tolist():
-            chosen = values[labels == label]
-            total = self._sums.setdefault(label, [0.0, 0.0, 0.0])
-            for i, term in enumerate((float(len(chosen)), float(chosen.sum()), float(chosen.abs().sum()))):
-                total[i] += term
-
-    def require_same(self, other: _Fingerprint) -> None:
-        for label in sorted(self._sums.keys() | other._sums.keys()):
-            count, total, size = self._sums.get(label, [0.0, 0.0, 0.0])
-            count2, total2, _ = other._sums.get(label, [0.0, 0.0, 0.0])
-            if count != count2 or abs(total - total2) > _CHECK_TOLERANCE * size:
-                raise InputError(
-                    f"expected both passes over the loader to give the same examples, class {label} differed "
-                    f"({int(count)} then {int(count2)} examples): turn off augmentation and sampling, or raise "
-                    "memory_budget so that one pass suffices"
-                )
-
-
-def _report(moments: ClassMoments, tally: _Tally, weight: Tensor, bias: Tensor | None, weight_decay: float) -> Report:
-    mismatch, accuracy = tally.shares()
     return Report(
         num_examples=moments.num_examples,
         num_classes=moments.num_classes,
         classes_present=int(moments.present.sum()),
         dim=moments.means.shape[1],
         weighting=moments.weighting,
-        accuracy=accuracy,
+        accuracy=None if tally is None else share(tally.correct),
+        nearest_mean_accuracy=None if tally is None else share(tally.nearest_correct),
         nc1=nc1(moments),
         nc2=nc2(moments, weight),
         nc3=nc3(moments, weight),
-        nc4_mismatch=mismatch,
-        mse=decompose_mse(moments, weight, bias, weight_decay=weight_decay),
+        nc4_mismatch=None if tally is None else share(tally.mismatches),
+        mse=decompose_mse(own, weight, bias, weight_decay=weight_decay),
         snr=snr_singular_values(moments),
-        means=moments.means,
-        global_mean=moments.global_mean,
+        extra=compute_metrics(moments, metrics, weight=weight, ood_mean=ood_mean),
+        moments=own,
     )
+
+
+def _about(own: ClassMoments, reference: ClassMoments | None) -> tuple[ClassMoments, ClassMoments]:
+    """(moments about the reference's class means, the moments whose means decide NC4)."""
+    return (own, own) if reference is None else (own.around(reference), reference)
+
+
+def _classifier(model: nn.Module, batches: Batches, layer: str | nn.Linear | None, distributed: bool) -> nn.Linear:
+    """The classifier; a process without data takes the one that the others found."""
+    if not distributed:
+        return find_classifier(model, batches.run_first, layer)
+    found: nn.Linear | None = None
+
+    def find() -> None:
+        nonlocal found
+        try:
+            found = find_classifier(model, batches.run_first, layer)
+        except NoData:
+            return
+
+    jointly(find, distributed)
+    mine = next((name for name, module in model.named_modules() if module is found), None)
+    names: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(names, mine)
+    if found is None:
+        name = next((name for name in names if name is not None), None)
+        if name is None:
+            raise NoData
+        found = find_classifier(model, batches.run_first, name)
+    return found
+
+
+def _mean_of(batches: Batches, classifier: nn.Linear, distributed: bool) -> Tensor:
+    """The mean feature of unlabelled data."""
+    moments = ClassMoments(1, scatter="trace")
+
+    def stream() -> None:
+        for features, labels in batches.features(classifier):
+            moments.update(features, labels)
+
+    jointly(stream, distributed)
+    if distributed:
+        moments.all_reduce()
+    if not moments.num_examples:
+        raise InputError("expected out-of-distribution data with at least one batch, got none")
+    return moments.means[0]
 
 
 def _device_of(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
-
-
-def _tensor(value: Any, name: str = "labels") -> Tensor:
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, np.ndarray) and not value.flags.writeable:
-        value = value.copy()  # torch warns of memory it must not write to
-    try:
-        return torch.as_tensor(value)
-    except (TypeError, ValueError) as error:
-        kind = getattr(value, "dtype", type(value).__name__)
-        raise InputError(f"expected numeric {name}, got {kind}") from error

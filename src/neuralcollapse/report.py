@@ -10,7 +10,8 @@ from torch import Tensor
 from .formulas.collapse import NC2
 from .formulas.mse import MSEDecomposition
 from .formulas.signal_to_noise import SNRSpectrum
-from .moments import Weighting
+from .metrics import METRICS
+from .moments import ClassMoments, Weighting
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,10 @@ class Report:
         nc1, nc2, nc3, nc4_mismatch: see :func:`neuralcollapse.nc1` and its neighbours; all tend to zero.
         mse: the decomposition of the MSE loss.
         snr: singular values of the signal-to-noise matrix; they grow without bound.
-        accuracy: share of examples that the network classifies correctly.
-        means: (C, p) class means; global_mean: (p,).
+        accuracy: share of examples that the network classifies correctly; nearest_mean_accuracy: and the nearest class
+            mean. Both, and NC4, are None where only moments were given.
+        extra: the later metrics asked for, by name (see :mod:`neuralcollapse.metrics`).
+        moments: of the features, to merge, to save, or to measure another split about.
     """
 
     num_examples: int
@@ -30,15 +33,26 @@ class Report:
     classes_present: int
     dim: int
     weighting: Weighting
-    accuracy: float
+    accuracy: float | None
+    nearest_mean_accuracy: float | None
     nc1: float
     nc2: NC2
     nc3: float
-    nc4_mismatch: float
+    nc4_mismatch: float | None
     mse: MSEDecomposition
     snr: SNRSpectrum
-    means: Tensor = field(repr=False)
-    global_mean: Tensor = field(repr=False)
+    extra: dict[str, float]
+    moments: ClassMoments = field(repr=False)
+
+    @property
+    def means(self) -> Tensor:
+        """(C, p) class means."""
+        return self.moments.means
+
+    @property
+    def global_mean(self) -> Tensor:
+        """(p,) μ_G."""
+        return self.moments.global_mean
 
     def to_dict(self) -> dict[str, object]:
         """A flat dictionary that ``json.dumps`` takes; non-finite numbers become "inf", "-inf" or "nan"."""
@@ -49,6 +63,7 @@ class Report:
             "dim": self.dim,
             "weighting": self.weighting,
             "accuracy": self.accuracy,
+            "nearest_mean_accuracy": self.nearest_mean_accuracy,
             "nc1": _plain(self.nc1),
         }
         flat.update({f"nc2.{name}": _plain(value) for name, value in asdict(self.nc2).items()})
@@ -60,6 +75,7 @@ class Report:
         flat["mse.weight_decay"] = self.mse.weight_decay
         flat["snr"] = [_plain(value) for value in self.snr.singular_values.tolist()]
         flat["snr_space"] = self.snr.space
+        flat.update({name: _plain(value) for name, value in self.extra.items()})
         return flat
 
     def __str__(self) -> str:
@@ -69,7 +85,7 @@ class Report:
             f"Neural Collapse: {self.num_examples:,} examples, {self.classes_present} of {self.num_classes} classes, "
             f"{self.dim} features, each {self.weighting} counts alike",
             "",
-            _row("accuracy", f"{self.accuracy:.4%}", "argmax of the logits"),
+            _row("accuracy", _share(self.accuracy), "argmax of the logits"),
             _row("NC1", f"{self.nc1:.4g}", "within-class variability, tr(Σ_W Σ_B⁺)/C"),
             _row("NC2 equinorm", _pair(self.nc2.equinorm_means, self.nc2.equinorm_classifier), "means | classifier"),
             _row(
@@ -83,7 +99,7 @@ class Report:
                 "means | classifier, Avg |cos + 1/(C−1)|",
             ),
             _row("NC3", f"{self.nc3:.4g}", "self-duality of classifier and means"),
-            _row("NC4 mismatch", f"{self.nc4_mismatch:.4%}", "network ≠ nearest class mean"),
+            _row("NC4 mismatch", _share(self.nc4_mismatch), "network ≠ nearest class mean"),
             _row("SNR", f"{float(snr[-1]):.4g} … {float(snr[0]):.4g}", f"singular values, {self.snr.space} space"),
             "",
             _row("MSE loss", f"{self.mse.total:.4g}", f"weight decay λ = {self.mse.weight_decay:g}"),
@@ -91,11 +107,18 @@ class Report:
             _row("  L_NC2/3", f"{self.mse.nc23:.4g}", "class means against targets"),
             _row("  L⊥_LS", f"{self.mse.ls_perp:.4g}", f"distance from the central path, {share:.2%} of the loss"),
         ]
+        if self.extra:
+            lines.append("")
+            lines += [f"  {name:<29}{value:>13.4g}   {METRICS[name].meaning}" for name, value in self.extra.items()]
         return "\n".join(lines)
 
 
 def _row(name: str, value: str, meaning: str) -> str:
     return f"  {name:<20}{value:>22}   {meaning}"
+
+
+def _share(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.4%}"
 
 
 def _pair(means: float, classifier: float) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Float, Integer
 from torch import Tensor
 
-from .._checks import InputError, check_classifier, check_features, check_labels, first_bad_row
-from .._linalg import full_precision
+from .._checks import InputError, check_classifier
+from .._linalg import row_factor
 from ..moments import ClassMoments
-from .geometry import equiangularity, equinorm, maximal_angle
+from .decisions import DecisionRule
+from .geometry import angles, equinorm
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,15 @@ class NC2:
     maximal_angle_classifier: float
 
 
-def nc1(moments: ClassMoments) -> float:
+def nc1(moments: ClassMoments, *, divide: bool = True) -> float:
     """Within-class variability tr(Σ_W Σ_B⁺) / C, with C the number of classes present.
 
     With the thin SVD M̄ diag(√π) = U S Vᵀ this is Σ_j u_jᵀ Σ_W u_j / s_j² / C over the (classes present) − 1
-    directions that the class means span: no p × p inverse, and no accidental rank. Published code that does not
-    divide by C reports C times this number.
+    directions that the class means span: no p × p inverse, and no accidental rank.
+
+    Args:
+        moments: of the features.
+        divide: by C, as the papers do; False leaves it out, as the authors' notebook does.
 
     Returns:
         A number ≥ 0; infinity, with a warning that names the classes, where class means coincide or are affinely
@@ -40,29 +46,27 @@ def nc1(moments: ClassMoments) -> float:
 
     Source: Papyan, Han & Donoho (PNAS 2020), Figure 6.
     """
-    present = _at_least_two(moments)
-    scaled = (moments.centred_means * moments.weights.sqrt()[:, None])[present]
-    directions, spread = _between_directions(scaled)
+    present = at_least_two(moments)
+    classes, roots = int(present.sum()), moments.weights.sqrt()
+    scaled = row_factor((rows * roots[block, None])[present[block]] for block, rows in moments.centred_blocks())
+    _, spread, directions = torch.linalg.svd(scaled, full_matrices=False)
+    rank = min(classes - 1, scaled.shape[1])
+    spread, directions = spread[:rank], directions[:rank]
     # Two bounds: the SVD's own rounding, and that of features stored in moments.eps at the size of their means.
-    rounding = max(scaled.shape) * torch.finfo(scaled.dtype).eps * float(spread[0])
+    rounding = max(classes, scaled.shape[1]) * torch.finfo(scaled.dtype).eps * float(spread[0])
     floor = max(rounding, moments.eps * _scale(moments))
     if bool((spread <= floor).any()):
         warnings.warn(_degenerate(moments, present, floor), stacklevel=2)
         return float("inf")
     within = ((directions @ moments.within_covariance) * directions).sum(dim=1).clamp(min=0.0)
-    return float((within / spread**2).sum() / len(scaled))
-
-
-def _between_directions(scaled: Tensor) -> tuple[Tensor, Tensor]:
-    """The rank = min(classes − 1, p) leading singular directions (rank, p) and values of the centred means."""
-    _, values, directions = torch.linalg.svd(scaled, full_matrices=False)
-    rank = min(len(scaled) - 1, scaled.shape[1])
-    return directions[:rank], values[:rank]
+    return float((within / spread**2).sum() / (classes if divide else 1))
 
 
 def _scale(moments: ClassMoments) -> float:
     """The size of the uncentred means: their rounding is what a vanishing distance is measured against."""
-    return float((moments.weights @ (moments.means**2).sum(dim=1)).sqrt())
+    weights, means = moments.weights, moments.means
+    parts = [float(weights[block] @ means[block].square().sum(dim=1)) for block in moments.class_blocks()]
+    return math.sqrt(sum(parts))
 
 
 def _degenerate(moments: ClassMoments, present: Tensor, floor: float) -> str:
@@ -89,43 +93,59 @@ def nc2(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> NC2:
 
     The formulas and their sources are in :mod:`neuralcollapse.formulas.geometry`.
     """
-    present = _at_least_two(moments)
+    present = at_least_two(moments)
     check_classifier(weight, None, moments.num_classes, moments.means.shape[1])
-    means = moments.centred_means[present]
-    rows = weight.detach().to(means)[present]
+    means, rows = moments.centred_means, weight.detach().to(moments.means.device)
+    if not bool(present.all()):
+        means, rows = means[present], rows[present]
     for name, vectors in (("centred class mean", means), ("classifier row", rows)):
         zero = present.nonzero()[:, 0][~vectors.any(dim=1)].tolist()
         if zero:
             text = f"the angles of NC2 are undefined: the {name} of class {', '.join(map(str, zero))} is zero"
             warnings.warn(text, UserWarning, stacklevel=2)
+    of_means, of_rows = angles(means), angles(rows)
     return NC2(
         equinorm_means=float(equinorm(means)),
         equinorm_classifier=float(equinorm(rows)),
-        equiangularity_means=float(equiangularity(means)),
-        equiangularity_classifier=float(equiangularity(rows)),
-        maximal_angle_means=float(maximal_angle(means)),
-        maximal_angle_classifier=float(maximal_angle(rows)),
+        equiangularity_means=float(of_means.equiangularity),
+        equiangularity_classifier=float(of_rows.equiangularity),
+        maximal_angle_means=float(of_means.maximal_angle),
+        maximal_angle_classifier=float(of_rows.maximal_angle),
     )
 
 
-def nc3(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> float:
+def nc3(moments: ClassMoments, weight: Float[Tensor, "c p"], *, centred: bool = True, squared: bool = True) -> float:
     """Self-duality ‖Wᵀ/‖W‖_F − M̄/‖M̄‖_F‖_F², zero where classifier and centred class means are proportional.
 
     It is nan, with a warning, where either is zero altogether.
 
     Args:
         moments: of the features; weight: (C, p).
+        centred: class means less μ_G, as the papers have them; False takes μ_c themselves.
+        squared: the norm, as in the paper's figures; False gives the norm itself.
 
     Source: Papyan, Han & Donoho (PNAS 2020), Figure 5.
     """
-    present = _at_least_two(moments)
+    present = at_least_two(moments)
     check_classifier(weight, None, moments.num_classes, moments.means.shape[1])
-    means = moments.centred_means[present]
-    rows = weight.detach().to(means)[present]
-    if not bool(rows.any()) or not bool(means.any()):
-        what = "classifier" if not bool(rows.any()) else "matrix of centred class means"
+    origin = moments.global_mean if centred else torch.zeros_like(moments.global_mean)
+
+    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+        for block in moments.class_blocks():
+            here = present[block]
+            rows = weight[block].detach().to(moments.means)
+            yield rows[here], moments.means[block][here] - origin
+
+    sizes = [0.0, 0.0]
+    for matrices in pairs():
+        sizes = [size + float(matrix.square().sum()) for size, matrix in zip(sizes, matrices, strict=True)]
+    if not all(sizes):
+        what = "classifier" if not sizes[0] else "matrix of centred class means"
         warnings.warn(f"NC3 is undefined: the {what} is zero", UserWarning, stacklevel=2)
-    return float(((rows / torch.linalg.matrix_norm(rows) - means / torch.linalg.matrix_norm(means)) ** 2).sum())
+        return float("nan")
+    of_rows, of_means = (size**0.5 for size in sizes)
+    total = sum(float((rows / of_rows - means / of_means).square().sum()) for rows, means in pairs())
+    return total if squared else math.sqrt(total)
 
 
 def nc4_mismatch(
@@ -150,67 +170,11 @@ def nc4_mismatch(
     if moments is None:
         moments = ClassMoments(len(weight))
         moments.update(features, labels)
-    return float((~decisions(features, labels, moments, weight, bias).agree).double().mean())
+    return float((~DecisionRule(moments, weight, bias)(features, labels).agree).double().mean())
 
 
-@dataclass(frozen=True)
-class Decisions:
-    """Per example: does the network agree with the nearest class mean, and is it right?"""
-
-    agree: Bool[Tensor, " n"]
-    correct: Bool[Tensor, " n"]
-
-
-def decisions(
-    features: Float[Tensor, "n p"],
-    labels: Integer[Tensor, " n"],
-    moments: ClassMoments,
-    weight: Float[Tensor, "c p"],
-    bias: Float[Tensor, " c"] | None,
-) -> Decisions:
-    """Both decisions for every example, from one skinny product with [W; M̄] per block of rows."""
-    check_features(features, moments.means.shape[1])
-    check_labels(labels, len(features), moments.num_classes)
-    check_classifier(weight, bias, moments.num_classes, features.shape[1])
-    present = moments.present.nonzero()[:, 0]
-    means = moments.centred_means[present]
-    # argmin ‖h − μ_c‖ = argmax ⟨h, μ̄_c⟩ − ⟨μ_G, μ̄_c⟩ − ½‖μ̄_c‖²
-    offset = -(means @ moments.global_mean) - 0.5 * (means**2).sum(dim=1)
-    rows = weight.detach().to(means)
-    constant = torch.zeros_like(rows[:, 0]) if bias is None else bias.detach().to(means)
-    work = torch.float64 if features.dtype == torch.float64 else torch.float32
-    both, constants = torch.cat([rows, means]).to(work), torch.cat([constant, offset]).to(work)
-    agree, correct = [], []
-    block = max(1, (1 << 24) // len(both))
-    for start in range(0, max(1, len(features)), block):
-        part = features[start : start + block].detach().to(means.device, work)
-        with full_precision(part.device):
-            scores = torch.addmm(constants, part, both.T)
-        if not bool(torch.isfinite(scores.sum())) and not bool(torch.isfinite(part).all()):
-            raise InputError(f"expected finite features, got NaN or infinity in row {start + first_bad_row(part)}")
-        norms = torch.linalg.vector_norm(part, dim=1)
-        predicted = _argmax(scores[:, : len(rows)], part, norms, rows, constant)
-        nearest = present[_argmax(scores[:, len(rows) :], part, norms, means, offset)]
-        agree.append(predicted == nearest)
-        correct.append(predicted == labels[start : start + block].to(means.device))
-    return Decisions(torch.cat(agree), torch.cat(correct))
-
-
-def _argmax(scores: Tensor, features: Tensor, norms: Tensor, rows: Tensor, offset: Tensor) -> Tensor:
-    """argmax_c of the scores ⟨h, r_c⟩ + o_c; examples that float32's rounding could decide are redone in float64."""
-    winner = scores.argmax(dim=1)
-    if scores.dtype == torch.float64 or scores.shape[1] == 1:
-        return winner
-    best, runner_up = scores.topk(2, dim=1).values.T
-    reach = norms * float(torch.linalg.vector_norm(rows, dim=1).max()) + float(offset.abs().max())
-    close = (best - runner_up <= 4.0 * torch.finfo(scores.dtype).eps * reach).nonzero()[:, 0]
-    if len(close):
-        exact = torch.addmm(offset.double(), features[close].double(), rows.double().T)
-        winner[close] = exact.argmax(dim=1)
-    return winner
-
-
-def _at_least_two(moments: ClassMoments) -> Tensor:
+def at_least_two(moments: ClassMoments) -> Tensor:
+    """The classes present (C,) boolean; an error where they are fewer than two."""
     present = moments.present
     if int(present.sum()) < 2:
         raise InputError(f"expected examples of at least 2 classes, got {int(present.sum())}")

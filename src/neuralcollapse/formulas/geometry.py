@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from .._checks import InputError
 
-# Cosines are computed in tiles of this many rows, so that a C × C matrix is never held for many classes.
+# Pairs of vectors are gone through in tiles of this many rows, so that a C × C matrix is never held for many classes.
 _TILE = 2048
 
 
@@ -52,30 +53,30 @@ def simplex_etf(num_classes: int, dim: int, *, dtype: torch.dtype = torch.float6
     return frame.to(dtype)
 
 
-def equinorm(vectors: Float[Tensor, "c p"]) -> Float[Tensor, ""]:
-    """Std_c ‖v_c‖ / Avg_c ‖v_c‖ of the rows, unbiased Std (divisor C−1); zero at a simplex ETF.
+def equinorm(vectors: Float[Tensor, "c p"], *, correction: int = 1) -> Float[Tensor, ""]:
+    """Std_c ‖v_c‖ / Avg_c ‖v_c‖ of the rows; zero at a simplex ETF.
+
+    Args:
+        vectors: (C, p).
+        correction: 1, the authors' unbiased Std (divisor C−1); 0 for the divisor C.
 
     Source: Han, Papyan & Donoho (2022), Figure 3.
     """
-    norms = torch.linalg.vector_norm(vectors, dim=1)
-    variation: Tensor = norms.std(correction=1) / norms.mean()
+    norms = torch.linalg.vector_norm(vectors, dim=1).double()
+    variation: Tensor = norms.std(correction=correction) / norms.mean()
     return variation
 
 
-def equiangularity(vectors: Float[Tensor, "c p"]) -> Float[Tensor, ""]:
-    """Std over ordered pairs c ≠ c' of cos(v_c, v_c'), unbiased; zero at a simplex ETF.
+def equiangularity(vectors: Float[Tensor, "c p"], *, correction: int = 1) -> Float[Tensor, ""]:
+    """Std over ordered pairs c ≠ c' of cos(v_c, v_c'); zero at a simplex ETF.
+
+    Args:
+        vectors: (C, p).
+        correction: 1, the authors' unbiased Std (divisor C(C−1) − 1); 0 for the divisor C(C−1).
 
     Source: Han, Papyan & Donoho (2022), Figure 4.
     """
-    pairs = len(vectors) * (len(vectors) - 1)
-    target = -1.0 / (len(vectors) - 1)
-    # Deviations are taken from the ETF's cosine first: near collapse a raw sum of squares would cancel.
-    total = sum((d.sum() for d in _cosine_deviations(vectors, target)), vectors.new_zeros(()))
-    mean = total / pairs
-    squares = vectors.new_zeros(())
-    for deviation, off_diagonal in _deviation_tiles(vectors, target):
-        squares = squares + (((deviation - mean) * off_diagonal) ** 2).sum()
-    return (squares / (pairs - 1)).sqrt()
+    return angles(vectors, correction=correction).equiangularity
 
 
 def maximal_angle(vectors: Float[Tensor, "c p"]) -> Float[Tensor, ""]:
@@ -83,21 +84,83 @@ def maximal_angle(vectors: Float[Tensor, "c p"]) -> Float[Tensor, ""]:
 
     Source: Han, Papyan & Donoho (2022), Figure 5.
     """
-    pairs = len(vectors) * (len(vectors) - 1)
-    target = -1.0 / (len(vectors) - 1)
-    return sum((d.abs().sum() for d in _cosine_deviations(vectors, target)), vectors.new_zeros(())) / pairs
+    return angles(vectors).maximal_angle
 
 
-def _cosine_deviations(vectors: Tensor, target: float) -> Iterator[Tensor]:
-    for deviation, off_diagonal in _deviation_tiles(vectors, target):
-        yield deviation * off_diagonal
+@dataclass(frozen=True)
+class Angles:
+    """Both statistics of the pairwise cosines."""
+
+    equiangularity: Float[Tensor, ""]
+    maximal_angle: Float[Tensor, ""]
 
 
-def _deviation_tiles(vectors: Tensor, target: float) -> Iterator[tuple[Tensor, Tensor]]:
-    """Tiles of cos − target, each with a mask that is zero on the diagonal."""
-    unit = vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-    for start in range(0, len(unit), _TILE):
-        tile = unit[start : start + _TILE] @ unit.T - target
-        off_diagonal = torch.ones_like(tile)
-        off_diagonal[:, start : start + len(tile)].fill_diagonal_(0.0)
-        yield tile, off_diagonal
+def angles(vectors: Float[Tensor, "c p"], *, correction: int = 1) -> Angles:
+    """Equiangularity and maximal angle of the rows, by one pass over the pairs, each pair once.
+
+    Args:
+        vectors: (C, p); the products are made in float64, a tile at a time, whatever the type.
+        correction: of the Std.
+    """
+    count = len(vectors)
+    pairs = count * (count - 1)
+    target = -1.0 / (count - 1)
+    # Σ_{c≠c'} cos = ‖Σ u‖² − Σ‖u‖²: with the mean known at the start, deviations from it never cancel.
+    total, squares = vectors.new_zeros(vectors.shape[1], dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for start in range(0, count, _TILE):
+        unit = unit_rows(vectors[start : start + _TILE])
+        total = total + unit.sum(dim=0)
+        squares = squares + unit.square().sum().cpu()
+    mean = (total.square().sum().cpu() - squares) / pairs
+    variance, distance = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for _, _, cosines in cosine_tiles(vectors):
+        variance = variance + 2 * (cosines - mean.to(cosines.device)).square().sum().cpu()
+        distance = distance + 2 * (cosines - target).abs().sum().cpu()
+    return Angles((variance / (pairs - correction)).sqrt(), distance / pairs)
+
+
+def unit_rows(vectors: Float[Tensor, "c p"]) -> Float[Tensor, "c p"]:
+    """Each row divided by its norm, in float64."""
+    wide = vectors.double()
+    unit: Tensor = wide / torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+    return unit
+
+
+def tiles(count: int) -> Iterator[tuple[slice, slice]]:
+    """Tiles of rows × columns that hold every pair c < c' of ``count`` once, those of the diagonal among others."""
+    for start in range(0, count, _TILE):
+        for other in range(start, count, _TILE):
+            yield slice(start, min(start + _TILE, count)), slice(other, min(other + _TILE, count))
+
+
+def each_pair(tile: Tensor, rows: slice, columns: slice) -> Tensor:
+    """The entries of a tile with c < c'."""
+    if rows != columns:
+        return tile
+    first, second = torch.triu_indices(len(tile), len(tile), 1, device=tile.device)
+    return tile[first, second]
+
+
+def cosine_tiles(vectors: Float[Tensor, "c p"]) -> Iterator[tuple[slice, slice, Tensor]]:
+    """(rows, columns, cosines of their pairs c < c'), every unordered pair of rows once."""
+    last, left = None, vectors
+    for rows, columns in tiles(len(vectors)):
+        if rows != last:
+            last, left = rows, unit_rows(vectors[rows])
+        right = left if rows == columns else unit_rows(vectors[columns])
+        yield rows, columns, each_pair(left @ right.T, rows, columns)
+
+
+def squared_distance_tiles(vectors: Float[Tensor, "c p"]) -> Iterator[tuple[slice, slice, Tensor]]:
+    """(rows, columns, ‖v_c − v_c'‖² as a whole tile), right to rounding also where two rows nearly coincide."""
+    for rows, columns in tiles(len(vectors)):
+        left, right = vectors[rows].double(), vectors[columns].double()
+        sizes = left.square().sum(dim=1)[:, None] + right.square().sum(dim=1)
+        squared = sizes - 2 * (left @ right.T)
+        # The formula above cancels where the distance is small beside the vectors: there the differences are taken.
+        close = (squared < 1e-3 * sizes).nonzero()
+        step = max(1, (1 << 22) // vectors.shape[1])
+        for start in range(0, len(close), step):
+            part = close[start : start + step]
+            squared[part[:, 0], part[:, 1]] = (left[part[:, 0]] - right[part[:, 1]]).square().sum(dim=1)
+        yield rows, columns, squared

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import check_weight_decay
-from .._linalg import definite_factor, minimum_norm_right, rounding_bound, solve_right
+from .._linalg import definite_factor, minimum_norm_solver, rounding_bound, solve_right
 from ..moments import ClassMoments
 
 
@@ -38,14 +38,15 @@ def least_squares_classifier(
     within, between = moments.within_covariance, moments.between_covariance
     total = within + between
     system = total + weight_decay * identity + shrink * torch.outer(mean, mean)
-    rhs = prior[:, None] * moments.centred_means + shrink * torch.outer(prior, mean)
     bound = 0.0
     if weight_decay == 0.0:
         bound = rounding_bound(within, moments.eps) + rounding_bound(between, torch.finfo(between.dtype).eps)
     factor = definite_factor(system, bound)
     if factor is None:
         return _minimum_norm(moments, total, weight_decay, bound)
-    weight = solve_right(rhs, system, factor)
+    weight = torch.empty_like(moments.means)
+    for block, rows in moments.centred_blocks():
+        weight[block] = solve_right(prior[block, None] * (rows + shrink * mean), system, factor)
     return weight, (prior - weight @ mean) / (1.0 + weight_decay)
 
 
@@ -57,7 +58,11 @@ def _minimum_norm(moments: ClassMoments, total: Tensor, weight_decay: float, bou
     second = torch.outer(mean, mean)
     second[: dim - 1, : dim - 1] += total
     second += weight_decay * torch.eye(dim, dtype=second.dtype, device=second.device)
-    means = torch.cat([moments.means, one.expand(moments.num_classes, 1)], dim=1)
     bound += rounding_bound(torch.outer(mean, mean), torch.finfo(mean.dtype).eps)
-    solution = minimum_norm_right(moments.weights[:, None] * means, second, bound)
-    return solution[:, :-1], solution[:, -1]
+    solve = minimum_norm_solver(second, bound)
+    weight, bias, prior = torch.empty_like(moments.means), torch.empty_like(moments.weights), moments.weights
+    for block in moments.class_blocks():
+        means = moments.means[block]
+        solution = solve(prior[block, None] * torch.cat([means, one.expand(len(means), 1)], dim=1))
+        weight[block], bias[block] = solution[:, :-1], solution[:, -1]
+    return weight, bias

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import check_classifier, check_weight_decay
+from .._linalg import row_factor
 from ..moments import ClassMoments
 from .least_squares import least_squares_classifier
+
+# A classifier's rows, a block of classes at a time.
+Rows = Callable[[slice], Tensor]
 
 
 @dataclass(frozen=True)
@@ -64,27 +68,30 @@ def decompose_mse(
     """
     check_classifier(weight, bias, moments.num_classes, moments.means.shape[1])
     check_weight_decay(weight_decay)
-    weight = weight.detach().to(moments.means)
-    bias = torch.zeros_like(weight[:, 0]) if bias is None else bias.detach().to(moments.means)
+    bias = moments.means.new_zeros(len(weight)) if bias is None else bias.detach().to(moments.means)
     weight_ls, bias_ls = least_squares_classifier(moments, weight_decay)
-    within, prior = moments.within_covariance, moments.weights
+    within, parts = moments.within_covariance, _MeanOutputs(moments)
 
-    def spread(w: Tensor, b: Tensor) -> Tensor:
-        return 0.5 * _quadratic(w, within) + 0.5 * weight_decay * ((w**2).sum() + (b**2).sum())
+    def in_use(block: slice) -> Tensor:
+        return weight[block].detach().to(moments.means)
 
-    def bias_of_means(w: Tensor, b: Tensor) -> Tensor:
-        # W μ_c + b with the global mean split off, so that a large common offset cancels once, not C times.
-        outputs = w @ moments.centred_means.T + (w @ moments.global_mean + b)[:, None]
-        targets = torch.eye(len(prior), dtype=prior.dtype, device=prior.device)
-        return 0.5 * (prior * ((outputs - targets) ** 2).sum(dim=0)).sum()
+    def optimal(block: slice) -> Tensor:
+        return weight_ls[block]
 
-    d_weight, d_bias = weight - weight_ls, bias - bias_ls
-    shift = d_weight @ moments.global_mean + d_bias
-    between = ((d_weight @ moments.centred_means.T) ** 2 * prior).sum()
-    ls_perp = spread(d_weight, d_bias) + 0.5 * (between + (shift**2).sum())
-    nc1, nc23 = spread(weight_ls, bias_ls), bias_of_means(weight_ls, bias_ls)
+    def difference(block: slice) -> Tensor:
+        return in_use(block) - weight_ls[block]
+
+    def spread(w: Rows, b: Tensor) -> Tensor:
+        total = weight_decay * b.square().sum()
+        for block in moments.class_blocks():
+            rows = w(block)
+            total = total + _quadratic(rows, within) + weight_decay * rows.square().sum()
+        return 0.5 * total
+
+    ls_perp = spread(difference, bias - bias_ls) + parts.size(difference, bias - bias_ls)
+    nc1, nc23 = spread(optimal, bias_ls), parts.misfit(optimal, bias_ls)
     return MSEDecomposition(
-        total=float(spread(weight, bias) + bias_of_means(weight, bias)),
+        total=float(spread(in_use, bias) + parts.misfit(in_use, bias)),
         nc1=float(nc1),
         nc23=float(nc23),
         ls=float(nc1 + nc23),
@@ -93,6 +100,47 @@ def decompose_mse(
         bias_ls=bias_ls,
         weight_decay=weight_decay,
     )
+
+
+class _MeanOutputs:
+    """Sums over the class means of what a classifier gives for them, without a C × C matrix where C > p."""
+
+    def __init__(self, moments: ClassMoments) -> None:
+        self._moments, self._prior, self._centre = moments, moments.weights, moments.global_mean
+        self._many = moments.num_classes > 2 * (len(self._centre) + 1)
+        roots = self._prior.sqrt()
+        # Rᵀ R = Σ_B
+        self._factor = row_factor(rows * roots[block, None] for block, rows in moments.centred_blocks())
+
+    def size(self, w: Rows, b: Tensor) -> Tensor:
+        """½ Σ_c π_c ‖W μ_c + b‖² = ½ (‖W Rᵀ‖² + ‖W μ_G + b‖²)."""
+        total = b.new_zeros(())
+        for block in self._moments.class_blocks():
+            rows = w(block)
+            shift = rows @ self._centre + b[block]
+            total = total + (rows @ self._factor.T).square().sum() + shift.square().sum()
+        return 0.5 * total
+
+    def misfit(self, w: Rows, b: Tensor) -> Tensor:
+        """½ Σ_c π_c ‖W μ_c + b − e_c‖²."""
+        if self._many:
+            # At least C − p − 1 of the C targets are out of reach: the sum is far from zero, and expanding it is safe.
+            hits = b.new_zeros(())
+            for block, means in self._moments.centred_blocks():
+                rows = w(block)
+                hits = hits + self._prior[block] @ ((rows * means).sum(dim=1) + rows @ self._centre + b[block])
+            return self.size(w, b) - hits + 0.5
+        total = b.new_zeros(())
+        for block in self._moments.class_blocks():
+            rows = w(block)
+            # The global mean is split off, so that a large common offset cancels once, not C times.
+            shift = rows @ self._centre + b[block]
+            for others, means in self._moments.centred_blocks():
+                outputs = rows @ means.T + shift[:, None]
+                if others == block:
+                    outputs.diagonal().sub_(1.0)
+                total = total + (self._prior[others] * outputs.square()).sum()
+        return 0.5 * total
 
 
 def _quadratic(weight: Tensor, covariance: Tensor) -> Tensor:

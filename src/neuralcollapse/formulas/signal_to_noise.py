@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._linalg import definite_factor, rounding_bound
+from .._linalg import definite_factor, rounding_bound, row_factor
 from ..moments import ClassMoments
 
 
@@ -33,8 +33,9 @@ def snr_singular_values(moments: ClassMoments) -> SNRSpectrum:
 
     Source: Han, Papyan & Donoho (2022), Definition 2.
     """
-    means = moments.centred_means[moments.present]
-    rank = min(len(means) - 1, means.shape[1])
+    present = moments.present
+    means = row_factor(rows[present[block]] for block, rows in moments.centred_blocks())
+    rank = min(int(present.sum()) - 1, means.shape[1])
     within = moments.within_covariance
     factor = definite_factor(within, rounding_bound(within, moments.eps))
     space: Literal["full", "span"] = "full"

@@ -71,6 +71,7 @@ class Analysis:
         report = measure_features(
             features.double(), labels, weight, bias, weight_decay=self._config.measured_weight_decay
         )
+        assert report.accuracy is not None  # the features themselves were given
         record = {
             "epoch": epoch,
             "learning_rate": rate,

@@ -1,0 +1,103 @@
+"""NC4's two decisions: the network's class, and that of the nearest class mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Integer
+from torch import Tensor
+
+from .._checks import InputError, check_classifier, check_features, check_labels, first_bad_row
+from .._linalg import full_precision
+from ..moments import ClassMoments
+
+# Scores are made for this many pairs of example and class at a time: 64 MiB in float32.
+_SCORES = 1 << 24
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Per example: does the network agree with the nearest class mean, is it right, and is the nearest mean's?"""
+
+    agree: Bool[Tensor, " n"]
+    correct: Bool[Tensor, " n"]
+    nearest_correct: Bool[Tensor, " n"]
+
+
+class DecisionRule:
+    """argmax_c ⟨w_c, h⟩ + b_c, and argmin_c ‖h − μ_c‖ = argmax_c ⟨h, μ̄_c⟩ − ⟨μ_G, μ̄_c⟩ − ½‖μ̄_c‖², for any features.
+
+    Args:
+        moments: whose class means are used, of the classes present.
+        weight: (C, p); bias: (C,) or None.
+    """
+
+    def __init__(
+        self, moments: ClassMoments, weight: Float[Tensor, "c p"], bias: Float[Tensor, " c"] | None = None
+    ) -> None:
+        check_classifier(weight, bias, moments.num_classes, moments.means.shape[1])
+        self._classes, self._dim = moments.num_classes, moments.means.shape[1]
+        self._present = moments.present.nonzero()[:, 0]
+        self._means, self._centre = moments.means, moments.global_mean
+        self._weight = weight.detach().to(self._means.device)
+        zero = self._means.new_zeros(self._classes)
+        self._bias = zero if bias is None else bias.detach().to(self._means)
+        self._offset = zero.clone()
+        for block, rows in moments.centred_blocks():
+            self._offset[block] = -(rows @ self._centre) - 0.5 * rows.square().sum(dim=1)
+        self._offset = self._offset[self._present]
+        self._scaled: dict[torch.dtype, tuple[Tensor, Tensor, tuple[float, float]]] = {}
+
+    def __call__(self, features: Float[Tensor, "n p"], labels: Integer[Tensor, " n"]) -> Decisions:
+        """Both decisions for every example, from one product with [W; M̄] per block of rows."""
+        check_features(features, self._dim)
+        check_labels(labels, len(features), self._classes)
+        work = torch.float64 if features.dtype == torch.float64 else torch.float32
+        both, constants, reaches = self._prepared(work)
+        found: list[list[Tensor]] = [[], [], []]
+        rows = max(1, _SCORES // len(both))
+        for start in range(0, max(1, len(features)), rows):
+            part = features[start : start + rows].detach().to(both.device, work)
+            with full_precision(part.device):
+                scores = torch.addmm(constants, part, both.T)
+            if not bool(torch.isfinite(scores.sum())) and not bool(torch.isfinite(part).all()):
+                raise InputError(f"expected finite features, got NaN or infinity in row {start + first_bad_row(part)}")
+            norms = torch.linalg.vector_norm(part, dim=1)
+            predicted = self._argmax(scores[:, : self._classes], part, norms * reaches[0], of_means=False)
+            nearest = self._present[self._argmax(scores[:, self._classes :], part, norms * reaches[1], of_means=True)]
+            truth = labels[start : start + rows].to(both.device)
+            for kept, values in zip(found, (predicted == nearest, predicted == truth, nearest == truth), strict=True):
+                kept.append(values)
+        return Decisions(*(torch.cat(kept) for kept in found))
+
+    def _prepared(self, work: torch.dtype) -> tuple[Tensor, Tensor, tuple[float, float]]:
+        """[W; M̄] and its constants in the type of the work, and how far each half's scores reach per unit of ‖h‖."""
+        if work not in self._scaled:
+            both = torch.empty(self._classes + len(self._present), self._dim, dtype=work, device=self._means.device)
+            both[: self._classes] = self._weight
+            for start in range(0, len(self._present), 4096):
+                which = self._present[start : start + 4096]
+                both[self._classes + start : self._classes + start + len(which)] = self._means[which] - self._centre
+            halves = both[: self._classes], both[self._classes :]
+            first, second = (float(torch.linalg.vector_norm(half, dim=1).max()) for half in halves)
+            self._scaled[work] = both, torch.cat([self._bias, self._offset]).to(work), (first, second)
+        return self._scaled[work]
+
+    def _argmax(self, scores: Tensor, features: Tensor, reach: Tensor, *, of_means: bool) -> Tensor:
+        """argmax_c of the scores; those that float32's rounding could decide are redone in float64."""
+        winner = scores.argmax(dim=1)
+        if scores.dtype == torch.float64 or scores.shape[1] == 1:
+            return winner
+        constants = self._offset if of_means else self._bias
+        tolerance = 4.0 * torch.finfo(scores.dtype).eps * (reach + float(constants.abs().max()))
+        best, runner_up = scores.topk(2, dim=1).values.T
+        close = (best - runner_up <= tolerance).nonzero()[:, 0]
+        if len(close):
+            within = scores[close] >= (best[close] - 2.0 * tolerance[close])[:, None]
+            exact = torch.full(within.shape, -torch.inf, dtype=torch.float64, device=scores.device)
+            for example, label in (part.T for part in within.nonzero().split(max(1, (1 << 22) // self._dim))):
+                rows = self._means[self._present[label]] - self._centre if of_means else self._weight[label].double()
+                exact[example, label] = (features[close[example]].double() * rows).sum(dim=1) + constants[label]
+            winner[close] = exact.argmax(dim=1)
+        return winner

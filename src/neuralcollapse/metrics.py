@@ -1,0 +1,226 @@
+"""The later metrics by name: one line each, so that adding one adds it to every report and integration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ._checks import InputError
+from .formulas import collapse, duality, frames, geometry, variability
+from .moments import ClassMoments
+
+
+@dataclass(frozen=True)
+class Given:
+    """What metrics are computed from.
+
+    Attributes:
+        moments: of the features.
+        weight: (C, p) of the classifier, or None.
+        ood_mean: (p,) mean of out-of-distribution features, or None.
+    """
+
+    moments: ClassMoments
+    weight: Float[Tensor, "c p"] | None = None
+    ood_mean: Float[Tensor, " p"] | None = None
+
+    @cached_property
+    def means(self) -> Tensor:
+        """Centred means of the classes present."""
+        present = collapse.at_least_two(self.moments)
+        means = self.moments.centred_means
+        return means if bool(present.all()) else means[present]
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """Classifier rows of the classes present."""
+        present = collapse.at_least_two(self.moments)
+        rows = self.classifier.detach().to(self.moments.means.device)
+        return rows if bool(present.all()) else rows[present]
+
+    @property
+    def classifier(self) -> Tensor:
+        """The weight, which the metric has asked for."""
+        assert self.weight is not None
+        return self.weight
+
+    @cached_property
+    def energies(self) -> dict[tuple[str, str], frames.HypersphericalEnergy]:
+        """By kernel and side, made when first asked for: mean and variation come from one pass."""
+        return {}
+
+    def energy(self, kernel: str, side: str) -> frames.HypersphericalEnergy:
+        """Of the ``means`` or the ``rows``."""
+        if (kernel, side) not in self.energies:
+            made = frames.hyperspherical_energy(getattr(self, side), kernel)  # type: ignore[arg-type]
+            self.energies[kernel, side] = made
+        return self.energies[kernel, side]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number by name.
+
+    Attributes:
+        compute: from what is given.
+        meaning: a few words and what it tends to.
+        needs: of "weight", "ood" and "scatter" (the full within-class scatter), those without which it is not defined.
+        most_classes: above which ``"all"`` leaves it out, because its work grows faster than the square of C.
+    """
+
+    compute: Callable[[Given], float]
+    meaning: str
+    needs: frozenset[str] = frozenset()
+    most_classes: int | None = None
+
+
+def _of_means(function: Callable[[Tensor], object], meaning: str, most_classes: int | None = None) -> Metric:
+    return Metric(lambda g: float(function(g.means)), f"{meaning}, class means", most_classes=most_classes)  # type: ignore[arg-type]
+
+
+def _of_rows(function: Callable[[Tensor], object], meaning: str, most_classes: int | None = None) -> Metric:
+    needs = frozenset({"weight"})
+    return Metric(lambda g: float(function(g.rows)), f"{meaning}, classifier", needs, most_classes)  # type: ignore[arg-type]
+
+
+def _energy(kernel: str, side: str, part: str, meaning: str) -> Metric:
+    needs = frozenset({"weight"} if side == "rows" else set())
+    return Metric(lambda g: float(getattr(g.energy(kernel, side), part)), meaning, needs)
+
+
+_SCATTER, _WEIGHT = frozenset({"scatter"}), frozenset({"weight"})
+
+METRICS: dict[str, Metric] = {
+    "cdnv": Metric(lambda g: variability.cdnv(g.moments), "class-distance normalised variance → 0"),
+    "variability_ratio": Metric(lambda g: variability.variability_ratio(g.moments), "tr Σ_W / tr Σ_B → 0"),
+    "variability_collapse_index": Metric(
+        lambda g: variability.variability_collapse_index(g.moments), "1 − tr(Σ_T⁺Σ_B)/rank → 0", _SCATTER
+    ),
+    "numerical_rank": Metric(lambda g: variability.numerical_rank(g.moments), "tr Σ_T/‖Σ_T‖ → C−1", _SCATTER),
+    "effective_rank": Metric(
+        lambda g: variability.effective_rank(g.moments), "entropy rank of features → C−1", _SCATTER
+    ),
+    "etf_error_means": _of_means(frames.etf_error, "distance of the Gram matrix from an ETF's → 0"),
+    "etf_error_classifier": _of_rows(frames.etf_error, "distance of the Gram matrix from an ETF's → 0"),
+    "etf_distance_means": _of_means(frames.etf_distance, "distance from the nearest ETF → 0"),
+    "etf_distance_classifier": _of_rows(frames.etf_distance, "distance from the nearest ETF → 0"),
+    **{
+        f"gnc2_{kernel}{suffix}_{name}": _energy(kernel, side, part, f"{words}, {kernel} kernel, {label}")
+        for kernel in ("log", "riesz")
+        for suffix, part, words in (
+            ("", "mean", "hyperspherical energy"),
+            ("_variation", "variation", "its Std/Avg → 0"),
+        )
+        for name, side, label in (("means", "means", "class means"), ("classifier", "rows", "classifier"))
+    },
+    "margin_means": _of_means(frames.one_vs_rest_margin, "one-vs-rest margin → C/(C−1)", 128),
+    "margin_classifier": _of_rows(frames.one_vs_rest_margin, "one-vs-rest margin → C/(C−1)", 128),
+    "frame_error_means": _of_means(frames.frame_error, "distance from a tight frame → 0"),
+    "frame_error_classifier": _of_rows(frames.frame_error, "distance from a tight frame → 0"),
+    "welch_excess_means": _of_means(frames.welch_excess, "coherence above Welch's bound (C > p)"),
+    "welch_excess_classifier": _of_rows(frames.welch_excess, "coherence above Welch's bound (C > p)"),
+    "duality_error": Metric(
+        lambda g: duality.duality_error(g.moments, g.classifier), "W M̄ᵀ against a simplex → 0", _WEIGHT
+    ),
+    "uniform_duality": Metric(
+        lambda g: duality.uniform_duality(g.moments, g.classifier), "UNC3, Std/Avg of cos(w, μ̄) → 0", _WEIGHT
+    ),
+    "alignment_distance": Metric(
+        lambda g: duality.alignment_distance(g.moments, g.classifier), "GNC3, distance of unit w and μ̄ → 0", _WEIGHT
+    ),
+    "nc0": Metric(lambda g: duality.nc0(g.classifier), "‖Wᵀ1‖ → 0", _WEIGHT),
+    "nc5": Metric(lambda g: duality.nc5(g.moments, _ood(g)), "|cos| of μ and the OOD mean → 0", frozenset({"ood"})),
+    "nc5_centred": Metric(
+        lambda g: duality.nc5(g.moments, _ood(g), centred=True), "the same, less the global mean", frozenset({"ood"})
+    ),
+    "nc1_undivided": Metric(lambda g: collapse.nc1(g.moments, divide=False), "NC1 not divided by C → 0", _SCATTER),
+    "equinorm_means_biased": _of_means(lambda v: geometry.equinorm(v, correction=0), "NC2 equinorm, biased Std → 0"),
+    "equinorm_classifier_biased": _of_rows(
+        lambda v: geometry.equinorm(v, correction=0), "NC2 equinorm, biased Std → 0"
+    ),
+    "equiangularity_means_biased": _of_means(
+        lambda v: geometry.equiangularity(v, correction=0), "NC2 equiangularity, biased Std → 0"
+    ),
+    "equiangularity_classifier_biased": _of_rows(
+        lambda v: geometry.equiangularity(v, correction=0), "NC2 equiangularity, biased Std → 0"
+    ),
+    "nc3_uncentred": Metric(
+        lambda g: collapse.nc3(g.moments, g.classifier, centred=False), "NC3 of uncentred class means", _WEIGHT
+    ),
+    "nc3_unsquared": Metric(
+        lambda g: collapse.nc3(g.moments, g.classifier, squared=False), "NC3's norm, not its square → 0", _WEIGHT
+    ),
+    "nc3_trace": Metric(lambda g: duality.nc3_trace(g.moments, g.classifier), "W M̄ᵀ over its trace → 0", _WEIGHT),
+}
+
+
+def chosen(metrics: str | Sequence[str]) -> list[str]:
+    """The names that ``"default"`` (none), ``"all"``, one name or several mean.
+
+    Raises:
+        InputError: a name that is none of them.
+    """
+    if metrics == "default":
+        return []
+    if metrics == "all":
+        return list(METRICS)
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    for name in names:
+        if name not in METRICS:
+            raise InputError(f"expected 'default', 'all' or metrics among {', '.join(METRICS)}, got {name!r}")
+    return names
+
+
+def compute_metrics(
+    moments: ClassMoments,
+    metrics: str | Sequence[str] = "all",
+    *,
+    weight: Float[Tensor, "c p"] | None = None,
+    ood_mean: Float[Tensor, " p"] | None = None,
+) -> dict[str, float]:
+    """Later metrics from class moments alone, which may be of ``scatter="trace"`` for those that need no more.
+
+    Args:
+        moments: of the features.
+        metrics: names, or ``"all"``: those that what is given, and the number of classes, allow.
+        weight: (C, p) of the classifier; ood_mean: (p,) mean of out-of-distribution features.
+
+    Returns:
+        By name, in the order of the registry or of the names.
+
+    Raises:
+        InputError: an unknown name, or one whose needs are not given.
+
+    Example:
+        >>> moments = ClassMoments(2, scatter="trace")
+        >>> moments.update(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1]))
+        >>> compute_metrics(moments, "variability_ratio")
+        {'variability_ratio': 0.0}
+    """
+    names = chosen(metrics)
+    given = Given(moments, weight, ood_mean)
+    here = {"weight"} if weight is not None else set()
+    here |= {"ood"} if ood_mean is not None else set()
+    here |= {"scatter"} if moments.scatter == "full" else set()
+    means = {"weight": "a classifier", "ood": "out-of-distribution data (ood=)", "scatter": "moments of scatter='full'"}
+    found = {}
+    for name in names:
+        metric = METRICS[name]
+        missing = sorted(metric.needs - here)
+        if metrics == "all":
+            many = metric.most_classes is not None and moments.num_classes > metric.most_classes
+            if missing or many:
+                continue
+        if missing:
+            raise InputError(f"the metric {name!r} needs {means[missing[0]]}, got none")
+        found[name] = metric.compute(given)
+    return found
+
+
+def _ood(given: Given) -> Tensor:
+    assert given.ood_mean is not None
+    return given.ood_mean

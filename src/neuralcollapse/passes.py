@@ -1,0 +1,171 @@
+"""Passes over a loader: features and labels of each batch, what was seen, and the decisions NC4 counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ._checks import InputError, as_tensor, check_features, check_labels
+from .capture import capture
+from .formulas.decisions import DecisionRule
+from .moments import ClassMoments
+
+Result = TypeVar("Result")
+
+_CHECK_TOLERANCE = 1e-4
+
+
+class NoData(InputError):
+    """A loader without batches."""
+
+    def __init__(self) -> None:
+        super().__init__("expected a loader with at least one batch, got none")
+
+
+class Batches:
+    """Forward passes of a model over a loader.
+
+    Args:
+        model: in eval mode, see :func:`neuralcollapse.capture.evaluation`.
+        loader: batches of (inputs, labels), or dictionaries whose ``labels`` entry is kept from the model.
+        device: where inputs go.
+        labelled: False where labels are not wanted: batches may then be of inputs alone.
+    """
+
+    def __init__(self, model: nn.Module, loader: Iterable[Any], device: torch.device, *, labelled: bool = True) -> None:
+        if isinstance(loader, Iterator):
+            kind = type(loader).__name__
+            raise InputError(f"expected a loader that can be gone through again, got a {kind}: pass a list of batches")
+        self._model, self._loader, self._device, self._labelled = model, loader, device, labelled
+
+    def run_first(self) -> None:
+        """One forward pass of the first batch."""
+        for batch in self._loader:
+            self._forward(batch)
+            return
+        raise NoData
+
+    def labels(self) -> Iterator[Tensor]:
+        """Run each batch, and give its labels afterwards; hooks placed on the model have then fired."""
+        for batch in self._loader:
+            yield self._forward(batch)
+
+    def features(self, classifier: nn.Linear) -> Iterator[tuple[Tensor, Tensor]]:
+        """(features that entered the classifier, labels) of each batch, positions of sequences flattened."""
+        received: list[Tensor] = []
+        with capture(classifier, received.append):
+            for labels in self.labels():
+                if not received:
+                    raise InputError("expected the forward pass to reach the classifier, it did not for one batch")
+                features = received[-1]
+                received.clear()
+                if features.ndim > 2:
+                    features, labels = features.flatten(0, -2), labels.flatten()
+                check_features(features)
+                if self._labelled:
+                    check_labels(labels, len(features), classifier.out_features)
+                else:
+                    labels = torch.zeros(len(features), dtype=torch.int64, device=features.device)
+                yield features, labels
+
+    def _forward(self, batch: Any) -> Tensor:
+        if isinstance(batch, Mapping):
+            if self._labelled and "labels" not in batch:
+                raise InputError(f"expected a 'labels' entry in each batch, got {sorted(batch)}")
+            moved = {key: value.to(self._device) for key, value in batch.items()}
+            labels = moved.pop("labels", torch.empty(0))
+            self._model(**moved)
+            return as_tensor(labels)
+        if not self._labelled and isinstance(batch, Tensor):
+            batch = (batch, torch.empty(0))
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise InputError(f"expected batches of (inputs, labels), got {type(batch).__name__}")
+        inputs, labels = batch
+        self._model(inputs.to(self._device))
+        return as_tensor(labels).to(self._device)
+
+
+class Tally:
+    """Counts of examples: decisions unlike the nearest class mean's, and correct ones. Never class-weighted.
+
+    Args:
+        moments: whose class means decide; weight: (C, p) and bias: (C,) or None of the classifier.
+
+    Attributes:
+        examples, mismatches: how many were seen, and on how many the network and the nearest class mean disagree.
+        correct, nearest_correct: how many the network, and the nearest class mean, get right.
+    """
+
+    def __init__(self, moments: ClassMoments, weight: Tensor, bias: Tensor | None = None) -> None:
+        self._rule = DecisionRule(moments, weight, bias)
+        self.examples, self.mismatches, self.correct, self.nearest_correct = 0, 0, 0, 0
+
+    def add(self, features: Tensor, labels: Tensor) -> None:
+        """Count a batch."""
+        result = self._rule(features, labels)
+        self.examples += len(features)
+        self.mismatches += int((~result.agree).sum())
+        self.correct += int(result.correct.sum())
+        self.nearest_correct += int(result.nearest_correct.sum())
+
+    def all_reduce(self) -> None:
+        """Add the counts of all processes."""
+        mine = (self.examples, self.mismatches, self.correct, self.nearest_correct)
+        gathered: list[tuple[int, ...]] = [()] * dist.get_world_size()
+        dist.all_gather_object(gathered, mine)
+        self.examples, self.mismatches, self.correct, self.nearest_correct = map(sum, zip(*gathered, strict=True))
+
+
+class Fingerprint:
+    """What a pass saw, whatever the order and the batches: per class the count and one projection of the features."""
+
+    def __init__(self, num_classes: int) -> None:
+        # per class: examples, sum of the projections, sum of their sizes
+        self._sums = torch.zeros(num_classes, 3, dtype=torch.float64)
+        self._direction: Tensor | None = None
+
+    def add(self, features: Tensor, labels: Tensor) -> None:
+        """See a batch."""
+        if self._direction is None:
+            generator = torch.Generator().manual_seed(0)
+            self._direction = torch.rand(features.shape[1], generator=generator).to(features)
+        values = (features @ self._direction).double().cpu()
+        self._sums.index_add_(
+            0, labels.cpu().long(), torch.stack([torch.ones_like(values), values, values.abs()], dim=1)
+        )
+
+    def require_same(self, other: Fingerprint) -> None:
+        """Raise where another pass saw other examples."""
+        count, total, size = self._sums.T
+        count2, total2, _ = other._sums.T
+        differ = ((count != count2) | ((total - total2).abs() > _CHECK_TOLERANCE * size)).nonzero()[:, 0].tolist()
+        if differ:
+            label = differ[0]
+            raise InputError(
+                f"expected both passes over the loader to give the same examples, class {label} differed "
+                f"({int(count[label])} then {int(count2[label])} examples): turn off augmentation and sampling, or "
+                "raise memory_budget so that one pass suffices"
+            )
+
+
+def jointly(work: Callable[[], Result], distributed: bool) -> Result:
+    """``work()``; when distributed, an error on one process is an error on all, so that none waits for another."""
+    if not distributed:
+        return work()
+    if not dist.is_available() or not dist.is_initialized():
+        raise InputError("expected an initialised torch.distributed process group for distributed=True, got none")
+    result, message = None, None
+    try:
+        result = work()
+    except InputError as error:
+        message = str(error)
+    messages: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(messages, message)
+    failed = [(rank, text) for rank, text in enumerate(messages) if text is not None]
+    if failed:
+        raise InputError(f"process {failed[0][0]}: {failed[0][1]}")
+    return result  # type: ignore[return-value]

@@ -30,8 +30,77 @@ def capture(layer: nn.Module, receive: Callable[[Tensor], None]) -> Iterator[Non
         handle.remove()
 
 
+class Captured:
+    """What entered the classifier in the last forward pass; the classifier is the first pass's last linear layer."""
+
+    def __init__(self, model: nn.Module, candidates: list[nn.Linear]) -> None:
+        self._model = type(model).__name__
+        self._features: Tensor | None = None
+        self._layer: nn.Linear | None = None
+        self._settled = False
+        self._handles = {
+            layer: layer.register_forward_pre_hook(self._receive, with_kwargs=True) for layer in candidates
+        }
+
+    def _receive(self, module: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        assert isinstance(module, nn.Linear)
+        self._layer, self._features = module, (arguments[0] if arguments else named["input"]).detach()
+
+    @property
+    def layer(self) -> nn.Linear:
+        """The classifier, known once a forward pass has reached it.
+
+        Raises:
+            InputError: none was reached.
+        """
+        if self._layer is None:
+            raise InputError(f"expected the forward pass of {self._model} to reach an nn.Linear, it reached none")
+        return self._layer
+
+    def take(self) -> Tensor:
+        """The features of the pass just made.
+
+        Raises:
+            InputError: it did not reach the classifier.
+        """
+        layer, features = self.layer, self._features
+        if features is None:
+            raise InputError("expected the forward pass to reach the classifier, it did not for one batch")
+        self._features = None
+        if not self._settled:
+            self._settled = True
+            self.remove(keep=layer)
+        return features
+
+    def remove(self, keep: nn.Linear | None = None) -> None:
+        """Take the hooks off, but for one layer's."""
+        for layer, handle in self._handles.items():
+            if layer is not keep:
+                handle.remove()
+
+
+@contextmanager
+def capture_classifier(model: nn.Module, layer: str | nn.Linear | None = None) -> Iterator[Captured]:
+    """Within the block, catch what enters the last linear layer that the first forward pass executes, or the one named.
+
+    The hooks are removed on leaving, also through an exception.
+
+    Args:
+        model: the network.
+        layer: a module, or its name as ``model.named_modules()`` gives it; None to find it.
+
+    Raises:
+        InputError: no such layer, or no ``nn.Linear`` in the model.
+    """
+    captured = Captured(model, _candidates(model, layer))
+    try:
+        yield captured
+    finally:
+        captured.remove()
+
+
 def find_classifier(model: nn.Module, run: Callable[[], object], layer: str | nn.Linear | None = None) -> nn.Linear:
-    """The last linear layer that a forward pass executes, or the one named.
+    """The last linear layer that a forward pass executes, or the one named, which needs no pass.
 
     Args:
         model: the network.
@@ -41,31 +110,25 @@ def find_classifier(model: nn.Module, run: Callable[[], object], layer: str | nn
     Raises:
         InputError: no such layer, no ``nn.Linear`` in the model, or none that the forward pass reaches.
     """
+    if layer is not None:
+        return _candidates(model, layer)[0]
+    with capture_classifier(model) as captured:
+        run()
+        return captured.layer
+
+
+def _candidates(model: nn.Module, layer: str | nn.Linear | None) -> list[nn.Linear]:
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     if isinstance(layer, nn.Linear):
-        return layer
+        return [layer]
     if layer is not None:
         if layer not in linear:
             known = ", ".join(list(linear)[-5:]) or "none"
             raise InputError(f"expected the name of an nn.Linear, got {layer!r}; the model's last ones are: {known}")
-        return linear[layer]
+        return [linear[layer]]
     if not linear:
         raise InputError(f"expected a model with an nn.Linear that gives its logits, {type(model).__name__} has none")
-    executed: list[nn.Linear] = []
-
-    def remember(module: nn.Module, _arguments: object) -> None:
-        if isinstance(module, nn.Linear):
-            executed.append(module)
-
-    handles = [module.register_forward_pre_hook(remember) for module in linear.values()]
-    try:
-        run()
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not executed:
-        raise InputError(f"expected the forward pass of {type(model).__name__} to reach an nn.Linear, it reached none")
-    return executed[-1]
+    return list(linear.values())
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ._checks import InputError, as_tensor, check_classifier, check_features
-from .capture import evaluation, find_classifier
+from .capture import evaluation
 from .formulas.collapse import nc1, nc2, nc3
 from .formulas.mse import decompose_mse
 from .formulas.signal_to_noise import snr_singular_values
@@ -120,46 +121,21 @@ def measure(
     with evaluation(model):
         target = torch.device(device) if device is not None else _device_of(model)
         batches = Batches(model, loader, target)
-        classifier = _classifier(model, batches, layer, distributed)
+        first = jointly(lambda: _first_pass(batches, layer, weighting, memory_budget), distributed)
+        if distributed:
+            first = _share_classifier(first, model, weighting)
+            assert first is not None
+            first.moments.all_reduce()
+        if first is None:
+            raise NoData
+        own, classifier = first.moments, first.classifier
+        if not own.num_examples:
+            raise InputError("expected a loader with at least one example, got only empty batches")
         weight = classifier.weight.detach()
         bias = None if classifier.bias is None else classifier.bias.detach()
-        own = ClassMoments(len(weight), weighting=weighting)
-        kept: list[tuple[Tensor, Tensor]] | None = []
-        seen = Fingerprint(len(weight))
-
-        def stream() -> list[tuple[Tensor, Tensor]] | None:
-            nonlocal kept
-            size = 0
-            for features, labels in batches.features(classifier):
-                own.update(features, labels)
-                seen.add(features, labels)
-                size += features.numel() * features.element_size()
-                if kept is not None and size <= memory_budget:
-                    kept.append((features, labels))
-                else:
-                    kept = None
-            return kept
-
-        jointly(stream, distributed)
-        if distributed:
-            own.all_reduce()
-        if not own.num_examples:
-            raise NoData
         moments, centres = _about(own, reference)
         tally = Tally(centres, weight, bias)
-
-        def count() -> None:
-            if kept is not None:
-                for features, labels in kept:
-                    tally.add(features, labels)
-                return
-            again = Fingerprint(len(weight))
-            for features, labels in batches.features(classifier):
-                again.add(features, labels)
-                tally.add(features, labels)
-            seen.require_same(again)
-
-        jointly(count, distributed)
+        jointly(lambda: _second_pass(batches, first, tally), distributed)
         if distributed:
             tally.all_reduce()
         ood_mean = (
@@ -225,29 +201,65 @@ def _about(own: ClassMoments, reference: ClassMoments | None) -> tuple[ClassMome
     return (own, own) if reference is None else (own.around(reference), reference)
 
 
-def _classifier(model: nn.Module, batches: Batches, layer: str | nn.Linear | None, distributed: bool) -> nn.Linear:
-    """The classifier; a process without data takes the one that the others found."""
-    if not distributed:
-        return find_classifier(model, batches.run_first, layer)
-    found: nn.Linear | None = None
+@dataclass
+class _Pass:
+    """What the first pass over the data leaves."""
 
-    def find() -> None:
-        nonlocal found
-        try:
-            found = find_classifier(model, batches.run_first, layer)
-        except NoData:
-            return
+    classifier: nn.Linear
+    moments: ClassMoments
+    seen: Fingerprint
+    kept: list[tuple[Tensor, Tensor]] | None
 
-    jointly(find, distributed)
-    mine = next((name for name, module in model.named_modules() if module is found), None)
+
+def _first_pass(
+    batches: Batches, layer: str | nn.Linear | None, weighting: Weighting, memory_budget: int
+) -> _Pass | None:
+    """Moments of all features, and the features while they fit; None without data."""
+    done: _Pass | None = None
+    size = 0
+    for features, labels, classifier in batches.features(layer):
+        if done is None:
+            done = _empty_pass(classifier, weighting)
+        done.moments.update(features, labels)
+        done.seen.add(features, labels)
+        size += features.numel() * features.element_size()
+        if done.kept is not None and size <= memory_budget:
+            done.kept.append((features, labels))
+        else:
+            done.kept = None
+    return done
+
+
+def _empty_pass(classifier: nn.Linear, weighting: Weighting) -> _Pass:
+    classes = classifier.out_features
+    return _Pass(classifier, ClassMoments(classes, weighting=weighting), Fingerprint(classes), [])
+
+
+def _second_pass(batches: Batches, first: _Pass, tally: Tally) -> None:
+    """NC4 over the features kept, or over another pass that must see the same."""
+    if first.kept is not None:
+        for features, labels in first.kept:
+            tally.add(features, labels)
+        return
+    again = Fingerprint(first.classifier.out_features)
+    for features, labels, _ in batches.features(first.classifier):
+        again.add(features, labels)
+        tally.add(features, labels)
+    first.seen.require_same(again)
+
+
+def _share_classifier(mine: _Pass | None, model: nn.Module, weighting: Weighting) -> _Pass:
+    """The pass itself; a process that saw no data takes the classifier that the others found."""
+    linear = {module: name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     names: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(names, mine)
-    if found is None:
-        name = next((name for name in names if name is not None), None)
-        if name is None:
-            raise NoData
-        found = find_classifier(model, batches.run_first, name)
-    return found
+    dist.all_gather_object(names, None if mine is None else linear.get(mine.classifier))
+    if mine is not None:
+        return mine
+    name = next((name for name in names if name is not None), None)
+    if name is None:
+        raise NoData
+    found = next(module for module, its_name in linear.items() if its_name == name)
+    return _empty_pass(found, weighting)
 
 
 def _mean_of(batches: Batches, classifier: nn.Linear, distributed: bool) -> Tensor:
@@ -255,7 +267,7 @@ def _mean_of(batches: Batches, classifier: nn.Linear, distributed: bool) -> Tens
     moments = ClassMoments(1, scatter="trace")
 
     def stream() -> None:
-        for features, labels in batches.features(classifier):
+        for features, labels, _ in batches.features(classifier):
             moments.update(features, labels)
 
     jointly(stream, distributed)

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ._checks import InputError, as_tensor, check_features, check_labels
-from .capture import capture
+from .capture import capture_classifier
 from .formulas.decisions import DecisionRule
 from .moments import ClassMoments
 
@@ -42,27 +42,20 @@ class Batches:
             raise InputError(f"expected a loader that can be gone through again, got a {kind}: pass a list of batches")
         self._model, self._loader, self._device, self._labelled = model, loader, device, labelled
 
-    def run_first(self) -> None:
-        """One forward pass of the first batch."""
-        for batch in self._loader:
-            self._forward(batch)
-            return
-        raise NoData
-
     def labels(self) -> Iterator[Tensor]:
         """Run each batch, and give its labels afterwards; hooks placed on the model have then fired."""
         for batch in self._loader:
             yield self._forward(batch)
 
-    def features(self, classifier: nn.Linear) -> Iterator[tuple[Tensor, Tensor]]:
-        """(features that entered the classifier, labels) of each batch, positions of sequences flattened."""
-        received: list[Tensor] = []
-        with capture(classifier, received.append):
+    def features(self, layer: str | nn.Linear | None = None) -> Iterator[tuple[Tensor, Tensor, nn.Linear]]:
+        """(features that entered the classifier, labels, the classifier) of each batch, sequences flattened.
+
+        Args:
+            layer: the classifier or its name; by default the last linear layer that the first batch reaches.
+        """
+        with capture_classifier(self._model, layer) as captured:
             for labels in self.labels():
-                if not received:
-                    raise InputError("expected the forward pass to reach the classifier, it did not for one batch")
-                features = received[-1]
-                received.clear()
+                features, classifier = captured.take(), captured.layer
                 if features.ndim > 2:
                     features, labels = features.flatten(0, -2), labels.flatten()
                 check_features(features)
@@ -70,7 +63,7 @@ class Batches:
                     check_labels(labels, len(features), classifier.out_features)
                 else:
                     labels = torch.zeros(len(features), dtype=torch.int64, device=features.device)
-                yield features, labels
+                yield features, labels, classifier
 
     def _forward(self, batch: Any) -> Tensor:
         if isinstance(batch, Mapping):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -21,8 +19,16 @@ _ONE_HOT_LIMIT = 64
 _SAMPLE = 16
 # Fewer rows a class than this, and centring the rows at once is cheaper than a product over classes afterwards.
 _FEW_ROWS = 64
+# A float32 sum of products is added to the state after this many rows: as many as a block's own product may have.
+_PENDING_ROWS = 4096
 # Work over class means goes in blocks of this many bytes, so that a hundred thousand classes need no second copy.
 _MEANS_BYTES = 64 << 20
+
+
+def block_of(features: Tensor) -> int:
+    """How many rows of features a block holds."""
+    block_bytes = _BLOCK_BYTES.get(features.device.type, _ACCELERATOR_BLOCK_BYTES)
+    return max(256, block_bytes // (features.element_size() * features.shape[1]))
 
 
 def block_rows(dim: int) -> int:
@@ -30,43 +36,47 @@ def block_rows(dim: int) -> int:
     return max(1, _MEANS_BYTES // (8 * dim))
 
 
-@dataclass
 class State:
     """Sufficient statistics of labelled features.
 
-    Args:
+    Attributes:
         counts: (C,) int64; means: (C, p).
         traces: (C,) Σ_i ‖h_{i,c} − μ_c‖².
         scatter: Σ (h − μ_c)(h − μ_c)ᵀ, its upper triangle: (p, p), (C, p, p) if ``by_class``, empty if not ``full``.
     """
 
-    counts: Tensor
-    means: Tensor
-    traces: Tensor
-    scatter: Tensor
-    full: bool
-    by_class: bool
+    def __init__(
+        self, classes: int, dim: int, full: bool, by_class: bool, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.full, self.by_class = full, by_class
+        self.counts = torch.zeros(classes, dtype=torch.int64, device=device)
+        self.means = torch.zeros(classes, dim, dtype=dtype, device=device)
+        self.traces = self.means.new_zeros(classes)
+        self._scatter = self.means.new_zeros(self.scatter_shape(classes))
+        # Products of small float32 batches, summed in float32 up to the rows a single product might have.
+        self._pending: Tensor | None = None
+        self._pending_rows = 0
 
-    @classmethod
-    def empty(
-        cls, classes: int, dim: int, full: bool, by_class: bool, dtype: torch.dtype, device: torch.device
-    ) -> State:
-        """Of no examples."""
-        counts = torch.zeros(classes, dtype=torch.int64, device=device)
-        means = torch.zeros(classes, dim, dtype=dtype, device=device)
-        state = cls(counts, means, means.new_zeros(classes), means, full, by_class)
-        state.scatter = means.new_zeros(state.scatter_shape(classes))
-        return state
+    @property
+    def scatter(self) -> Tensor:
+        """With all that was pending."""
+        if self._pending is not None and self._pending_rows:
+            self._scatter += self._pending
+            self._pending.zero_()
+            self._pending_rows = 0
+        return self._scatter
 
     def like(self) -> State:
         """Another of no examples."""
         classes, dim = self.means.shape
-        return State.empty(classes, dim, self.full, self.by_class, self.means.dtype, self.means.device)
+        return State(classes, dim, self.full, self.by_class, self.means.dtype, self.means.device)
 
     def clone(self) -> State:
         """A copy that shares no memory."""
-        tensors = (self.counts.clone(), self.means.clone(), self.traces.clone(), self.scatter.clone())
-        return State(*tensors, self.full, self.by_class)
+        copy = self.like()
+        copy.counts, copy.means, copy.traces = self.counts.clone(), self.means.clone(), self.traces.clone()
+        copy._scatter = self.scatter.clone()
+        return copy
 
     def tensors(self) -> dict[str, Tensor]:
         """By name, as they are saved and sent."""
@@ -81,10 +91,12 @@ class State:
 
     def add(self, features: Tensor, labels: Tensor) -> None:
         """Add rows of float32 or float64, at least one, with labels in range; unchanged where a row is not finite."""
-        classes, index = torch.unique(labels, return_inverse=True)
+        if len(self.counts) <= _ONE_HOT_LIMIT:
+            classes, index = torch.arange(len(self.counts), device=labels.device), labels
+        else:
+            classes, index = torch.unique(labels, return_inverse=True)
         counts = torch.bincount(index, minlength=len(classes))
-        block_bytes = _BLOCK_BYTES.get(features.device.type, _ACCELERATOR_BLOCK_BYTES)
-        rows = max(256, block_bytes // (features.element_size() * features.shape[1]))
+        rows = block_of(features)
         if len(features) <= rows and len(features) < _FEW_ROWS * len(classes):
             self._add_batch(features, classes, index, counts)
         else:
@@ -96,31 +108,46 @@ class State:
         With n' rows of mean m' beside n of mean m and δ = m' − m, rows centred at m' − √(n/(n+n')) δ have the scatter
         S' + n n'/(n+n') δδᵀ, which is what merging adds: a sum of squares, nothing cancels.
         """
-        one_hot = _one_hot(index, len(classes), torch.float64)
-        exact = features.double()
+        one_hot = _one_hot(index, len(classes), features.dtype)
+        before, added = self.counts[classes].double(), counts.double()
+        old = self.means[classes].double()
+        # First about something near, in the features' type, where the difference is exact (Sterbenz): the mean so far,
+        # or a class's first row. All that follows are small numbers, whose own rounding is as small.
+        near = old.to(features.dtype, copy=True)
+        new = (before == 0) & (added > 0)
+        if bool(new.any()):
+            near[new] = features[_first_rows(index, len(classes))[new]]
+        residual = features - near[index]
         if one_hot is None:
-            sums = exact.new_zeros(len(classes), features.shape[1]).index_add_(0, index, exact)
+            sums = residual.new_zeros(near.shape).index_add_(0, index, residual)
         else:
-            sums = one_hot.T @ exact
-        added, before = counts.double(), self.counts[classes].double()
-        means = sums / added[:, None]
-        _require_finite(means, features)
-        total = before + added
-        delta = means - self.means[classes]
-        centre = means - (before / total).sqrt()[:, None] * delta
-        # Near the rows and in their type: the difference is exact (Sterbenz); what rounding the centre lost follows.
-        high = centre.to(features.dtype)
-        low = (high - centre).to(features.dtype)
-        residual = features - high[index]
-        residual += low[index]
-        if self.full:
-            if not self.by_class:
-                _add_gram(self.scatter, residual)
-            else:
-                _add_by_class(self.scatter, residual, classes[index])
+            sums = one_hot.T @ residual
+        rest = sums.double() / added.clamp(min=1)[:, None]
+        _require_finite(rest, features)
+        total = (before + added).clamp(min=1)
+        # m' − m and m' − √(n/(n+n')) δ, both less what was taken off; where a class is new, m does not matter
+        delta = (near.double() - old + rest) * (added > 0)[:, None]
+        centre = rest - (before / total).sqrt()[:, None] * delta
+        residual -= centre.to(features.dtype)[index]
+        if self.full and not self.by_class:
+            self._add_product(residual)
+        elif self.full:
+            _add_by_class(self._scatter, residual, classes[index])
         self.traces.index_add_(0, classes[index], squared_norms(residual).to(self.means.dtype))
         self.means[classes] += (delta * (added / total)[:, None]).to(self.means.dtype)
         self.counts[classes] += counts
+
+    def _add_product(self, residual: Tensor) -> None:
+        """Add residualᵀ residual; float32 rows to a float32 sum, emptied before it grows long."""
+        if residual.dtype == self._scatter.dtype:
+            _add_gram(self._scatter, residual)
+            return
+        if self._pending is None:
+            self._pending = residual.new_zeros(self._scatter.shape)
+        elif self._pending_rows + len(residual) > _PENDING_ROWS:
+            _ = self.scatter
+        _add_gram(self._pending, residual)
+        self._pending_rows += len(residual)
 
     def _add_blocks(self, features: Tensor, classes: Tensor, index: Tensor, counts: Tensor, rows: int) -> None:
         """Gather sums and products of all rows around one shift per class, in blocks; then fold them in at once."""
@@ -140,7 +167,7 @@ class State:
                 torch.sub(block, shift[which], out=residual)
                 sums.index_add_(0, which, residual.to(self.means.dtype))
             else:
-                # one pass, and no less exact: each row of the product has a single term
+                # one pass, and no less exact: each entry of the product is a single term
                 torch.addmm(block, one_hot, shift, alpha=-1, out=residual)
                 sums += one_hot.T @ residual
             traces.index_add_(0, which, squared_norms(residual).to(self.means.dtype))
@@ -151,12 +178,12 @@ class State:
             else:
                 _add_by_class(scatter, residual, which)
         # The mean's distance from the shift is recovered from the small residuals and taken off the scatter again.
-        rest = sums / counts.to(self.means.dtype)[:, None]
+        rest = sums / counts.clamp(min=1).to(self.means.dtype)[:, None]
         _require_finite(rest, features)
         excess = rest * counts.to(self.means.dtype).sqrt()[:, None]
-        self.fold(classes, counts, shift.to(self.means.dtype) + rest, traces, scatter, excess)
+        self._fold(classes, counts, shift.to(self.means.dtype) + rest, traces, scatter, excess)
 
-    def fold(
+    def _fold(
         self, classes: Tensor, counts: Tensor, means: Tensor, traces: Tensor, scatter: Tensor, excess: Tensor | None
     ) -> None:
         """Merge the moments of ``classes`` into the state: S += S' − eᵀe + Σ_c (n n'/(n+n')) δ_c δ_cᵀ.
@@ -164,7 +191,7 @@ class State:
         e, one row a class, is what S' holds too much because it was not centred at the mean itself.
         """
         if self.full and not self.by_class:
-            self.scatter += scatter
+            self._scatter += scatter
         step = block_rows(self.means.shape[1])
         for start in range(0, len(classes), step):
             part = slice(start, start + step)
@@ -177,19 +204,19 @@ class State:
             growth = (squared_norms(scaled) - squared_norms(over)).to(traces.dtype)
             self.traces[which] += (traces[part] + growth).clamp_(min=0.0)
             if self.full and not self.by_class:
-                self.scatter.addmm_(scaled.T, scaled)
+                self._scatter.addmm_(scaled.T, scaled)
                 if excess is not None:
-                    self.scatter.addmm_(over.T, over, alpha=-1)
+                    self._scatter.addmm_(over.T, over, alpha=-1)
             elif self.full:
                 outer = scaled[:, :, None] * scaled[:, None, :] - over[:, :, None] * over[:, None, :]
-                self.scatter[which] += scatter[part] + outer
+                self._scatter[which] += scatter[part] + outer
             self.means[which] += delta * (added / total)[:, None]
             self.counts[which] += counts[part]
 
     def merge(self, other: State) -> None:
         """Add another of the same shapes."""
         dtype, device = self.means.dtype, self.means.device
-        self.fold(
+        self._fold(
             torch.arange(len(self.counts), device=device),
             other.counts.to(device),
             other.means.to(device, dtype),
@@ -205,9 +232,9 @@ class State:
             distance = (self.means[block] - means[block]) * self.counts[block].to(means.dtype).sqrt()[:, None]
             self.traces[block] += squared_norms(distance).to(self.traces.dtype)
             if self.full and not self.by_class:
-                self.scatter.addmm_(distance.T, distance)
+                self._scatter.addmm_(distance.T, distance)
             elif self.full:
-                self.scatter[block] += distance[:, :, None] * distance[:, None, :]
+                self._scatter[block] += distance[:, :, None] * distance[:, None, :]
         self.means = means
 
 
@@ -215,7 +242,10 @@ def _add_gram(scatter: Tensor, rows: Tensor) -> None:
     """Add the upper triangle of rowsᵀ rows, in strips: at p = 512 five eighths of the whole product's work."""
     for start in range(0, len(scatter), _STRIP):
         strip = slice(start, start + _STRIP)
-        scatter[strip, start:] += rows[:, strip].T @ rows[:, start:]
+        if scatter.dtype == rows.dtype:
+            scatter[strip, start:].addmm_(rows[:, strip].T, rows[:, start:])
+        else:
+            scatter[strip, start:] += rows[:, strip].T @ rows[:, start:]
 
 
 def _one_hot(index: Tensor, classes: int, dtype: torch.dtype) -> Tensor | None:
@@ -223,6 +253,13 @@ def _one_hot(index: Tensor, classes: int, dtype: torch.dtype) -> Tensor | None:
     if classes > _ONE_HOT_LIMIT:
         return None
     return torch.nn.functional.one_hot(index, classes).to(dtype)
+
+
+def _first_rows(index: Tensor, classes: int) -> Tensor:
+    """(classes,) the first row of each; of no meaning where a class has none."""
+    rows = torch.arange(len(index), device=index.device)
+    first = torch.full((classes,), len(index) - 1, device=index.device)
+    return first.scatter_reduce_(0, index, rows, "amin")
 
 
 def squared_norms(rows: Tensor) -> Tensor:
@@ -249,7 +286,7 @@ def _shift(features: Tensor, index: Tensor, counts: Tensor) -> Tensor:
     if not bool((members * (2 * _SAMPLE) >= counts).all()):
         sample, members = slice(None), counts
     sums = features.new_zeros(len(counts), features.shape[1]).index_add_(0, index[sample], features[sample])
-    return sums / members.to(features.dtype)[:, None]
+    return sums / members.clamp(min=1).to(features.dtype)[:, None]
 
 
 def _add_by_class(scatter: Tensor, rows: Tensor, index: Tensor) -> None:

@@ -81,7 +81,7 @@ class ClassMoments:
     def _allocate(self, dim: int, device: torch.device) -> None:
         self.dim, self.device = dim, device
         full, by_class = self.scatter == "full", self.weighting == "class"
-        self._state = State.empty(self.num_classes, dim, full, by_class, self.dtype, device)
+        self._state = State(self.num_classes, dim, full, by_class, self.dtype, device)
 
     def update(self, features: Float[Tensor, "n p"], labels: Integer[Tensor, " n"]) -> None:
         """Add a batch of examples.

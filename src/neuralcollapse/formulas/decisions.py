@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .._checks import InputError, check_classifier, check_features, check_labels, first_bad_row
 from .._linalg import full_precision
+from .._state import block_of
 from ..moments import ClassMoments
 
 # Scores are made for this many pairs of example and class at a time: 64 MiB in float32.
@@ -56,7 +57,7 @@ class DecisionRule:
         work = torch.float64 if features.dtype == torch.float64 else torch.float32
         both, constants, reaches = self._prepared(work)
         found: list[list[Tensor]] = [[], [], []]
-        rows = max(1, _SCORES // len(both))
+        rows = max(1, min(_SCORES // len(both), block_of(features)))
         for start in range(0, max(1, len(features)), rows):
             part = features[start : start + rows].detach().to(both.device, work)
             with full_precision(part.device):
@@ -86,12 +87,12 @@ class DecisionRule:
 
     def _argmax(self, scores: Tensor, features: Tensor, reach: Tensor, *, of_means: bool) -> Tensor:
         """argmax_c of the scores; those that float32's rounding could decide are redone in float64."""
-        winner = scores.argmax(dim=1)
         if scores.dtype == torch.float64 or scores.shape[1] == 1:
-            return winner
+            return scores.argmax(dim=1)
         constants = self._offset if of_means else self._bias
         tolerance = 4.0 * torch.finfo(scores.dtype).eps * (reach + float(constants.abs().max()))
-        best, runner_up = scores.topk(2, dim=1).values.T
+        values, which = scores.topk(2, dim=1)
+        (best, runner_up), winner = values.T, which[:, 0]
         close = (best - runner_up <= tolerance).nonzero()[:, 0]
         if len(close):
             within = scores[close] >= (best[close] - 2.0 * tolerance[close])[:, None]

@@ -50,6 +50,14 @@ def saved(path: Path, **changes: Any) -> str:
     return str(path)
 
 
+def agree(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """The same numbers, up to how arrays lie in memory."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        near = value if isinstance(value, str) else pytest.approx(value, rel=1e-12, abs=1e-14)
+        assert found[name] == near, name
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("trained") / "run"
@@ -80,9 +88,46 @@ def test_measure_json_is_the_report(
     else:
         safetensors = pytest.importorskip("safetensors.torch")
         safetensors.save_file({name: torch.tensor(value) for name, value in content.items()}, path)
-    assert call(["measure", str(path), "--json", "--weighting", "class"]) == 0
-    expected = nc.measure_features(**content, weighting="class").to_dict()
-    assert json.loads(capsys.readouterr().out) == expected
+    assert call(["measure", str(path), "--json", "-", "--weighting", "class", "--metrics", "cdnv, nc0"]) == 0
+    expected = nc.measure_features(**content, weighting="class", metrics=["cdnv", "nc0"]).to_dict()
+    agree(json.loads(capsys.readouterr().out), expected)
+    assert call(["measure", str(path), "--json", str(tmp_path / "report.json"), "--metrics", "all"]) == 0
+    assert capsys.readouterr().out == ""
+    expected = nc.measure_features(**content, metrics="all").to_dict()
+    agree(json.loads((tmp_path / "report.json").read_text()), expected)
+
+
+def test_measure_in_parts_is_the_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The commands of `measure --help`, by three jobs each."""
+    pytest.importorskip("safetensors")
+    for name in ("features", "labels", "weight"):
+        np.save(tmp_path / f"{name}.npy", arrays()[name])
+    features = ["measure", str(tmp_path / "features.npy"), "--labels", str(tmp_path / "labels.npy")]
+    weight = ["--weight", str(tmp_path / "weight.npy")]
+    merged, jobs = str(tmp_path / "all.safetensors"), ("2/3", "1/3", "3/3")
+    parts, counts = ([str(tmp_path / f"{kind}-{job[0]}.safetensors") for job in jobs] for kind in ("part", "count"))
+    for job, part in zip(jobs, parts, strict=True):
+        assert call([*features, "--classes", "4", "--shard", job, "--save", part]) == 0
+    assert "rows 16 to 23 of 24 saved in" in capsys.readouterr().out
+    assert call(["measure", "--merge", *parts, "--save", merged, *weight]) == 0
+    printed = capsys.readouterr()
+    assert "not measured" in printed.out and "24 examples saved in" in printed.err
+    for job, count in zip(jobs, counts, strict=True):
+        assert call([*features, *weight, "--moments", merged, "--shard", job, "--save", count]) == 0
+    assert "0 NC4 mismatches, 8 classified correctly" in capsys.readouterr().out
+    assert call(["measure", "--merge", *counts, "--moments", merged, *weight]) == 0
+    assert capsys.readouterr().out == f"{nc.measure_features(**arrays(bias=None))}\n"
+
+
+def test_measure_help_tells_how_to_measure_in_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["measure", "--help"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for text in (
+        "measure FEATURES --shard I/N --classes C --save part-I.safetensors",
+        "measure --merge count-*.safetensors --moments all.safetensors --weight W",
+        "only what an .npz holds compressed is read whole",
+    ):
+        assert text in printed
 
 
 def test_run_leaves_a_run_with_pictures_and_continues(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,7 +176,7 @@ NAN[3, 1] = np.nan
         ({"weight": np.ones((4, 6))}, "(4, 5)"),
         ({"bias": np.zeros(3)}, "(4,)"),
         ({"labels": np.array(["a"] * 24)}, "numeric"),
-        ({"labels": np.array([None] * 24)}, "no readable .npz"),
+        ({"labels": np.array([None] * 24)}, "pickled objects"),
     ],
 )
 def test_measure_refuses_wrong_arrays(
@@ -157,8 +202,33 @@ def test_measure_refuses_files_that_are_none(tmp_path: Path, capsys: pytest.Capt
     refused(capsys, ["measure", str(tmp_path / "cut.npz")], "no readable .npz")
     refused(capsys, ["measure", str(tmp_path / "empty.npz")], "no readable .npz")
     refused(capsys, ["measure", str(tmp_path / "cut.safetensors")], "no readable .safetensors")
-    refused(capsys, ["measure", str(tmp_path / "layer.csv")], ".npz or .safetensors")
-    refused(capsys, ["measure", str(whole), "--weight-decay", "-1"], "weight decay")
+    refused(capsys, ["measure", str(tmp_path / "layer.csv")], ".npy, .npz, .safetensors or .parquet")
+
+
+def test_measure_refuses_options_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = saved(tmp_path / "layer.npz")
+    part = str(tmp_path / "part.safetensors")
+    for options, message in (
+        (["--weight-decay", "-1"], "weight decay"),
+        (["--metrics", "nc9"], "got 'nc9'"),
+        (["--metrics", "nc5"], "out-of-distribution data"),
+        (["--shard", "4/3"], "1 ≤ I ≤ N, such as 1/8, got '4/3'"),
+        (["--shard", "0/3"], "got '0/3'"),
+        (["--shard", "1"], "got '1'"),
+        (["--shard", "1/25"], "at most 24 parts"),
+        (["--classes", "0"], "--classes 0"),
+        (["--classes", "5"], "(5, 5), got (4, 5)"),
+        (["--save", "part.npz"], "ending in .safetensors, got part.npz"),
+        (["--save", str(tmp_path / "absent" / "part.safetensors")], "existing folder"),
+        (["--json", str(tmp_path)], "something else"),
+        (["--json", whole], "which is read"),
+        (["--json", "-", "--shard", "1/2", "--save", part], "no --json"),
+        (["--merge", part], "only saved parts with --merge"),
+    ):
+        refused(capsys, ["measure", whole, *options], message)
+    refused(capsys, ["measure"], "a file of features, or --merge")
+    refused(capsys, ["measure", "--merge", whole, "--shard", "1/2"], "got --shard")
+    assert {path.name for path in tmp_path.iterdir()} == {"layer.npz"}
 
 
 def test_run_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,8 @@
     python tools/equations.py --check    fails when the committed page is out of date
 
 The source of truth is the code: a function's docstring names its statements in a line `Source: …; ….`, and a test
-belongs to a function when it calls it. A statement below with no function, with two, or without a test is an error.
+belongs to a function when it calls it. A statement below with no function, with two, or without a test is an error;
+so is a function of later work without a test.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Function:
     name: str
     path: str
     statements: tuple[str, ...]
+    first_sentence: str
 
 
 def functions() -> list[Function]:
@@ -52,9 +54,11 @@ def functions() -> list[Function]:
     for path in sorted((ROOT / "src/neuralcollapse/formulas").glob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-                source = re.search(r"^Source: ((?:.|\n)+?)\.\n*$", ast.get_docstring(node) or "", re.MULTILINE)
+                text = ast.get_docstring(node) or ""
+                source = re.search(r"^Source: ((?:.|\n)+?)\.\n*$", text, re.MULTILINE)
                 names = re.split(r";\s+", " ".join(source.group(1).split())) if source else []
-                found.append(Function(node.name, str(path.relative_to(ROOT)), tuple(names)))
+                sentence = " ".join(re.split(r"\n\n", text)[0].split())
+                found.append(Function(node.name, str(path.relative_to(ROOT)), tuple(names), sentence))
     return found
 
 
@@ -68,6 +72,20 @@ def tests_of(name: str) -> list[tuple[str, str]]:
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and called & {name, f"nc.{name}"}:
                 found.append((str(path.relative_to(ROOT)), node.name))
     return found
+
+
+def row(statement: str, meaning: str, function: Function) -> str:
+    """A line of the table.
+
+    Raises:
+        ValueError: no test calls the function.
+    """
+    tests = tests_of(function.name)
+    if not tests:
+        raise ValueError(f"no test names {function.name}, the function of {statement}")
+    listed = "<br>".join(f"[`{test}`](../{file})" for file, test in tests)
+    meaning = meaning.replace("|", "\\|")
+    return f"| {statement} | {meaning} | [`{function.name}`](../{function.path}) | {listed} |"
 
 
 def page() -> str:
@@ -92,12 +110,19 @@ def page() -> str:
         homes = [function for function in known if statement in function.statements]
         if len(homes) != 1:
             raise ValueError(f"expected one function for {statement}, found {[home.name for home in homes]}")
-        tests = tests_of(homes[0].name)
-        if not tests:
-            raise ValueError(f"no test names {homes[0].name}, the function of {statement}")
-        listed = "<br>".join(f"[`{test}`](../{file})" for file, test in tests)
-        meaning = meaning.replace("|", "\\|")
-        lines.append(f"| {statement} | {meaning} | [`{homes[0].name}`](../{homes[0].path}) | {listed} |")
+        lines.append(row(statement, meaning, homes[0]))
+    lines += [
+        "",
+        "## From later work",
+        "",
+        "In a report by `metrics=\"all\"` or by name; the names are those of `neuralcollapse.METRICS`.",
+        "",
+        "| source | what it says | function | tests |",
+        "|---|---|---|---|",
+    ]
+    for function in known:
+        if function.statements and not set(function.statements) & STATEMENTS.keys():
+            lines.append(row("; ".join(function.statements), function.first_sentence, function))
     return "\n".join(lines) + "\n"
 
 

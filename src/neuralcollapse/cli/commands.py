@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-import neuralcollapse as nc
+from neuralcollapse.lab.measure_options import Options
 from neuralcollapse.lab.settings import Settings
 
 DIVERGED, INTERRUPTED = 1, 130
@@ -56,23 +55,33 @@ class RunCommand:
 
 @dataclass(frozen=True)
 class MeasureCommand:
-    """Measure features and a classifier saved in a file, and print the report."""
+    """Measure features and a classifier saved in files, and print the report.
 
-    file: tyro.conf.Positional[Path]
-    """An .npz or .safetensors with features (n, p), labels (n,), weight (c, p) and bias (c,)."""
-    weight_decay: float = 0.0
-    """λ of the paper's loss, for the decomposition."""
-    weighting: Literal["example", "class"] = "example"
-    """Whether each example counts alike, or each class."""
-    json: bool = False
-    """Print one JSON object instead of the table."""
+    Files are mapped and read in blocks, so that they may be larger than memory; only what an .npz holds compressed
+    is read whole, so save it by numpy.savez. Features are (n, p) of 16, 32 or 64 bits, labels (n,) integers from 0.
+
+    In parts, by N jobs of an array, each for its own I; the report has no NC4 and no accuracies:
+      measure FEATURES --shard I/N --classes C --save part-I.safetensors
+      measure --merge part-*.safetensors --save all.safetensors --weight W
+
+    Those need the class means of all parts. The jobs count them in a second round, which gives the full report:
+      measure FEATURES --shard I/N --moments all.safetensors --weight W --save count-I.safetensors
+      measure --merge count-*.safetensors --moments all.safetensors --weight W
+    """
+
+    features: tyro.conf.Positional[Path | None] = None
+    """An .npz or .safetensors with features, and maybe labels, weight and bias; a Parquet file with features and maybe
+    label or labels; or an .npy with features alone. None with --merge."""
+    options: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=Options)
 
     def __call__(self, console: Console) -> int:
-        from neuralcollapse.lab.feature_files import read_feature_file
+        from neuralcollapse.lab import measuring, progress
 
-        arrays = read_feature_file(self.file)
-        report = nc.measure_features(**arrays, weight_decay=self.weight_decay, weighting=self.weighting)
-        print(json.dumps(report.to_dict(), indent=2) if self.json else report)
+        with progress.share_bar(console, "measuring") as advance:
+            outcome = measuring.measure_files(self.features, self.options, advance)
+        print(outcome.text, end="")
+        if outcome.said:  # beside the report, so that what is printed can be piped
+            print(outcome.said, file=sys.stderr if outcome.text else sys.stdout)
         return 0
 
 

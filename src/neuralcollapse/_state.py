@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -91,24 +93,27 @@ class State:
 
     def add(self, features: Tensor, labels: Tensor) -> None:
         """Add rows of float32 or float64, at least one, with labels in range; unchanged where a row is not finite."""
-        if len(self.counts) <= _ONE_HOT_LIMIT:
-            classes, index = torch.arange(len(self.counts), device=labels.device), labels
-        else:
+        # Few classes are all taken, as a view, also those without a row: cheaper than finding out which have one.
+        classes: Tensor | slice = slice(None)
+        index = labels
+        if len(self.counts) > _ONE_HOT_LIMIT:
             classes, index = torch.unique(labels, return_inverse=True)
-        counts = torch.bincount(index, minlength=len(classes))
+        counts = torch.bincount(index, minlength=len(self.counts[classes]))
         rows = block_of(features)
-        if len(features) <= rows and len(features) < _FEW_ROWS * len(classes):
-            self._add_batch(features, classes, index, counts)
+        if len(features) <= rows and len(features) < _FEW_ROWS * len(counts):
+            self._add_batch(features, labels, classes, index, counts)
         else:
             self._add_blocks(features, classes, index, counts, rows)
 
-    def _add_batch(self, features: Tensor, classes: Tensor, index: Tensor, counts: Tensor) -> None:
+    def _add_batch(
+        self, features: Tensor, labels: Tensor, classes: Tensor | slice, index: Tensor, counts: Tensor
+    ) -> None:
         """Add few rows a class by one product, whose centre makes it the growth of the merged scatter.
 
         With n' rows of mean m' beside n of mean m and δ = m' − m, rows centred at m' − √(n/(n+n')) δ have the scatter
         S' + n n'/(n+n') δδᵀ, which is what merging adds: a sum of squares, nothing cancels.
         """
-        one_hot = _one_hot(index, len(classes), features.dtype)
+        one_hot = _one_hot(index, len(counts), features.dtype)
         before, added = self.counts[classes].double(), counts.double()
         old = self.means[classes].double()
         # First about something near, in the features' type, where the difference is exact (Sterbenz): the mean so far,
@@ -116,7 +121,7 @@ class State:
         near = old.to(features.dtype, copy=True)
         new = (before == 0) & (added > 0)
         if bool(new.any()):
-            near[new] = features[_first_rows(index, len(classes))[new]]
+            near[new] = features[_first_rows(index, len(counts))[new]]
         residual = features - near[index]
         if one_hot is None:
             sums = residual.new_zeros(near.shape).index_add_(0, index, residual)
@@ -132,8 +137,8 @@ class State:
         if self.full and not self.by_class:
             self._add_product(residual)
         elif self.full:
-            _add_by_class(self._scatter, residual, classes[index])
-        self.traces.index_add_(0, classes[index], squared_norms(residual).to(self.means.dtype))
+            _add_by_class(self._scatter, residual, labels)
+        self.traces.index_add_(0, labels, squared_norms(residual).to(self.means.dtype))
         self.means[classes] += (delta * (added / total)[:, None]).to(self.means.dtype)
         self.counts[classes] += counts
 
@@ -149,20 +154,20 @@ class State:
         _add_gram(self._pending, residual)
         self._pending_rows += len(residual)
 
-    def _add_blocks(self, features: Tensor, classes: Tensor, index: Tensor, counts: Tensor, rows: int) -> None:
+    def _add_blocks(self, features: Tensor, classes: Tensor | slice, index: Tensor, counts: Tensor, rows: int) -> None:
         """Gather sums and products of all rows around one shift per class, in blocks; then fold them in at once."""
         # Near the class mean and in the features' type: subtracting it from nearby features is exact (Sterbenz).
         shift = _shift(features, index, counts)
         dim = features.shape[1]
         # Buffers for all blocks: fresh memory for each would cost as much as the passes over it.
         residuals = torch.empty_like(features[:rows])
-        sums = torch.zeros(len(classes), dim, dtype=self.means.dtype, device=features.device)
-        traces = torch.zeros(len(classes), dtype=self.means.dtype, device=features.device)
-        scatter = torch.zeros(self.scatter_shape(len(classes)), dtype=self.means.dtype, device=features.device)
+        sums = torch.zeros(len(counts), dim, dtype=self.means.dtype, device=features.device)
+        traces = torch.zeros(len(counts), dtype=self.means.dtype, device=features.device)
+        scatter = torch.zeros(self.scatter_shape(len(counts)), dtype=self.means.dtype, device=features.device)
         for start in range(0, len(features), rows):
             block, which = features[start : start + rows], index[start : start + rows]
             residual = residuals[: len(block)]
-            one_hot = _one_hot(which, len(classes), features.dtype)
+            one_hot = _one_hot(which, len(counts), features.dtype)
             if one_hot is None:
                 torch.sub(block, shift[which], out=residual)
                 sums.index_add_(0, which, residual.to(self.means.dtype))
@@ -181,7 +186,8 @@ class State:
         rest = sums / counts.clamp(min=1).to(self.means.dtype)[:, None]
         _require_finite(rest, features)
         excess = rest * counts.to(self.means.dtype).sqrt()[:, None]
-        self._fold(classes, counts, shift.to(self.means.dtype) + rest, traces, scatter, excess)
+        which = torch.arange(len(self.counts), device=counts.device)[classes] if isinstance(classes, slice) else classes
+        self._fold(which, counts, shift.to(self.means.dtype) + rest, traces, scatter, excess)
 
     def _fold(
         self, classes: Tensor, counts: Tensor, means: Tensor, traces: Tensor, scatter: Tensor, excess: Tensor | None
@@ -269,7 +275,7 @@ def squared_norms(rows: Tensor) -> Tensor:
 
 
 def _require_finite(means: Tensor, features: Tensor) -> None:
-    if not bool(torch.isfinite(means).all()):
+    if not math.isfinite(float(means.sum())) and not bool(torch.isfinite(means).all()):
         finite = bool(torch.isfinite(features).all())
         where = "an overflow of their class sums" if finite else f"NaN or infinity in row {first_bad_row(features)}"
         raise InputError(f"expected finite features, got {where}")
@@ -285,7 +291,11 @@ def _shift(features: Tensor, index: Tensor, counts: Tensor) -> Tensor:
     members = torch.bincount(index[sample], minlength=len(counts))
     if not bool((members * (2 * _SAMPLE) >= counts).all()):
         sample, members = slice(None), counts
-    sums = features.new_zeros(len(counts), features.shape[1]).index_add_(0, index[sample], features[sample])
+    one_hot = _one_hot(index[sample], len(counts), features.dtype)
+    if one_hot is None:
+        sums = features.new_zeros(len(counts), features.shape[1]).index_add_(0, index[sample], features[sample])
+    else:
+        sums = one_hot.T @ features[sample]
     return sums / members.clamp(min=1).to(features.dtype)[:, None]
 
 

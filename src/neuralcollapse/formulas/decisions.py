@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,9 @@ from ..moments import ClassMoments
 
 # Scores are made for this many pairs of example and class at a time: 64 MiB in float32.
 _SCORES = 1 << 24
+
+# The largest norm of a row, and the largest constant: |score| ≤ ‖h‖ · first + second.
+Reach = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class DecisionRule:
         for block, rows in moments.centred_blocks():
             self._offset[block] = -(rows @ self._centre) - 0.5 * rows.square().sum(dim=1)
         self._offset = self._offset[self._present]
-        self._scaled: dict[torch.dtype, tuple[Tensor, Tensor, tuple[float, float]]] = {}
+        self._scaled: dict[torch.dtype, tuple[Tensor, Tensor, list[Reach]]] = {}
 
     def __call__(self, features: Float[Tensor, "n p"], labels: Integer[Tensor, " n"]) -> Decisions:
         """Both decisions for every example, from one product with [W; M̄] per block of rows."""
@@ -62,18 +66,18 @@ class DecisionRule:
             part = features[start : start + rows].detach().to(both.device, work)
             with full_precision(part.device):
                 scores = torch.addmm(constants, part, both.T)
-            if not bool(torch.isfinite(scores.sum())) and not bool(torch.isfinite(part).all()):
+            if not math.isfinite(float(scores.sum())) and not bool(torch.isfinite(part).all()):
                 raise InputError(f"expected finite features, got NaN or infinity in row {start + first_bad_row(part)}")
             norms = torch.linalg.vector_norm(part, dim=1)
-            predicted = self._argmax(scores[:, : self._classes], part, norms * reaches[0], of_means=False)
-            nearest = self._present[self._argmax(scores[:, self._classes :], part, norms * reaches[1], of_means=True)]
+            predicted = self._argmax(scores[:, : self._classes], part, norms, reaches[0], of_means=False)
+            nearest = self._present[self._argmax(scores[:, self._classes :], part, norms, reaches[1], of_means=True)]
             truth = labels[start : start + rows].to(both.device)
             for kept, values in zip(found, (predicted == nearest, predicted == truth, nearest == truth), strict=True):
                 kept.append(values)
         return Decisions(*(torch.cat(kept) for kept in found))
 
-    def _prepared(self, work: torch.dtype) -> tuple[Tensor, Tensor, tuple[float, float]]:
-        """[W; M̄] and its constants in the type of the work, and how far each half's scores reach per unit of ‖h‖."""
+    def _prepared(self, work: torch.dtype) -> tuple[Tensor, Tensor, list[Reach]]:
+        """[W; M̄] and its constants in the type of the work, and how far the scores of each half reach."""
         if work not in self._scaled:
             both = torch.empty(self._classes + len(self._present), self._dim, dtype=work, device=self._means.device)
             both[: self._classes] = self._weight
@@ -81,20 +85,24 @@ class DecisionRule:
                 which = self._present[start : start + 4096]
                 both[self._classes + start : self._classes + start + len(which)] = self._means[which] - self._centre
             halves = both[: self._classes], both[self._classes :]
-            first, second = (float(torch.linalg.vector_norm(half, dim=1).max()) for half in halves)
-            self._scaled[work] = both, torch.cat([self._bias, self._offset]).to(work), (first, second)
+            reaches = [
+                (float(torch.linalg.vector_norm(half, dim=1).max()), float(constants.abs().max()))
+                for half, constants in zip(halves, (self._bias, self._offset), strict=True)
+            ]
+            self._scaled[work] = both, torch.cat([self._bias, self._offset]).to(work), reaches
         return self._scaled[work]
 
-    def _argmax(self, scores: Tensor, features: Tensor, reach: Tensor, *, of_means: bool) -> Tensor:
+    def _argmax(self, scores: Tensor, features: Tensor, norms: Tensor, reach: Reach, *, of_means: bool) -> Tensor:
         """argmax_c of the scores; those that float32's rounding could decide are redone in float64."""
         if scores.dtype == torch.float64 or scores.shape[1] == 1:
             return scores.argmax(dim=1)
-        constants = self._offset if of_means else self._bias
-        tolerance = 4.0 * torch.finfo(scores.dtype).eps * (reach + float(constants.abs().max()))
+        eps = 4.0 * torch.finfo(scores.dtype).eps
+        tolerance = norms * (eps * reach[0]) + eps * reach[1]
         values, which = scores.topk(2, dim=1)
         (best, runner_up), winner = values.T, which[:, 0]
         close = (best - runner_up <= tolerance).nonzero()[:, 0]
         if len(close):
+            constants = self._offset if of_means else self._bias
             within = scores[close] >= (best[close] - 2.0 * tolerance[close])[:, None]
             exact = torch.full(within.shape, -torch.inf, dtype=torch.float64, device=scores.device)
             for example, label in (part.T for part in within.nonzero().split(max(1, (1 << 22) // self._dim))):

@@ -14,6 +14,7 @@ from .formulas.geometry import equiangularity, equinorm, maximal_angle, simplex_
 from .formulas.least_squares import least_squares_classifier
 from .formulas.mse import MSEDecomposition, decompose_mse
 from .formulas.signal_to_noise import SNRSpectrum, snr_singular_values
+from .layers import LayerReport, LayerReports, measure_layers
 from .measure import make_report, measure, measure_features
 from .metrics import METRICS, compute_metrics
 from .moments import ClassMoments
@@ -27,6 +28,8 @@ __all__ = [
     "CentralPath",
     "ClassMoments",
     "InputError",
+    "LayerReport",
+    "LayerReports",
     "MSEDecomposition",
     "Report",
     "SNRSpectrum",
@@ -39,6 +42,7 @@ __all__ = [
     "maximal_angle",
     "measure",
     "measure_features",
+    "measure_layers",
     "nc1",
     "nc2",
     "nc3",

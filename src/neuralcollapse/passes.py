@@ -40,7 +40,7 @@ class Batches:
         if isinstance(loader, Iterator):
             kind = type(loader).__name__
             raise InputError(f"expected a loader that can be gone through again, got a {kind}: pass a list of batches")
-        self._model, self._loader, self._device, self._labelled = model, loader, device, labelled
+        self._model, self._loader, self._device, self.labelled = model, loader, device, labelled
 
     def labels(self) -> Iterator[Tensor]:
         """Run each batch, and give its labels afterwards; hooks placed on the model have then fired."""
@@ -59,7 +59,7 @@ class Batches:
                 if features.ndim > 2:
                     features, labels = features.flatten(0, -2), labels.flatten()
                 check_features(features)
-                if self._labelled:
+                if self.labelled:
                     check_labels(labels, len(features), classifier.out_features)
                 else:
                     labels = torch.zeros(len(features), dtype=torch.int64, device=features.device)
@@ -67,13 +67,13 @@ class Batches:
 
     def _forward(self, batch: Any) -> Tensor:
         if isinstance(batch, Mapping):
-            if self._labelled and "labels" not in batch:
+            if self.labelled and "labels" not in batch:
                 raise InputError(f"expected a 'labels' entry in each batch, got {sorted(batch)}")
             moved = {key: value.to(self._device) for key, value in batch.items()}
             labels = moved.pop("labels", torch.empty(0))
             self._model(**moved)
             return as_tensor(labels)
-        if not self._labelled and isinstance(batch, Tensor):
+        if not self.labelled and isinstance(batch, Tensor):
             batch = (batch, torch.empty(0))
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             raise InputError(f"expected batches of (inputs, labels), got {type(batch).__name__}")

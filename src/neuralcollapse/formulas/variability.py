@@ -92,7 +92,9 @@ def _total_spectrum(moments: ClassMoments) -> Float[Tensor, " p"]:
     at_least_two(moments)
     total = moments.within_covariance + moments.between_covariance
     values: Tensor = torch.linalg.eigvalsh(total)
-    return values.clamp(min=0.0)
+    # n examples span n − 1 dimensions: what rounding leaves in the others would count by its root in the entropy.
+    values[: max(0, len(values) - moments.num_examples + 1)] = 0.0
+    return torch.where(values > rounding_bound(total, torch.finfo(total.dtype).eps), values, 0.0)
 
 
 def _rows(matrix: Tensor, present: Tensor) -> Tensor:

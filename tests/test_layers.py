@@ -1,0 +1,228 @@
+"""Every metric at every layer, against features gathered by hooks written here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from networks import Network, batches_of, inputs_and_labels, loader
+from torch import Tensor, nn
+
+import neuralcollapse as nc
+from neuralcollapse.lab.models import build
+from neuralcollapse.metrics import METRICS
+
+
+class Blocks(nn.Module):
+    """Token features (n, T, p), blocks that give tuples, a stage that runs twice and one that does not run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(5, 6)
+        self.first, self.second = Block(), Block()
+        self.shared = nn.Tanh()
+        self.idle = nn.Linear(6, 6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        tokens = self.embed(inputs[:, None, :] * torch.tensor([[[1.0], [0.5], [-0.3]]]))
+        tokens = self.shared(self.first(tokens)[0])
+        tokens = self.shared(self.second(tokens)[0])
+        return self.head(tokens.mean(dim=1))
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(6, 6)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, str]:
+        return torch.relu(self.mix(tokens)) + tokens, "attention"
+
+
+def image_batches() -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.arange(48) % 4
+    images = torch.randn(48, 1, 16, 16, generator=generator) + 0.3 * labels[:, None, None, None]
+    return batches_of(images, labels, 10)
+
+
+def gathered(model: nn.Module, batches: list[tuple[Tensor, Tensor]], name: str, reduce: Callable) -> Tensor:
+    """Output of a layer over all batches, by a hook of this test's own."""
+    found: list[Tensor] = []
+    handle = model.get_submodule(name).register_forward_hook(lambda _m, _a, out: found.append(reduce(out)))
+    model.eval()
+    with torch.no_grad():
+        for inputs, _ in batches:
+            model(inputs)
+    handle.remove()
+    return torch.cat(found)
+
+
+def assert_equal(got: nc.Report, want: nc.Report) -> None:
+    mine, other = got.to_dict(), want.to_dict()
+    assert mine.keys() == other.keys()
+    for key, value in other.items():
+        if isinstance(value, (float, list)):
+            np.testing.assert_allclose(mine[key], value, rtol=1e-10, atol=1e-13, err_msg=key)
+        else:
+            assert mine[key] == value, key
+
+
+def expected(features: Tensor, labels: Tensor, classes: int, decay: float) -> nc.Report:
+    moments = nc.ClassMoments(classes)
+    moments.update(features, labels)
+    weight, bias = nc.least_squares_classifier(moments, decay)
+    return nc.measure_features(features, labels, weight, bias, weight_decay=decay, metrics="all")
+
+
+SPATIAL = {"mean": lambda out: out.mean(dim=(2, 3)), "flatten": lambda out: out.flatten(1)}
+
+
+@pytest.mark.parametrize("spatial", SPATIAL)
+def test_layers_of_a_residual_network_equal_their_features_measured(spatial: str) -> None:
+    torch.manual_seed(0)
+    model = build("resnet18", in_channels=1, num_classes=4, width=1 / 16, image_size=16).double()
+    batches = [(images.double(), labels) for images, labels in image_batches()]
+    names = ["layer1", "layer3.0.conv2", "layer4"]
+    found = nc.measure_layers(model, batches, names, spatial=spatial, weight_decay=1e-2, metrics="all")
+    assert [each.name for each in found] == [*names, "fc"]
+    assert [each.probe for each in found] == [True, True, True, False]
+    labels = torch.cat([labels for _, labels in batches])
+    for name in names:
+        features = gathered(model, batches, name, SPATIAL[spatial])
+        assert_equal(found[name].report, expected(features, labels, 4, 1e-2))
+    assert_equal(found["fc"].report, nc.measure(model, batches, weight_decay=1e-2, metrics="all"))
+    assert set(METRICS) - {"nc5", "nc5_centred"} <= found["layer4"].report.extra.keys()
+
+
+def test_default_layers_are_the_stages_in_the_order_they_run() -> None:
+    model = build("resnet18", in_channels=1, num_classes=4, width=1 / 16, image_size=16)
+    names = [each.name for each in nc.measure_layers(model, image_batches(), weight_decay=1e-2)]
+    assert names[-5:] == ["layer2", "layer3", "layer4", "avgpool", "fc"]
+    assert names[0] == "conv1"
+    assert [each.name for each in nc.measure_layers(Network(), loader())] == ["body", "neck", "head"]
+    wrapped = nn.Sequential(nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)))
+    assert [each.name for each in nc.measure_layers(wrapped, loader())] == ["0.0", "0.1", "0.2"]
+
+
+def test_tokens_and_tuples_are_averaged_and_stages_run_twice_left_out() -> None:
+    torch.manual_seed(1)
+    model = Blocks().double()
+    inputs, labels = inputs_and_labels()
+    batches = batches_of(inputs.double(), labels)
+    found = nc.measure_layers(model, batches, metrics="all", weight_decay=0.1)
+    assert [each.name for each in found] == ["embed", "first", "second", "head"]
+    features = gathered(model, batches, "first", lambda out: out[0].mean(dim=1))
+    assert_equal(found["first"].report, expected(features, labels, 3, 0.1))
+
+
+def test_labels_for_each_position_make_each_position_an_example() -> None:
+    torch.manual_seed(2)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    inputs, labels = torch.randn(30, 7, 4, dtype=torch.float64), torch.randint(0, 3, (30, 7))
+    found = nc.measure_layers(model, batches_of(inputs, labels), ["1"], metrics="all", weight_decay=0.1)
+    features = gathered(model, batches_of(inputs, labels), "1", lambda out: out.flatten(0, 1))
+    assert_equal(found["1"].report, expected(features, labels.flatten(), 3, 0.1))
+    assert found["2"].report.num_examples == 210
+
+
+def test_out_of_distribution_data_reach_every_layer() -> None:
+    model = Network().double()
+    inputs, labels = inputs_and_labels()
+    batches, outside = batches_of(inputs.double(), labels), torch.randn(20, 5, dtype=torch.float64)
+    found = nc.measure_layers(model, batches, ["body"], metrics=["nc5"], ood=list(outside.split(6)))
+    moments = nc.ClassMoments(3)
+    moments.update(gathered(model, batches, "body", lambda out: out), labels)
+    mean = gathered(model, [(part, part) for part in outside.split(6)], "body", lambda out: out).mean(dim=0)
+    cosines = torch.nn.functional.cosine_similarity(moments.means, mean[None], dim=1)
+    assert found["body"].report.extra["nc5"] == pytest.approx(float(cosines.abs().mean()), rel=1e-12)
+
+
+def test_one_forward_pass_a_batch_and_two_beyond_the_budget() -> None:
+    model = Network()
+    want = nc.measure_layers(model, loader(), ["body", "neck"])
+    assert model.calls == 7
+    got = nc.measure_layers(model, loader(), ["body", "neck"], memory_budget=600)
+    assert model.calls == 21
+    for each in want:
+        assert_equal(got[each.name].report, each.report)
+    with pytest.raises(nc.InputError, match="expected both passes over the loader to give the same examples"):
+        nc.measure_layers(model, Changing(), ["body"], memory_budget=600)
+
+
+class Changing:
+    """Other examples each time."""
+
+    def __iter__(self):
+        return iter(batches_of(torch.randn(50, 5), inputs_and_labels()[1]))
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (["bodi"], "expected names of layers, got 'bodi'; did you mean body"),
+        ("body", r"expected a list of layers, got the text 'body': write \['body'\]"),
+        ([], "expected at least one layer, got none"),
+        (["idle"], "expected the layer 'idle' to run in the forward pass, it did not"),
+        (["shared"], "expected the layer 'shared' to run once in each forward pass, it ran 2 times"),
+    ],
+)
+def test_impossible_layers_are_named(layers: list[str], message: str) -> None:
+    model = Network() if layers in (["bodi"], "body", []) else Blocks()
+    with pytest.raises(nc.InputError, match=message):
+        nc.measure_layers(model, loader(), layers)
+
+
+def test_other_wrong_input_is_named() -> None:
+    with pytest.raises(nc.InputError, match="expected spatial 'mean' or 'flatten', got 'max'"):
+        nc.measure_layers(Network(), loader(), spatial="max")  # type: ignore[arg-type]
+    with pytest.raises(
+        nc.InputError, match="expected the layer 'body' to fit memory_budget = 500 bytes, its 8 features"
+    ):
+        nc.measure_layers(Network(), loader(), ["body"], memory_budget=500)
+    with pytest.raises(nc.InputError, match="expected a loader with at least one batch, got none"):
+        nc.measure_layers(Network(), [])
+    with pytest.raises(nc.InputError, match="expected one of the layers body, head, got 'neck'"):
+        nc.measure_layers(Network(), loader(), ["body"])["neck"]
+
+    class Odd(Network):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = Words()
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            self.words(inputs)
+            return super().forward(inputs)
+
+    class Words(nn.Module):
+        def forward(self, inputs: Tensor) -> str:
+            return "words"
+
+    with pytest.raises(nc.InputError, match=r"expected the layer 'words' to give features .*, got str"):
+        nc.measure_layers(Odd(), loader(), ["words"])
+
+
+@pytest.mark.parametrize("fail_at", [1, 4, 9])
+def test_hooks_modes_and_random_states_are_put_back_also_after_an_exception(fail_at: int) -> None:
+    model = Network()
+    model.body[3].eval()
+    model.fail_at = fail_at
+    modes = [module.training for module in model.modules()]
+    state = torch.get_rng_state()
+    with pytest.raises(RuntimeError, match="the forward pass failed"):
+        nc.measure_layers(model, loader(), memory_budget=600)
+    assert [module.training for module in model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_the_table_has_a_row_a_layer_and_the_dictionary_is_json_ready() -> None:
+    found = nc.measure_layers(Network(), loader(), weight_decay=1e-2)
+    rows = str(found).splitlines()
+    assert [row.split()[0] for row in rows[1:4]] == ["body", "neck", "head"]
+    assert len(found) == 3
+    assert json.loads(json.dumps(found.to_dict()))["neck"]["probe"] is True

@@ -23,12 +23,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from two_pass import two_pass
 
 import neuralcollapse as nc
 from neuralcollapse.lab.hardware import environment
 from neuralcollapse.lab.models import build
 from neuralcollapse.passes import Tally
-from two_pass import two_pass
 
 DEVICE = torch.device("cpu")
 
@@ -84,7 +84,9 @@ def report_row() -> None:
     nc.measure_features(features, labels, weight, bias, weight_decay=5e-4)
     grown = peak_bytes() - before
     ours, theirs = in_turn(
-        lambda: nc.measure_features(features, labels, weight, bias, weight_decay=5e-4), lambda: features.T @ features, 25
+        lambda: nc.measure_features(features, labels, weight, bias, weight_decay=5e-4),
+        lambda: features.T @ features,
+        25,
     )
     detail = f"{1e3 * ours:.0f} ms; {grown / 2**20:.0f} MiB more memory"
     line("report, 50,000 × 512 in memory, C = 10", f"{ours / theirs:.2f}", "one `H.T @ H`", detail)
@@ -191,7 +193,10 @@ def huge_row() -> None:
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
     detail = f"{found['stream']:.0f} s, then {found['report']:.0f} s for the report without NC4"
     line(
-        "moments, C = 100,000, p = 1,024, n = 400,000", f"{found['stream'] / found['bare']:.2f}", "the bare products", detail
+        "moments, C = 100,000, p = 1,024, n = 400,000",
+        f"{found['stream'] / found['bare']:.2f}",
+        "the bare products",
+        detail,
     )
     whole = 400_000 * found["nearest"] / 60
     line("NC4 of it, each example", "", "", f"{1e3 * found['nearest']:.2f} ms; all would take {whole:.0f} min")
@@ -205,8 +210,15 @@ def process_row() -> None:
     times = {}
     for world in (1, 2):
         command = [sys.executable, __file__, "--processes", str(world)]
-        times[world] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-    line("moments and NC4 by two processes", f"{times[2] / times[1]:.2f}", "one process", f"{1e3 * times[1]:.0f} ms by one")
+        times[world] = float(
+            subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+        )
+    line(
+        "moments and NC4 by two processes",
+        f"{times[2] / times[1]:.2f}",
+        "one process",
+        f"{1e3 * times[1]:.0f} ms by one",
+    )
 
 
 def shard(rank: int, world: int, folder: str) -> None:

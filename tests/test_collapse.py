@@ -37,7 +37,7 @@ def both(case: Case, weighting: str) -> tuple[nc.ClassMoments, Moments, Data]:
 @over_weightings
 def test_nc1_matches_the_reference(case: Case, weighting: str) -> None:
     moments, want, _ = both(case, weighting)
-    assert float(nc.nc1(moments)) == pytest.approx(reference.nc1(want), rel=1e-8)
+    assert float(nc.nc1(moments)) == pytest.approx(reference.nc1(want), rel=1e-10)
 
 
 @over_cases
@@ -48,14 +48,14 @@ def test_nc2_matches_the_reference(case: Case, weighting: str) -> None:
     for name, formula in NC2_FIELDS:
         for side, rows in (("means", reference.centred_means(want)), ("classifier", d.weight[want.present])):
             value = float(getattr(got, f"{name}_{side}"))
-            assert value == pytest.approx(formula(rows), rel=1e-9, abs=1e-12), f"{name}_{side}"
+            assert value == pytest.approx(formula(rows), rel=1e-10, abs=1e-12), f"{name}_{side}"
 
 
 @over_cases
 @over_weightings
 def test_nc3_matches_the_reference(case: Case, weighting: str) -> None:
     moments, want, d = both(case, weighting)
-    assert float(nc.nc3(moments, torch.from_numpy(d.weight))) == pytest.approx(reference.nc3(want, d.weight), rel=1e-9)
+    assert float(nc.nc3(moments, torch.from_numpy(d.weight))) == pytest.approx(reference.nc3(want, d.weight), rel=1e-10)
 
 
 @over_cases
@@ -77,7 +77,7 @@ def test_snr_matches_the_reference(case: Case, weighting: str) -> None:
     got = snr(moments)
     assert nc.snr_singular_values(moments).space == ("span" if singular else "full")
     assert got.shape == expected.shape
-    np.testing.assert_allclose(got, expected, rtol=1e-6)
+    np.testing.assert_allclose(got, expected, rtol=1e-10)
     assert bool((got.diff() <= 0).all()), "descending"
 
 

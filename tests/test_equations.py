@@ -45,14 +45,14 @@ def test_a_statement_without_a_function_or_with_two_is_an_error(
 
 
 def test_a_function_without_a_test_is_an_error(equations: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(equations, "tests_of", lambda name: [])
+    monkeypatch.setattr(equations, "tests_of", lambda name, module: [])
     with pytest.raises(ValueError, match="no test names"):
         equations.page()
 
 
 def test_an_unlisted_source_is_an_error(equations: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     known = equations.functions()
-    stray = equations.Function("stray", "nowhere.py", (f"{equations.ICLR}, Theorem 9",))
+    stray = equations.Function("stray", "nowhere.py", (f"{equations.ICLR}, Theorem 9",), "A stray.")
     monkeypatch.setattr(equations, "functions", lambda: [*known, stray])
     with pytest.raises(ValueError, match="not in the list"):
         equations.page()

@@ -64,7 +64,7 @@ def test_each_term_matches_its_reference(case: Case, weighting: str) -> None:
     np.testing.assert_allclose(dec.bias_ls, want.bias_ls, rtol=1e-6, atol=1e-6 * np.abs(want.bias_ls).max())
     for name in ("total", "nc1", "nc23", "ls", "ls_perp"):
         scale = 1e-12 * want.total
-        assert float(getattr(dec, name)) == pytest.approx(getattr(want, name), rel=1e-8, abs=scale), name
+        assert float(getattr(dec, name)) == pytest.approx(getattr(want, name), rel=1e-10, abs=scale), name
 
 
 @over_cases

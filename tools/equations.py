@@ -62,14 +62,15 @@ def functions() -> list[Function]:
     return found
 
 
-def tests_of(name: str) -> list[tuple[str, str]]:
-    """(file, test) of every test that names the function."""
+def tests_of(name: str, module: str) -> list[tuple[str, str]]:
+    """(file, test) of every test that calls the function of a module."""
     found = []
+    names = {name, f"nc.{name}", f"{module}.{name}"}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            # `nc.nc1(…)` or an imported `nc1(…)`, not the attribute `report.nc1`
+            # `nc.nc1(…)`, `collapse.nc1(…)` or an imported `nc1(…)`, not the attribute `report.nc1`
             called = {ast.unparse(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)}
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and called & {name, f"nc.{name}"}:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and called & names:
                 found.append((str(path.relative_to(ROOT)), node.name))
     return found
 
@@ -80,7 +81,7 @@ def row(statement: str, meaning: str, function: Function) -> str:
     Raises:
         ValueError: no test calls the function.
     """
-    tests = tests_of(function.name)
+    tests = tests_of(function.name, Path(function.path).stem)
     if not tests:
         raise ValueError(f"no test names {function.name}, the function of {statement}")
     listed = "<br>".join(f"[`{test}`](../{file})" for file, test in tests)
@@ -115,7 +116,7 @@ def page() -> str:
         "",
         "## From later work",
         "",
-        "In a report by `metrics=\"all\"` or by name; the names are those of `neuralcollapse.METRICS`.",
+        'In a report by `metrics="all"` or by name; the names are those of `neuralcollapse.METRICS`.',
         "",
         "| source | what it says | function | tests |",
         "|---|---|---|---|",

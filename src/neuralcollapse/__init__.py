@@ -18,6 +18,7 @@ from .layers import LayerReport, LayerReports, measure_layers
 from .measure import make_report, measure, measure_features
 from .metrics import METRICS, compute_metrics
 from .moments import ClassMoments
+from .monitor import Monitor
 from .report import Report
 
 __version__ = "0.1.0"
@@ -31,6 +32,7 @@ __all__ = [
     "LayerReport",
     "LayerReports",
     "MSEDecomposition",
+    "Monitor",
     "Report",
     "SNRSpectrum",
     "compute_metrics",

@@ -59,6 +59,13 @@ class State:
         self._pending: Tensor | None = None
         self._pending_rows = 0
 
+    @classmethod
+    def of(cls, counts: Tensor, means: Tensor, traces: Tensor, scatter: Tensor, full: bool, by_class: bool) -> State:
+        """Around tensors that exist, which it then changes."""
+        state = cls(0, means.shape[1], full, by_class, means.dtype, means.device)
+        state.counts, state.means, state.traces, state._scatter = counts, means, traces, scatter
+        return state
+
     @property
     def scatter(self) -> Tensor:
         """With all that was pending."""

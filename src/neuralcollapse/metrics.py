@@ -196,6 +196,7 @@ def compute_metrics(
         InputError: an unknown name, or one whose needs are not given.
 
     Example:
+        >>> import torch
         >>> moments = ClassMoments(2, scatter="trace")
         >>> moments.update(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1]))
         >>> compute_metrics(moments, "variability_ratio")

@@ -165,14 +165,22 @@ class ClassMoments:
     def state_dict(self) -> dict[str, Tensor]:
         """The whole state as tensors: counts, means, variances (n_c tr Σ_c), scatter (empty for "trace") and eps.
 
-        The tensors are the state's own, not copies.
+        The tensors are the state's own, not copies. Moments that saw nothing have one where they know ``dim``.
         """
-        self._require()
+        if self.dim is None:
+            self._require()
         return {**self._state.tensors(), "eps": torch.tensor(self.eps, dtype=torch.float64)}
 
     @classmethod
-    def from_state_dict(cls, state: dict[str, Tensor], *, weighting: Weighting = "example") -> ClassMoments:
+    def from_state_dict(
+        cls, state: dict[str, Tensor], *, weighting: Weighting = "example", trusted: bool = False
+    ) -> ClassMoments:
         """The moments that ``state_dict`` gave; counts of zero throughout give moments that saw nothing.
+
+        Args:
+            state: what ``state_dict`` gave.
+            weighting: of the moments that gave it.
+            trusted: take the tensors as they are, neither checked nor copied; updates then change them.
 
         Raises:
             InputError: entries that are missing, do not fit one another, or hold what no data gives.
@@ -186,9 +194,18 @@ class ClassMoments:
         if means.ndim != 2 or counts.dtype != torch.int64:
             raise InputError(f"expected means (C, p) and integer counts, got {tuple(means.shape)} and {counts.dtype}")
         kind: Scatter = "trace" if scatter.numel() == 0 else "full"
-        made = cls(
-            len(means), means.shape[1], weighting=weighting, scatter=kind, dtype=means.dtype, device=means.device
-        )
+        options: dict[str, Any] = {
+            "weighting": weighting,
+            "scatter": kind,
+            "dtype": means.dtype,
+            "device": means.device,
+        }
+        if trusted:
+            made = cls(len(means), **options)
+            made.dim, made.eps = means.shape[1], float(state["eps"])
+            made._state = State.of(counts, means, state["variances"], scatter, kind == "full", weighting == "class")
+            return made
+        made = cls(len(means), means.shape[1], **options)
         for name, own in made._state.tensors().items():
             if state[name].shape != own.shape or state[name].dtype != own.dtype:
                 got = f"{tuple(state[name].shape)} of {state[name].dtype}"

@@ -105,11 +105,11 @@ class Tally:
         self.correct += int(result.correct.sum())
         self.nearest_correct += int(result.nearest_correct.sum())
 
-    def all_reduce(self) -> None:
+    def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
         """Add the counts of all processes."""
         mine = (self.examples, self.mismatches, self.correct, self.nearest_correct)
-        gathered: list[tuple[int, ...]] = [()] * dist.get_world_size()
-        dist.all_gather_object(gathered, mine)
+        gathered: list[tuple[int, ...]] = [()] * dist.get_world_size(group)
+        dist.all_gather_object(gathered, mine, group=group)
         self.examples, self.mismatches, self.correct, self.nearest_correct = map(sum, zip(*gathered, strict=True))
 
 

@@ -109,7 +109,7 @@ class Report:
         ]
         if self.extra:
             lines.append("")
-            lines += [f"  {name:<29}{value:>13.4g}   {METRICS[name].meaning}" for name, value in self.extra.items()]
+            lines += [f"  {name:<33}{value:>9.4g}   {METRICS[name].meaning}" for name, value in self.extra.items()]
         return "\n".join(lines)
 
 

@@ -21,8 +21,8 @@ def duality_error(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> float:
     Args:
         moments: of the features; weight: (C, p).
 
-    Source: Zhou et al. (2022), On the optimization landscape of neural collapse under MSE loss, Section 5; Zhu et al.
-    (2021), Section 4.
+    Source: Zhou et al. (2022), On the optimization landscape of neural collapse under MSE loss, Section 5;
+    Zhu et al. (2021), Section 4.
     """
     return gram_error(*_pair(moments, weight))
 
@@ -33,7 +33,7 @@ def nc3_trace(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> float:
     Args:
         moments: of the features; weight: (C, p).
 
-    Source: as :func:`duality_error`; both sides have trace 1.
+    Source: Zhou et al. (2022), Section 5, with both sides of trace 1.
     """
     return gram_trace_error(*_pair(moments, weight))
 
@@ -71,7 +71,9 @@ def nc0(weight: Float[Tensor, "c p"]) -> float:
 
     Gradient descent with weight decay on a loss whose gradients over the classes sum to zero brings it to zero.
 
-    Source: Zhu et al. (2021), Theorem 1: at the minimum the rows of W form a simplex ETF, whose sum is zero.
+    At the minimum the rows of W form a simplex ETF, whose sum is zero.
+
+    Source: Zhu et al. (2021), A geometric analysis of neural collapse with unconstrained features, Theorem 3.1.
     """
     if weight.ndim != 2 or not bool(torch.isfinite(weight).all()):
         raise InputError(f"expected a finite classifier weight (C, p), got shape {tuple(weight.shape)}")

@@ -143,6 +143,9 @@ def hyperspherical_energy(
     first = total = squares = None
     for rows, columns, squared in squared_distance_tiles(unit):
         distances = each_pair(squared, rows, columns)
+        if bool((distances == 0.0).any()):
+            warnings.warn("the hyperspherical energy is infinite: two directions coincide", UserWarning, stacklevel=2)
+            return HypersphericalEnergy(float("inf"), float("nan"))
         values = -0.5 * distances.log() if kernel == "log" else distances.rsqrt()
         if first is None or total is None or squares is None:
             # sums of squares are taken about a value among them: where all agree, nothing is left of the rounding
@@ -153,9 +156,6 @@ def hyperspherical_energy(
     assert first is not None and total is not None and squares is not None
     offset = float(total) / pairs
     mean = float(first) + offset
-    if mean == float("inf"):
-        warnings.warn("the hyperspherical energy is infinite: two directions coincide", UserWarning, stacklevel=2)
-        return HypersphericalEnergy(mean, float("nan"))
     variance = max(0.0, float(squares) - pairs * offset**2) / (pairs - 1)
     return HypersphericalEnergy(mean, variance**0.5 / abs(mean) if mean else float("nan"))
 

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 import neuralcollapse as nc
+
+
+def on_processes(number: int, folder: Path, work: Callable[..., None], *arguments: Any) -> None:
+    """Call ``work(rank, *arguments)`` on as many gloo processes."""
+    torch.multiprocessing.spawn(_joined, (number, str(folder), work, arguments), number)
+
+
+def _joined(rank: int, number: int, folder: str, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=number)
+    try:
+        work(rank, *arguments)
+    finally:
+        dist.destroy_process_group()
 
 
 def state(moments: nc.ClassMoments) -> dict[str, torch.Tensor]:

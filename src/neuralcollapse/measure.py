@@ -90,6 +90,7 @@ def measure(
     metrics: str | Sequence[str] = "default",
     ood: Iterable[Any] | None = None,
     reference: ClassMoments | None = None,
+    next_token: bool = False,
     distributed: bool = False,
 ) -> Report:
     """Measure a classifier on the data a loader gives; the model is left as it was.
@@ -111,6 +112,8 @@ def measure(
         ood: loader of out-of-distribution data for NC5; its labels, if any, are not looked at.
         reference: ``report.moments`` of the training data: this loader's data, of another split, are then measured
             about their class means. The loss keeps this split's own.
+        next_token: the class of a position in a sequence is the label of the next one, as in causal language models.
+            Positions labelled −100 are left out in either case.
         distributed: every process of ``torch.distributed`` calls this with its own shard of the data, and each gets
             the report on all of it. A sampler that repeats examples to even the shards out has them counted twice.
 
@@ -120,7 +123,7 @@ def measure(
     chosen(metrics)
     with evaluation(model):
         target = torch.device(device) if device is not None else _device_of(model)
-        batches = Batches(model, loader, target)
+        batches = Batches(model, loader, target, next_token=next_token)
         first = jointly(lambda: _first_pass(batches, layer, weighting, memory_budget), distributed)
         if distributed:
             first = _share_classifier(first, model, weighting)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from torch import nn
 
 from ._checks import InputError
@@ -21,7 +22,8 @@ class Monitor:
     Args:
         model, loader: as for :func:`neuralcollapse.measure`; training data, unaugmented.
         every: epochs between measurements; the model is measured at those that it divides.
-        path: a file that gets one JSON line a measurement, flushed at once; lines already there stay.
+        path: a file that gets one JSON line a measurement, flushed at once; lines already there stay. Of several
+            processes (``distributed=True``) the first writes.
         **options: of :func:`neuralcollapse.measure`.
 
     Raises:
@@ -60,7 +62,8 @@ class Monitor:
             return None
         report = measure(self._model, self._loader, **self._options)
         self.history.append({"epoch": epoch, **report.to_dict()})
-        if self._path is not None:
+        first = not self._options.get("distributed") or dist.get_rank() == 0
+        if self._path is not None and first:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(self.history[-1]) + "\n")
         return report

@@ -17,6 +17,8 @@ from .moments import ClassMoments
 Result = TypeVar("Result")
 
 _CHECK_TOLERANCE = 1e-4
+# The label that PyTorch's losses leave out by default, and Transformers' collators pad with.
+_IGNORED = -100
 
 
 class NoData(InputError):
@@ -34,13 +36,23 @@ class Batches:
         loader: batches of (inputs, labels), or dictionaries whose ``labels`` entry is kept from the model.
         device: where inputs go.
         labelled: False where labels are not wanted: batches may then be of inputs alone.
+        next_token: the label of a position in a sequence is that of the next one.
     """
 
-    def __init__(self, model: nn.Module, loader: Iterable[Any], device: torch.device, *, labelled: bool = True) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        loader: Iterable[Any],
+        device: torch.device,
+        *,
+        labelled: bool = True,
+        next_token: bool = False,
+    ) -> None:
         if isinstance(loader, Iterator):
             kind = type(loader).__name__
             raise InputError(f"expected a loader that can be gone through again, got a {kind}: pass a list of batches")
-        self._model, self._loader, self._device, self.labelled = model, loader, device, labelled
+        self._model, self._loader, self._device = model, loader, device
+        self.labelled, self._next_token = labelled, next_token
 
     def labels(self) -> Iterator[Tensor]:
         """Run each batch, and give its labels afterwards; hooks placed on the model have then fired."""
@@ -57,13 +69,29 @@ class Batches:
             for labels in self.labels():
                 features, classifier = captured.take(), captured.layer
                 if features.ndim > 2:
-                    features, labels = features.flatten(0, -2), labels.flatten()
+                    features, labels = self._positions(features, labels)
+                elif self._next_token:
+                    shape = tuple(features.shape)
+                    raise InputError(f"next_token=True needs features of shape (batch, length, features), got {shape}")
                 check_features(features)
                 if self.labelled:
                     check_labels(labels, len(features), classifier.out_features)
                 else:
                     labels = torch.zeros(len(features), dtype=torch.int64, device=features.device)
                 yield features, labels, classifier
+
+    def _positions(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Each position of a sequence as an example, without those whose label PyTorch's losses ignore."""
+        if not self.labelled:
+            return features.flatten(0, -2), labels
+        if labels.shape != features.shape[:-1]:
+            raise InputError(
+                f"expected a label for each position, {tuple(features.shape[:-1])}, got shape {tuple(labels.shape)}"
+            )
+        if self._next_token:
+            features, labels = features[..., :-1, :], labels[..., 1:]
+        kept = labels != _IGNORED
+        return features[kept], labels[kept]
 
     def _forward(self, batch: Any) -> Tensor:
         if isinstance(batch, Mapping):

@@ -78,6 +78,12 @@ class Report:
         flat.update({name: _plain(value) for name, value in self.extra.items()})
         return flat
 
+    def numbers(self) -> dict[str, float]:
+        """What of ``to_dict`` is a number, non-finite ones too, for loggers of scalars."""
+        flat = self.to_dict()
+        names = [name for name, value in flat.items() if isinstance(value, (int, float)) or value in _NON_FINITE]
+        return {name: float(flat[name]) for name in names}  # type: ignore[arg-type]
+
     def __str__(self) -> str:
         snr = self.snr.singular_values
         share = self.mse.ls_perp / self.mse.total if self.mse.total > 0 else 0.0
@@ -111,6 +117,9 @@ class Report:
             lines.append("")
             lines += [f"  {name:<33}{value:>9.4g}   {METRICS[name].meaning}" for name, value in self.extra.items()]
         return "\n".join(lines)
+
+
+_NON_FINITE = ("inf", "-inf", "nan")
 
 
 def _row(name: str, value: str, meaning: str) -> str:

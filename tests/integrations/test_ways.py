@@ -8,7 +8,7 @@ import pytest
 from integrations import ways
 from integrations.tester import check_one_process, check_two_processes
 
-PACKAGES = {"torchmetrics": "torchmetrics"}
+PACKAGES = {"torchmetrics": "torchmetrics", "lightning_callback": "lightning", "trainer_callback": "transformers"}
 EVERYWHERE = ["core", "model", "small_budget", "monitor", *PACKAGES]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,10 @@ def check_two_processes(folder: Path, module: str, name: str, sizes: tuple[int, 
 
 def _process(rank: int, folder: str, module: str, name: str, sizes: tuple[int, int]) -> None:
     torch.set_num_threads(1)
+    # as torchrun would leave it, for trainers that look there
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "WORLD_SIZE": "2"}
+    os.environ |= {"LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "localhost"}
+    os.environ |= {"MASTER_PORT": "0"}
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     try:
         features, labels = examples()

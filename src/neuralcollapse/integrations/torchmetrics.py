@@ -101,7 +101,7 @@ class NeuralCollapse(torchmetrics.Metric):
             self.labels.append(labels.detach())
 
     def compute(self) -> dict[str, Tensor]:
-        """By name, as in :meth:`neuralcollapse.Report.to_dict`, every number that is one."""
+        """As :meth:`neuralcollapse.Report.numbers` names them."""
         moments = self._merged()
         classifier = self._reference.classifier
         weight = classifier.weight.detach()
@@ -114,12 +114,7 @@ class NeuralCollapse(torchmetrics.Metric):
             if self._is_synced:
                 tally.all_reduce(self.process_group)
         report = make_report(moments, weight, bias, weight_decay=self._weight_decay, metrics=self._metrics, tally=tally)
-        numbers = {name: value for name, value in report.to_dict().items() if not isinstance(value, list)}
-        return {
-            name: torch.tensor(float(value), dtype=torch.float64)
-            for name, value in numbers.items()
-            if isinstance(value, (int, float)) or value in ("inf", "-inf", "nan")
-        }
+        return {name: torch.tensor(value, dtype=torch.float64) for name, value in report.numbers().items()}
 
     def _state(self, index: int | None = None) -> dict[str, Tensor]:
         names = ("counts", "means", "variances", "scatter", "eps")

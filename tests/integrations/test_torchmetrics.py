@@ -1,0 +1,99 @@
+"""What a torchmetrics metric must also do: be copied, pickled, collected, called, and refuse."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+
+import pytest
+import torch
+from integrations.tester import OPTIONS, assert_same, classifier, examples, reference, split
+from torch import nn
+
+import neuralcollapse as nc
+
+torchmetrics = pytest.importorskip("torchmetrics", reason="torchmetrics is not installed")
+from neuralcollapse.integrations.torchmetrics import NeuralCollapse  # noqa: E402
+
+
+def halves() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return split(*examples(), 32)
+
+
+@pytest.mark.parametrize("duplicate", ["pickle", "deepcopy", "clone"])
+def test_a_duplicate_goes_on_where_the_metric_was(duplicate: str) -> None:
+    layer = classifier()
+    metric = NeuralCollapse(layer, **OPTIONS)
+    first, second = halves()
+    metric.update(*first)
+    how = {"pickle": lambda m: pickle.loads(pickle.dumps(m)), "deepcopy": copy.deepcopy, "clone": lambda m: m.clone()}
+    other = how[duplicate](metric)
+    other.update(*second)
+    metric.update(*first)
+    assert_same(other.compute(), reference(*examples(), layer), 1e-12)
+
+
+def test_in_a_collection_it_reads_the_classifier_that_is_trained() -> None:
+    layer = classifier()
+    accuracy = torchmetrics.classification.MulticlassAccuracy(5, average="micro")
+    collection = torchmetrics.MetricCollection({"nc": NeuralCollapse(layer, **OPTIONS)})
+    with torch.no_grad():
+        layer.weight.neg_()
+    for features, labels in halves():
+        collection.update(features, labels)
+        accuracy.update(layer(features), labels)
+    found = collection.compute()
+    assert_same(found, reference(*examples(), layer), 1e-12)
+    assert float(found["accuracy"]) == pytest.approx(float(accuracy.compute()), rel=1e-6)
+
+
+def test_calling_it_gives_the_batch_and_keeps_the_whole() -> None:
+    layer = classifier()
+    metric = NeuralCollapse(layer, **OPTIONS)
+    for features, labels in halves():
+        assert_same(metric(features, labels), reference(features, labels, layer), 1e-12)
+    assert_same(metric.compute(), reference(*examples(), layer), 1e-12)
+
+
+def test_without_features_all_but_decisions_and_in_one_state() -> None:
+    layer = classifier()
+    metric = NeuralCollapse(layer, keep_features=False, metrics=["cdnv"])
+    for features, labels in halves():
+        metric.update(features, labels)
+    found = metric.compute()
+    wanted = nc.measure_features(*examples(), layer.weight, layer.bias, metrics=["cdnv"]).numbers()
+    left_out = wanted.keys() - found.keys()
+    assert {"nc4_mismatch", "accuracy"} <= left_out
+    assert not {"nc1", "nc3", "mse.total", "cdnv"} & left_out
+    assert_same(found, {name: value for name, value in wanted.items() if name in found}, 1e-12)
+    assert metric.features == []
+
+
+def test_its_parameters_and_state_are_not_the_models() -> None:
+    metric = NeuralCollapse(classifier())
+    assert list(metric.parameters()) == []
+    assert metric.state_dict() == {}
+
+
+def test_nothing_seen_and_wrong_settings_are_refused() -> None:
+    with pytest.raises(nc.InputError, match=r"expected the classifier, an nn\.Linear, got Conv2d"):
+        NeuralCollapse(nn.Conv2d(1, 1, 1))
+    with pytest.raises(nc.InputError, match="nc77"):
+        NeuralCollapse(classifier(), metrics="nc77")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torchmetrics' own: compute before update
+        with pytest.raises(nc.InputError, match=r"no examples|at least one example"):
+            NeuralCollapse(classifier()).compute()
+
+
+@pytest.mark.wrong_input
+def test_a_refused_batch_changes_nothing() -> None:
+    layer = classifier()
+    metric = NeuralCollapse(layer, **OPTIONS)
+    first, second = halves()
+    metric.update(*first)
+    with pytest.raises(nc.InputError, match=r"NaN|finite"):
+        metric.update(torch.full((2, 6), torch.nan, dtype=torch.float64), torch.tensor([0, 1]))
+    metric.update(*second)
+    assert_same(metric.compute(), reference(*examples(), layer), 1e-12)

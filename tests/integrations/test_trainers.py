@@ -1,0 +1,110 @@
+"""The trainers' callbacks: the data they measure on, what they leave behind, what they refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from gloo import on_processes
+from integrations import ways
+from integrations.tester import OPTIONS, classifier, examples, split
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+import neuralcollapse as nc
+from neuralcollapse.integrations._shards import shard_of
+
+WAYS = {
+    "monitor": "torch",
+    "model": "torch",
+    "small_budget": "torch",
+    "lightning_callback": "lightning",
+    "trainer_callback": "transformers",
+}
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 8])
+def test_shards_hold_each_example_once_and_in_order(processes: int) -> None:
+    data = DataLoader(torch.arange(7), batch_size=2, shuffle=True)  # type: ignore[arg-type]
+    shards = [torch.cat([torch.zeros(0).long(), *shard_of(data, None, rank, processes)]) for rank in range(processes)]
+    assert sorted(torch.cat(shards).tolist()) == list(range(7))
+    for shard in shards:
+        assert shard.tolist() == sorted(shard.tolist())
+
+
+class Endless(IterableDataset):
+    """Data without a length."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(3))
+
+
+@pytest.mark.parametrize(("loader", "kind"), [(DataLoader(Endless()), "Endless"), ([1, 2], "list")])
+def test_data_without_a_length_are_refused(loader: Any, kind: str) -> None:
+    with pytest.raises(nc.InputError, match=f"over a data set with a length, got {kind}: pass loader="):
+        shard_of(loader, None, 0, 1)
+
+
+class Failing(nn.Linear):
+    """A classifier that fails while it is measured, at its second batch."""
+
+    calls = 0
+
+    def forward(self, features: Tensor) -> Tensor:
+        self.calls += not self.training
+        if self.calls > 1:
+            raise RuntimeError("the forward pass failed")
+        return super().forward(features)
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_no_hook_is_left_after_an_exception(name: str) -> None:
+    pytest.importorskip(WAYS[name], reason=f"{WAYS[name]} is not installed")
+    layer = Failing(6, 5, dtype=torch.float64).train()
+    with pytest.raises(RuntimeError, match="the forward pass failed"):
+        getattr(ways, name)(split(*examples(), 32), layer, **OPTIONS)
+    assert layer.calls == 2
+    assert layer.training
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    assert not any(getattr(layer, kind) for kind in kinds)
+
+
+def _one_has_nan(rank: int, folder: str, name: str) -> None:
+    features, labels = examples()
+    if rank:
+        features = features.clone()
+        features[40] = torch.nan
+    try:
+        getattr(ways, name)(split(features, labels, 32), classifier(), distributed=True)
+    except nc.InputError as error:
+        Path(folder, f"{rank}.txt").write_text(str(error))
+
+
+@pytest.mark.parametrize("name", ["monitor", "model"])
+def test_an_error_on_one_process_is_an_error_on_all(name: str, tmp_path: Path) -> None:
+    on_processes(2, tmp_path, _one_has_nan, str(tmp_path), name)
+    for rank in (0, 1):
+        assert "NaN" in (tmp_path / f"{rank}.txt").read_text()
+
+
+def test_wrong_settings_of_the_callbacks_are_named_at_once() -> None:
+    pytest.importorskip("lightning", reason="lightning is not installed")
+    from neuralcollapse.integrations.lightning import NeuralCollapse
+
+    with pytest.raises(nc.InputError, match="expected every of at least 1 epoch, got 0"):
+        NeuralCollapse(every=0)
+    with pytest.raises(nc.InputError, match="nc77"):
+        NeuralCollapse(metrics="nc77")
+
+
+def test_wrong_settings_of_the_trainer_callback_are_named_at_once() -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    from neuralcollapse.integrations.transformers import NeuralCollapse
+
+    with pytest.raises(nc.InputError, match="expected the Trainer to log through, got int"):
+        NeuralCollapse(3)  # type: ignore[arg-type]
+    with pytest.raises(nc.InputError, match="expected every of at least 1 epoch, got 0"):
+        NeuralCollapse(None, every=0)  # type: ignore[arg-type]

@@ -226,7 +226,7 @@ def test_narrow_float32_products_around_it_are_put_aside_and_put_back(
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
-        moments_of(named("balanced"), weighting)
+        assert moments_of(named("balanced"), weighting).num_examples  # which adds the rows that waited
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(before)

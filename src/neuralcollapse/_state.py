@@ -17,8 +17,11 @@ _ACCELERATOR_BLOCK_BYTES = 256 << 20
 _STRIP = 128
 # Up to this many classes a product with the one-hot matrix sums classes faster than scattered additions do.
 _ONE_HOT_LIMIT = 64
-# A class's first mean, which products are centred at, comes from one row in this many.
-_SAMPLE = 16
+# A class's first mean, which products are centred at, comes from one row in this many: a prime, so that rows in a cycle
+# of their classes give some of each.
+_SAMPLE = 17
+# Rows this many numbers longer than a multiple of the cache's own stride are read faster by products.
+_PADDING = 16
 # Fewer rows a class than this, and centring the rows at once is cheaper than a product over classes afterwards.
 _FEW_ROWS = 64
 # A float32 sum of products is added to the state after this many rows: as many as a block's own product may have.
@@ -167,7 +170,7 @@ class State:
         shift = _shift(features, index, counts)
         dim = features.shape[1]
         # Buffers for all blocks: fresh memory for each would cost as much as the passes over it.
-        residuals = torch.empty_like(features[:rows])
+        residuals = features.new_empty(min(rows, len(features)), dim + _PADDING)[:, :dim]
         sums = torch.zeros(len(counts), dim, dtype=self.means.dtype, device=features.device)
         traces = torch.zeros(len(counts), dtype=self.means.dtype, device=features.device)
         scatter = torch.zeros(self.scatter_shape(len(counts)), dtype=self.means.dtype, device=features.device)
@@ -181,7 +184,7 @@ class State:
             else:
                 # one pass, and no less exact: each entry of the product is a single term
                 torch.addmm(block, one_hot, shift, alpha=-1, out=residual)
-                sums += one_hot.T @ residual
+                sums += _class_sums(residual, which, one_hot)
             traces.index_add_(0, which, squared_norms(residual).to(self.means.dtype))
             if not self.full:
                 continue
@@ -266,6 +269,13 @@ def _one_hot(index: Tensor, classes: int, dtype: torch.dtype) -> Tensor | None:
     if classes > _ONE_HOT_LIMIT:
         return None
     return torch.nn.functional.one_hot(index, classes).to(dtype)
+
+
+def _class_sums(rows: Tensor, index: Tensor, one_hot: Tensor) -> Tensor:
+    """(classes, p) sums of each class's rows."""
+    if rows.device.type != "cpu":  # where additions scattered over threads would come in another order each time
+        return one_hot.T @ rows
+    return rows.new_zeros(one_hot.shape[1], rows.shape[1]).index_add_(0, index, rows)
 
 
 def _first_rows(index: Tensor, classes: int) -> Tensor:

@@ -243,11 +243,13 @@ def _second_pass(batches: Batches, first: _Pass, tally: Tally) -> None:
     if first.kept is not None:
         for features, labels in first.kept:
             tally.add(features, labels)
+        tally.settle()
         return
     again = Fingerprint(first.classifier.out_features)
     for features, labels, _ in batches.features(first.classifier):
         again.add(features, labels)
         tally.add(features, labels)
+    tally.settle()
     first.seen.require_same(again)
 
 

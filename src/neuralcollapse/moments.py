@@ -15,6 +15,7 @@ from ._checks import InputError, check_features, check_labels
 from ._linalg import full_precision
 from ._state import State, block_rows, squared_norms
 from ._storage import read_state, write_state
+from ._waiting import Waiting
 
 Weighting = Literal["example", "class"]
 Scatter = Literal["full", "trace"]
@@ -81,7 +82,29 @@ class ClassMoments:
     def _allocate(self, dim: int, device: torch.device) -> None:
         self.dim, self.device = dim, device
         full, by_class = self.scatter == "full", self.weighting == "class"
-        self._state = State(self.num_classes, dim, full, by_class, self.dtype, device)
+        self._take(State(self.num_classes, dim, full, by_class, self.dtype, device))
+
+    def _take(self, state: State) -> None:
+        self._settled, self._waiting = state, Waiting()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles, which take no empty buffer along."""
+        state = {**self.__dict__}
+        if self.dim is not None:
+            state |= {"_settled": self._state, "_waiting": Waiting()}
+        return state
+
+    @property
+    def _state(self) -> State:
+        """With all rows that waited."""
+        if self._waiting.count:
+            self._add(*self._waiting.take())
+        return self._settled
+
+    def _add(self, features: Tensor, labels: Tensor) -> None:
+        # An autocast or TF32 around the caller's own loop must not narrow these products.
+        with full_precision(features.device):
+            self._settled.add(features, labels)
 
     def update(self, features: Float[Tensor, "n p"], labels: Integer[Tensor, " n"]) -> None:
         """Add a batch of examples.
@@ -101,10 +124,14 @@ class ClassMoments:
         features, labels = features.detach().to(self.device), labels.to(self.device, torch.int64)
         if features.dtype != torch.float64 or self.dtype == torch.float32:
             features = features.to(torch.float32)
+        if self._waiting.takes(features):
+            if not self._waiting.has_room(features):
+                self._add(*self._waiting.take())
+            self._waiting.add(features, labels)
+        elif len(features):
+            _ = self._state  # rows are added in the order they came
+            self._add(features, labels)
         if len(features):
-            # An autocast or TF32 around the caller's own loop must not narrow these products.
-            with full_precision(features.device):
-                self._state.add(features, labels)
             self.eps = max(self.eps, torch.finfo(features.dtype).eps)
 
     def merge(self, other: ClassMoments) -> None:
@@ -159,7 +186,7 @@ class ClassMoments:
             for tensor in source.tensors().values():
                 dist.broadcast(tensor, src=global_rank, group=group)
             result.merge(source)
-        self._state = result
+        self._take(result)
         self.eps = max(summary["eps"] for summary in summaries)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -203,7 +230,7 @@ class ClassMoments:
         if trusted:
             made = cls(len(means), **options)
             made.dim, made.eps = means.shape[1], float(state["eps"])
-            made._state = State.of(counts, means, state["variances"], scatter, kind == "full", weighting == "class")
+            made._take(State.of(counts, means, state["variances"], scatter, kind == "full", weighting == "class"))
             return made
         made = cls(len(means), means.shape[1], **options)
         for name, own in made._state.tensors().items():
@@ -256,8 +283,8 @@ class ClassMoments:
             raise InputError(f"expected a reference with examples of every class here, class {lacking[0]} has none")
         moved = ClassMoments(self.num_classes, weighting=self.weighting, scatter=self.scatter, dtype=self.dtype)
         moved.dim, moved.device, moved.eps = self.dim, self.device, max(self.eps, reference.eps)
-        moved._state = self._state.clone()
-        moved._state.move(reference.means.to(self.means) * self.present[:, None])
+        moved._take(self._state.clone())
+        moved._settled.move(reference.means.to(self.means) * self.present[:, None])
         return moved
 
     def _require(self) -> None:

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ._checks import InputError, as_tensor, check_features, check_labels
+from ._waiting import Waiting
 from .capture import capture_classifier
 from .formulas.decisions import DecisionRule
 from .moments import ClassMoments
@@ -115,30 +116,73 @@ class Tally:
 
     Args:
         moments: whose class means decide; weight: (C, p) and bias: (C,) or None of the classifier.
-
-    Attributes:
-        examples, mismatches: how many were seen, and on how many the network and the nearest class mean disagree.
-        correct, nearest_correct: how many the network, and the nearest class mean, get right.
     """
 
     def __init__(self, moments: ClassMoments, weight: Tensor, bias: Tensor | None = None) -> None:
         self._rule = DecisionRule(moments, weight, bias)
-        self.examples, self.mismatches, self.correct, self.nearest_correct = 0, 0, 0, 0
+        self._waiting = Waiting()
+        self._counts = [0, 0, 0, 0]
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """(examples, mismatches, correct, nearest_correct)."""
+        self.settle()
+        examples, mismatches, correct, nearest_correct = self._counts
+        return examples, mismatches, correct, nearest_correct
+
+    @property
+    def examples(self) -> int:
+        """How many were seen."""
+        return self.counts[0]
+
+    @property
+    def mismatches(self) -> int:
+        """On how many the network and the nearest class mean disagree."""
+        return self.counts[1]
+
+    @property
+    def correct(self) -> int:
+        """How many the network gets right."""
+        return self.counts[2]
+
+    @property
+    def nearest_correct(self) -> int:
+        """How many the nearest class mean gets right."""
+        return self.counts[3]
 
     def add(self, features: Tensor, labels: Tensor) -> None:
-        """Count a batch."""
-        result = self._rule(features, labels)
-        self.examples += len(features)
-        self.mismatches += int((~result.agree).sum())
-        self.correct += int(result.correct.sum())
-        self.nearest_correct += int(result.nearest_correct.sum())
+        """Count a batch.
+
+        Raises:
+            InputError: wrong shapes, a label out of range, NaN or infinity.
+        """
+        self._rule.check(features, labels)
+        if not self._waiting.takes(features):
+            self._decide(features, labels)
+            return
+        if not self._waiting.has_room(features):
+            self._decide(*self._waiting.take())
+        self._waiting.add(features, labels)
+
+    def settle(self) -> None:
+        """Decide the examples that wait for others; reading the counts does it too."""
+        if self._waiting.count:
+            self._decide(*self._waiting.take())
+
+    def add_counts(self, *counts: int) -> None:
+        """Add what was counted elsewhere, in the order of ``counts``."""
+        self._counts = [mine + other for mine, other in zip(self._counts, counts, strict=True)]
 
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
         """Add the counts of all processes."""
-        mine = (self.examples, self.mismatches, self.correct, self.nearest_correct)
         gathered: list[tuple[int, ...]] = [()] * dist.get_world_size(group)
-        dist.all_gather_object(gathered, mine, group=group)
-        self.examples, self.mismatches, self.correct, self.nearest_correct = map(sum, zip(*gathered, strict=True))
+        dist.all_gather_object(gathered, self.counts, group=group)
+        self._counts = [sum(column) for column in zip(*gathered, strict=True)]
+
+    def _decide(self, features: Tensor, labels: Tensor) -> None:
+        result = self._rule(features, labels)
+        wrong = int((~result.agree).sum())
+        self.add_counts(len(features), wrong, int(result.correct.sum()), int(result.nearest_correct.sum()))
 
 
 class Fingerprint:

@@ -54,10 +54,14 @@ class DecisionRule:
         self._offset = self._offset[self._present]
         self._scaled: dict[torch.dtype, tuple[Tensor, Tensor, list[Reach]]] = {}
 
-    def __call__(self, features: Float[Tensor, "n p"], labels: Integer[Tensor, " n"]) -> Decisions:
-        """Both decisions for every example, from one product with [W; M̄] per block of rows."""
+    def check(self, features: Float[Tensor, "n p"], labels: Integer[Tensor, " n"]) -> None:
+        """Raise unless shapes, types and labels fit."""
         check_features(features, self._dim)
         check_labels(labels, len(features), self._classes)
+
+    def __call__(self, features: Float[Tensor, "n p"], labels: Integer[Tensor, " n"]) -> Decisions:
+        """Both decisions for every example, from one product with [W; M̄] per block of rows."""
+        self.check(features, labels)
         work = torch.float64 if features.dtype == torch.float64 else torch.float32
         both, constants, reaches = self._prepared(work)
         found: list[list[Tensor]] = [[], [], []]

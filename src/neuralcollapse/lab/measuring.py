@@ -115,7 +115,7 @@ def _count(
     )
     if options.save is not None:
         against = digest(moments, classifier.weight, classifier.bias)
-        counts = Counts(tally.examples, tally.mismatches, tally.correct, tally.nearest_correct, against)
+        counts = Counts(*tally.counts, against)
         write_counts(options.save, counts, span)
         said += f", saved in {options.save}"
     if tally.examples < moments.num_examples:
@@ -179,10 +179,8 @@ def _merge_counts(options: Options, classifier: Classifier | None) -> Outcome:
         if part.content.against != against:
             raise InputError(f"{path} was counted against other moments than {options.moments} or another classifier")
         parts.append(part)
-        tally.examples += part.content.examples
-        tally.mismatches += part.content.mismatches
-        tally.correct += part.content.correct
-        tally.nearest_correct += part.content.nearest_correct
+        counted = part.content
+        tally.add_counts(counted.examples, counted.mismatches, counted.correct, counted.nearest_correct)
     gaps = missing(join((part.path, part.spans) for part in parts))
     if tally.examples != moments.num_examples:
         where = f": {', '.join(gaps)} are in none of them" if gaps else ""

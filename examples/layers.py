@@ -5,7 +5,7 @@ falls by about the same factor from layer to layer (He & Su, "A law of data sepa
 Before training it does not fall at all.
 
     pip install -e '.[lab]'      # scikit-learn, which the digits come with
-    python examples/layers.py    # a few seconds on one core
+    python examples/layers.py    # about 8 s on one core
 """
 
 from __future__ import annotations

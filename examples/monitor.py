@@ -5,7 +5,7 @@ means spread out like the corners of a simplex (NC2), the classifier turns into 
 nearest mean (NC4).
 
     pip install -e '.[lab]'                       # scikit-learn, which the digits come with
-    python examples/monitor.py                    # a few seconds on one core
+    python examples/monitor.py                    # about 8 s on one core
     python examples/monitor.py --path nc.jsonl    # appends a line of JSON a measurement, with every number
 """
 

@@ -6,7 +6,7 @@ features before the same next word gather (NC1, CDNV), the classifier's rows tur
 the model comes to decide like the nearest mean (NC4); see Wu & Papyan, "Linguistic Collapse" (NeurIPS 2024).
 
     pip install -e '.[transformers]'
-    python examples/next_token.py    # about 15 s on one core
+    python examples/next_token.py    # about 10 s on one core
 """
 
 from __future__ import annotations

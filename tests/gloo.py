@@ -1,4 +1,4 @@
-"""A process of the distributed tests; a module of its own, so that a spawned process can import it."""
+"""Processes of the distributed tests, and what they do: a spawned process can import this, not a module of tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import neuralcollapse as nc
 
 
 def on_processes(number: int, folder: Path, work: Callable[..., None], *arguments: Any) -> None:
-    """Call ``work(rank, *arguments)`` on as many gloo processes."""
+    """Call ``work(rank, *arguments)`` on as many gloo processes; ``work`` is from a module like this one."""
     torch.multiprocessing.spawn(_joined, (number, str(folder), work, arguments), number)
 
 
@@ -67,3 +67,11 @@ def reduce_states_that_differ(rank: int, folder: str, difference: str) -> None:
             Path(folder, f"rank{rank}.txt").write_text(str(error))
     finally:
         dist.destroy_process_group()
+
+
+def monitor_where_one_has_no_data(rank: int, folder: str) -> None:
+    """Measure one network on both processes, of which the first, which writes, has no data."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3))
+    batches = [(torch.randn(30, 4), torch.arange(30) % 3)] if rank else []
+    nc.Monitor(model, batches, path=Path(folder) / "nc.jsonl", distributed=True)(1)

@@ -326,6 +326,35 @@ def test_snr_is_infinite_only_along_the_direction_without_noise() -> None:
     assert snr(moments).tolist() == pytest.approx([math.inf, math.sqrt(2.0) / 0.5])
 
 
+@over_weightings
+@over_widths
+def test_more_classes_than_features_that_lie_in_a_hyperplane(weighting: str, dtype: torch.dtype) -> None:
+    """What layer normalisation leaves: five features that fill four dimensions, measured as the four would be."""
+    generator = torch.Generator().manual_seed(9)
+    labels = torch.arange(9).repeat_interleave(12)
+    means = torch.randn(9, 4, generator=generator, dtype=torch.float64)
+    inside = means[labels] + 0.3 * torch.randn(108, 4, generator=generator, dtype=torch.float64)
+    axes = torch.linalg.qr(torch.randn(5, 5, generator=generator, dtype=torch.float64)).Q
+    moments = nc.ClassMoments(9, weighting=weighting)
+    moments.update((inside @ axes[:4] + 3.0 * axes[4]).to(dtype), labels)
+    want = class_moments(inside.numpy(), labels.numpy(), 9, weighting)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-10
+    assert nc.nc1(moments) == pytest.approx(reference.nc1(want), rel=tolerance)
+    torch.testing.assert_close(
+        snr(moments), torch.from_numpy(reference.snr_singular_values(want)), rtol=tolerance, atol=0.0
+    )
+
+
+def test_more_classes_than_features_whose_noise_alone_leaves_the_hyperplane() -> None:
+    """Along the last axis features vary and class means do not: that axis separates nothing."""
+    labels = torch.arange(9).repeat(2)
+    means = torch.randn(9, 4, dtype=torch.float64)
+    moments = nc.ClassMoments(9)
+    moments.update(torch.cat([means[labels], torch.tensor([[1.0]] * 9 + [[-1.0]] * 9)], dim=1), labels)
+    with pytest.warns(UserWarning, match="the 9 class means are affinely dependent"):
+        assert nc.nc1(moments) == math.inf
+
+
 def test_one_class_alone_says_so() -> None:
     moments = nc.ClassMoments(3)
     moments.update(torch.randn(5, 4), torch.ones(5, dtype=torch.int64))

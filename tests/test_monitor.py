@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from gloo import on_processes
+from gloo import monitor_where_one_has_no_data, on_processes
 from torch import nn
 
 import neuralcollapse as nc
@@ -43,14 +43,8 @@ def test_lines_of_an_earlier_run_stay(tmp_path: Path) -> None:
     assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == [1, 2]
 
 
-def _measure_on(rank: int, folder: str) -> None:
-    torch.manual_seed(0)
-    model, batches = parts()
-    nc.Monitor(model, batches if rank else [], path=Path(folder) / "nc.jsonl", distributed=True)(1)
-
-
 def test_one_of_several_processes_writes(tmp_path: Path) -> None:
-    on_processes(2, tmp_path, _measure_on, str(tmp_path))
+    on_processes(2, tmp_path, monitor_where_one_has_no_data, str(tmp_path))
     assert len((tmp_path / "nc.jsonl").read_text().splitlines()) == 1
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from gloo import on_processes
 from integrations import ways
-from integrations.tester import OPTIONS, classifier, examples, split
+from integrations.tester import OPTIONS, examples, measure_where_one_has_nan, split
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -72,20 +72,9 @@ def test_no_hook_is_left_after_an_exception(name: str) -> None:
     assert not any(getattr(layer, kind) for kind in kinds)
 
 
-def _one_has_nan(rank: int, folder: str, name: str) -> None:
-    features, labels = examples()
-    if rank:
-        features = features.clone()
-        features[40] = torch.nan
-    try:
-        getattr(ways, name)(split(features, labels, 32), classifier(), distributed=True)
-    except nc.InputError as error:
-        Path(folder, f"{rank}.txt").write_text(str(error))
-
-
 @pytest.mark.parametrize("name", ["monitor", "model"])
 def test_an_error_on_one_process_is_an_error_on_all(name: str, tmp_path: Path) -> None:
-    on_processes(2, tmp_path, _one_has_nan, str(tmp_path), name)
+    on_processes(2, tmp_path, measure_where_one_has_nan, str(tmp_path), "integrations.ways", name)
     for rank in (0, 1):
         assert "NaN" in (tmp_path / f"{rank}.txt").read_text()
 

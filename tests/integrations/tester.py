@@ -106,3 +106,16 @@ def _process(rank: int, folder: str, module: str, name: str, sizes: tuple[int, i
         torch.save(kept, Path(folder, f"rank{rank}.pt"))
     finally:
         dist.destroy_process_group()
+
+
+def measure_where_one_has_nan(rank: int, folder: str, module: str, name: str) -> None:
+    """Measure on both processes, of which the second has a NaN, and write what each is told."""
+    features, labels = examples()
+    if rank:
+        features = features.clone()
+        features[40] = torch.nan
+    measure = getattr(importlib.import_module(module), name)
+    try:
+        measure(split(features, labels, 32), classifier(), distributed=True)
+    except nc.InputError as error:
+        Path(folder, f"{rank}.txt").write_text(str(error))

@@ -12,7 +12,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from .._checks import InputError, check_classifier
-from .._linalg import row_factor
+from .._linalg import rounding_bound, row_factor
 from ..moments import ClassMoments
 from .decisions import DecisionRule
 from .geometry import angles, equinorm
@@ -34,7 +34,8 @@ def nc1(moments: ClassMoments, *, divide: bool = True) -> float:
     """Within-class variability tr(Σ_W Σ_B⁺) / C, with C the number of classes present.
 
     With the thin SVD M̄ diag(√π) = U S Vᵀ this is Σ_j u_jᵀ Σ_W u_j / s_j² / C over the (classes present) − 1
-    directions that the class means span: no p × p inverse, and no accidental rank.
+    directions that the class means span: no p × p inverse, and no accidental rank. Where there are more classes than
+    features these are all p directions, but for those in which no feature varies (layer normalisation leaves one).
 
     Args:
         moments: of the features.
@@ -55,10 +56,13 @@ def nc1(moments: ClassMoments, *, divide: bool = True) -> float:
     # Two bounds: the SVD's own rounding, and that of features stored in moments.eps at the size of their means.
     rounding = max(classes, scaled.shape[1]) * torch.finfo(scaled.dtype).eps * float(spread[0])
     floor = max(rounding, moments.eps * _scale(moments))
+    within = ((directions @ moments.within_covariance) * directions).sum(dim=1).clamp(min=0.0)
+    if classes > scaled.shape[1]:
+        unused = (spread <= floor) & (within <= rounding_bound(moments.within_covariance, moments.eps))
+        spread, within = spread[~unused], within[~unused]
     if bool((spread <= floor).any()):
         warnings.warn(_degenerate(moments, present, floor), stacklevel=2)
         return float("inf")
-    within = ((directions @ moments.within_covariance) * directions).sum(dim=1).clamp(min=0.0)
     return float((within / spread**2).sum() / (classes if divide else 1))
 
 

@@ -47,20 +47,23 @@ def snr_singular_values(moments: ClassMoments) -> SNRSpectrum:
         within = basis @ within @ basis.T
         factor = definite_factor(within, rounding_bound(within, moments.eps))
     if factor is None:
-        return SNRSpectrum(_partly_infinite(means, within, rounding_bound(within, moments.eps)).cpu(), space)
+        # what the rounding of features, at the size of the means, leaves where the means do not differ
+        floor = moments.eps * float(torch.linalg.vector_norm(moments.means))
+        return SNRSpectrum(_partly_infinite(means, within, rounding_bound(within, moments.eps), floor).cpu(), space)
     whitened = torch.linalg.solve_triangular(factor, means.T, upper=False)
     return SNRSpectrum(torch.linalg.svdvals(whitened)[:rank].cpu(), space)
 
 
-def _partly_infinite(means: Tensor, within: Tensor, bound: float) -> Tensor:
+def _partly_infinite(means: Tensor, within: Tensor, bound: float, floor: float) -> Tensor:
     """The limit as noise ε → 0 along the directions N without noise: infinite once for each, and else finite.
 
-    M̄ᵀΣ⁻¹M̄ = ε⁻² AᵀA + BᵀΛ⁻¹B with A = NᵀM̄; what stays finite is BᵀΛ⁻¹B on the kernel of A.
+    M̄ᵀΣ⁻¹M̄ = ε⁻² AᵀA + BᵀΛ⁻¹B with A = NᵀM̄; what stays finite is BᵀΛ⁻¹B on the kernel of A. Directions along which
+    the means do not differ either, up to ``floor``, hold no signal, and count for nothing.
     """
     values, vectors = torch.linalg.eigh(within)
     noisy = values > bound
-    silent = means @ vectors[:, ~noisy]
+    left, sizes, _ = torch.linalg.svd(means @ vectors[:, ~noisy], full_matrices=False)
+    basis = left[:, sizes > floor]
     whitened = (means @ vectors[:, noisy]) / values[noisy].sqrt()
-    basis = torch.linalg.qr(silent).Q
     finite = torch.linalg.svdvals(whitened - basis @ (basis.T @ whitened))[: int(noisy.sum())]
-    return torch.cat([finite.new_full((silent.shape[1],), float("inf")), finite])
+    return torch.cat([finite.new_full((basis.shape[1],), float("inf")), finite])

@@ -13,6 +13,7 @@ LAYERS = (
     "_linalg",
     "_storage",
     "_state",
+    "_waiting",
     "moments",
     "formulas",
     "dynamics",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +29,10 @@ def tensors(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
 def moments_of(case: Case, weighting: str, *batches: torch.Tensor) -> nc.ClassMoments:
     features, labels = tensors(case)
     moments = nc.ClassMoments(case.num_classes, weighting=weighting)
-    for rows in batches or (torch.arange(len(labels)),):
+    for number, rows in enumerate(batches or (torch.arange(len(labels)),)):
         moments.update(features[rows], labels[rows])
+        if number % 2:  # reading adds the rows that wait, so that some batches are merged alone and some together
+            assert moments.num_examples >= len(rows)
     return moments
 
 
@@ -64,6 +68,45 @@ def test_any_order_and_any_split_agree(case: Case, weighting: str, seed: int, cu
     order = torch.randperm(sum(case.counts), generator=torch.Generator().manual_seed(seed))
     batches = torch.tensor_split(order, sorted(cuts))  # empty batches among them
     assert_same(moments_of(case, weighting, *batches), whole)
+
+
+@over_weightings
+@pytest.mark.parametrize("classes", [5, 80])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@given(seed=st.integers(0, 2**31), sizes=st.lists(st.sampled_from([1, 10, 60, 64, 65, 200, 300, 600]), min_size=3))
+def test_batches_that_wait_and_batches_that_do_not(
+    weighting: str, classes: int, dtype: torch.dtype, seed: int, sizes: list[int]
+) -> None:
+    """Blocks of the least size, 256 rows: batches fill them, overflow them, pass them by, and are read in between."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (sum(sizes),), generator=generator)
+    features = 3.0 + torch.randn(len(labels), 4, generator=generator).to(dtype)
+    moments = nc.ClassMoments(classes, weighting=weighting)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(state_module._BLOCK_BYTES, "cpu", 0)
+        for number, (rows, truth) in enumerate(zip(features.split(sizes), labels.split(sizes), strict=True)):
+            moments.update(rows, truth)
+            if (seed + number) % 5 == 0:
+                assert moments.num_examples == sum(sizes[: number + 1])
+        got = state(moments)
+    want = class_moments(features.double().numpy(), labels.numpy(), classes, weighting)
+    # Rows are exact in their type; what is rounded are their distances, of size 1, from a class mean.
+    tolerance = 1e-12 if dtype == torch.float64 else 5e-7
+    assert got["counts"].tolist() == want.counts.tolist()
+    np.testing.assert_allclose(got["means"][want.present], want.means[want.present], rtol=tolerance)
+    for name, matrix in (("within", want.within), ("between", want.between)):
+        np.testing.assert_allclose(got[name], matrix, rtol=0, atol=tolerance, err_msg=name)
+
+
+def test_a_copy_and_a_pickle_hold_the_rows_that_wait() -> None:
+    moments = nc.ClassMoments(2)
+    moments.update(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 1]))
+    stored = pickle.dumps(moments)
+    assert len(stored) < 10_000  # not the buffer
+    for copied in (pickle.loads(stored), copy.deepcopy(moments)):
+        copied.update(torch.tensor([[7.0]]), torch.tensor([1]))
+        assert copied.means.tolist() == [[2.0], [6.0]]
+    assert moments.means.tolist() == [[2.0], [5.0]]
 
 
 @over_weightings

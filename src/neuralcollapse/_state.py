@@ -41,6 +41,11 @@ def block_rows(dim: int) -> int:
     return max(1, _MEANS_BYTES // (8 * dim))
 
 
+def padded_rows(like: Tensor, count: int) -> Tensor:
+    """(count, p) without content, laid out for fast products."""
+    return like.new_empty(count, like.shape[1] + _PADDING)[:, : like.shape[1]]
+
+
 class State:
     """Sufficient statistics of labelled features.
 
@@ -101,8 +106,11 @@ class State:
             return (0, 0)
         return (classes, dim, dim) if self.by_class else (dim, dim)
 
-    def add(self, features: Tensor, labels: Tensor) -> None:
-        """Add rows of float32 or float64, at least one, with labels in range; unchanged where a row is not finite."""
+    def add(self, features: Tensor, labels: Tensor, *, own: bool = False) -> None:
+        """Add rows of float32 or float64, at least one, with labels in range; unchanged where a row is not finite.
+
+        ``own`` says that nobody needs the rows afterwards, whose memory then serves the work.
+        """
         # Few classes are all taken, as a view, also those without a row: cheaper than finding out which have one.
         classes: Tensor | slice = slice(None)
         index = labels
@@ -113,7 +121,7 @@ class State:
         if len(features) <= rows and len(features) < _FEW_ROWS * len(counts):
             self._add_batch(features, labels, classes, index, counts)
         else:
-            self._add_blocks(features, classes, index, counts, rows)
+            self._add_blocks(features, classes, index, counts, rows, own)
 
     def _add_batch(
         self, features: Tensor, labels: Tensor, classes: Tensor | slice, index: Tensor, counts: Tensor
@@ -164,19 +172,21 @@ class State:
         _add_gram(self._pending, residual)
         self._pending_rows += len(residual)
 
-    def _add_blocks(self, features: Tensor, classes: Tensor | slice, index: Tensor, counts: Tensor, rows: int) -> None:
+    def _add_blocks(
+        self, features: Tensor, classes: Tensor | slice, index: Tensor, counts: Tensor, rows: int, own: bool
+    ) -> None:
         """Gather sums and products of all rows around one shift per class, in blocks; then fold them in at once."""
         # Near the class mean and in the features' type: subtracting it from nearby features is exact (Sterbenz).
         shift = _shift(features, index, counts)
         dim = features.shape[1]
         # Buffers for all blocks: fresh memory for each would cost as much as the passes over it.
-        residuals = features.new_empty(min(rows, len(features)), dim + _PADDING)[:, :dim]
+        residuals = features if own else padded_rows(features, min(rows, len(features)))
         sums = torch.zeros(len(counts), dim, dtype=self.means.dtype, device=features.device)
         traces = torch.zeros(len(counts), dtype=self.means.dtype, device=features.device)
         scatter = torch.zeros(self.scatter_shape(len(counts)), dtype=self.means.dtype, device=features.device)
         for start in range(0, len(features), rows):
             block, which = features[start : start + rows], index[start : start + rows]
-            residual = residuals[: len(block)]
+            residual = block if own else residuals[: len(block)]
             one_hot = _one_hot(which, len(counts), features.dtype)
             if one_hot is None:
                 torch.sub(block, shift[which], out=residual)
@@ -256,12 +266,16 @@ class State:
 
 def _add_gram(scatter: Tensor, rows: Tensor) -> None:
     """Add the upper triangle of rowsᵀ rows, in strips: at p = 512 five eighths of the whole product's work."""
+    # Memory for all strips' products: fresh memory for each would cost as much as adding them.
+    room = rows.new_empty(0 if scatter.dtype == rows.dtype else _STRIP * len(scatter))
     for start in range(0, len(scatter), _STRIP):
         strip = slice(start, start + _STRIP)
+        left, right = rows[:, strip].T, rows[:, start:]
         if scatter.dtype == rows.dtype:
-            scatter[strip, start:].addmm_(rows[:, strip].T, rows[:, start:])
+            scatter[strip, start:].addmm_(left, right)
         else:
-            scatter[strip, start:] += rows[:, strip].T @ rows[:, start:]
+            product = room[: len(left) * right.shape[1]].view(len(left), right.shape[1])
+            scatter[strip, start:] += torch.mm(left, right, out=product)
 
 
 def _one_hot(index: Tensor, classes: int, dtype: torch.dtype) -> Tensor | None:

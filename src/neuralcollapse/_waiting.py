@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ._state import block_of
+from ._state import block_of, padded_rows
 
 # A batch of less than this share of a block waits for others; a larger one is not worth copying.
 _SHARE = 4
@@ -40,7 +40,7 @@ class Waiting:
     def add(self, features: Tensor, labels: Tensor) -> None:
         """Copy a batch that fits."""
         if self._rows is None or self._labels is None or self._rows.dtype != features.dtype:
-            self._rows = features.new_empty(block_of(features), features.shape[1])
+            self._rows = padded_rows(features, block_of(features))
             self._labels = labels.new_empty(len(self._rows))
         part = slice(self.count, self.count + len(features))
         self._rows[part], self._labels[part] = features, labels

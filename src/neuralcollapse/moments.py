@@ -98,13 +98,13 @@ class ClassMoments:
     def _state(self) -> State:
         """With all rows that waited."""
         if self._waiting.count:
-            self._add(*self._waiting.take())
+            self._add(*self._waiting.take(), own=True)
         return self._settled
 
-    def _add(self, features: Tensor, labels: Tensor) -> None:
+    def _add(self, features: Tensor, labels: Tensor, *, own: bool = False) -> None:
         # An autocast or TF32 around the caller's own loop must not narrow these products.
         with full_precision(features.device):
-            self._settled.add(features, labels)
+            self._settled.add(features, labels, own=own)
 
     def update(self, features: Float[Tensor, "n p"], labels: Integer[Tensor, " n"]) -> None:
         """Add a batch of examples.
@@ -126,7 +126,7 @@ class ClassMoments:
             features = features.to(torch.float32)
         if self._waiting.takes(features):
             if not self._waiting.has_room(features):
-                self._add(*self._waiting.take())
+                self._add(*self._waiting.take(), own=True)
             self._waiting.add(features, labels)
         elif len(features):
             _ = self._state  # rows are added in the order they came

@@ -18,7 +18,7 @@ from neuralcollapse.figures.portrait import classes_of, legend_handles, portrait
 from neuralcollapse.figures.runview import RunView
 from neuralcollapse.figures.save import save
 from neuralcollapse.figures.study import draw_study
-from neuralcollapse.figures.studyview import Study, is_run
+from neuralcollapse.figures.studyview import Study
 from neuralcollapse.figures.table import write_tables
 
 __all__ = ["animate_run", "make", "make_all", "make_study"]
@@ -47,7 +47,7 @@ def make(path: Path, out: Path | None = None, *, animate: bool = False) -> list[
     Raises:
         InputError: neither a run nor a folder of runs, and whatever `make_all`, `make_study` and `animate_run` raise.
     """
-    if is_run(path):
+    if (path / "config.json").is_file():
         return make_all(path, out) + (animate_run(path, out) if animate else [])
     if animate:
         raise InputError(f"--animate shows one run over its epochs, and {path} is no run directory")

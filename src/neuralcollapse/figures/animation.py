@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, FuncAnimation, PillowWriter
+from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, PillowWriter
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -81,10 +81,12 @@ def _write(
     figure: Figure, frame: Callable[[Any], None], frames: list[Any], path: Path, writer: AbstractMovieWriter
 ) -> Path:
     FigureCanvasAgg(figure)
-    animation = FuncAnimation(figure, frame, frames=frames, repeat=False)  # type: ignore[arg-type]
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:
-        animation.save(temporary, writer=writer, dpi=DPI)
+        with writer.saving(figure, str(temporary), DPI):
+            for content in frames:
+                frame(content)
+                writer.grab_frame()
         temporary.replace(path)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from error

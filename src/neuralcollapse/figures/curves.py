@@ -71,6 +71,14 @@ def accuracy(axes: Axes, run: RunView) -> None:
     style.legend(axes)
 
 
+def robustness(axes: Axes, run: RunView) -> None:
+    """Relative size of the smallest adversarial perturbation (like Fig. 8 of Papyan, Han & Donoho, 2020)."""
+    style.line(axes, run.epochs, run.column("robustness"), color=style.BLACK, label="mean")
+    style.line(axes, run.epochs, run.column("robustness.median"), color=style.SKY, label="median")
+    _finish(axes, run, r"robustness   $\|r(x)\|_2\,/\,\|x\|_2$")
+    style.legend(axes)
+
+
 def snr(axes: Axes, run: RunView) -> None:
     """Singular values of the signal-to-noise matrix, largest to smallest."""
     spectra = [np.asarray(record["snr"], dtype=float) for record in run.records]

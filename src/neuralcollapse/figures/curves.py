@@ -75,7 +75,8 @@ def robustness(axes: Axes, run: RunView) -> None:
     """Relative size of the smallest adversarial perturbation (like Fig. 8 of Papyan, Han & Donoho, 2020)."""
     style.line(axes, run.epochs, run.column("robustness"), color=style.BLACK, label="mean")
     style.line(axes, run.epochs, run.column("robustness.median"), color=style.SKY, label="median")
-    _finish(axes, run, r"robustness   $\|r(x)\|_2\,/\,\|x\|_2$")
+    axes.set_ylim(bottom=0)  # a distance, which changes by a small factor
+    _finish(axes, run, r"robustness   $\|r(x)\|_2\,/\,\|x\|_2$", log=False)
     style.legend(axes)
 
 

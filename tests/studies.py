@@ -61,7 +61,7 @@ def history(
             "nc4_mismatch": 0.1 / epoch,
             "test_accuracy": accuracy,
             "snr": [4.0, 3.0],
-            **({"robustness": robustness[epoch]} if robustness and epoch in robustness else {}),
+            **({"robustness": robustness[epoch], "robustness.median": robustness[epoch] / 2} if robustness else {}),
         }
         for epoch, accuracy in accuracies.items()
     ]

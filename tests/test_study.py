@@ -218,21 +218,22 @@ def test_files_are_the_same_whatever_the_folders_are_called(folder: Path, tmp_pa
 
 def test_cross_entropy_has_figures_of_its_own_without_the_decomposition(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(drawing, "CHARTS", drawing.CHARTS[:1])
-    robustness = {1: 0.1, 350: 0.3}  # not sought at the epochs between
+    robustness = {epoch: 0.1 + 0.001 * epoch for epoch in EPOCHS}
     write_run(tmp_path / "runs" / "a", config(), history(ACCURACIES, 20))
     write_run(tmp_path / "runs" / "b", config(loss="ce"), history(ACCURACIES, 5, 2.0, robustness))
     names = [path.name for path in figures.make(tmp_path / "runs") if path.suffix == ".png"]
     assert names == ["decomposition.png", "nc1.png", "nc1-ce.png", "robustness-ce.png"]
     (axes,) = panels(tmp_path / "runs", drawing.ROBUSTNESS, "ce").values()
-    assert list(axes.lines[0].get_xdata()) == [1, 350]
-    assert list(axes.lines[0].get_ydata()) == [0.1, 0.3]
+    mean, median, _ = axes.lines
+    assert list(mean.get_ydata()) == list(robustness.values())
+    assert list(median.get_ydata()) == [value / 2 for value in robustness.values()]
     (absent,) = panels(tmp_path / "runs", drawing.ROBUSTNESS, "mse").values()
     assert "robustness not recorded" in texts(absent)
 
 
 def test_a_run_with_robustness_has_it_among_its_figures(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(figures, "CURVES", {})
-    run = write_run(tmp_path / "a", config(), history(ACCURACIES, 20, robustness={1: 0.1}))
+    run = write_run(tmp_path / "a", config(), history(ACCURACIES, 20, robustness=dict.fromkeys(EPOCHS, 0.1)))
     with pytest.warns(UserWarning, match="no snapshots"):
         names = {path.name for path in figures.make(run)}
     assert "robustness.svg" in names

@@ -33,6 +33,8 @@ CURVES: dict[str, Draw] = {
     "accuracy": curves.accuracy,
     "snr": curves.snr,
 }
+ON_REQUEST: dict[str, Draw] = {"robustness": curves.robustness}
+"""By the column of the history; drawn where the run has it."""
 NC2: tuple[Draw, ...] = (curves.nc2_equinorm, curves.nc2_equiangularity, curves.nc2_maximal_angle)
 
 
@@ -82,8 +84,8 @@ def make_all(run_dir: str | Path, out: str | Path | None = None) -> list[Path]:
 
     Returns:
         The files written, PNG and SVG of each: `overview`, `decomposition` (Fig. 2), `nc1`, `nc2` (Figs. 3–5), `nc3`,
-        `nc4`, `accuracy`, `snr`, `portrait` and `portrait-3d` (Fig. 1), and `robustness` where it was recorded. The
-        portraits need snapshots.
+        `nc4`, `accuracy`, `snr`, `portrait` and `portrait-3d` (Fig. 1). The portraits need snapshots;
+        `robustness` is there when the run measured it.
 
     Raises:
         InputError: no run, no analysed epoch yet, or a damaged file.
@@ -102,8 +104,8 @@ def make_all(run_dir: str | Path, out: str | Path | None = None) -> list[Path]:
         else:
             warnings.warn(f"{run_dir} has no snapshots, so there is no portrait", UserWarning, stacklevel=2)
         written += save(_row(run, NC2), folder, "nc2")
-        robust = any(record.get("robustness") is not None for record in run.records)
-        for name, draw in {**CURVES, **({"robustness": curves.robustness} if robust else {})}.items():
+        asked = {name: draw for name, draw in ON_REQUEST.items() if run.measured(name)}
+        for name, draw in {**CURVES, **asked}.items():
             written += save(_row(run, (draw,)), folder, name)
     return written
 

@@ -73,12 +73,11 @@ def accuracy(axes: Axes, run: RunView) -> None:
 
 
 def robustness(axes: Axes, run: RunView) -> None:
-    """Mean of ‖r‖/‖x‖, r the smallest perturbation that changes the decision, at the epochs it was sought."""
-    measured = [record for record in run.records if record.get("robustness") is not None]
-    values = [float(record["robustness"]) for record in measured]
-    epochs = [int(record["epoch"]) for record in measured]
-    axes.plot(epochs, values, color=style.SKY, marker="o" if len(epochs) == 1 else "", zorder=3)
-    _finish(axes, run, r"robustness   Avg$\,\|r(x)\|_2 / \|x\|_2$", log=False)
+    """Relative size of the smallest adversarial perturbation (like Fig. 8 of Papyan, Han & Donoho, 2020)."""
+    style.line(axes, run.epochs, run.column("robustness"), color=style.BLACK, label="mean")
+    style.line(axes, run.epochs, run.column("robustness.median"), color=style.SKY, label="median")
+    axes.set_ylim(bottom=0)  # a distance, which changes by a small factor
+    _finish(axes, run, r"robustness   $\|r(x)\|_2\,/\,\|x\|_2$", log=False)
 
 
 def snr(axes: Axes, run: RunView) -> None:

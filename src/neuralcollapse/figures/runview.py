@@ -76,6 +76,10 @@ class RunView:
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"expected a number {key!r} in every line of the history") from error
 
+    def measured(self, key: str) -> bool:
+        """Whether the history holds this measurement, of those that are made on request."""
+        return any(key in record for record in self.records)
+
     def snapshot(self, epoch: int) -> dict[str, np.ndarray]:
         """The arrays of one snapshot.
 

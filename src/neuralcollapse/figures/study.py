@@ -142,7 +142,7 @@ def _charts(study: Study, loss: str) -> list[Chart]:
 
 def _has(run: RunView, chart: Chart) -> bool:
     """Only robustness is optional; any other measurement that a history lacks is an error, which names it."""
-    return chart is not ROBUSTNESS or any(record.get("robustness") is not None for record in run.records)
+    return chart is not ROBUSTNESS or run.measured("robustness")
 
 
 def _note(cell: Cell, characters: int) -> str:

@@ -148,6 +148,21 @@ def test_all_figures_are_written_and_the_same_run_gives_the_same_bytes(run: Run,
     assert {path.name for path in run.figures_dir.iterdir()} == {path.name for path in first}
 
 
+def test_robustness_is_drawn_where_it_was_measured(run: Run, tmp_path: Path) -> None:
+    """A run without it, like those made before it could be asked for, has the other figures."""
+    assert not [path for path in figures.make_all(run.path) if path.stem == "robustness"]
+    values = {1: 0.02, 2: math.nan, 5: 0.05, 10: 0.07, 30: 0.09}
+    columns = [{"robustness": mean, "robustness.median": mean / 2} for mean in values.values()]
+    lines = [record(epoch, **column) for epoch, column in zip(EPOCHS, columns, strict=True)]
+    attacked = make_run(tmp_path / "attacked", lines)
+    assert [path.suffix for path in figures.make_all(attacked.path) if path.stem == "robustness"] == [".png", ".svg"]
+    found = drawn(curves.robustness, attacked)
+    assert found["zero_error"][0] == [10, 10]
+    for name, factor in (("mean", 1), ("median", 0.5)):
+        assert found[name][0] == list(EPOCHS)
+        np.testing.assert_array_equal(found[name][1], [factor * value for value in values.values()])
+
+
 def test_one_epoch_is_enough(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [record(1)])
     assert len(figures.make_all(run.path)) == 20

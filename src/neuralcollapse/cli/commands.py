@@ -87,17 +87,23 @@ class MeasureCommand:
 
 @dataclass(frozen=True)
 class FiguresCommand:
-    """Draw the figures of a run again, from its directory alone."""
+    """Draw the figures of a run again, or the figures and Table 1 of a whole study, from directories alone.
 
-    run: tyro.conf.Positional[Path]
-    """A run directory."""
+    A study is a folder with runs one or two levels below, such as a grid's; each figure then shows its networks ×
+    data sets.
+    """
+
+    path: tyro.conf.Positional[Path]
+    """A run directory, or a folder of them."""
     out: Path | None = None
-    """Where the pictures go; by default into the run's own figures/."""
+    """Where the files go; by default into figures/ there."""
+    animate: bool = False
+    """Also the portrait of a run over its epochs, as GIF and MP4 (extra: video)."""
 
     def __call__(self, console: Console) -> int:
         from neuralcollapse import figures
 
-        for path in figures.make_all(self.run, self.out):
+        for path in figures.make(self.path, self.out, animate=self.animate):
             console.print(str(path), soft_wrap=True, highlight=False)
         return 0
 

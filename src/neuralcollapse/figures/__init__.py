@@ -1,4 +1,4 @@
-"""From a run directory to its figures, PNG and SVG; nothing here trains or measures."""
+"""From run directories to figures and tables; nothing here trains or measures."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mpl_toolkits import mplot3d  # noqa: F401  (registers the "3d" projection)
 
+from neuralcollapse._checks import InputError
 from neuralcollapse.figures import curves, style
+from neuralcollapse.figures.animation import animate_run
 from neuralcollapse.figures.portrait import classes_of, legend_handles, portrait
 from neuralcollapse.figures.runview import RunView
 from neuralcollapse.figures.save import save
+from neuralcollapse.figures.study import draw_study
+from neuralcollapse.figures.studyview import Study
+from neuralcollapse.figures.table import write_tables
 
-__all__ = ["make_all"]
+__all__ = ["animate_run", "make", "make_all", "make_study"]
 
 Draw = Callable[[Axes, RunView], None]
 
@@ -28,7 +33,46 @@ CURVES: dict[str, Draw] = {
     "accuracy": curves.accuracy,
     "snr": curves.snr,
 }
+ON_REQUEST: dict[str, Draw] = {"robustness": curves.robustness}
+"""By the column of the history; drawn where the run has it."""
 NC2: tuple[Draw, ...] = (curves.nc2_equinorm, curves.nc2_equiangularity, curves.nc2_maximal_angle)
+
+
+def make(path: Path, out: Path | None = None, *, animate: bool = False) -> list[Path]:
+    """Draw a run, or a whole study.
+
+    Args:
+        path: a run directory, or a folder with run directories one or two levels below.
+        out: where the files go; by default `figures/` in `path`.
+        animate: draw the portrait of a run moving, too.
+
+    Raises:
+        InputError: neither a run nor a folder of runs, and whatever `make_all`, `make_study` and `animate_run` raise.
+    """
+    if (path / "config.json").is_file():
+        return make_all(path, out) + (animate_run(path, out) if animate else [])
+    if animate:
+        raise InputError(f"--animate shows one run over its epochs, and {path} is no run directory")
+    return make_study(path, out)
+
+
+def make_study(folder: Path, out: Path | None = None) -> list[Path]:
+    """Draw the paper's figures as networks × data sets, and write Table 1.
+
+    Args:
+        folder: has run directories one or two levels below.
+        out: where the files go; by default `figures/` in `folder`.
+
+    Returns:
+        The files written: those of `draw_study`, then `table1.md`, `table1.tex` and `table1.csv`.
+
+    Raises:
+        InputError: no run there, damaged files, or two runs that would share a panel.
+    """
+    study = Study.read(folder)
+    target = folder / "figures" if out is None else out
+    target.mkdir(parents=True, exist_ok=True)
+    return draw_study(study, target) + write_tables(study, target)
 
 
 def make_all(run_dir: str | Path, out: str | Path | None = None) -> list[Path]:
@@ -40,7 +84,8 @@ def make_all(run_dir: str | Path, out: str | Path | None = None) -> list[Path]:
 
     Returns:
         The files written, PNG and SVG of each: `overview`, `decomposition` (Fig. 2), `nc1`, `nc2` (Figs. 3–5), `nc3`,
-        `nc4`, `accuracy`, `snr`, `portrait` and `portrait-3d` (Fig. 1). The portraits need snapshots.
+        `nc4`, `accuracy`, `snr`, `portrait` and `portrait-3d` (Fig. 1). The portraits need snapshots;
+        `robustness` is there when the run measured it.
 
     Raises:
         InputError: no run, no analysed epoch yet, or a damaged file.
@@ -59,7 +104,8 @@ def make_all(run_dir: str | Path, out: str | Path | None = None) -> list[Path]:
         else:
             warnings.warn(f"{run_dir} has no snapshots, so there is no portrait", UserWarning, stacklevel=2)
         written += save(_row(run, NC2), folder, "nc2")
-        for name, draw in CURVES.items():
+        asked = {name: draw for name, draw in ON_REQUEST.items() if run.measured(name)}
+        for name, draw in {**CURVES, **asked}.items():
             written += save(_row(run, (draw,)), folder, name)
     return written
 
@@ -69,7 +115,9 @@ def _row(run: RunView, draws: tuple[Draw, ...]) -> Figure:
     width, height = style.PANEL
     figure = Figure(figsize=(width * len(draws), height))
     for position, draw in enumerate(draws, start=1):
-        draw(figure.add_subplot(1, len(draws), position), run)
+        axes = figure.add_subplot(1, len(draws), position)
+        draw(axes, run)
+        style.legend(axes)
     _head(figure, run)
     return figure
 
@@ -102,7 +150,9 @@ def _overview(run: RunView) -> Figure:
         (1, 2, curves.nc3),
     )
     for row, column, draw in panels:
-        draw(figure.add_subplot(grid[row, column]), run)
+        axes = figure.add_subplot(grid[row, column])
+        draw(axes, run)
+        style.legend(axes)
     _head(figure, run)
     _below(figure, run, chosen)
     return figure

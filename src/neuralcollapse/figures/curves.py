@@ -1,4 +1,7 @@
-"""The curves over epochs: each function draws one figure of the paper into axes it is given."""
+"""The curves over epochs: each function draws one figure of the paper into axes it is given.
+
+The legend is left to whoever composes the panels: one for each, or one for all.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,6 @@ def decomposition(axes: Axes, run: RunView) -> None:
     ):
         style.line(axes, run.epochs, run.column(key), color=color, label=name, linewidth=width)
     _finish(axes, run, "MSE loss of the last layer")
-    style.legend(axes)
 
 
 def nc1(axes: Axes, run: RunView) -> None:
@@ -52,23 +54,30 @@ def nc3(axes: Axes, run: RunView) -> None:
 
 
 def nc4(axes: Axes, run: RunView) -> None:
-    """Share of examples on which network and nearest class mean disagree; the axis is linear below one example."""
+    """Share of examples on which network and nearest class mean disagree."""
     axes.plot(run.epochs, run.column("nc4_mismatch"), color=style.GREEN, marker=_marker(run), clip_on=False, zorder=3)
-    _share_axis(axes, run)
+    share_axis(axes, run.records[-1]["num_examples"])
     _finish(axes, run, "NC4   share decided otherwise", log=False)
 
 
 def accuracy(axes: Axes, run: RunView) -> None:
-    """Training and test error; the axis is linear below one example, so that zero can be seen."""
+    """Training and test error."""
     test = [1 - value for value in run.column("test_accuracy")]
     for values, name, color in (
         (run.column("train_error"), "training", style.BLUE),
         (test, "test", style.ORANGE),
     ):
         axes.plot(run.epochs, values, color=color, label=name, marker=_marker(run), clip_on=False, zorder=3)
-    _share_axis(axes, run)
+    share_axis(axes, run.records[-1]["num_examples"])
     _finish(axes, run, "examples misclassified", log=False)
-    style.legend(axes)
+
+
+def robustness(axes: Axes, run: RunView) -> None:
+    """Relative size of the smallest adversarial perturbation (like Fig. 8 of Papyan, Han & Donoho, 2020)."""
+    style.line(axes, run.epochs, run.column("robustness"), color=style.BLACK, label="mean")
+    style.line(axes, run.epochs, run.column("robustness.median"), color=style.SKY, label="median")
+    axes.set_ylim(bottom=0)  # a distance, which changes by a small factor
+    _finish(axes, run, r"robustness   $\|r(x)\|_2\,/\,\|x\|_2$", log=False)
 
 
 def snr(axes: Axes, run: RunView) -> None:
@@ -84,14 +93,12 @@ def snr(axes: Axes, run: RunView) -> None:
         color = matplotlib.colors.to_hex(colors[rank])
         style.line(axes, run.epochs, table[:, rank].tolist(), color=color, label=named.get(rank), linewidth=1.2)
     _finish(axes, run, r"singular values of $\Sigma_W^{-1/2}\bar{M}$")
-    style.legend(axes)
 
 
 def _means_and_classifier(axes: Axes, run: RunView, key: str, label: str) -> None:
     style.line(axes, run.epochs, run.column(f"{key}_means"), color=style.MEANS, label="class means")
     style.line(axes, run.epochs, run.column(f"{key}_classifier"), color=style.CLASSIFIER, label="classifier")
     _finish(axes, run, label)
-    style.legend(axes)
 
 
 def _finish(axes: Axes, run: RunView, label: str, *, log: bool = True) -> None:
@@ -101,8 +108,9 @@ def _finish(axes: Axes, run: RunView, label: str, *, log: bool = True) -> None:
     style.epoch_axis(axes, run.epochs, run.zero_error_epoch)
 
 
-def _share_axis(axes: Axes, run: RunView) -> None:
-    one = 1 / float(run.records[-1]["num_examples"])
+def share_axis(axes: Axes, num_examples: int) -> None:
+    """A logarithmic axis of shares, linear below one example, so that zero can be seen."""
+    one = 1 / float(num_examples)
     axes.set_yscale("symlog", linthresh=one, linscale=0.4)
     axes.set_ylim(bottom=0)
     ticks = [0.0, *(10.0**power for power in range(int(np.ceil(np.log10(one))), 1))]

@@ -51,8 +51,8 @@ class RunView:
         zero = next((record["epoch"] for record in records if record.get("train_error") == 0), None)
         snapshots = {int(file.stem.removeprefix("epoch_")): file for file in run.snapshots()}
         return cls(
-            subject=_plain(f"{config.get('dataset_title', config.get('dataset'))}, {config.get('model')}{width}"),
-            objective=f"{_plain(config.get('loss_title', config.get('loss')))} loss"
+            subject=plain(f"{config.get('dataset_title', config.get('dataset'))}, {config.get('model')}{width}"),
+            objective=f"{plain(config.get('loss_title', config.get('loss')))} loss"
             + (f", $\\lambda$ = {decay:g}" if isinstance(decay, int | float) else ""),
             records=records,
             zero_error_epoch=zero,
@@ -76,6 +76,10 @@ class RunView:
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"expected a number {key!r} in every line of the history") from error
 
+    def measured(self, key: str) -> bool:
+        """Whether the history holds this measurement, of those that are made on request."""
+        return any(key in record for record in self.records)
+
     def snapshot(self, epoch: int) -> dict[str, np.ndarray]:
         """The arrays of one snapshot.
 
@@ -91,6 +95,6 @@ class RunView:
             raise InputError(f"{path} is no readable snapshot; delete it to draw the rest") from error
 
 
-def _plain(text: object) -> str:
+def plain(text: object) -> str:
     """Text that matplotlib does not take for a formula."""
     return str(text).replace("$", r"\$")

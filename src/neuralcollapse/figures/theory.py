@@ -7,15 +7,13 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from neuralcollapse._checks import InputError
 from neuralcollapse.dynamics.clock import ClockFit, fit_clock
 from neuralcollapse.dynamics.flow import Flow
 from neuralcollapse.figures import style
+from neuralcollapse.figures.animation import write_gif
 from neuralcollapse.figures.portrait import draw_projection, project
 from neuralcollapse.figures.runview import RunView
 from neuralcollapse.figures.save import save
@@ -151,7 +149,6 @@ def _dots(axes: Axes, x: np.ndarray, y: np.ndarray, color: str, label: str | Non
 def _animation(flow: Flow, weight: list[np.ndarray], labels: np.ndarray, path: Path) -> Path:
     """Three classes of the flow in the plane of their simplex, a frame per time."""
     figure = Figure(figsize=(4.2, 4.2))
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     count = int(labels.max()) + 1
 
@@ -163,13 +160,4 @@ def _animation(flow: Flow, weight: list[np.ndarray], labels: np.ndarray, path: P
         draw_projection(axes, project(content, tuple(range(min(3, count)))), reach=2.0)
         axes.set_title(f"time {float(flow.times[index]):.3g}")
 
-    animation = FuncAnimation(figure, frame, frames=len(flow.times), repeat=False)  # type: ignore[arg-type]
-    temporary = path.with_name(f".{path.stem}.tmp.gif")
-    try:
-        animation.save(temporary, writer=PillowWriter(fps=12), dpi=110)
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return write_gif(figure, frame, list(range(len(flow.times))), path, fps=12)

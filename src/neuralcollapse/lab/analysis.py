@@ -6,6 +6,7 @@ the rounding of shorter formats long before training ends. Products of features 
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from neuralcollapse.capture import capture, evaluation, find_classifier
 from neuralcollapse.lab import losses
 from neuralcollapse.lab.assembly import make_batches
 from neuralcollapse.lab.datasets import Batches, Dataset
+from neuralcollapse.lab.robustness import relative_perturbations, robustness_subset, summarize
 from neuralcollapse.lab.settings import RunConfig
 from neuralcollapse.measure import measure_features
 
@@ -45,6 +47,14 @@ class Analysis:
         self._objective = losses.get(config.loss).function
         self._train = make_batches(data.train, data, config, device, shuffle_seed=None)
         self._test = make_batches(data.test, data, config, device, shuffle_seed=None)
+        self._attacked: Batches | None = None
+        if config.robustness_examples:
+            # pixels of 0 … 1, which the attacked network normalises itself
+            zeros, ones = (0.0,) * len(data.mean), (1.0,) * len(data.mean)
+            pixels = dataclasses.replace(data, mean=zeros, std=ones)
+            subset = robustness_subset(data.test, config.robustness_examples)
+            self._attacked = make_batches(subset, pixels, config, device, shuffle_seed=None)
+        self._mean, self._std = data.mean, data.std
         self._net = net
         with evaluation(net):
             self._layer = find_classifier(net, lambda: net(next(iter(self._train))[0]))
@@ -81,6 +91,8 @@ class Analysis:
             "test_accuracy": float((test_logits.argmax(dim=1) == test_labels).double().mean()),
             **report.to_dict(),
         }
+        if self._attacked is not None:
+            record |= self._robustness(self._attacked)
         snapshot = {
             "class_means": report.means.float(),
             "global_mean": report.global_mean.float(),
@@ -90,6 +102,11 @@ class Analysis:
             "labels": labels[self._chosen.to(labels.device)],
         }
         return record, {name: value.cpu().numpy() for name, value in snapshot.items()}
+
+    def _robustness(self, attacked: Batches) -> dict[str, float]:
+        net, mean, std, size = self._net, self._mean, self._std, self._config.batch_size
+        ratios = [relative_perturbations(net, pixels, mean, std, batch_size=size) for pixels, _ in attacked]
+        return summarize(torch.cat(ratios))
 
 
 def first_of_each_class(labels: Tensor, number: int) -> Tensor:

@@ -87,6 +87,7 @@ def _run_name(settings: Settings, config: RunConfig) -> str:
         "learning_rate": "lr",
         "weight_decay": "wd",
         "seed": "s",
+        "robustness_examples": "r",
     }
     for name, prefix in short.items():
         if (value := getattr(settings, name)) is not None:

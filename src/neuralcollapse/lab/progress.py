@@ -111,6 +111,8 @@ def summary(history: list[dict[str, Any]], zero_error_epoch: int | None) -> Tabl
         table.add_column(f"epoch {record['epoch']}{note}", justify="right")
     for title, key, show in _ROWS:
         table.add_row(title, *(show(record[key]) for record in columns))
+    if "robustness" in last:
+        table.add_row("robustness, mean ‖r‖ / ‖x‖", *(number(record["robustness"]) for record in columns))
     table.add_row("distance from the central path, L⊥_LS / L", *(number(off_path(record)) for record in columns))
     return table
 

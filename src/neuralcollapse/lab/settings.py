@@ -12,6 +12,7 @@ import torch
 from neuralcollapse._checks import InputError
 from neuralcollapse.lab import hardware, losses, protocol
 from neuralcollapse.lab.datasets import Dataset
+from neuralcollapse.lab.robustness import robustness_subset
 
 T = TypeVar("T")
 
@@ -52,6 +53,8 @@ class Settings:
     """auto takes a CUDA device where there is one."""
     devices: int | None = None
     """Number of devices, one process each."""
+    robustness_examples: int | None = None
+    """Measure adversarial robustness too, by DeepFool on this many test images; 0, the default, leaves it out."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class RunConfig:
     precision: str
     device: str
     devices: int
+    robustness_examples: int
 
 
 def configure(settings: Settings, data: Dataset, examples_per_class: int | None) -> RunConfig:
@@ -95,6 +99,8 @@ def configure(settings: Settings, data: Dataset, examples_per_class: int | None)
     precision = settings.precision or "auto"
     if precision == "auto":
         precision = "bf16" if hardware.native_bf16(device) else "32"
+    if settings.robustness_examples:
+        robustness_subset(data.test, settings.robustness_examples)  # too many are refused before anything is written
     epochs = _given(settings.epochs, recipe.epochs)
     weight_decay = _given(settings.weight_decay, recipe.weight_decay)
     return RunConfig(
@@ -121,6 +127,7 @@ def configure(settings: Settings, data: Dataset, examples_per_class: int | None)
         precision=precision,
         device=device,
         devices=_given(settings.devices, 1),
+        robustness_examples=_given(settings.robustness_examples, 0),
     )
 
 
@@ -146,5 +153,7 @@ def check(settings: Settings) -> None:
         ordered = sorted(settings.milestones) == list(settings.milestones)
         if not ordered or not all(0 < share < 1 for share in settings.milestones):
             raise InputError(f"--milestones must be rising shares between 0 and 1, got {settings.milestones}")
+    if settings.robustness_examples is not None and settings.robustness_examples < 0:
+        raise InputError(f"--robustness-examples must be at least 0, got {settings.robustness_examples}")
     if settings.seed is not None and not 0 <= settings.seed < 2**63:
         raise InputError(f"--seed must be at least 0, got {settings.seed}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from neuralcollapse.figures import style
 from neuralcollapse.figures.runview import RunView
@@ -76,8 +77,11 @@ def robustness(axes: Axes, run: RunView) -> None:
     """Relative size of the smallest adversarial perturbation (like Fig. 8 of Papyan, Han & Donoho, 2020)."""
     style.line(axes, run.epochs, run.column("robustness"), color=style.BLACK, label="mean")
     style.line(axes, run.epochs, run.column("robustness.median"), color=style.SKY, label="median")
-    axes.set_ylim(bottom=0)  # a distance, which changes by a small factor
-    _finish(axes, run, r"robustness   $\|r(x)\|_2\,/\,\|x\|_2$", log=False)
+    _finish(axes, run, r"robustness   $\|r(x)\|_2\,/\,\|x\|_2$")
+    # one run spans half a decade, another four: 1, 2 and 5 are readable in both
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def snr(axes: Axes, run: RunView) -> None:

@@ -45,8 +45,7 @@ class Settings:
     temperature: float | None = None
     """Of the normalised head; by default 0.1, or 1 / target with squared error."""
     loss: LossName | None = None
-    """mse: the paper's, half the mean squared distance (default); mse-torch: PyTorch's MSELoss; ce: cross-entropy; \
-rescaled-mse: for many classes; focal; label-smoothing."""
+    """mse: the paper's (default); mse-torch: PyTorch's mean; rescaled-mse: for many classes; ce: cross-entropy; …"""
     rescale: float | None = None
     """k of rescaled-mse, weight of the true class; by default 1, from 1000 classes 15 (Hui & Belkin, 2021)."""
     target: float | None = None
@@ -68,8 +67,7 @@ rescaled-mse: for many classes; focal; label-smoothing."""
     weight_decay: float | None = None
     """On all trained parameters; by default the recipe's, for sgdw 1 / (1 - momentum) times that, for adamw 0.01."""
     milestones: tuple[float, ...] | None = None
-    """Shares of the epochs after which the rate is divided by ten; by default the recipe's, 1/3 and 2/3, for lbfgs
-    none."""
+    """Shares of the epochs after which the rate is divided by ten; by default 1/3 and 2/3, for lbfgs none."""
     seed: int | None = None
     """Decides initial weights, subsample and order of the examples (default 0)."""
     precision: Literal["auto", "32", "bf16"] | None = None

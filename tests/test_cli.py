@@ -151,7 +151,7 @@ def test_figures_draws_elsewhere(trained: Path, tmp_path: Path, capsys: pytest.C
 def test_data_lists_every_data_set(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert call(["data", "--data-dir", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert "10 × 145 to 152" in printed and printed.count("not found") == 5
+    assert "10 × 145 to 152" in printed and printed.count("not found") == 6
 
 
 def test_a_diverged_run_exits_with_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from neuralcollapse import InputError, figures, simplex_etf
@@ -181,3 +182,16 @@ def test_a_measurement_that_is_absent_is_named(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [line])
     with pytest.raises(InputError, match="'nc3' in every line"):
         figures.make_all(run.path)
+
+
+def test_a_long_title_stays_inside_the_figure(tmp_path: Path) -> None:
+    options = {"imbalance": "exponential", "imbalance_ratio": 50.0, "label_noise": 0.25, "head": "etf"}
+    run = Run.create(tmp_path / "run", {**CONFIG, **options, "optimizer": "adamw", "weight_decay": 0.01})
+    run.append_history(record(1, train_error=0.0))
+    figure = figures._row(RunView.read(run.path), (curves.nc1,))
+    title = figure._suptitle
+    assert title is not None
+    for words in ("exponential imbalance 50:1", "25 % label noise", "fixed ETF head", "AdamW (decay 0.01)"):
+        assert words in " ".join(title.get_text().split())
+    box = title.get_window_extent(FigureCanvasAgg(figure).get_renderer())
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1

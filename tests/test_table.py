@@ -156,7 +156,7 @@ def test_csv_gives_every_number_back(study: Study) -> None:
         assert line["status"] == cell.status
     best = by_cell["CIFAR10 (JPEG)", "VGG", "mse"]
     assert float(best["test_accuracy_improvement"]) == 0.46 - 0.40
-    assert (best["zero_error_epoch"], best["reduced"]) == ("100", "width ×0.25; 150 epochs")
+    assert (best["zero_error_epoch"], best["departures"]) == ("100", "width ×0.25; 150 epochs")
     assert by_cell["CIFAR10 (JPEG)", "ResNet", "mse"]["test_accuracy_improvement"] == ""
     absent = by_cell["CIFAR10 (JPEG)", "VGG", "ce"]
     assert {key: value for key, value in absent.items() if value} == {

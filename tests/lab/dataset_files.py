@@ -78,6 +78,30 @@ def write_cifar_python(folder: Path, images: np.ndarray, labels: np.ndarray, *, 
     return folder
 
 
+def write_cifar100(folder: Path, train: tuple, test: tuple, *, version: str) -> Path:
+    """<coarse label><fine label><3072 pixels>, or dictionaries with `data`, `fine_labels`, `coarse_labels` and more.
+
+    `train` and `test` are (images (n, 3, 32, 32), fine labels); the coarse label here is the fine one modulo 20.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (images, fine) in (("train", train), ("test", test)):
+        listed = [int(label) for label in fine]
+        coarse = [label % 20 for label in listed]
+        if version == "binary":
+            records = (bytes([c, f]) + image.tobytes() for c, f, image in zip(coarse, listed, images, strict=True))
+            (folder / f"{name}.bin").write_bytes(b"".join(records))
+            continue
+        content = {
+            b"filenames": [b"a_s_%06d.png" % index for index in range(len(listed))],
+            b"batch_label": b"training batch 1 of 1",
+            b"fine_labels": listed,
+            b"coarse_labels": coarse,
+            b"data": images.reshape(len(listed), -1),
+        }
+        (folder / name).write_bytes(pickle.dumps(content, protocol=2))
+    return folder
+
+
 def write_svhn(folder: Path, train: tuple, test: tuple) -> Path:
     """X is (32, 32, 3, n), y is (n, 1) with 1 … 10, where 10 is the digit 0; `train`, `test` are (NHWC images, y)."""
     folder.mkdir(parents=True, exist_ok=True)

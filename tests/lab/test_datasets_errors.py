@@ -48,7 +48,7 @@ def truncate(path: Path, by: int = 1) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10", "svhn", "stl10"])
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10", "cifar100", "svhn", "stl10"])
 def test_missing_data_says_where_it_looked_and_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -148,6 +148,15 @@ def test_truncated_cifar_pickle(tmp_path: Path) -> None:
     assert path in text and f"{size:,}" in text
 
 
+@pytest.mark.parametrize("version", ["binary", "python"])
+def test_cifar100_with_a_label_too_large_or_a_file_cut_short(tmp_path: Path, version: str) -> None:
+    images, name = write.random_images(3, 3, 32, 32), "test.bin" if version == "binary" else "test"
+    write.write_cifar100(tmp_path, (images, [0, 1, 99]), (images, [0, 1, 100]), version=version)
+    text = message("cifar100", tmp_path)
+    assert str(tmp_path / name) in text and "0..99" in text and "100" in text
+    assert truncate(tmp_path / name) in message("cifar100", tmp_path)
+
+
 class _Runs:
     def __reduce__(self) -> tuple:
         return (Path.touch, (Path("ran"),))
@@ -160,6 +169,9 @@ def test_a_foreign_pickle_runs_nothing(tmp_path: Path, content: object) -> None:
     path = cifar(tmp_path, "py") / "test_batch"
     path.write_bytes(pickle.dumps(content))
     assert str(path) in message("cifar10", tmp_path)
+    for name in ("train", "test"):
+        (tmp_path / name).write_bytes(pickle.dumps(content))
+    assert str(tmp_path / "train") in message("cifar100", tmp_path)
     assert not Path("ran").exists()
 
 

@@ -73,6 +73,23 @@ def test_cifar10(tmp_path: Path, place: str, version: str) -> None:
     assert data.class_names[:2] == ("airplane", "automobile")
 
 
+@pytest.mark.parametrize("place", ["cifar-100", ""])
+@pytest.mark.parametrize("version", ["binary", "python"])
+def test_cifar100_has_the_fine_labels(tmp_path: Path, place: str, version: str) -> None:
+    train, test = write.random_images(120, 3, 32, 32), write.random_images(5, 3, 32, 32, seed=1)
+    labels = np.arange(120)[::-1] % 100
+    folder = tmp_path / (f"{place}-{version}" if place else "")
+    write.write_cifar100(folder, (train, labels), (test, labels[:5]), version=version)
+    data = datasets.load("cifar100", tmp_path)
+    assert data.title == "CIFAR100" and data.source == str(folder) and len(data.class_names) == 100
+    np.testing.assert_array_equal(data.train.images.numpy(), train)
+    np.testing.assert_array_equal(data.test.images.numpy(), test)
+    assert data.train.labels.tolist() == labels.tolist() and data.test.labels.tolist() == labels[:5].tolist()
+    # as the data set's page names them, with their published numbers
+    known = {0: "apple", 19: "cattle", 29: "dinosaur", 49: "mountain", 71: "sea", 86: "telephone", 99: "worm"}
+    assert {number: data.class_names[number] for number in known} == known
+
+
 @pytest.mark.parametrize("name", ["cifar10-jpeg", "cifar10-jpeg.tar.xz"])
 def test_cifar10_as_pictures_is_titled_so(tmp_path: Path, name: str) -> None:
     classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -131,7 +131,7 @@ def _portraits(run: RunView, classes: int) -> Figure:
     projection = "3d" if len(chosen) == 4 else None
     for position, epoch in enumerate(epochs, start=1):
         portrait(figure.add_subplot(1, len(epochs), position, projection=projection), run, epoch, chosen)
-    figure.suptitle(f"{run.subject}, {run.objective}", fontsize=9)
+    style.head(figure, f"{run.subject}, {run.objective}", 9)
     _below(figure, run, chosen)
     return figure
 
@@ -162,7 +162,7 @@ def _head(figure: Figure, run: RunView) -> None:
     zero = "" if run.zero_error_epoch is None else f"; red line: zero training error, epoch {run.zero_error_epoch}"
     # a single panel is too narrow for one line
     separator = "\n" if figure.get_figwidth() <= style.PANEL[0] else ", "
-    figure.suptitle(f"{run.subject}{separator}{run.objective}{zero}", fontsize=9 if separator == ", " else 7.5)
+    style.head(figure, f"{run.subject}{separator}{run.objective}{zero}", 9 if separator == ", " else 7.5)
 
 
 def _below(figure: Figure, run: RunView, classes: tuple[int, ...]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.lab.runs import Run
+from neuralcollapse.lab.wording import data_words, head_words, optimizer_words
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class RunView:
     """The history of a run by column, and where its snapshots are.
 
     Args:
-        subject: data set and network, for the head of a figure.
-        objective: loss and λ.
+        subject: data set and network, for the head of a figure, with what was done to either.
+        objective: loss, optimiser where it is not SGD, and λ.
         records: the analysed epochs.
         zero_error_epoch: the first analysed epoch without a training error.
         snapshots: epoch → file.
@@ -47,12 +48,17 @@ class RunView:
             raise InputError(f"{path} has no analysed epoch yet; go on with: neuralcollapse run --resume {path}")
         config = run.config
         width = "" if config.get("width", 1) == 1 else f" (width ×{config['width']:g})"
+        title = config.get("dataset_title", config.get("dataset"))
         decay = config.get("measured_weight_decay")
         zero = next((record["epoch"] for record in records if record.get("train_error") == 0), None)
         snapshots = {int(file.stem.removeprefix("epoch_")): file for file in run.snapshots()}
         return cls(
-            subject=plain(f"{config.get('dataset_title', config.get('dataset'))}, {config.get('model')}{width}"),
-            objective=f"{plain(config.get('loss_title', config.get('loss')))} loss"
+            subject=plain(
+                ", ".join([str(title), *data_words(config), f"{config.get('model')}{width}", *head_words(config)])
+            ),
+            objective=plain(
+                ", ".join([f"{config.get('loss_title', config.get('loss'))} loss", *optimizer_words(config)])
+            )
             + (f", $\\lambda$ = {decay:g}" if isinstance(decay, int | float) else ""),
             records=records,
             zero_error_epoch=zero,

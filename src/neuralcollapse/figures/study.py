@@ -148,7 +148,7 @@ def _has(run: RunView, chart: Chart) -> bool:
 def _note(cell: Cell, characters: int) -> str:
     """Above a panel: the network, in what it is reduced, how it ended, and which of several seeds is drawn."""
     seeds = f"seed {cell.seed}, the lowest of {len(cell.seeds)}" if len(cell.seeds) > 1 else ""
-    unbroken = (part.replace(" ", "\N{NO-BREAK SPACE}") for part in cell.reduced)
+    unbroken = (part.replace(" ", "\N{NO-BREAK SPACE}") for part in (*cell.reduced, *cell.options))
     network = "; ".join(part for part in (cell.model_title, cell.other_depth) if part)
     state = "" if cell.run is None else cell.unfinished  # an empty panel says it itself
     lines = (network, ", ".join(unbroken), state, seeds)
@@ -211,8 +211,9 @@ def _column_head(axes: Axes, title: str, lines: int) -> None:
 
 def _head(study: Study, loss: str, chart: Chart, characters: int) -> str:
     lines = [f"{chart.title}; trained with {loss_title(loss)}"]
-    if any(cell.reduced or cell.other_depth for cell in study.of_loss(loss)):
+    if any(cell.departures for cell in study.of_loss(loss)):
+        reduced = "REDUCED: " if any(cell.reduced or cell.other_depth for cell in study.of_loss(loss)) else ""
         lines.append(
-            "REDUCED: not the paper's protocol of full width, all examples and 350 epochs; each panel says in what"
+            f"{reduced}not the paper's protocol of full width, all examples and 350 epochs; each panel says in what"
         )
     return "\n".join(plain(textwrap.fill(line, characters)) for line in lines)

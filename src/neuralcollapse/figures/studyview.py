@@ -11,10 +11,12 @@ from neuralcollapse._checks import InputError
 from neuralcollapse.figures.runview import RunView
 from neuralcollapse.lab import losses, protocol
 from neuralcollapse.lab.runs import Run
+from neuralcollapse.lab.settings import LATER_FIELDS
+from neuralcollapse.lab.wording import data_words, head_words, optimizer_words
 
 NETWORKS = {"vgg": "VGG", "resnet": "ResNet", "densenet": "DenseNet"}
 """The rows, in the paper's order; other networks follow by name."""
-DATASETS = ("mnist", "fashion-mnist", "cifar10", "svhn", "stl10", "digits")
+DATASETS = ("mnist", "fashion-mnist", "cifar10", "svhn", "stl10", "cifar100", "digits")
 """The columns: the paper's five in its order, then the demo's; others follow by name."""
 PAPER_EXAMPLES = {**protocol.EXAMPLES_PER_CLASS, "fashion-mnist": 6000, "cifar10": 5000, "stl10": 500}
 """Training examples of each class in the paper (MATHEMATICS, section 8)."""
@@ -28,7 +30,7 @@ class Cell:
 
     Args:
         path: the run directory.
-        config: the content of its `config.json`.
+        config: the content of its `config.json`, with what later versions added.
         status: "finished", "running", "interrupted", "diverged", or "" before the first epoch ended.
         epoch: the last epoch trained or analysed.
         run: the history, or None when no epoch was analysed yet.
@@ -101,6 +103,16 @@ class Cell:
         if self.epochs < PAPER_EPOCHS:
             said.append(f"{self.epochs} epochs")
         return tuple(said)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What else it does that the paper does not: noise, imbalance, another last layer or optimiser."""
+        return (*data_words(self.config), *head_words(self.config), *optimizer_words(self.config))
+
+    @property
+    def departures(self) -> tuple[str, ...]:
+        """All that keeps this run from being the paper's cell, in words."""
+        return (*self.reduced, *self.options, *((self.other_depth,) if self.other_depth else ()))
 
     @property
     def unfinished(self) -> str:
@@ -199,7 +211,7 @@ def _read(path: Path) -> Cell:
     status = run.status()
     view = RunView.read(path) if run.history() else None
     epoch = max(int(status.get("epoch", 0)), view.epochs[-1] if view else 0)
-    return Cell(path, run.config, str(status.get("status", "")), epoch, view)
+    return Cell(path, {**LATER_FIELDS, **run.config}, str(status.get("status", "")), epoch, view)
 
 
 def _same_but_for_the_seed(group: list[Cell], folder: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from numpy.typing import ArrayLike
 
@@ -38,7 +40,16 @@ RC: dict[str, Any] = {
     "svg.hashsalt": "neuralcollapse",  # the same run gives the same bytes
 }
 PANEL = (3.6, 2.7)
+_GLYPH = 0.55  # mean width of DejaVu Sans over its size
 """Inches of one panel: a column of a two-column paper."""
+
+
+def head(figure: Figure, title: str, size: float) -> None:
+    """The title over a figure; lines that would not fit its width are broken between words."""
+    room = int(figure.get_figwidth() * 72 / (_GLYPH * size))
+    shown = title.replace(r"$\lambda$", "λ").split("\n")  # one glyph wide
+    lines = [textwrap.fill(line, room, break_long_words=False, break_on_hyphens=False) for line in shown]
+    figure.suptitle("\n".join(lines).replace("λ", r"$\lambda$"), fontsize=size)
 
 
 def line(axes: Axes, epochs: ArrayLike, values: ArrayLike, *, color: str, **options: Any) -> None:

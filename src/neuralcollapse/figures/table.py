@@ -143,7 +143,7 @@ def as_csv(study: Study) -> str:
 
 
 COLUMNS = (
-    *("dataset", "network", "model", "loss", "seed", "status", "in_table", "reduced"),
+    *("dataset", "network", "model", "loss", "seed", "status", "in_table", "departures"),
     *("num_examples", "width", "epochs", "batch_size", "learning_rate", "weight_decay"),
     *("last_epoch", "zero_error_epoch", "train_error_last", "nc1_zero_error", "nc1_last"),
     *(f"{measure.key}_{part}" for measure in MEASURES for part in ("zero_error", "last", "improvement")),
@@ -161,7 +161,7 @@ def _line(cell: Cell) -> dict[str, Any]:
         "seed": cell.seed,
         "status": cell.status or ("finished" if not cell.unfinished else "unfinished"),
         "in_table": cell.seed == cell.seeds[0],
-        "reduced": "; ".join(part for part in (*cell.reduced, cell.other_depth) if part),
+        "departures": "; ".join(cell.departures),
         **{
             key: config.get(key, "")
             for key in ("num_examples", "width", "epochs", "batch_size", "learning_rate", "weight_decay")
@@ -203,9 +203,9 @@ def _entries(table: Table, cell: Cell | None, measure: Measure) -> list[Entry]:
 
 
 def _note(cell: Cell) -> str:
-    """In what a run is less than the paper's, and how far it came."""
-    below = [part for part in (*cell.reduced, cell.other_depth) if part]
-    parts = [f"reduced: {', '.join(below)}"] if below else []
+    """In what a run differs from the paper's, and how far it came."""
+    kind = "reduced" if cell.reduced or cell.other_depth else "other"
+    parts = [f"{kind}: {', '.join(cell.departures)}"] if cell.departures else []
     if cell.unfinished:
         parts.append(cell.unfinished)
     if cell.run is not None and cell.run.zero_error_epoch is None:
@@ -221,8 +221,8 @@ def _remarks(study: Study, measure: Measure) -> Iterable[str]:
     median, mean = (f"{value:+g}" for value in measure.paper)
     yield "In brackets the epoch. Improvements are those of finished runs that reached zero training error."
     yield f"The paper's improvements, for MSE: {median} in the median and {mean} in the mean over its 15 pairs."
-    if any(cell.reduced or cell.other_depth for cell in study.runs):
-        yield "Cells with a note that begins with “reduced” do not follow the paper's protocol."
+    if any(cell.departures for cell in study.runs):
+        yield "Cells with a note that begins with “reduced” or “other” do not follow the paper's protocol."
 
 
 def _has(study: Study, measure: Measure) -> bool:

@@ -80,7 +80,7 @@ def _against_path(run: RunView, fit: ClockFit, flow: str) -> Figure:
     for axes in (residual, condition):
         style.epoch_axis(axes, fit.epochs.tolist(), run.zero_error_epoch)
         style.legend(axes)
-    figure.suptitle(f"{run.subject}, {run.objective}; {flow} flow", fontsize=9)
+    style.head(figure, f"{run.subject}, {run.objective}; {flow} flow", 9)
     return figure
 
 
@@ -91,7 +91,7 @@ def _proximity(run: RunView) -> Figure:
     style.line(axes, run.epochs, share.tolist(), color=style.VERMILION)
     axes.set(yscale="log", ylabel=r"$\mathcal{L}^{\perp}_{\mathrm{LS}}\,/\,\mathcal{L}$")
     style.epoch_axis(axes, run.epochs, run.zero_error_epoch)
-    figure.suptitle(f"{run.subject}\n{run.objective}; distance from the central path", fontsize=7.5)
+    style.head(figure, f"{run.subject}\n{run.objective}; distance from the central path", 7.5)
     return figure
 
 

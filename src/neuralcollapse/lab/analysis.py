@@ -44,7 +44,7 @@ class Analysis:
 
     def __init__(self, net: nn.Module, config: RunConfig, data: Dataset, device: torch.device) -> None:
         self._config = config
-        self._objective = losses.get(config.loss).function
+        self._objective = losses.objective(config)
         self._train = make_batches(data.train, data, config, device, shuffle_seed=None)
         self._test = make_batches(data.test, data, config, device, shuffle_seed=None)
         self._attacked: Batches | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from neuralcollapse.lab import models
+from neuralcollapse.lab import heads, models
 from neuralcollapse.lab.datasets import Batches, Dataset, ImageData
 from neuralcollapse.lab.settings import RunConfig
 
@@ -16,14 +16,15 @@ _PADDED = {28: 32}  # the paper pads the MNIST images, so that three halvings co
 def build_network(config: RunConfig, data: Dataset) -> nn.Module:
     """The configured network, initialised from the current random state."""
     channels = data.train.images.shape[1]
-    size = data.train.images.shape[-1]
+    height, size = (_PADDED.get(side, side) for side in data.train.images.shape[-2:])
     net = models.build(
         config.model,
         num_classes=config.num_classes,
         in_channels=channels,
-        image_size=_PADDED.get(size, size),
+        image_size=size,
         width=config.width,
     )
+    net = heads.replace(net, config.head, config.temperature, torch.zeros(1, channels, height, size))
     return net.to(memory_format=torch.channels_last) if channels_last_pays(config) else net  # type: ignore[call-overload]
 
 

@@ -14,7 +14,7 @@ from neuralcollapse.lab import datasets, protocol
 from neuralcollapse.lab.assembly import build_network
 from neuralcollapse.lab.datasets import Dataset
 from neuralcollapse.lab.runs import Run
-from neuralcollapse.lab.settings import RunConfig, Settings, check, configure
+from neuralcollapse.lab.settings import LATER_FIELDS, RunConfig, Settings, check, configure, corruption
 
 
 @dataclass(frozen=True)
@@ -46,21 +46,23 @@ def prepare(settings: Settings, *, out: Path | None = None, resume: Path | None 
     name = settings.dataset or "digits"
     per_class = settings.examples_per_class or protocol.EXAMPLES_PER_CLASS.get(name)
     seed = settings.seed or 0
-    data = datasets.load(name, data_dir=settings.data_dir, examples_per_class=per_class, seed=seed)
+    data = datasets.load(name, settings.data_dir, per_class, seed, corruption(settings))
     config = configure(settings, data, per_class)
     with torch.device("meta"):  # a network that cannot be built is refused before anything is written
         build_network(config, data)
     path = out or Path("runs") / _run_name(settings, config)
-    return Job(Run.create(path, dataclasses.asdict(config), ignoring=("data_dir",)), config, data)
+    run = Run.create(path, dataclasses.asdict(config), ignoring=("data_dir",), earlier=LATER_FIELDS)
+    return Job(run, config, data)
 
 
 def _settings_of(run: Run, asked: Settings) -> Settings:
     """The settings of an existing run; what the user repeats beside --resume must agree, --data-dir may move."""
     stored: dict[str, Any] = {}
+    config = {**LATER_FIELDS, **run.config}
     for field in dataclasses.fields(Settings):
-        if field.name not in run.config:
+        if field.name not in config:
             raise InputError(f"{run.path / 'config.json'} has no {field.name!r}, so the run cannot be continued")
-        value, wanted = run.config[field.name], getattr(asked, field.name)
+        value, wanted = config[field.name], getattr(asked, field.name)
         value = tuple(value) if isinstance(value, list) else value
         if field.name == "data_dir":
             value = wanted or (Path(str(value)) if value else None)
@@ -81,6 +83,16 @@ def _run_name(settings: Settings, config: RunConfig) -> str:
         dataset = Path(config.data_dir).stem
     parts = [dataset, model, config.loss]
     short = {
+        "imbalance": "",
+        "imbalance_ratio": "ratio",
+        "label_noise": "noise",
+        "head": "",
+        "temperature": "t",
+        "rescale": "k",
+        "target": "m",
+        "focal_gamma": "gamma",
+        "smoothing": "eps",
+        "optimizer": "",
         "width": "w",
         "examples_per_class": "n",
         "epochs": "e",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
@@ -18,6 +19,7 @@ from neuralcollapse.dynamics.clock import ClockFit
 from neuralcollapse.lab.datasets import Found
 from neuralcollapse.lab.job import Job
 from neuralcollapse.lab.simulation import Simulation
+from neuralcollapse.lab.wording import data_words, head_words, optimizer_words
 
 
 class Reporter:
@@ -84,10 +86,14 @@ class Reporter:
 def announce(console: Console, job: Job) -> None:
     """Say what is about to be trained, by which settings, and where it goes."""
     config = job.config
+    made = dataclasses.asdict(config)
+    data = ", ".join([f"{config.num_classes} classes", *data_words(made)])
+    network = ", ".join([f"{config.model}, width {config.width:g}", *head_words(made)])
+    optimizer = ", ".join(optimizer_words(made)) or "SGD"
     console.print(
-        f"{config.dataset_title}: {config.num_examples:,} training examples, {config.num_classes} classes\n"
-        f"{config.model}, width {config.width:g}; {config.loss_title} loss, λ = {config.measured_weight_decay:g}; "
-        f"SGD rate {config.learning_rate:g}, momentum {config.momentum:g}, batches of {config.batch_size}, "
+        f"{config.dataset_title}: {config.num_examples:,} training examples, {data}\n"
+        f"{network}; {config.loss_title} loss, λ = {config.measured_weight_decay:g}; "
+        f"{optimizer} rate {config.learning_rate:g}, momentum {config.momentum:g}, batches of {config.batch_size}, "
         f"{config.epochs} epochs; {config.device}, {'bf16' if config.precision == 'bf16' else 'float32'}, "
         f"seed {config.seed}\nrun directory: {job.run.path}",
         highlight=False,

@@ -110,7 +110,11 @@ def learning_rate(initial: float, milestones: tuple[int, ...], epoch: int) -> fl
 
 
 def _for_loss(loss: str, *, rate: float, weight_decay: float, num_classes: int) -> tuple[float, float]:
-    """From rate and decay of `MSELoss` to those of `loss`: L = (C/2) MSELoss, so η → 2η/C and w → λ = C w / 2."""
+    """From rate and decay of `MSELoss` to those of `loss`: L = (C/2) MSELoss, so η → 2η/C and w → λ = C w / 2.
+
+    The rescaled squared error takes those of `MSELoss`, focal loss and label smoothing those of cross-entropy: their
+    authors too changed nothing but the loss.
+    """
     if loss == "mse":
         return 2 * rate / num_classes, losses.get("mse-torch").measured_weight_decay(weight_decay, num_classes)
-    return (_CROSS_ENTROPY_RATE, _WEIGHT_DECAY) if loss == "ce" else (rate, weight_decay)
+    return (rate, weight_decay) if losses.get(loss).bounded else (_CROSS_ENTROPY_RATE, _WEIGHT_DECAY)

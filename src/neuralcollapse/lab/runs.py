@@ -20,7 +20,7 @@ import math
 import os
 import pickle
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -51,13 +51,21 @@ class Run:
     config: dict[str, Any]
 
     @classmethod
-    def create(cls, path: str | Path, config: dict[str, Any], *, ignoring: tuple[str, ...] = ()) -> Run:
+    def create(
+        cls,
+        path: str | Path,
+        config: dict[str, Any],
+        *,
+        ignoring: tuple[str, ...] = (),
+        earlier: Mapping[str, Any] | None = None,
+    ) -> Run:
         """Make a new run directory, or take up one that holds the same configuration.
 
         Args:
             path: the directory.
             config: what `config.json` is to hold.
             ignoring: fields that may differ when the run is taken up again.
+            earlier: what fields mean that an older `config.json` does not have.
 
         Raises:
             InputError: the directory belongs to a run with other settings (each is named), or is no run and not empty.
@@ -66,7 +74,7 @@ class Run:
         config = json.loads(json.dumps(config))
         if (path / "config.json").is_file():
             run = cls.open(path)
-            if differing := differing_fields(run.config, config, ignoring):
+            if differing := differing_fields({**(earlier or {}), **run.config}, config, ignoring):
                 raise InputError(
                     f"{path} holds a run with other settings ({'; '.join(differing)}); "
                     "choose another --out, or repeat the settings of that run"

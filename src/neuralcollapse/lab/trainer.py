@@ -1,4 +1,4 @@
-"""The training loop: SGD by the recipe, a measurement after each epoch of the list, a checkpoint after every epoch.
+"""The training loop: steps by the recipe, a measurement after each epoch of the list, a checkpoint after every epoch.
 
 The order of an epoch's examples depends on (seed, epoch) alone, the random state is in the checkpoint, and the history
 is cut back to the checkpoint when a run goes on: a run killed at any moment ends, on a CPU, with the history of one
@@ -20,7 +20,7 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from torch import Tensor, nn
 
-from neuralcollapse.lab import hardware, losses, protocol
+from neuralcollapse.lab import hardware, losses, optimizers, protocol
 from neuralcollapse.lab.analysis import Analysis, Diverged
 from neuralcollapse.lab.assembly import build_network, make_batches
 from neuralcollapse.lab.datasets import Batches
@@ -82,10 +82,7 @@ def _train(fabric: Fabric, job: Job, quiet: bool) -> str:
     lead = fabric.global_rank == 0
     torch.manual_seed(config.seed)
     net = build_network(config, data)
-    optimizer = torch.optim.SGD(
-        net.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
-    )
-    model, optimizer = fabric.setup(net, optimizer)
+    model, optimizer = fabric.setup(net, optimizers.build(net, config))
     progress = _restore(fabric, run, net, optimizer)
     batches = make_batches(data.train, data, config, fabric.device, shuffle_seed=config.seed)
     analysis = Analysis(net, config, data, fabric.device) if lead else None
@@ -136,7 +133,7 @@ def _train_epoch(
     reporter: Reporter,
 ) -> float:
     """One pass over the training set; the mean loss over its examples."""
-    objective = losses.get(config.loss).function
+    objective = losses.objective(config)
     rank, processes = fabric.global_rank, fabric.world_size
     total, seen = torch.zeros((), device=fabric.device), 0
     model.train()
@@ -147,11 +144,15 @@ def _train_epoch(
         shard, targets = images[share], labels[share]
         # DDP averages gradients over processes: shards of unequal size are weighted to make the batch's own mean
         weight = len(targets) * processes / len(labels)
-        optimizer.zero_grad()
-        loss = objective(model(shard), targets)
-        fabric.backward(loss if processes == 1 else loss * weight)
-        optimizer.step()
-        total += loss.detach() * len(targets)
+
+        def closure(shard: Tensor = shard, targets: Tensor = targets, weight: float = weight) -> Tensor:
+            optimizer.zero_grad()
+            loss = objective(model(shard), targets)
+            loss = loss if processes == 1 else loss * weight
+            fabric.backward(loss)
+            return loss
+
+        total += optimizer.step(closure).detach() * (len(labels) / processes)
         seen += len(labels)
         reporter.step(epoch, step / len(batches))
     if seen == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import torch
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.lab.datasets.batches import Batches
+from neuralcollapse.lab.datasets.corruption import Corruption, class_sizes, noisy_labels
 from neuralcollapse.lab.datasets.digits import read_digits
 from neuralcollapse.lab.datasets.folder import is_archive, read_folder
 from neuralcollapse.lab.datasets.npz import read_npz
 from neuralcollapse.lab.datasets.sources import SOURCES, find
 from neuralcollapse.lab.datasets.types import Array, Dataset, ImageData, Split, pixel_statistics
 
-__all__ = ["Batches", "Dataset", "Found", "ImageData", "available", "load", "names"]
+__all__ = ["Batches", "Corruption", "Dataset", "Found", "ImageData", "available", "load", "names"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,13 @@ def names() -> tuple[str, ...]:
     return ("digits", *SOURCES, "folder", "npz")
 
 
-def load(name: str, data_dir: Path | None = None, examples_per_class: int | None = None, seed: int = 0) -> Dataset:
+def load(
+    name: str,
+    data_dir: Path | None = None,
+    examples_per_class: int | None = None,
+    seed: int = 0,
+    corruption: Corruption | None = None,
+) -> Dataset:
     """Read a data set.
 
     Args:
@@ -54,6 +62,8 @@ def load(name: str, data_dir: Path | None = None, examples_per_class: int | None
         examples_per_class: balance the training half by taking this many examples of each class, drawn by `seed`;
             None for all. The test half always stays whole.
         seed: of that draw; a class's draw does not depend on the other classes.
+        corruption: what is then done to the training half: imbalance, where the largest class has `examples_per_class`,
+            or as many as the smallest class on disk; wrong labels.
 
     Raises:
         InputError: an unknown name, missing or damaged data, or fewer examples of a class than asked for.
@@ -63,10 +73,17 @@ def load(name: str, data_dir: Path | None = None, examples_per_class: int | None
     ((100, 1, 8, 8), 300)
     """
     title, path, train, test, class_names = _open(name, data_dir)
+    corruption = corruption or Corruption()
     chosen = np.arange(len(train.labels))
     if examples_per_class is not None:
         chosen = balanced(train.labels, class_names, examples_per_class, seed)
+    if corruption.imbalance is not None:
+        largest = int(np.bincount(train.labels[chosen], minlength=len(class_names)).min())
+        chosen = _drawn(train.labels, class_sizes(largest, len(class_names), corruption), seed)
     halves = [_in_memory(train, chosen), _in_memory(test, np.arange(len(test.labels)))]
+    if corruption.label_noise:
+        changed = noisy_labels(train.labels[chosen], len(class_names), corruption.label_noise, seed)
+        halves[0] = ImageData(halves[0].images, torch.from_numpy(changed))
     channels, height, width = halves[0].images.shape[1:]
     if halves[1].images.shape[1] != channels:  # gray pictures in one half only
         halves = [ImageData(half.images.expand(-1, 3, height, width).contiguous(), half.labels) for half in halves]
@@ -104,18 +121,25 @@ def balanced(labels: Array, class_names: tuple[str, ...], examples_per_class: in
     """
     if examples_per_class < 1 or seed < 0:
         raise InputError(f"expected at least 1 example per class and seed 0 or more, got {examples_per_class}, {seed}")
-    chosen = []
     for label, name in enumerate(class_names):
-        members = np.flatnonzero(labels == label)
-        if len(members) < examples_per_class:
+        members = np.count_nonzero(labels == label)
+        if members < examples_per_class:
             class_name = str(label) if name == str(label) else f"{label} ({name})"
             raise InputError(
                 f"{examples_per_class:,} examples of each class were asked for, class {class_name} has "
-                f"{len(members):,}; lower --examples-per-class"
+                f"{members:,}; lower --examples-per-class"
             )
+    return _drawn(labels, [examples_per_class] * len(class_names), seed)
+
+
+def _drawn(labels: Array, sizes: Sequence[int], seed: int) -> Array:
+    """Indices, in stored order, of as many examples of each class as `sizes` says; each class has them."""
+    chosen = []
+    for label, size in enumerate(sizes):
+        members = np.flatnonzero(labels == label)
         # a bit generator's raw stream, unlike its distributions, never changes between versions of NumPy
         keys = np.random.PCG64([seed, label]).random_raw(len(members))
-        chosen.append(members[np.argsort(keys, kind="stable")[:examples_per_class]])
+        chosen.append(members[np.argsort(keys, kind="stable")[:size]])
     return np.sort(np.concatenate(chosen))
 
 

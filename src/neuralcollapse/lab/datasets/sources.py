@@ -95,8 +95,8 @@ SOURCES: dict[str, Source] = {
     "cifar10": Source(
         cifar.CLASS_NAMES,
         (
-            Layout("CIFAR10", ("cifar-10-batches-py", ""), cifar.has_python, cifar.read_python),
-            Layout("CIFAR10", ("cifar-10-batches-bin", ""), cifar.has_binary, cifar.read_binary),
+            Layout("CIFAR10", ("cifar-10-batches-py", ""), cifar.CIFAR10.has_python, cifar.CIFAR10.read_python),
+            Layout("CIFAR10", ("cifar-10-batches-bin", ""), cifar.CIFAR10.has_binary, cifar.CIFAR10.read_binary),
             Layout(
                 "CIFAR10 (JPEG)",
                 ("cifar10-jpeg", "cifar10-jpeg.tar.xz", "cifar10-jpeg.tar", ""),
@@ -106,6 +106,15 @@ SOURCES: dict[str, Source] = {
         ),
         cifar.NEEDED,
         _torchvision("https://www.cs.toronto.edu/~kriz/cifar.html", "d.CIFAR10('data', download=True)"),
+    ),
+    "cifar100": Source(
+        cifar.FINE_NAMES,
+        (
+            Layout("CIFAR100", ("cifar-100-python", ""), cifar.CIFAR100.has_python, cifar.CIFAR100.read_python),
+            Layout("CIFAR100", ("cifar-100-binary", ""), cifar.CIFAR100.has_binary, cifar.CIFAR100.read_binary),
+        ),
+        cifar.NEEDED_100,
+        _torchvision("https://www.cs.toronto.edu/~kriz/cifar.html", "d.CIFAR100('data', download=True)"),
     ),
     "svhn": Source(
         _DIGIT_NAMES,

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuralcollapse._checks import InputError
+from neuralcollapse.lab import datasets
 from neuralcollapse.lab.datasets import Batches, ImageData, balanced
 
 LABELS = st.lists(st.integers(0, 3), min_size=1, max_size=60).map(lambda drawn: np.array([0, 1, 2, 3, *drawn]))
@@ -114,3 +115,14 @@ def test_channels_have_their_own_normalisation_and_the_wanted_layout() -> None:
 def test_impossible_batches(options: dict) -> None:
     with pytest.raises(InputError):
         batches(numbered(4), **options)
+
+
+def test_a_smaller_test_half_is_balanced_and_the_same_for_every_seed() -> None:
+    whole = datasets.load("digits")
+    first, second = (datasets.load("digits", seed=seed, test_examples_per_class=12) for seed in (0, 3))
+    assert torch.bincount(first.test.labels).tolist() == [12] * 10
+    assert torch.equal(first.test.images, second.test.images)
+    stored = {image.numpy().tobytes() for image in whole.test.images}
+    assert all(image.numpy().tobytes() in stored for image in first.test.images)
+    with pytest.raises(InputError, match=r"100 examples of each class were asked for.*lower --test-examples-per-class"):
+        datasets.load("digits", test_examples_per_class=100)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 
+from neuralcollapse.lab import protocol
+from neuralcollapse.lab.grid import How, Outcome, State
 from neuralcollapse.lab.measure_options import Options
 from neuralcollapse.lab.settings import Settings
 
-DIVERGED, INTERRUPTED = 1, 130
+DIVERGED, UNFINISHED, INTERRUPTED = 1, 1, 130
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,16 @@ class RunCommand:
     """The run directory; by default a folder under runs/. Naming an unfinished run continues it."""
     resume: Path | None = None
     """Continue the run in this directory, with its own settings."""
+    recipe: Path | None = None
+    """Take what is left open from this file, which `sweep` or you wrote."""
 
     def __call__(self, console: Console) -> int:
         from neuralcollapse import figures
-        from neuralcollapse.lab import progress, trainer
+        from neuralcollapse.lab import progress, recipes, trainer
         from neuralcollapse.lab.job import prepare
 
-        job = prepare(self.settings, out=self.out, resume=self.resume)
+        settings = self.settings if self.recipe is None else recipes.for_run(self.recipe, self.settings)
+        job = prepare(settings, out=self.out, resume=self.resume)
         progress.announce(console, job)
         status = trainer.train(job)
         history = job.run.history()
@@ -51,6 +56,82 @@ class RunCommand:
             print(f"neuralcollapse: {message} (history kept in {job.run.history_path})", file=sys.stderr)
             return DIVERGED
         return 0
+
+
+@dataclass(frozen=True)
+class _CommonSettings(Settings):
+    """The settings of all cells; what a grid has lists of is given there."""
+
+    dataset: tyro.conf.Suppress[Any] = None
+    model: tyro.conf.Suppress[Any] = None
+    loss: tyro.conf.Suppress[Any] = None
+    seed: tyro.conf.Suppress[Any] = None
+
+
+@dataclass(frozen=True)
+class GridCommand:
+    """Train data sets × networks × losses × seeds: by default the paper's fifteen cells, each with its tuned rate.
+
+    Each cell is a run directory under --out and a process of its own. The plan comes first, with an estimate of time
+    and memory. The same command again goes on: what is finished stays, what was interrupted or failed is continued.
+    """
+
+    datasets: tuple[str, ...] = protocol.DATASETS
+    """Data sets; `neuralcollapse data` lists those found here."""
+    models: tuple[str, ...] = protocol.NETWORKS
+    """Networks; without a number, at the paper's depth for the data set."""
+    losses: tuple[str, ...] = ("mse",)
+    """Losses."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds."""
+    only: tuple[str, ...] = ()
+    """Only the cells whose name matches one of these patterns, such as 'mnist-*-mse'."""
+    recipe: tuple[Path, ...] = ()
+    """Files of recipes, each for the cells it names; options given here go before."""
+    out: Path = Path("runs/grid")
+    """The folder of the run directories."""
+    how: tyro.conf.OmitArgPrefixes[How] = field(default_factory=How)
+    settings: tyro.conf.OmitArgPrefixes[_CommonSettings] = field(default_factory=_CommonSettings)
+
+    def __call__(self, console: Console) -> int:
+        from neuralcollapse.lab import grid, recipes
+        from neuralcollapse.lab.grid import plan
+
+        found = [recipe for path in self.recipe for recipe in recipes.read(path)]
+        cells = plan.cells(self.datasets, self.models, self.losses, self.seeds, self.settings, found)
+        outcome = grid.carry_out(plan.only(cells, self.only), self.out, self.how, console)
+        return _conclude(outcome, self.out, expected=())
+
+
+@dataclass(frozen=True)
+class SweepCommand:
+    """Train one network at many values of one setting, and choose by final test error, ties by NC1.
+
+    By default the 25 learning rates among which the paper's were chosen: 1e-4 to 0.25 for PyTorch's MSELoss, converted
+    to the loss at hand. The winner is written as recipe.json, for `run --recipe` and `grid --recipe`.
+    """
+
+    settings: tyro.conf.OmitArgPrefixes[Settings] = field(default_factory=Settings)
+    setting: str = "learning-rate"
+    """What is varied: any setting that is a number."""
+    values: tuple[float, ...] | None = None
+    """Its values."""
+    out: Path | None = None
+    """The folder of the run directories; by default one under runs/."""
+    how: tyro.conf.OmitArgPrefixes[How] = field(default_factory=How)
+
+    def __call__(self, console: Console) -> int:
+        from neuralcollapse.figures.sweep import draw_sweep
+        from neuralcollapse.lab import grid, sweep
+
+        made = sweep.make(self.settings, self.setting, self.values, self.out)
+        outcome = grid.carry_out(made.cells, made.out, self.how, console)
+        if not outcome.dry and (chosen := sweep.write_recipe(made, made.points())):
+            pictures = draw_sweep(made, made.points())
+            console.print(f"best: {chosen.about}", soft_wrap=True, highlight=False)
+            for path in (chosen.path, *pictures):
+                console.print(str(path), soft_wrap=True, highlight=False)
+        return _conclude(outcome, made.out, expected=(grid.State.DIVERGED,))
 
 
 @dataclass(frozen=True)
@@ -176,8 +257,21 @@ class DynamicsCommand:
         return 0
 
 
+def _conclude(outcome: Outcome, out: Path, expected: tuple[State, ...]) -> int:
+    """Say what is not finished and why; the exit code."""
+    for name, why in outcome.problems.items():
+        print(f"neuralcollapse: {name}: {why}", file=sys.stderr)
+    if outcome.interrupted:
+        print(f"neuralcollapse: interrupted; the same command goes on from {out}", file=sys.stderr)
+        return INTERRUPTED
+    done = all(state in (State.FINISHED, *expected) for state in outcome.states.values())
+    return 0 if done or outcome.dry else UNFINISHED
+
+
 Command = (
     Annotated[RunCommand, tyro.conf.subcommand("run")]
+    | Annotated[GridCommand, tyro.conf.subcommand("grid")]
+    | Annotated[SweepCommand, tyro.conf.subcommand("sweep")]
     | Annotated[MeasureCommand, tyro.conf.subcommand("measure")]
     | Annotated[FiguresCommand, tyro.conf.subcommand("figures")]
     | Annotated[DynamicsCommand, tyro.conf.subcommand("dynamics")]

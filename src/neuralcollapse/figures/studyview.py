@@ -98,6 +98,8 @@ class Cell:
         said = []
         if 0 < self.examples_per_class < full or (not full and self.config.get("examples_per_class")):
             said.append(f"{self.examples_per_class:,} a class")
+        if self.config.get("test_examples_per_class"):
+            said.append(f"test {self.config['test_examples_per_class']:,} a class")
         if self.config.get("width", 1) != 1:
             said.append(f"width ×{self.config['width']:g}")
         if self.epochs < PAPER_EPOCHS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,17 +43,44 @@ def prepare(settings: Settings, *, out: Path | None = None, resume: Path | None 
             raise InputError(f"--resume {resume} continues in that folder; leave out --out {out}")
         out = resume
         settings = _settings_of(Run.open(resume), settings)
-    check(settings)
-    name = settings.dataset or "digits"
-    per_class = settings.examples_per_class or protocol.EXAMPLES_PER_CLASS.get(name)
-    seed = settings.seed or 0
-    data = datasets.load(name, settings.data_dir, per_class, seed, corruption(settings))
-    config = configure(settings, data, per_class)
-    with torch.device("meta"):  # a network that cannot be built is refused before anything is written
-        build_network(config, data)
+    config, data = assemble(settings)
     path = out or Path("runs") / _run_name(settings, config)
     run = Run.create(path, dataclasses.asdict(config), ignoring=("data_dir",), earlier=LATER_FIELDS)
     return Job(run, config, data)
+
+
+def assemble(settings: Settings, load: Callable[..., Dataset] = datasets.load) -> tuple[RunConfig, Dataset]:
+    """The complete configuration and the data; nothing is written.
+
+    Args:
+        settings: what the user asked for.
+        load: reads the data; one that remembers serves many runs on the same data.
+
+    Raises:
+        InputError: unusable settings, missing data, or a network that cannot be built.
+    """
+    check(settings)
+    name = settings.dataset or "digits"
+    per_class = settings.examples_per_class or protocol.EXAMPLES_PER_CLASS.get(name)
+    data = load(
+        name,
+        data_dir=settings.data_dir,
+        examples_per_class=per_class,
+        seed=settings.seed or 0,
+        corruption=corruption(settings),
+        test_examples_per_class=settings.test_examples_per_class,
+    )
+    config = configure(settings, data, per_class)
+    with torch.device("meta"):
+        build_network(config, data)
+    return config, data
+
+
+def base_name(dataset: str, data_dir: Path | str | None, model: str, loss: str) -> str:
+    """Data set, network and loss, as a folder's name."""
+    if dataset in ("folder", "npz") and data_dir:
+        dataset = Path(data_dir).stem
+    return "-".join([dataset, model.replace(":", "-").replace("/", "-"), loss])
 
 
 def _settings_of(run: Run, asked: Settings) -> Settings:
@@ -77,11 +105,7 @@ def _settings_of(run: Run, asked: Settings) -> Settings:
 
 def _run_name(settings: Settings, config: RunConfig) -> str:
     """Data set, network and loss, then every setting that was given beside them."""
-    model = config.model.replace(":", "-").replace("/", "-")
-    dataset = config.dataset
-    if dataset in ("folder", "npz") and config.data_dir:
-        dataset = Path(config.data_dir).stem
-    parts = [dataset, model, config.loss]
+    parts = [base_name(config.dataset, config.data_dir, config.model, config.loss)]
     short = {
         "imbalance": "",
         "imbalance_ratio": "ratio",
@@ -95,6 +119,7 @@ def _run_name(settings: Settings, config: RunConfig) -> str:
         "optimizer": "",
         "width": "w",
         "examples_per_class": "n",
+        "test_examples_per_class": "test",
         "epochs": "e",
         "learning_rate": "lr",
         "weight_decay": "wd",

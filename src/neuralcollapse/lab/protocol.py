@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import numpy as np
+
 from neuralcollapse._checks import InputError
 from neuralcollapse.lab import losses
 
@@ -32,6 +34,8 @@ _CELLS = {
     "cifar10": {"vgg": (11, 0.025519618), "resnet": (50, 0.009596916), "densenet": (100, 0.048981924)},
     "stl10": {"vgg": (11, 0.018420157), "resnet": (18, 0.067860440), "densenet": (201, 0.001880302)},
 }
+DATASETS, NETWORKS = tuple(_CELLS), tuple(_CELLS["mnist"])
+"""The study: five data sets by three networks."""
 _FALLBACK = _CELLS["mnist"]  # for data sets the paper does not use: one's own folder or .npz
 
 
@@ -109,6 +113,19 @@ def learning_rate(initial: float, milestones: tuple[int, ...], epoch: int) -> fl
     return initial * 0.1 ** sum(epoch > milestone for milestone in milestones)
 
 
+def learning_rates(loss: str, num_classes: int) -> tuple[float, ...]:
+    """The rates among which the paper's were chosen: 25 from 1e-4 to 0.25, evenly spaced in their logarithm.
+
+    Stated like the tuned ones for PyTorch's `MSELoss`; for the paper's loss, 2/C times as large.
+    """
+    return tuple(_rate_for(loss, float(rate), num_classes) for rate in np.geomspace(1e-4, 0.25, 25))
+
+
+def _rate_for(loss: str, rate: float, num_classes: int) -> float:
+    """From the rate of `MSELoss` to that of the paper's loss: L = (C/2) MSELoss, so η → 2η/C."""
+    return 2 * rate / num_classes if loss == "mse" else rate
+
+
 def _for_loss(loss: str, *, rate: float, weight_decay: float, num_classes: int) -> tuple[float, float]:
     """From rate and decay of `MSELoss` to those of `loss`: L = (C/2) MSELoss, so η → 2η/C and w → λ = C w / 2.
 
@@ -116,5 +133,6 @@ def _for_loss(loss: str, *, rate: float, weight_decay: float, num_classes: int) 
     authors too changed nothing but the loss.
     """
     if loss == "mse":
-        return 2 * rate / num_classes, losses.get("mse-torch").measured_weight_decay(weight_decay, num_classes)
+        decay = losses.get("mse-torch").measured_weight_decay(weight_decay, num_classes)
+        return _rate_for(loss, rate, num_classes), decay
     return (rate, weight_decay) if losses.get(loss).bounded else (_CROSS_ENTROPY_RATE, _WEIGHT_DECAY)

@@ -5,7 +5,8 @@
     history.jsonl     one line per analysed epoch
     snapshots/        epoch_0001.npz, ...: class means, classifier, a few hundred features
     checkpoint.pt     everything needed to go on: model, optimiser, random state
-    status.json       running, interrupted, finished or diverged
+    status.json       running, interrupted, finished, diverged or failed
+    log.txt           what a run of a grid printed
     figures/          pictures, made from the files above alone
 
 Whole files are replaced atomically. `history.jsonl` grows a line at a time, and the checkpoint records how long it was:
@@ -35,6 +36,7 @@ try:
 except ImportError:  # not a Unix: two processes in one run directory are then not noticed
     fcntl = None  # type: ignore[assignment]
 
+LOG = "log.txt"
 _NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
@@ -82,7 +84,7 @@ class Run:
             return run
         if path.exists() and not path.is_dir():
             raise InputError(f"{path} is a file; --out must name a folder")
-        if path.is_dir() and any(entry.name[0] != "." for entry in path.iterdir()):
+        if path.is_dir() and any(entry.name[0] != "." and entry.name != LOG for entry in path.iterdir()):
             raise InputError(f"{path} is not empty and holds no config.json, so it is no run; choose another --out")
         path.mkdir(parents=True, exist_ok=True)
         write_json(path / "config.json", config)
@@ -185,6 +187,14 @@ class Run:
         except (RuntimeError, EOFError, KeyError, ValueError, OSError, pickle.UnpicklingError) as error:
             reason = str(error).split("\n")[0][:120]
             raise InputError(f"{path} is no readable checkpoint ({reason}); start again with another --out") from error
+
+    def is_locked(self) -> bool:
+        """Whether a process is training in this directory."""
+        try:
+            with self.locked():
+                return False
+        except InputError:
+            return True
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

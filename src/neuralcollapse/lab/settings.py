@@ -37,6 +37,8 @@ class Settings:
     """Examples of the largest class over those of the smallest (default 100)."""
     label_noise: float | None = None
     """Share of training labels changed to another class; 1 draws them all at random. Measured are these labels."""
+    test_examples_per_class: int | None = None
+    """Test on this many examples of each class; by default on all."""
     model: str | None = None
     """resnet18, vgg11, densenet40, mlp, torchvision:NAME, timm:NAME, …; by default resnet at the paper's depth."""
     width: float | None = None
@@ -122,6 +124,7 @@ class RunConfig:
     smoothing: float | None = None
     optimizer: str = "sgd"
     robustness_examples: int = 0
+    test_examples_per_class: int | None = None
 
 
 LATER_FIELDS: dict[str, Any] = {
@@ -191,6 +194,7 @@ def configure(settings: Settings, data: Dataset, examples_per_class: int | None)
         temperature=_temperature(settings, head, 1.0 if loss.bounded else None, values["target"]),
         optimizer=optimizer.name,
         robustness_examples=_given(settings.robustness_examples, 0),
+        test_examples_per_class=settings.test_examples_per_class,
         **values,
     )
 
@@ -220,7 +224,7 @@ def _given(value: T | None, default: T) -> T:
 
 def check(settings: Settings) -> None:
     """Refuse numbers no training can use, each by name."""
-    for name in ("epochs", "batch_size", "examples_per_class", "devices"):
+    for name in ("epochs", "batch_size", "examples_per_class", "test_examples_per_class", "devices"):
         value = getattr(settings, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {value}")

@@ -53,6 +53,7 @@ def load(
     examples_per_class: int | None = None,
     seed: int = 0,
     corruption: Corruption | None = None,
+    test_examples_per_class: int | None = None,
 ) -> Dataset:
     """Read a data set.
 
@@ -60,10 +61,11 @@ def load(
         name: one of `names()`; `folder` and `npz` are one's own data, at `data_dir`.
         data_dir: where to look before NEURALCOLLAPSE_DATA, ./data, ~/data and /usr/share/datasets.
         examples_per_class: balance the training half by taking this many examples of each class, drawn by `seed`;
-            None for all. The test half always stays whole.
+            None for all.
         seed: of that draw; a class's draw does not depend on the other classes.
         corruption: what is then done to the training half: imbalance, where the largest class has `examples_per_class`,
             or as many as the smallest class on disk; wrong labels.
+        test_examples_per_class: the same of the test half, alike for every seed; None, the default, for all of it.
 
     Raises:
         InputError: an unknown name, missing or damaged data, or fewer examples of a class than asked for.
@@ -80,7 +82,10 @@ def load(
     if corruption.imbalance is not None:
         largest = int(np.bincount(train.labels[chosen], minlength=len(class_names)).min())
         chosen = _drawn(train.labels, class_sizes(largest, len(class_names), corruption), seed)
-    halves = [_in_memory(train, chosen), _in_memory(test, np.arange(len(test.labels)))]
+    tested = np.arange(len(test.labels))
+    if test_examples_per_class is not None:
+        tested = balanced(test.labels, class_names, test_examples_per_class, 0, option="--test-examples-per-class")
+    halves = [_in_memory(train, chosen), _in_memory(test, tested)]
     if corruption.label_noise:
         changed = noisy_labels(train.labels[chosen], len(class_names), corruption.label_noise, seed)
         halves[0] = ImageData(halves[0].images, torch.from_numpy(changed))
@@ -113,8 +118,16 @@ def available(data_dir: Path | None = None) -> list[Found]:
     return result
 
 
-def balanced(labels: Array, class_names: tuple[str, ...], examples_per_class: int, seed: int) -> Array:
+def balanced(
+    labels: Array,
+    class_names: tuple[str, ...],
+    examples_per_class: int,
+    seed: int,
+    option: str = "--examples-per-class",
+) -> Array:
     """Indices, in stored order, of `examples_per_class` examples of each class; a larger draw contains the smaller.
+
+    An error names the `option` that asked for them.
 
     Raises:
         InputError: a class has fewer, or the number or the seed is no usable one.
@@ -127,7 +140,7 @@ def balanced(labels: Array, class_names: tuple[str, ...], examples_per_class: in
             class_name = str(label) if name == str(label) else f"{label} ({name})"
             raise InputError(
                 f"{examples_per_class:,} examples of each class were asked for, class {class_name} has "
-                f"{members:,}; lower --examples-per-class"
+                f"{members:,}; lower {option}"
             )
     return _drawn(labels, [examples_per_class] * len(class_names), seed)
 

@@ -1,0 +1,164 @@
+"""Many runs as one study: planned, estimated, each trained in a process of its own, gone on with after any crash."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from neuralcollapse._checks import InputError
+from neuralcollapse.lab import recipes
+from neuralcollapse.lab.grid import plan as planning
+from neuralcollapse.lab.grid.board import Board, plan_notes, plan_table
+from neuralcollapse.lab.grid.estimate import estimate
+from neuralcollapse.lab.grid.plan import Cell, Planned, State, set_aside, to_run
+from neuralcollapse.lab.grid.processes import Ending, LocalPool, Pool
+from neuralcollapse.lab.grid.task import Task
+
+__all__ = ["Cell", "How", "Outcome", "State", "carry_out"]
+
+
+@dataclass(frozen=True)
+class How:
+    """Where and how the runs of a grid or of a sweep are trained."""
+
+    dry_run: bool = False
+    """Stop after the plan."""
+    jobs: int = 1
+    """How many runs at a time on this machine."""
+    threads: int | None = None
+    """Processor threads of each run; by default all, shared among the --jobs."""
+    retry_diverged: bool = False
+    """Begin anew the runs that diverged; they are left alone otherwise, unless their settings are other ones now."""
+    ray: str | None = None
+    """Train on a Ray cluster: its address, auto for the one this machine is part of, local for one started here."""
+    cpus_per_cell: float = 1
+    """Processor cores asked of Ray for each run."""
+    gpus_per_cell: float | None = None
+    """GPUs asked of Ray for each run, such as 0.5; by default 1 where the cluster has any."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a grid ended.
+
+    Args:
+        states: of each run, by name.
+        problems: why a run is not finished, by name.
+        interrupted: the user stopped it.
+        dry: nothing was to be trained.
+    """
+
+    states: dict[str, State]
+    problems: dict[str, str]
+    interrupted: bool = False
+    dry: bool = False
+
+
+def carry_out(cells: Sequence[Cell], out: Path, how: How, console: Console) -> Outcome:
+    """Plan the runs, say what they will cost, and train those that are not finished.
+
+    Args:
+        cells: the runs.
+        out: the folder of their directories.
+        how: where and how.
+        console: what is told goes there.
+
+    Raises:
+        InputError: options that cannot be, no run with its data, or no Ray where it is asked for.
+    """
+    _check(how)
+    threads = _threads(how)
+    planned = planning.plan(cells, out)
+    chosen = to_run(planned, retry_diverged=how.retry_diverged)
+    with console.status("timing a few steps") as status:
+        costs = estimate(chosen, threads, lambda name: status.update(f"timing a few steps of {name}"))
+    console.print(plan_table(planned, costs))
+    for note in plan_notes(planned, costs, 1 if how.ray else how.jobs):
+        console.print(note, highlight=False, soft_wrap=True, markup=False)
+    states = {each.cell.name: each.state for each in planned}
+    problems = {each.cell.name: each.why for each in planned if each.why and each.state is not State.FINISHED}
+    if how.dry_run or not chosen:
+        return Outcome(states, problems, dry=how.dry_run)
+    with Board(console, planned, costs, [each.cell.name for each in chosen]) as board:
+        pool = _pool(out, how)
+        tasks = deque((each, _task(each, threads)) for each in chosen)
+        interrupted = _train(tasks, pool, board, states, problems)
+    if board.plain:
+        console.print(board.table())
+    return Outcome(states, problems, interrupted)
+
+
+def _train(
+    tasks: deque[tuple[Planned, Task]],
+    pool: Pool,
+    board: Board,
+    states: dict[str, State],
+    problems: dict[str, str],
+) -> bool:
+    """Keep the pool at work until every task has ended; whether the user interrupted it."""
+    names = {task.path: each.cell.name for each, task in tasks}
+
+    def settle(ended: dict[str, Ending]) -> None:
+        for path, how_it_ended in ended.items():
+            name, state = names[path], State(how_it_ended.status)
+            states[name] = state
+            problems.pop(name, None)
+            if state is not State.FINISHED:
+                problems[name] = how_it_ended.why or str(state)
+            board.set(name, state, how_it_ended.why)
+
+    try:
+        while tasks or pool.busy():
+            while tasks and pool.room():
+                each, task = tasks.popleft()
+                if each.aside or each.state is State.DIVERGED:
+                    set_aside(each.path)
+                board.set(each.cell.name, State.RUNNING)
+                pool.start(task)
+            settle(pool.collect(wait=0.5))
+            board.refresh()
+    except KeyboardInterrupt:
+        settle(pool.stop())
+        return True
+    finally:
+        pool.close()
+    return False
+
+
+def _threads(how: How) -> int | None:
+    """Those of each run; None leaves them to PyTorch."""
+    if how.threads is not None or (how.jobs == 1 and how.ray is None):
+        return how.threads
+    return max(1, int(how.cpus_per_cell) if how.ray else torch.get_num_threads() // how.jobs)
+
+
+def _task(each: Planned, threads: int | None) -> Task:
+    settings = recipes.to_json(each.cell.settings)
+    if each.cell.settings.data_dir is not None:
+        settings["data_dir"] = str(each.cell.settings.data_dir.expanduser().absolute())
+    return Task(str(each.path.resolve()), settings, ["neuralcollapse", *sys.argv[1:]], threads)
+
+
+def _pool(out: Path, how: How) -> Pool:
+    if how.ray is None:
+        return LocalPool(how.jobs)
+    from neuralcollapse.lab.grid.cluster import RayPool
+
+    return RayPool(how.ray, out, cpus=how.cpus_per_cell, gpus=how.gpus_per_cell)
+
+
+def _check(how: How) -> None:
+    for name in ("jobs", "threads"):
+        value = getattr(how, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name} must be at least 1, got {value}")
+    for name in ("cpus_per_cell", "gpus_per_cell"):
+        value = getattr(how, name)
+        if value is not None and not 0 <= value < float("inf"):
+            raise InputError(f"--{name.replace('_', '-')} must be at least 0, got {value}")

@@ -49,6 +49,7 @@ def make_batches(
         shuffle_seed=shuffle_seed,
         pad_to=_PADDED.get(images.images.shape[-1]),
         channels_last=channels_last_pays(config),
+        dtype=torch.float64 if config.precision == "64" else torch.float32,
     )
 
 

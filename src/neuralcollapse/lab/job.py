@@ -14,6 +14,7 @@ from neuralcollapse._checks import InputError
 from neuralcollapse.lab import datasets, protocol
 from neuralcollapse.lab.assembly import build_network
 from neuralcollapse.lab.datasets import Dataset
+from neuralcollapse.lab.models.sync_norm import synchronised
 from neuralcollapse.lab.runs import Run
 from neuralcollapse.lab.settings import LATER_FIELDS, RunConfig, Settings, check, configure, corruption
 
@@ -57,7 +58,7 @@ def assemble(settings: Settings, load: Callable[..., Dataset] = datasets.load) -
         load: reads the data; one that remembers serves many runs on the same data.
 
     Raises:
-        InputError: unusable settings, missing data, or a network that cannot be built.
+        InputError: unusable settings, missing data, a network that cannot be built, or more processes than examples in a batch.
     """
     check(settings)
     name = settings.dataset or "digits"
@@ -72,7 +73,10 @@ def assemble(settings: Settings, load: Callable[..., Dataset] = datasets.load) -
     )
     config = configure(settings, data, per_class)
     with torch.device("meta"):
-        build_network(config, data)
+        net = build_network(config, data)
+        if config.devices > 1:
+            _check_shards(config)
+            synchronised(net, config.device)  # refuses what it cannot share
     return config, data
 
 
@@ -81,6 +85,17 @@ def base_name(dataset: str, data_dir: Path | str | None, model: str, loss: str) 
     if dataset in ("folder", "npz") and data_dir:
         dataset = Path(data_dir).stem
     return "-".join([dataset, model.replace(":", "-").replace("/", "-"), loss])
+
+
+def _check_shards(config: RunConfig) -> None:
+    """Refuse what would leave a process without an example; a rest of a single example is passed over anyway."""
+    rest = config.num_examples % config.batch_size
+    smallest = rest if rest > 1 else min(config.batch_size, config.num_examples)
+    if smallest < config.devices:
+        raise InputError(
+            f"with --batch-size {config.batch_size} a batch of {smallest} examples is left for {config.devices} "
+            f"processes; take another batch size or at most --devices {smallest}"
+        )
 
 
 def _settings_of(run: Run, asked: Settings) -> Settings:

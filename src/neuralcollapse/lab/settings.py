@@ -73,8 +73,9 @@ class Settings:
     """Shares of the epochs after which the rate is divided by ten; by default 1/3 and 2/3, for lbfgs none."""
     seed: int | None = None
     """Decides initial weights, subsample and order of the examples (default 0)."""
-    precision: Literal["auto", "32", "bf16"] | None = None
-    """Training arithmetic; auto takes bf16 where the processor multiplies it natively. Measuring is in float32."""
+    precision: Literal["auto", "32", "64", "bf16"] | None = None
+    """Training arithmetic; auto takes bf16 where the processor multiplies it natively. Measuring is in float32, and in
+    float64 with 64, which is for comparing runs: in shorter formats rounding soon decides which units are rectified."""
     device: Literal["auto", "cpu", "cuda"] | None = None
     """auto takes a CUDA device where there is one."""
     devices: int | None = None

@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -25,9 +25,16 @@ from neuralcollapse.lab.analysis import Analysis, Diverged
 from neuralcollapse.lab.assembly import build_network, make_batches
 from neuralcollapse.lab.datasets import Batches
 from neuralcollapse.lab.job import Job
+from neuralcollapse.lab.models.sync_norm import synchronised
 from neuralcollapse.lab.progress import Reporter
 from neuralcollapse.lab.runs import Run, read_json, write_json
 from neuralcollapse.lab.settings import RunConfig
+
+_PRECISIONS: dict[str, Literal["32-true", "64-true", "bf16-mixed"]] = {
+    "32": "32-true",
+    "64": "64-true",
+    "bf16": "bf16-mixed",
+}
 
 
 @dataclass
@@ -66,7 +73,7 @@ def train(job: Job, *, quiet: bool = False) -> str:
             accelerator=config.device,
             devices=config.devices,
             strategy="auto" if config.devices == 1 else "ddp_spawn",
-            precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+            precision=_PRECISIONS[config.precision],
         )
         try:
             status: str = fabric.launch(functools.partial(_train, job=job, quiet=quiet))
@@ -82,6 +89,8 @@ def _train(fabric: Fabric, job: Job, quiet: bool) -> str:
     lead = fabric.global_rank == 0
     torch.manual_seed(config.seed)
     net = build_network(config, data)
+    if fabric.world_size > 1:
+        net = synchronised(net, fabric.device.type)
     model, optimizer = fabric.setup(net, optimizers.build(net, config))
     progress = _restore(fabric, run, net, optimizer)
     batches = make_batches(data.train, data, config, fabric.device, shuffle_seed=config.seed)
@@ -138,8 +147,8 @@ def _train_epoch(
     total, seen = torch.zeros((), device=fabric.device), 0
     model.train()
     for step, (images, labels) in enumerate(batches.epoch(epoch), start=1):
-        if len(labels) < 2 * processes:
-            continue  # batch normalisation needs two examples in every process; the next epoch has another remainder
+        if len(labels) < 2:
+            continue  # batch normalisation needs two examples; the next epoch has another remainder
         share = slice(rank, None, processes)
         shard, targets = images[share], labels[share]
         # DDP averages gradients over processes: shards of unequal size are weighted to make the batch's own mean
@@ -147,7 +156,8 @@ def _train_epoch(
 
         def closure(shard: Tensor = shard, targets: Tensor = targets, weight: float = weight) -> Tensor:
             optimizer.zero_grad()
-            loss = objective(model(shard), targets)
+            with fabric.autocast():  # the default precision too: what leaves the model is converted to it
+                loss = objective(model(shard), targets)
             loss = loss if processes == 1 else loss * weight
             fabric.backward(loss)
             return loss

@@ -14,7 +14,7 @@ from neuralcollapse.lab.datasets.types import ImageData
 
 
 class Batches:
-    """Goes through a data set in batches of normalised float32 images; the last batch may be smaller.
+    """Goes through a data set in batches of normalised images; the last batch may be smaller.
 
     Args:
         data: images and labels; copied to the device once, as uint8.
@@ -24,6 +24,7 @@ class Batches:
         shuffle_seed: decides, with the epoch, the order; None for the stored order.
         pad_to: height and width to reach by a border of black pixels; None to leave images as they are.
         channels_last: give images in that memory format.
+        dtype: of the images given.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Batches:
         shuffle_seed: int | None = None,
         pad_to: int | None = None,
         channels_last: bool = False,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"expected a batch size of at least 1, got {batch_size}")
@@ -47,8 +49,8 @@ class Batches:
             height, width = pad_to - images.shape[-2], pad_to - images.shape[-1]
             images = F.pad(images, (width // 2, width - width // 2, height // 2, height - height // 2))
         self._images, self._labels = images.to(device), data.labels.to(device)
-        self._mean = torch.tensor(mean, dtype=torch.float32, device=device)[:, None, None] * 255
-        self._std = torch.tensor(std, dtype=torch.float32, device=device)[:, None, None] * 255
+        self._mean = torch.tensor(mean, dtype=dtype, device=device)[:, None, None] * 255
+        self._std = torch.tensor(std, dtype=dtype, device=device)[:, None, None] * 255
         self._batch_size, self._shuffle_seed, self._channels_last = batch_size, shuffle_seed, channels_last
 
     def __len__(self) -> int:
@@ -64,7 +66,7 @@ class Batches:
             chosen = (
                 slice(start, start + self._batch_size) if order is None else order[start : start + self._batch_size]
             )
-            images = (self._images[chosen].float() - self._mean) / self._std
+            images = (self._images[chosen].to(self._mean.dtype) - self._mean) / self._std
             if self._channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
             yield images, self._labels[chosen]

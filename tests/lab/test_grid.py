@@ -182,7 +182,7 @@ def test_killed_in_the_middle_and_started_again(tmp_path: Path) -> None:
     told, problems = again.communicate(timeout=180)
     assert again.returncode == 1
     assert problems == "neuralcollapse: digits-mlp-ce-s1: diverged in epoch 1: the loss is no longer finite\n"
-    assert "from epoch" in told and told.count("finished  epoch 40") == 6 - 1 - len(kept)
+    assert "at epoch" in told and told.count("finished  epoch 40") == 6 - 1 - len(kept)
     assert kept and all(path.stat().st_mtime_ns == time for path, time in kept.items())  # left alone
     for loss in ("mse", "ce"):
         for seed in (0, 1, 2):

@@ -222,7 +222,8 @@ def test_a_cell_that_fails_says_why(tmp_path: Path) -> None:
     assert "no readable checkpoint" in (tmp_path / "damaged" / "log.txt").read_text()
 
 
-def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grid, "estimate", lambda *_: {})
     console = Console(file=io.StringIO())
     outcome = grid.carry_out(tiny(), tmp_path / "grid", How(dry_run=True), console)
     assert outcome.states == {"digits-mlp-mse": State.NEW} and not list(tmp_path.iterdir())

@@ -163,9 +163,8 @@ class Run:
         try:
             replace_file(self.path / "checkpoint.pt", lambda file: torch.save(state, file))
         except RuntimeError as error:
-            if isinstance(
-                error.__context__, KeyboardInterrupt
-            ):  # which torch's writer covers by a complaint of its own
+            # an interrupted writer of PyTorch's complains of the file it could not finish
+            if isinstance(error.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from error
             raise
 

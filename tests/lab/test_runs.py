@@ -95,6 +95,24 @@ def test_a_checkpoint_executes_nothing(tmp_path: Path) -> None:
         assert not (tmp_path / "owned").exists()
 
 
+def test_an_interrupt_while_a_checkpoint_is_written_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.save, interrupted, raises a RuntimeError of its zip writer instead."""
+    run = Run.create(tmp_path / "run", {})
+    run.save_checkpoint({"weight": torch.zeros(3)})
+
+    def interrupted(*_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("unexpected pos 3648 vs 3542")
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.save_checkpoint({"weight": torch.ones(3)})
+    state = run.load_checkpoint()
+    assert state is not None and not state["weight"].any()
+
+
 @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
 def test_a_truncated_checkpoint_is_named(tmp_path: Path, keep: float) -> None:
     run = Run.create(tmp_path / "run", {})

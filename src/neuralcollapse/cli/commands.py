@@ -259,13 +259,15 @@ class DynamicsCommand:
 
 def _conclude(outcome: Outcome, out: Path, expected: tuple[State, ...]) -> int:
     """Say what is not finished and why; the exit code."""
+    if outcome.dry:
+        return 0
     for name, why in outcome.problems.items():
         print(f"neuralcollapse: {name}: {why}", file=sys.stderr)
     if outcome.interrupted:
         print(f"neuralcollapse: interrupted; the same command goes on from {out}", file=sys.stderr)
         return INTERRUPTED
     done = all(state in (State.FINISHED, *expected) for state in outcome.states.values())
-    return 0 if done or outcome.dry else UNFINISHED
+    return 0 if done else UNFINISHED
 
 
 Command = (

@@ -168,7 +168,13 @@ class Run:
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Replace `checkpoint.pt`; a process killed meanwhile leaves the earlier one whole."""
-        replace_file(self.path / "checkpoint.pt", lambda file: torch.save(state, file))
+        try:
+            replace_file(self.path / "checkpoint.pt", lambda file: torch.save(state, file))
+        except RuntimeError as error:
+            # an interrupted writer of PyTorch's complains of the file it could not finish
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from error
+            raise
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The last checkpoint, on the CPU, or None where there is none yet.

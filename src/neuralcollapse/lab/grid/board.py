@@ -27,7 +27,7 @@ _STYLE = {
 
 def plan_table(planned: Sequence[Planned], estimates: Mapping[str, Estimate]) -> Table:
     """Each cell, what there is to do, and what it will cost on this machine."""
-    table = _table("examples", "width", "epochs", "rate", "time", "memory")
+    table = _table("images", "width", "epochs", "rate", "time", "memory")
     for each in planned:
         config, cost = each.config, estimates.get(each.cell.name)
         numbers = ["", "", "", ""]
@@ -55,11 +55,9 @@ def plan_notes(planned: Sequence[Planned], estimates: Mapping[str, Estimate], jo
         )
         if sum(memory[:jobs]) > machine_memory():
             notes.append("that is more memory than there is: fewer --jobs, a smaller --width or --batch-size")
-    for each in planned:
-        if each.why:
-            notes.append(f"{each.cell.name}: {each.why}")
-        if cost := estimates.get(each.cell.name):
-            notes += [f"{each.cell.name}: {cost.note}"] if cost.note else []
+    notes += [f"{each.cell.name}: {each.why}" for each in planned if each.why and each.state is not State.FINISHED]
+    for note in sorted({cost.note for cost in estimates.values() if cost.note}):
+        notes.append(f"{', '.join(name for name, cost in estimates.items() if cost.note == note)}: {note}")
     return notes
 
 
@@ -197,8 +195,8 @@ def gigabytes(size: float | None) -> str:
 def _table(*numbers: str) -> Table:
     """Cells by numbers, narrow enough for a terminal of eighty columns."""
     table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    table.add_column("cell", overflow="fold")
-    table.add_column("state", min_width=13)
+    table.add_column("cell", overflow="fold", min_width=24)
+    table.add_column("state", min_width=8)
     for title in numbers:
         table.add_column(title, justify="right", no_wrap=True)
     return table
@@ -211,7 +209,7 @@ def _short(value: float) -> str:
 
 def _described(each: Planned) -> str:
     if each.state in (State.STARTED, State.FAILED, State.DIVERGED, State.BUSY):
-        return f"from epoch {each.epoch}" if each.state is State.STARTED else f"{each.state}, epoch {each.epoch}"
+        return f"at epoch {each.epoch}" if each.state is State.STARTED else f"{each.state}, epoch {each.epoch}"
     return f"{each.state} (an earlier run failed)" if each.aside else str(each.state)
 
 

@@ -58,7 +58,8 @@ def assemble(settings: Settings, load: Callable[..., Dataset] = datasets.load) -
         load: reads the data; one that remembers serves many runs on the same data.
 
     Raises:
-        InputError: unusable settings, missing data, a network that cannot be built, or more processes than examples in a batch.
+        InputError: unusable settings, missing data, a network that cannot be built, or more processes than examples in
+            a batch.
     """
     check(settings)
     name = settings.dataset or "digits"

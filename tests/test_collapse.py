@@ -391,3 +391,15 @@ def test_a_row_of_zeros_leaves_the_angles_undefined_and_is_named() -> None:
     assert math.isfinite(nc.nc3(moments, weight))
     with pytest.warns(UserWarning, match="the classifier is zero"):
         assert math.isnan(nc.nc3(moments, 0 * weight))
+
+
+def test_labels_of_several_types_are_counted_alike() -> None:
+    """A first batch of uint8 labels, then labels that uint8 cannot hold."""
+    classes, dim = 300, 4
+    means = torch.randn(classes, dim, dtype=torch.float64)
+    moments = nc.ClassMoments(classes)
+    moments.update(means, torch.arange(classes))
+    tally = Tally(moments, means, -0.5 * means.square().sum(dim=1))  # argmax ⟨μ_c, h⟩ − ½‖μ_c‖² is the nearest mean
+    for labels in (torch.arange(9, dtype=torch.uint8), torch.arange(290, 300)):
+        tally.add(means[labels.long()], labels)
+    assert tally.counts == (19, 0, 19, 19)

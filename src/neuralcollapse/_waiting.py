@@ -41,7 +41,8 @@ class Waiting:
         """Copy a batch that fits."""
         if self._rows is None or self._labels is None or self._rows.dtype != features.dtype:
             self._rows = padded_rows(features, block_of(features))
-            self._labels = labels.new_empty(len(self._rows))
+            # int64 whatever comes: a later batch's labels may need more room than the first one's type has
+            self._labels = labels.new_empty(len(self._rows), dtype=torch.int64)
         part = slice(self.count, self.count + len(features))
         self._rows[part], self._labels[part] = features, labels
         self.count += len(features)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 import neuralcollapse as nc
 from neuralcollapse._checks import InputError
+from neuralcollapse.passes import Tally
 
 NC2_FIELDS = (
     ("equinorm", reference.equinorm),

@@ -211,7 +211,7 @@ def test_what_all_runs_share_is_said_once_in_the_head(tmp_path: Path) -> None:
     write_run(tmp_path / "a", config(**shared), history(ACCURACIES, 20))
     write_run(tmp_path / "b", config(model="resnet18", **shared), history(ACCURACIES, 20))
     head = drawing.array(Study.read(tmp_path), "mse", drawing.CHARTS[0]).get_suptitle()
-    assert " ".join(head.split()).endswith("and 350 epochs; everywhere width ×0.25, decay 0.005, batch 64")
+    assert " ".join(head.split()).endswith("and 350 epochs of tuned SGD; everywhere width ×0.25, decay 0.005, batch 64")
     write_run(tmp_path / "c", config("cifar10", epochs=150, **shared), history({1: 0.5, 150: 0.6}, 1))
     head = drawing.array(Study.read(tmp_path), "mse", drawing.CHARTS[0]).get_suptitle()
     assert " ".join(head.split()).endswith("width ×0.25, decay 0.005, batch 64; each panel says what else")

@@ -231,5 +231,7 @@ def _head(study: Study, loss: str, chart: Chart, characters: int) -> str:
         own = "each panel says in what" if not common else "each panel says what else"
         alike = all(set(cell.departures) == set(common) for cell in cells)
         said = "; ".join(part for part in (everywhere, "" if alike else own) if part)
-        lines.append(f"{reduced}not the paper's protocol of full width, all examples and 350 epochs; {said}")
+        lines.append(
+            f"{reduced}not the paper's protocol of full width, all examples and 350 epochs of tuned SGD; {said}"
+        )
     return "\n".join(plain(textwrap.fill(line, characters)) for line in lines)

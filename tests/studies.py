@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from neuralcollapse.lab import protocol
 from neuralcollapse.lab.runs import Run
 from neuralcollapse.lab.settings import RunConfig
 
@@ -23,7 +24,8 @@ KEYS = (
 
 
 def config(dataset: str = "mnist", model: str = "vgg11", loss: str = "mse", **changes: Any) -> dict[str, Any]:
-    """A configuration as `neuralcollapse run` writes it, of the paper's own size."""
+    """A configuration as `neuralcollapse run` writes it, of the paper's own size and recipe."""
+    paper = protocol.recipe(dataset if dataset in protocol.DATASETS else "mnist", model, loss)
     fields = {
         "dataset": dataset,
         "dataset_title": NAMES.get(dataset, dataset),
@@ -36,8 +38,10 @@ def config(dataset: str = "mnist", model: str = "vgg11", loss: str = "mse", **ch
         "epochs": 350,
         "seed": 0,
         "batch_size": 128,
-        "learning_rate": 0.01,
-        "weight_decay": 5e-4,
+        "learning_rate": paper.learning_rate,
+        "momentum": 0.9,
+        "weight_decay": paper.weight_decay,
+        "milestones": [1 / 3, 2 / 3],
         "measured_weight_decay": 5e-4,
         "precision": "32",
         "device": "cpu",
@@ -56,6 +60,7 @@ def history(
         {
             "epoch": epoch,
             "num_examples": 50_000,
+            "num_classes": 10,
             **{key: factor * (2 + place) / epoch for place, key in enumerate(KEYS)},
             "train_error": 0.0 if zero is not None and epoch >= zero else 0.023,
             "nc4_mismatch": 0.1 / epoch,

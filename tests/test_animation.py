@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from test_figures import make_run, record
 
 from neuralcollapse import InputError, figures
+from neuralcollapse.figures import animation
 from neuralcollapse.figures.animation import animate_run
 
 EPOCHS = (1, 2, 5, 10)
@@ -57,6 +60,23 @@ def test_a_snapshot_without_its_line_in_the_history_is_left_out(run: Path, monke
         animate_run(run)
     with Image.open(run / "figures" / "portrait.gif") as image:
         assert image.n_frames == len(EPOCHS) - 1
+
+
+def test_an_encoder_that_fails_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(animation.PillowWriter):
+        error: Exception = subprocess.CalledProcessError(187, "ffmpeg")
+
+        def finish(self) -> None:
+            raise self.error
+
+    figure = Figure()
+    path = run / "film.mp4"
+    with pytest.raises(InputError, match=r"film\.mp4 cannot be written: the encoder ended with code 187"):
+        animation._write(figure, lambda _: None, [1], path, Failing())
+    monkeypatch.setattr(Failing, "error", OSError("no such format"))
+    with pytest.raises(InputError, match=r"film\.mp4 cannot be written: no such format"):
+        animation._write(figure, lambda _: None, [1], path, Failing())
+    assert not list(run.glob("*film*"))
 
 
 def test_one_epoch_does_not_move_and_a_study_is_not_one_run(run: Path, tmp_path: Path) -> None:

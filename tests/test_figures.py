@@ -39,7 +39,7 @@ def record(epoch: int, **changes: Any) -> dict[str, Any]:
     curve = {key: (2 + place) / epoch for place, key in enumerate(keys)}
     shares = {"train_error": max(0.0, 0.3 - 0.03 * epoch), "nc4_mismatch": 0.1 / epoch, "test_accuracy": 0.9}
     snr = [float(epoch * rank) for rank in (4, 3, 2, 1)]
-    return {"epoch": epoch, "num_examples": 200, **curve, **shares, "snr": snr, **changes}
+    return {"epoch": epoch, "num_examples": 200, "num_classes": CLASSES, **curve, **shares, "snr": snr, **changes}
 
 
 def snapshot(spread: float, seed: int = 0) -> dict[str, np.ndarray]:

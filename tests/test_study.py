@@ -14,6 +14,7 @@ from studies import KEYS, config, history, write_run
 from neuralcollapse import InputError, figures
 from neuralcollapse.figures import study as drawing
 from neuralcollapse.figures.studyview import Study
+from neuralcollapse.lab.losses import LOSSES
 
 EPOCHS = (1, 5, 20, 100, 350)
 ACCURACIES = {epoch: 0.5 + 0.001 * epoch for epoch in EPOCHS}
@@ -156,6 +157,73 @@ def test_a_study_of_the_papers_own_protocol_is_not_called_reduced(tmp_path: Path
     assert "REDUCED" not in drawing.array(Study.read(tmp_path), "mse", drawing.DECOMPOSITION).get_suptitle()
 
 
+def test_the_papers_networks_are_rows_whether_run_or_not(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", config("cifar10", "resnet50"), history(ACCURACIES, 20))
+    found = panels(tmp_path, drawing.CHARTS[0])
+    assert list(found) == [(network, "cifar10") for network in ("vgg", "resnet", "densenet")]
+    assert "not run" in texts(found["vgg", "cifar10"]) and "not run" in texts(found["densenet", "cifar10"])
+    write_run(tmp_path / "b", config("cifar10", "mlp"), history(ACCURACIES, 20))
+    assert Study.read(tmp_path).networks == ("vgg", "resnet", "densenet", "mlp")
+    shutil.rmtree(tmp_path / "a")
+    assert Study.read(tmp_path).networks == ("mlp",)
+
+
+def test_runs_that_a_grid_has_set_aside_are_passed_over(tmp_path: Path) -> None:
+    grid = tmp_path / ".hidden" / "grid"  # that the folder itself lies in a hidden one does not matter
+    write_run(grid / "mnist-vgg11-mse", config(), history(ACCURACIES, 20))
+    write_run(grid / ".earlier" / "mnist-vgg11-mse-1", config(), history({1: 0.1}, None), "diverged")
+    assert [cell.path.name for cell in Study.read(grid).runs] == ["mnist-vgg11-mse"]
+
+
+# rates and decay of the published table for PyTorch's mean, times 2/C and C/2 for the paper's loss, C = 10
+VGG11 = {"learning_rate": 0.0051039236, "weight_decay": 2.5e-3, "milestones": [0.333, 0.667]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (VGG11, ()),
+        ({"loss": "mse-torch", "learning_rate": 0.025519618, "weight_decay": 5e-4}, ()),
+        ({"loss": "ce", "learning_rate": 0.0679, "weight_decay": 5e-4}, ()),
+        ({**VGG11, "learning_rate": 0.01}, ("rate 0.01",)),
+        ({**VGG11, "weight_decay": 5e-4}, ("decay 0.0005",)),
+        ({**VGG11, "momentum": 0.0, "batch_size": 64}, ("momentum 0", "batch 64")),
+        ({**VGG11, "milestones": [0.6, 0.85]}, ("milestones 0.6 0.85",)),
+        ({**VGG11, "milestones": []}, ("no milestones",)),
+        ({"model": "resnet18", **VGG11}, ("rate 0.0051",)),  # ResNet's is 0.0036840314
+        ({"model": "mlp", **VGG11, "learning_rate": 0.01}, ()),  # the paper has no rate for it
+        ({"dataset": "digits", **VGG11, "learning_rate": 0.03, "weight_decay": 0.01}, ("decay 0.01",)),
+        ({"loss": "of a later version", "learning_rate": 0.03}, ()),
+        (
+            {**VGG11, "optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 0.01},
+            ("AdamW (decay 0.01)", "rate 0.001"),
+        ),
+    ],
+)
+def test_what_is_not_the_papers_sgd_is_named(tmp_path: Path, changes: dict[str, Any], said: tuple[str, ...]) -> None:
+    write_run(tmp_path / "a", {**config(), **changes}, history(ACCURACIES, 20))
+    (cell,) = Study.read(tmp_path).runs
+    assert cell.departures == said
+
+
+def test_what_all_runs_share_is_said_once_in_the_head(tmp_path: Path) -> None:
+    shared = {"width": 0.25, "weight_decay": 0.005, "batch_size": 64}
+    write_run(tmp_path / "a", config(**shared), history(ACCURACIES, 20))
+    write_run(tmp_path / "b", config(model="resnet18", **shared), history(ACCURACIES, 20))
+    head = drawing.array(Study.read(tmp_path), "mse", drawing.CHARTS[0]).get_suptitle()
+    assert " ".join(head.split()).endswith("and 350 epochs of tuned SGD; everywhere width ×0.25, decay 0.005, batch 64")
+    write_run(tmp_path / "c", config("cifar10", epochs=150, **shared), history({1: 0.5, 150: 0.6}, 1))
+    head = drawing.array(Study.read(tmp_path), "mse", drawing.CHARTS[0]).get_suptitle()
+    assert " ".join(head.split()).endswith("width ×0.25, decay 0.005, batch 64; each panel says what else")
+    found = panels(tmp_path, drawing.CHARTS[0])
+    assert texts(found["vgg", "mnist"])[0] == "VGG11"
+    assert texts(found["vgg", "cifar10"])[0] == "VGG11 150 epochs"
+
+
+def test_the_decomposition_is_drawn_for_the_losses_whose_optimum_it_is_about() -> None:
+    assert [name for name, loss in LOSSES.items() if loss.decomposed] == ["mse", "mse-torch"]
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -183,7 +251,7 @@ def test_each_way_to_fall_short_of_the_paper_is_named(tmp_path: Path, changes: d
 def test_the_lowest_of_several_seeds_is_drawn_and_that_is_said(tmp_path: Path) -> None:
     for name, seed in (("a", 7), ("b", 3), ("c", 5)):
         write_run(tmp_path / name, config(seed=seed), history(ACCURACIES, 20, factor=seed))
-    (axes,) = drawing.array(Study.read(tmp_path), "mse", drawing.CHARTS[0]).axes
+    axes = panels(tmp_path, drawing.CHARTS[0])["vgg", "mnist"]
     assert texts(axes)[0] == "VGG11 seed 3, the lowest of 3"
     assert next(iter(axes.lines[0].get_ydata())) == 3 * (2 + KEYS.index("nc1"))
 
@@ -223,11 +291,11 @@ def test_cross_entropy_has_figures_of_its_own_without_the_decomposition(tmp_path
     write_run(tmp_path / "runs" / "b", config(loss="ce"), history(ACCURACIES, 5, 2.0, robustness))
     names = [path.name for path in figures.make(tmp_path / "runs") if path.suffix == ".png"]
     assert names == ["decomposition.png", "nc1.png", "nc1-ce.png", "robustness-ce.png"]
-    (axes,) = panels(tmp_path / "runs", drawing.ROBUSTNESS, "ce").values()
+    axes = panels(tmp_path / "runs", drawing.ROBUSTNESS, "ce")["vgg", "mnist"]
     mean, median, _ = axes.lines
     assert list(mean.get_ydata()) == list(robustness.values())
     assert list(median.get_ydata()) == [value / 2 for value in robustness.values()]
-    (absent,) = panels(tmp_path / "runs", drawing.ROBUSTNESS, "mse").values()
+    absent = panels(tmp_path / "runs", drawing.ROBUSTNESS, "mse")["vgg", "mnist"]
     assert "robustness not recorded" in texts(absent)
 
 

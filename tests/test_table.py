@@ -87,6 +87,18 @@ def test_robustness_has_a_table_only_where_it_was_recorded(study: Study, tmp_pat
     assert (folder / "table1.tex").read_text().count(r"\begin{table}") == 2
 
 
+def test_a_robustness_that_is_no_number_is_no_value(tmp_path: Path) -> None:
+    """It is one when no image of the epoch could be attacked."""
+    never = {1: float("nan"), 10: 0.02, 350: float("nan")}
+    write_run(tmp_path / "a", config(), history({1: 0.1, 10: 0.2, 350: 0.3}, 10, robustness=never))
+    study = Study.read(tmp_path)
+    assert tables.improvements(study, "mse", "robustness") == []
+    row = tables.make_table(study, tables.MEASURES[1]).rows[0]
+    assert [text for text, _ in row] == ["MNIST", "VGG11", "0.0200 (10)", "–", "–"]
+    line = next(csv.DictReader(io.StringIO(tables.as_csv(study))))
+    assert (line["robustness_zero_error"], line["robustness_last"], line["robustness_improvement"]) == ("0.02", "", "")
+
+
 def check_latex(text: str) -> list[list[str]]:
     """Environments nest, braces and dollars balance, every row has as many columns as the table; the rows."""
     stack: list[str] = []
@@ -172,7 +184,8 @@ def test_every_seed_is_in_the_csv_and_the_lowest_in_the_tables(tmp_path: Path) -
         write_run(tmp_path / f"{9 - seed}", config(seed=seed), history({1: 0.1 * seed, 350: 0.15 * seed}, 1))
     study = Study.read(tmp_path)
     lines = list(csv.DictReader(io.StringIO(tables.as_csv(study))))
-    assert [(line["seed"], line["in_table"]) for line in lines] == [("2", "True"), ("4", "False")]
+    runs = [(line["seed"], line["in_table"]) for line in lines if line["status"] != "not run"]
+    assert runs == [("2", "True"), ("4", "False")]
     text = tabletext.markdown(tables.make_table(study, tables.MEASURES[0]))
     assert "| 20.00 (1)<sup>a</sup> | 30.00 (350) | +10.00 |" in text
     assert "<sup>a</sup> seed 2 of 2 seeds" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,9 @@ def _write(
                 writer.grab_frame()
         temporary.replace(path)
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+    except subprocess.CalledProcessError as error:
+        raise InputError(f"{path} cannot be written: the encoder ended with code {error.returncode}") from error
     finally:
         temporary.unlink(missing_ok=True)
     return path

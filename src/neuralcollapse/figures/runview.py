@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from neuralcollapse._checks import InputError
+from neuralcollapse.figures import reading
 from neuralcollapse.lab.runs import Run
 from neuralcollapse.lab.wording import data_words, head_words, optimizer_words
 
@@ -40,13 +41,13 @@ class RunView:
         """Read the directory.
 
         Raises:
-            InputError: it is no run, or has no analysed epoch yet.
+            InputError: it is no run, has no analysed epoch yet, or a file holds what it cannot.
         """
         run = Run.open(path)
-        records = run.history()
+        records = reading.history(run)
         if not records:
             raise InputError(f"{path} has no analysed epoch yet; go on with: neuralcollapse run --resume {path}")
-        config = run.config
+        config = reading.configuration(run)
         width = "" if config.get("width", 1) == 1 else f" (width ×{config['width']:g})"
         title = config.get("dataset_title", config.get("dataset"))
         decay = config.get("measured_weight_decay")
@@ -59,7 +60,7 @@ class RunView:
             objective=plain(
                 ", ".join([f"{config.get('loss_title', config.get('loss'))} loss", *optimizer_words(config)])
             )
-            + (f", $\\lambda$ = {decay:g}" if isinstance(decay, int | float) else ""),
+            + (f", $\\lambda$ = {decay:g}" if decay is not None else ""),
             records=records,
             zero_error_epoch=zero,
             snapshots=snapshots,

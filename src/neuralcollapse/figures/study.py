@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from neuralcollapse.figures import curves, style
 from neuralcollapse.figures.runview import RunView, plain
 from neuralcollapse.figures.save import save
 from neuralcollapse.figures.studyview import PAPER_EPOCHS, Cell, Study, loss_title, network_title
+from neuralcollapse.lab import losses
 
 WIDTH = 7.2
 """Inches of a page's two columns: the figures are drawn at the size they are printed at."""
@@ -70,8 +71,6 @@ CHARTS = (
     Chart("accuracy", "Training and test error", curves.accuracy),
 )
 ROBUSTNESS = Chart("robustness", "Adversarial robustness", curves.robustness)
-SQUARED_ERROR = ("mse", "mse-torch")
-"""Losses whose optimum the decomposition is about; for another its least-squares classifier is not the target."""
 
 
 def draw_study(study: Study, folder: Path) -> list[Path]:
@@ -104,11 +103,12 @@ def array(study: Study, loss: str, chart: Chart) -> Figure:
     figure = Figure(layout=layout)
     grid = figure.subplots(rows, columns, squeeze=False)
     drawn: list[tuple[Axes, RunView]] = []
+    common = _common(study, loss)
     lines = [0] * rows  # of the longest note in each row
     for row, network in enumerate(study.networks):
         for column, dataset in enumerate(study.datasets):
             axes, cell = grid[row, column], study.cell(network, dataset, loss)
-            note = "" if cell is None else plain(_note(cell, characters=max(16, int(panel * 21))))
+            note = "" if cell is None else plain(_note(cell, common, characters=max(16, int(panel * 21))))
             axes.set_title(note, fontsize=_NOTE, color="#444444", pad=2.5, linespacing=1.1)
             lines[row] = max(lines[row], note.count("\n") + 1)
             if cell is not None and cell.run is not None and _has(cell.run, chart):
@@ -137,7 +137,8 @@ def array(study: Study, loss: str, chart: Chart) -> Figure:
 
 def _charts(study: Study, loss: str) -> list[Chart]:
     robust = any(cell.run is not None and _has(cell.run, ROBUSTNESS) for cell in study.of_loss(loss))
-    return [*((DECOMPOSITION,) if loss in SQUARED_ERROR else ()), *CHARTS, *((ROBUSTNESS,) if robust else ())]
+    decomposed = loss in losses.LOSSES and losses.LOSSES[loss].decomposed
+    return [*((DECOMPOSITION,) if decomposed else ()), *CHARTS, *((ROBUSTNESS,) if robust else ())]
 
 
 def _has(run: RunView, chart: Chart) -> bool:
@@ -145,14 +146,26 @@ def _has(run: RunView, chart: Chart) -> bool:
     return chart is not ROBUSTNESS or run.measured("robustness")
 
 
-def _note(cell: Cell, characters: int) -> str:
-    """Above a panel: the network, in what it is reduced, how it ended, and which of several seeds is drawn."""
+def _common(study: Study, loss: str) -> tuple[str, ...]:
+    """The departures from the paper that all runs share, where there are several; their head says them once."""
+    first, *others = study.of_loss(loss)
+    shared = (*first.reduced, *first.options) if others else ()
+    return tuple(said for said in shared if all(said in cell.departures for cell in others))
+
+
+def _note(cell: Cell, common: tuple[str, ...], characters: int) -> str:
+    """Above a panel: the network, in what it alone is reduced, how it ended, and which of several seeds is drawn."""
     seeds = f"seed {cell.seed}, the lowest of {len(cell.seeds)}" if len(cell.seeds) > 1 else ""
-    unbroken = (part.replace(" ", "\N{NO-BREAK SPACE}") for part in (*cell.reduced, *cell.options))
+    own = [part for part in (*cell.reduced, *cell.options) if part not in common]
     network = "; ".join(part for part in (cell.model_title, cell.other_depth) if part)
     state = "" if cell.run is None else cell.unfinished  # an empty panel says it itself
-    lines = (network, ", ".join(unbroken), state, seeds)
+    lines = (network, _listed(own), state, seeds)
     return "\n".join(textwrap.fill(line, characters) for line in lines if line)
+
+
+def _listed(words: Sequence[str]) -> str:
+    """Words one after the other; a line breaks between two of them only."""
+    return ", ".join(word.replace(" ", "\N{NO-BREAK SPACE}") for word in words)
 
 
 def _why(cell: Cell | None, chart: Chart) -> str:
@@ -211,9 +224,14 @@ def _column_head(axes: Axes, title: str, lines: int) -> None:
 
 def _head(study: Study, loss: str, chart: Chart, characters: int) -> str:
     lines = [f"{chart.title}; trained with {loss_title(loss)}"]
-    if any(cell.departures for cell in study.of_loss(loss)):
-        reduced = "REDUCED: " if any(cell.reduced or cell.other_depth for cell in study.of_loss(loss)) else ""
+    cells, common = list(study.of_loss(loss)), _common(study, loss)
+    if any(cell.departures for cell in cells):
+        reduced = "REDUCED: " if any(cell.reduced or cell.other_depth for cell in cells) else ""
+        everywhere = f"everywhere {_listed(common)}" if common else ""
+        own = "each panel says in what" if not common else "each panel says what else"
+        alike = all(set(cell.departures) == set(common) for cell in cells)
+        said = "; ".join(part for part in (everywhere, "" if alike else own) if part)
         lines.append(
-            f"{reduced}not the paper's protocol of full width, all examples and 350 epochs; each panel says in what"
+            f"{reduced}not the paper's protocol of full width, all examples and 350 epochs of tuned SGD; {said}"
         )
     return "\n".join(plain(textwrap.fill(line, characters)) for line in lines)

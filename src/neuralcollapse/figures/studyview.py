@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from neuralcollapse._checks import InputError
+from neuralcollapse.figures import reading
 from neuralcollapse.figures.runview import RunView
 from neuralcollapse.lab import losses, protocol
 from neuralcollapse.lab.runs import Run
 from neuralcollapse.lab.settings import LATER_FIELDS
-from neuralcollapse.lab.wording import data_words, head_words, optimizer_words
+from neuralcollapse.lab.wording import data_words, head_words, optimizer_words, protocol_words
 
 NETWORKS = {"vgg": "VGG", "resnet": "ResNet", "densenet": "DenseNet"}
 """The rows, in the paper's order; other networks follow by name."""
@@ -108,8 +109,9 @@ class Cell:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """What else it does that the paper does not: noise, imbalance, another last layer or optimiser."""
-        return (*data_words(self.config), *head_words(self.config), *optimizer_words(self.config))
+        """What else it does that the paper does not: noise, imbalance, another last layer, optimiser, rate or decay."""
+        words = (data_words, head_words, optimizer_words, protocol_words)
+        return tuple(said for each in words for said in each(self.config))
 
     @property
     def departures(self) -> tuple[str, ...]:
@@ -133,7 +135,7 @@ class Study:
 
     Args:
         runs: every run.
-        networks: the rows that occur.
+        networks: the rows: those that occur, and with one of the paper's three the others, whether run or not.
         datasets: the columns that occur.
         losses: the training losses that occur.
     """
@@ -168,7 +170,7 @@ class Study:
             runs += [Cell(cell.path, cell.config, cell.status, cell.epoch, cell.run, seeds) for cell in group]
         return cls(
             tuple(sorted(runs, key=lambda cell: (_place(cell), cell.seed))),
-            tuple(sorted({cell.network for cell in runs}, key=lambda name: _rank(tuple(NETWORKS), name))),
+            _rows({cell.network for cell in runs}),
             tuple(sorted({cell.dataset for cell in runs}, key=lambda pair: (_rank(DATASETS, pair[0]), pair[1]))),
             tuple(sorted({cell.loss for cell in runs}, key=lambda name: _rank(tuple(losses.LOSSES), name))),
         )
@@ -187,8 +189,20 @@ class Study:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is a run directory; another program's `config.json` names no data set, network and loss."""
-    return (folder / "config.json").is_file() and {"dataset", "model", "loss"} <= Run.open(folder).config.keys()
+    """Whether a folder is a run directory; another program's `config.json` names no data set, network and loss.
+
+    Raises:
+        InputError: `config.json` cannot be read, and a history beside it shows that it was a run's.
+    """
+    if not (folder / "config.json").is_file():
+        return False
+    try:
+        run = Run.open(folder)
+    except InputError:
+        if (folder / "history.jsonl").is_file():
+            raise
+        return False
+    return {"dataset", "model", "loss"} <= run.config.keys()
 
 
 def loss_title(name: str) -> str:
@@ -204,16 +218,18 @@ def network_title(name: str) -> str:
 def _run_directories(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder} is neither a run directory nor a folder of them: no such folder")
-    configs = [*folder.glob("*/config.json"), *folder.glob("*/*/config.json")]
-    return [path.parent for path in sorted(configs) if is_run(path.parent)]
+    found = sorted(path.parent for depth in ("*", "*/*") for path in folder.glob(f"{depth}/config.json"))
+    # a grid keeps the runs it has set aside in a hidden folder
+    shown = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    return [path for path in shown if is_run(path)]
 
 
 def _read(path: Path) -> Cell:
     run = Run.open(path)
-    status = run.status()
+    config = reading.configuration(run, "dataset", "model", "loss", "epochs")
+    status, epoch = reading.status(run)
     view = RunView.read(path) if run.history() else None
-    epoch = max(int(status.get("epoch", 0)), view.epochs[-1] if view else 0)
-    return Cell(path, {**LATER_FIELDS, **run.config}, str(status.get("status", "")), epoch, view)
+    return Cell(path, {**LATER_FIELDS, **config}, status, max(epoch, view.epochs[-1] if view else 0), view)
 
 
 def _same_but_for_the_seed(group: list[Cell], folder: Path) -> None:
@@ -230,6 +246,12 @@ def _same_but_for_the_seed(group: list[Cell], folder: Path) -> None:
                 f"so move one of them out of {folder}"
             )
         first = other
+
+
+def _rows(occurring: set[str]) -> tuple[str, ...]:
+    """The networks that occur; one of the paper's brings its other two, so that what was not run is seen."""
+    rows = occurring | NETWORKS.keys() if occurring & NETWORKS.keys() else occurring
+    return tuple(sorted(rows, key=lambda name: _rank(tuple(NETWORKS), name)))
 
 
 def _rank(order: tuple[str, ...], name: str) -> tuple[int, str]:

@@ -40,8 +40,8 @@ RC: dict[str, Any] = {
     "svg.hashsalt": "neuralcollapse",  # the same run gives the same bytes
 }
 PANEL = (3.6, 2.7)
-_GLYPH = 0.55  # mean width of DejaVu Sans over its size
 """Inches of one panel: a column of a two-column paper."""
+_GLYPH = 0.55  # mean width of DejaVu Sans over its size
 
 
 def head(figure: Figure, title: str, size: float) -> None:

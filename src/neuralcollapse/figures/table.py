@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -227,11 +228,13 @@ def _remarks(study: Study, measure: Measure) -> Iterable[str]:
 
 def _has(study: Study, measure: Measure) -> bool:
     records = (record for cell in study.runs if cell.run is not None for record in cell.run.records)
-    return any(record.get(measure.key) is not None for record in records)
+    return any(_number(record, measure.key) is not None for record in records)
 
 
 def _number(record: dict[str, Any], key: str) -> float | None:
-    return None if record.get(key) is None else float(record[key])
+    """A measurement; None where it is absent or not finite, as robustness is when no image could be attacked."""
+    value = record.get(key)
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def _value(value: float | None, epoch: int | None, measure: Measure) -> str:

@@ -59,6 +59,7 @@ class Loss:
         measured_weight_decay: the optimiser's weight decay and the number of classes, to the λ of the paper's loss.
         parameters: by the name of the setting.
         bounded: whether a finite output of the true class is fitted: 1, or the parameter `target`.
+        decomposed: whether it is, up to a factor, the first term of L, so that the decomposition of L is its own.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Loss:
     measured_weight_decay: Callable[[float, int], float]
     parameters: tuple[str, ...] = ()
     bounded: bool = False
+    decomposed: bool = False
 
 
 def half_squared_error(logits: Tensor, labels: Tensor) -> Tensor:
@@ -198,8 +200,8 @@ PARAMETERS: dict[str, Parameter] = {
 LOSSES: dict[str, Loss] = {
     loss.name: loss
     for loss in (
-        Loss("mse", "MSE", half_squared_error, _itself, bounded=True),
-        Loss("mse-torch", "MSE (PyTorch's mean)", mean_squared_error, _of_mean, bounded=True),
+        Loss("mse", "MSE", half_squared_error, _itself, bounded=True, decomposed=True),
+        Loss("mse-torch", "MSE (PyTorch's mean)", mean_squared_error, _of_mean, bounded=True, decomposed=True),
         Loss("ce", "cross-entropy", F.cross_entropy, _itself),
         Loss("rescaled-mse", "rescaled MSE", rescaled_squared_error, _of_mean, ("rescale", "target"), bounded=True),
         Loss("focal", "focal", focal_loss, _itself, ("focal_gamma",)),

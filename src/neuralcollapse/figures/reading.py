@@ -1,0 +1,119 @@
+"""The files of a run directory, each value checked once: what comes after may rely on their types."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import types
+import typing
+from typing import Any
+
+from neuralcollapse._checks import InputError
+from neuralcollapse.lab.runs import Run
+from neuralcollapse.lab.settings import RunConfig
+
+_A_COUNT = "a whole number of at least 1"
+_KINDS = {float: "a number", int: "a whole number", str: "a text", type(None): "null"}
+
+
+def configuration(run: Run, *needed: str) -> dict[str, Any]:
+    """The configuration of a run, every field of the type that `RunConfig` gives it.
+
+    Args:
+        run: the run directory.
+        needed: fields that cannot be left out here.
+
+    Raises:
+        InputError: one is absent, or a field holds something else.
+    """
+    where, config = run.path / "config.json", run.config
+    if config.get("imbalance"):
+        needed = (*needed, "imbalance_ratio")
+    if config.get("optimizer", "sgd") != "sgd":
+        needed = (*needed, "weight_decay")
+    for name in needed:
+        if config.get(name) is None:
+            raise InputError(f"{where} gives no {name}, so it is no complete configuration; restore or remove the run")
+    for name, hint in _hints().items():
+        if name in config and not _is_a(config[name], hint):
+            raise _wrong(where, name, config[name], _said(hint))
+    for name in ("epochs", "num_classes"):
+        if name in config and not _is_count(config[name]):
+            raise _wrong(where, name, config[name], _A_COUNT)
+    if not all(0 < share < 1 for share in config.get("milestones", ())):
+        raise _wrong(where, "milestones", config["milestones"], "shares between 0 and 1")
+    return config
+
+
+def history(run: Run) -> list[dict[str, Any]]:
+    """The analysed epochs, each with epoch, sizes, training error, NC1 and spectrum.
+
+    Raises:
+        InputError: a line without one of them, or with something else in their place or in an accuracy's.
+    """
+    records = run.history()
+    for number, record in enumerate(records, start=1):
+        where = f"{run.history_path}, line {number}"
+        for name in ("epoch", "num_examples", "num_classes"):
+            if not _is_count(record.get(name)):
+                raise _wrong(where, name, record.get(name), _A_COUNT)
+        for name in ("train_error", "nc1", "test_accuracy", "robustness"):
+            value = record.get(name)
+            if not (_is_measured(value) or (value is None and name in ("test_accuracy", "robustness"))):
+                raise _wrong(where, name, value, _KINDS[float])
+        spectrum = record.get("snr")
+        if not isinstance(spectrum, list) or not all(map(_is_measured, spectrum)):
+            raise _wrong(where, "snr", spectrum, "a list of numbers")
+    return records
+
+
+def status(run: Run) -> tuple[str, int]:
+    """Status and last epoch of a run; "" and 0 before the first.
+
+    Raises:
+        InputError: the file holds something else.
+    """
+    content = run.status()
+    for name, hint in (("status", str), ("epoch", int)):
+        if name in content and not _is_a(content[name], hint):
+            raise _wrong(run.path / "status.json", name, content[name], _KINDS[hint])
+    return content.get("status", ""), content.get("epoch", 0)
+
+
+def _wrong(where: object, name: str, value: Any, expected: str) -> InputError:
+    return InputError(
+        f"{where}: {name} cannot be {repr(value)[:60]}; expected {expected}, so restore or remove the run"
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 < value < 10**12  # a larger one has no place on an axis
+
+
+def _is_measured(value: Any) -> bool:
+    """Infinity and not-a-number are measurements, too."""
+    return type(value) is float or _is_a(value, float)
+
+
+@functools.cache
+def _hints() -> dict[str, Any]:
+    return typing.get_type_hints(RunConfig)
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    """Whether a value of JSON is of a type of `RunConfig`."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return any(_is_a(value, argument) for argument in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, list) and all(_is_a(item, typing.get_args(hint)[0]) for item in value)
+    if hint is float:
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    return type(value) is hint
+
+
+def _said(hint: Any) -> str:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_said(argument) for argument in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return f"a list, of {_said(typing.get_args(hint)[0])} each"
+    return _KINDS[hint]

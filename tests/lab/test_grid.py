@@ -16,12 +16,12 @@ from rich.console import Console
 
 from neuralcollapse import InputError
 from neuralcollapse.lab import grid, recipes
-from neuralcollapse.lab.grid import How, board, cluster, plan, processes
+from neuralcollapse.lab.grid import How, board, cluster, plan, processes, task
 from neuralcollapse.lab.grid.board import duration, plan_notes, plan_table
 from neuralcollapse.lab.grid.estimate import Estimate, estimate
 from neuralcollapse.lab.grid.plan import State
 from neuralcollapse.lab.grid.task import Task
-from neuralcollapse.lab.job import prepare
+from neuralcollapse.lab.job import assemble, prepare
 from neuralcollapse.lab.runs import Run
 from neuralcollapse.lab.settings import Settings
 from neuralcollapse.lab.trainer import train
@@ -152,9 +152,15 @@ def test_the_plan_is_told_in_eighty_columns(monkeypatch: pytest.MonkeyPatch) -> 
     console = Console(file=io.StringIO(), width=80)
     console.print(plan_table(planned, costs))
     assert "digits-mlp-mse-s1" in console.file.getvalue() and "1.5 h" in console.file.getvalue()  # type: ignore[attr-defined]
-    notes = plan_notes(planned, costs, jobs=1)
+    notes = plan_notes(planned, costs, How())
     assert "1 to train: about 1.5 h in all" in notes[0] and "more memory than there is" in notes[1]
+    assert "memory about 50.0 GB of this machine's 24.0 GB" in notes[0] and "GPU" not in notes[0]
     assert notes[2] == "digits-mlp-mse-s1: digits not found"
+    monkeypatch.setattr(board, "gpu_memory", lambda: 8e10)
+    on_gpu = {cells[0].name: Estimate(5400.0, 5e10, gpu=4e10), cells[1].name: Estimate(5400.0, 5e10, gpu=4e10)}
+    notes = plan_notes(planned, on_gpu, How(jobs=2))  # 10 GB of the machine and 40 of the GPU each: fits
+    assert "20.0 GB of this machine's 24.0 GB, 80.0 GB of its GPU's 80.0 GB" in notes[0] and len(notes) == 2
+    assert "the cluster's are other ones" in plan_notes(planned, on_gpu, How(ray="auto"))[1]
     assert [duration(seconds) for seconds in (3, 600, 2e5, None)] == ["3 s", "10 min", "2.3 d", "?"]
 
 
@@ -227,9 +233,86 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     console = Console(file=io.StringIO())
     outcome = grid.carry_out(tiny(), tmp_path / "grid", How(dry_run=True), console)
     assert outcome.states == {"digits-mlp-mse": State.NEW} and not list(tmp_path.iterdir())
-    for how, message in ((How(jobs=0), "--jobs"), (How(threads=0), "--threads"), (How(cpus_per_cell=-1), "--cpus-per")):
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (How(jobs=0), "--jobs must be at least 1"),
+        (How(threads=0), "--threads"),
+        (How(cpus_per_cell=-1), "--cpus-per-cell must be"),
+        (How(cpus_per_cell=2), "--cpus-per-cell 2 is what Ray is asked for; add --ray"),
+        (How(gpus_per_cell=0.5), r"--gpus-per-cell 0\.5 is what Ray is asked for"),
+        (How(ray="local", jobs=2), "--jobs 2 has no use with --ray"),
+        (How(), "notes.txt is a file; --out must name a folder"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: How, message: str
+) -> None:
+    monkeypatch.setattr(plan, "plan", lambda *_: pytest.fail("planned"))
+    (tmp_path / "notes.txt").touch()
+    for out in (tmp_path / "notes.txt", tmp_path / "notes.txt" / "below"):
         with pytest.raises(InputError, match=message):
-            grid.carry_out(tiny(), tmp_path, how, console)
+            grid.carry_out(tiny(), out, how, Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("status.json", '{"epoch"'),
+        ("status.json", '{"status": "running", "epoch": null}'),
+        ("status.json", '{"status": ["running"]}'),
+        ("status.json", '{"epoch": 2, "seconds": "x"}'),
+        ("config.json", "[1]"),
+        ("history.jsonl", '{"epoch": 1\n{}\n'),
+        ("history.jsonl", '{"loss": 1}\n'),
+        ("history.jsonl", "[" * 100_000 + "\n"),
+    ],
+)
+def test_a_damaged_file_of_one_cell_stops_no_other(tmp_path: Path, name: str, content: str) -> None:
+    cells = tiny(0, 1)
+    config, _ = assemble(cells[0].settings)
+    run = Run.create(tmp_path / cells[0].name, dataclasses.asdict(config))
+    (run.path / name).write_text(content)
+    planned = plan.plan(cells, tmp_path)
+    damaged = name != "history.jsonl"  # which no plan reads
+    assert [each.state for each in planned] == [State.FAILED if damaged else State.STARTED, State.NEW]
+    assert (name in planned[0].why) == damaged and plan.to_run(planned) == planned
+    console = Console(file=io.StringIO(), width=200)
+    console.print(plan_table(planned, {}), board.Board(console, planned, {}, []).table())
+    if damaged:
+        assert name in processes.ending(run.path, 1).why
+        task.note_failure(run.path, "so")
+        assert Run(run.path, {}).status() == {"epoch": 0, "status": "failed", "error": "so"} | (
+            {} if name == "config.json" else {"epochs": 3}
+        )
+
+
+def test_what_is_taken_up_meanwhile_is_not_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between plan and start another process trains the diverged run: it is left where it is."""
+    monkeypatch.setattr(grid, "estimate", lambda *_: {})
+    monkeypatch.setattr(processes.LocalPool, "start", lambda *_: pytest.fail("started"))
+    (cell,) = cells = tiny()
+    config, _ = assemble(cell.settings)
+    run = Run.create(tmp_path / cell.name, dataclasses.asdict(config))
+    run.write_status(status="diverged", epoch=0)
+    planned = plan.plan(cells, tmp_path)
+    monkeypatch.setattr(plan, "plan", lambda *_: planned)
+    how, console = How(retry_diverged=True), Console(file=io.StringIO())
+    with run.locked():
+        outcome = grid.carry_out(cells, tmp_path, how, console)
+    assert outcome.states == {cell.name: State.BUSY} and "another process is training" in outcome.problems[cell.name]
+    run.write_status(status="running", epoch=1)
+    assert grid.carry_out(cells, tmp_path, how, console).states == {cell.name: State.BUSY}
+    assert run.status()["epoch"] == 1 and not (tmp_path / ".earlier").exists()
+
+
+def test_names_in_brackets_are_shown_as_they_are(tmp_path: Path) -> None:
+    planned = [plan.Planned(plan.Cell("[bold]digits[/x]", QUICK), tmp_path / "none", State.NEW)]
+    console = Console(file=io.StringIO(), width=120)
+    console.print(plan_table(planned, {}), board.Board(console, planned, {}, []).table())
+    assert console.file.getvalue().count("[bold]digits[/x]") == 2  # type: ignore[attr-defined]
 
 
 def test_a_machine_that_does_not_see_the_folder_sends_the_run_back(tmp_path: Path) -> None:
@@ -238,8 +321,8 @@ def test_a_machine_that_does_not_see_the_folder_sends_the_run_back(tmp_path: Pat
     train(dataclasses.replace(job, config=dataclasses.replace(job.config, epochs=40)), quiet=True)
     whole = without_clock(here)
     job.run.write_status(**{**job.run.status(), "status": "interrupted"})
-    task = dataclasses.asdict(Task(str(here), settings, ["neuralcollapse"], 1))
-    code, archive = cluster.train_cell(task, str(tmp_path / "absent" / ".grid-1"), cluster.pack(here))
+    asked = dataclasses.asdict(Task(str(here), settings, ["neuralcollapse"], 1))
+    code, archive = cluster.train_cell(asked, str(tmp_path / "absent" / ".grid-1"), cluster.pack(here))
     assert code == 0 and archive is not None
     cluster.unpack(archive, tmp_path / "there")
     assert Run.open(tmp_path / "there").status()["status"] == "finished" and without_clock(tmp_path / "there") == whole

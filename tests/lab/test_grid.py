@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
+import importlib
 import io
 import json
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from lab.grids import OPTIONS, TINY, epoch, kill_all, start, uninterrupted, wait_for, without_clock
 from rich.console import Console
 
 from neuralcollapse import InputError
 from neuralcollapse.lab import grid, recipes
-from neuralcollapse.lab.grid import How, board, cluster, plan, processes, task
+from neuralcollapse.lab.grid import How, board, plan, processes, task
 from neuralcollapse.lab.grid.board import duration, plan_notes, plan_table
 from neuralcollapse.lab.grid.estimate import Estimate, estimate
 from neuralcollapse.lab.grid.plan import State
@@ -131,7 +130,8 @@ def test_a_cell_without_its_data_stops_no_other(tmp_path: Path) -> None:
 
 
 def test_the_estimate_times_equal_networks_once(tmp_path: Path) -> None:
-    cells = plan.cells(["digits"], ["mlp"], ["mse", "ce"], [0, 1], dataclasses.replace(QUICK, epochs=100))
+    attacked = dataclasses.replace(QUICK, epochs=100, robustness_examples=100)
+    cells = plan.cells(["digits"], ["mlp"], ["mse", "ce"], [0, 1], attacked)
     planned = plan.plan(cells, tmp_path)
     planned[1] = dataclasses.replace(planned[1], epoch=60, seconds=30.0)
     asked: list[str] = []
@@ -141,6 +141,17 @@ def test_the_estimate_times_equal_networks_once(tmp_path: Path) -> None:
     assert cost.seconds is not None and cost.memory is not None and not cost.note
     assert 8 < cost.seconds < 300 and 1e8 < cost.memory < 4e9  # PyTorch alone has some 300 MB
     assert found["digits-mlp-mse-s1"].seconds == pytest.approx(20.0)  # by its own first 60 epochs
+
+
+def test_robustness_is_in_the_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a second an image, on the thirty of them, at each of the measured epochs that are left."""
+    cost = {"train": 0.0, "measure": 0.0, "fixed": 0.0, "dim": 1, "whole": 1.0, "memory": 0, "gpu": 0, "attack": 0.5}
+    module = importlib.import_module("neuralcollapse.lab.grid.estimate")  # its name in the package is the function
+    monkeypatch.setattr(module, "_probe", lambda *_: cost)
+    (cell,) = tiny(common=dataclasses.replace(QUICK, epochs=18, robustness_examples=30))
+    planned = plan.plan([cell], tmp_path)
+    (found,) = estimate(planned, 1).values()
+    assert found.seconds == pytest.approx(8 + 17 * 30 * 0.5)  # epochs 1 … 14, 16, 17 and 18
 
 
 def test_the_plan_is_told_in_eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,49 +324,3 @@ def test_names_in_brackets_are_shown_as_they_are(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=120)
     console.print(plan_table(planned, {}), board.Board(console, planned, {}, []).table())
     assert console.file.getvalue().count("[bold]digits[/x]") == 2  # type: ignore[attr-defined]
-
-
-def test_a_machine_that_does_not_see_the_folder_sends_the_run_back(tmp_path: Path) -> None:
-    here, settings = tmp_path / "here" / "cell", {**TINY, "dataset": "digits", "model": "mlp"}
-    job = prepare(Settings(**settings), out=here)
-    train(dataclasses.replace(job, config=dataclasses.replace(job.config, epochs=40)), quiet=True)
-    whole = without_clock(here)
-    job.run.write_status(**{**job.run.status(), "status": "interrupted"})
-    asked = dataclasses.asdict(Task(str(here), settings, ["neuralcollapse"], 1))
-    code, archive = cluster.train_cell(asked, str(tmp_path / "absent" / ".grid-1"), cluster.pack(here))
-    assert code == 0 and archive is not None
-    cluster.unpack(archive, tmp_path / "there")
-    assert Run.open(tmp_path / "there").status()["status"] == "finished" and without_clock(tmp_path / "there") == whole
-    assert job.run.status()["status"] == "interrupted"  # this copy was not touched
-
-
-def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(InputError, match=r"pip install 'neuralcollapse\[ray\]'"):
-        cluster.RayPool("local", tmp_path, cpus=1, gpus=None)
-
-
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: the extra ray")
-def test_ray_with_a_worker_killed(tmp_path: Path) -> None:
-    """Two cells on a local Ray; the process of the Ray task that trains one is killed −9 in the middle."""
-    out = tmp_path / "grid"
-    sizes = ["--datasets", "digits", "--models", "mlp", "--seeds", "0", "1", *OPTIONS, "--epochs", "400"]
-    process = start("grid", *sizes, "--out", str(out), "--ray", "local", "--threads", "1")
-    wait_for(lambda: epoch(out / "digits-mlp-mse") >= 5, process)
-    workers = [
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if child.cmdline()[-1:] == ["neuralcollapse.lab.grid.worker"]
-    ]
-    for worker in workers:
-        parent = worker.parent()
-        assert parent is not None and "ray" in " ".join(parent.cmdline())
-        parent.kill()
-    told, problems = process.communicate(timeout=150)
-    assert process.returncode == 0, (told, problems)
-    for seed, name in enumerate(("digits-mlp-mse", "digits-mlp-mse-s1")):
-        assert without_clock(out / name) == uninterrupted(tmp_path / name, loss="mse", seed=seed, epochs=400)
-    assert "resumed" in json.loads((out / "digits-mlp-mse" / "environment.json").read_text())
-    assert not [path for path in out.iterdir() if path.name.startswith(".grid-")]

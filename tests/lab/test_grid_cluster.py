@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import io
 import json
+import signal
 import socket
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from rich.console import Console
 
 from neuralcollapse import InputError
 from neuralcollapse.lab import grid
-from neuralcollapse.lab.grid import Cell, How, cluster
+from neuralcollapse.lab.grid import Cell, How, cluster, processes
 from neuralcollapse.lab.grid.task import INTERRUPTED, Task
 from neuralcollapse.lab.job import prepare
 from neuralcollapse.lab.runs import Run
@@ -59,9 +60,13 @@ def test_a_cancelled_task_sends_back_what_it_has(tmp_path: Path, monkeypatch: py
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cluster, "_wait", cancelled)
-    code, archive = cluster.train_cell(
-        dataclasses.asdict(asked), str(tmp_path / "absent"), cluster.scratch(asked), None
-    )
+    monkeypatch.setattr(processes, "GRACE", 20.0)
+    fields, token = dataclasses.asdict(asked), str(tmp_path / "absent")
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # as in the thread in which Ray calls it
+    try:
+        code, archive = cluster.train_cell(fields, token, cluster.scratch(asked), None)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     assert code == INTERRUPTED and archive is not None
     cluster.unpack(archive, tmp_path / "back")
     status = Run.open(tmp_path / "back").status()

@@ -15,17 +15,17 @@ class How:
     dry_run: bool = False
     """Stop after the plan."""
     jobs: int = 1
-    """How many runs at a time on this machine."""
+    """How many runs at a time on this machine; not with --ray."""
     threads: int | None = None
     """Processor threads of each run; by default all, shared among the --jobs."""
     retry_diverged: bool = False
     """Begin anew the runs that diverged; they are left alone otherwise, unless their settings are other ones now."""
     ray: str | None = None
-    """Train on a Ray cluster: its address, auto for the one this machine is part of, local for one started here."""
+    """Train on a Ray cluster: HOST:PORT, auto for the one this machine is part of, local for one started here."""
     cpus_per_cell: float = 1
-    """Processor cores asked of Ray for each run."""
+    """With --ray: processor cores asked for, for each run."""
     gpus_per_cell: float | None = None
-    """GPUs asked of Ray for each run, such as 0.5; by default 1 where the cluster has any."""
+    """With --ray: GPUs asked for, for each run, such as 0.5; by default 1 where the cluster has any."""
 
 
 def check(how: How, out: Path) -> None:

@@ -172,7 +172,7 @@ def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 def test_ray_with_a_worker_killed(tmp_path: Path) -> None:
     """Two cells on a local Ray; the process of the Ray task that trains one is killed −9 in the middle."""
     out = tmp_path / "grid"
-    sizes = ["--datasets", "digits", "--models", "mlp", "--seeds", "0", "1", *OPTIONS, "--epochs", "400"]
+    sizes = ["--datasets", "digits", "--models", "mlp", "--seeds", "0", "1", *OPTIONS, "--epochs", "200"]
     process = start("grid", *sizes, "--out", str(out), "--ray", "local", "--threads", "1")
     wait_for(lambda: epoch(out / "digits-mlp-mse") >= 5, process)
     workers = [
@@ -187,6 +187,6 @@ def test_ray_with_a_worker_killed(tmp_path: Path) -> None:
     told, problems = process.communicate(timeout=150)
     assert process.returncode == 0, (told, problems)
     for seed, name in enumerate(("digits-mlp-mse", "digits-mlp-mse-s1")):
-        assert without_clock(out / name) == uninterrupted(tmp_path / name, loss="mse", seed=seed, epochs=400)
+        assert without_clock(out / name) == uninterrupted(tmp_path / name, loss="mse", seed=seed, epochs=200)
     assert "resumed" in json.loads((out / "digits-mlp-mse" / "environment.json").read_text())
     assert not [path for path in out.iterdir() if path.name.startswith(".grid-")]

@@ -172,9 +172,8 @@ def write_archive(path: Path, files: dict[str, bytes], prefix: str = "") -> Path
 
 
 def real_data(*names: str) -> Path:
-    """A folder with real data: NEURALCOLLAPSE_DATA, or shared/data beside the repository; skips the test without."""
-    beside = Path(__file__).parents[3] / "shared" / "data"
-    for root in (os.environ.get("NEURALCOLLAPSE_DATA"), beside):
-        if root and all((Path(root) / name).exists() for name in names):
-            return Path(root)
+    """A folder with real data: NEURALCOLLAPSE_DATA; skips the test without."""
+    root = os.environ.get("NEURALCOLLAPSE_DATA")
+    if root and all((Path(root) / name).exists() for name in names):
+        return Path(root)
     pytest.skip(f"needs {' and '.join(names)} in NEURALCOLLAPSE_DATA")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -15,7 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuralcollapse import InputError
+from neuralcollapse.lab.job import prepare
 from neuralcollapse.lab.runs import Run, read_history, replace_file, write_json
+from neuralcollapse.lab.settings import Settings
 
 JSON_VALUES = st.one_of(
     st.integers(-(2**53), 2**53), st.floats(), st.lists(st.floats(), max_size=3), st.text(max_size=5), st.none()
@@ -145,3 +148,39 @@ def test_two_processes_cannot_train_in_one_directory(tmp_path: Path) -> None:
         pass
     with run.locked():
         pass
+
+
+def test_to_look_whether_a_run_is_locked_writes_nothing(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", {})
+    assert not run.is_locked() and os.listdir(run.path) == ["config.json"]
+    with run.locked():
+        assert run.is_locked()
+    with (run.path / ".lock").open("rb") as other:  # another process that looks at the same moment
+        fcntl.flock(other, fcntl.LOCK_SH)
+        assert not run.is_locked()
+    (run.path / ".lock").chmod(0o400)
+    assert not run.is_locked()
+
+
+def test_the_last_line_has_the_numbers_asked_for(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", {})
+    assert run.last("nc1") == {}
+    run.append_history({"epoch": 1, "nc1": math.inf})
+    assert run.last("epoch", "nc1") == {"epoch": 1, "nc1": math.inf}
+    run.append_history({"epoch": 2, "nc1": None})
+    with pytest.raises(InputError, match="expected a number 'nc1'"):
+        run.last("epoch", "nc1")
+
+
+def test_the_name_of_a_run_tells_every_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs that differ in an option do not meet in one directory."""
+    monkeypatch.chdir(tmp_path)
+    usual = {"dataset": "digits", "model": "mlp", "examples_per_class": 2}
+    options = [
+        {"batch_size": 32}, {"momentum": 0.5}, {"milestones": (0.5, 0.75)}, {"milestones": ()}, {"precision": "64"},
+        {"devices": 2}, {"robustness_examples": 3}, {"weight_decay": 0.0}, {},
+    ]  # fmt: skip
+    paths = [prepare(Settings(**{**usual, **option})).run.path for option in options]
+    assert len(set(paths)) == len(options)
+    assert paths[2].name == "digits-mlp-mse-n2-at0.5+0.75"
+    assert prepare(Settings(**usual, precision="auto", device="auto")).run.path == paths[-1]

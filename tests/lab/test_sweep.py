@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lab.grids import TINY
+from matplotlib.figure import Figure
 
 from neuralcollapse import InputError
 from neuralcollapse.cli.commands import dispatch
+from neuralcollapse.figures import style
+from neuralcollapse.figures import sweep as figures_sweep
 from neuralcollapse.figures.sweep import draw_sweep
 from neuralcollapse.lab import grid, protocol, recipes, sweep
 from neuralcollapse.lab.runs import Run
@@ -63,14 +67,32 @@ def test_the_best_has_the_least_test_error_then_the_least_nc1(six: sweep.Sweep) 
     assert [point.status for point in points] == [*3 * ["finished"], "interrupted", "finished", "diverged", ""]
     winner = sweep.write_recipe(six, points)
     assert winner is not None and winner.point == sweep.Point(0.04, "learning_rate-0.04", "finished", 0.125, 0.0, 0.01)
-    assert "learning_rate 0.04 of 7 values (4 finished, 1 diverged)" in winner.about and "12.50 %" in winner.about
+    assert (
+        "learning_rate 0.04 of 7 values (4 finished, 1 diverged, 2 not finished)" in winner.about
+        and "12.50 %" in winner.about
+    )
     assert sweep.best([point for point in points if point.status != "finished"]) is None
 
 
-def test_the_picture_shows_winner_and_diverged(six: sweep.Sweep) -> None:
-    written_files = draw_sweep(six, six.points())
-    assert [path.name for path in written_files] == ["sweep.png", "sweep.svg"]
-    assert written_files[1].read_bytes() == draw_sweep(six, six.points())[1].read_bytes()
+def test_the_picture_shows_winner_and_diverged(six: sweep.Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(figures_sweep, "save", lambda figure, *_: drawn.append(figure) or [])
+    draw_sweep(six, six.points())
+    (figure,) = drawn
+    assert len(figure.axes) == 3
+    for axes, star in zip(figure.axes, (0.125, 0.0, 0.01), strict=True):
+        dashed = [line for line in axes.lines if line.get_color() == style.GREEN]
+        assert [list(line.get_xdata()) for line in dashed] == [[0.04, 0.04], [0.04]]  # the line, then the star on it
+        assert list(dashed[1].get_ydata()) == [star]
+        (crosses,) = (line for line in axes.lines if line.get_marker() == "x")
+        assert list(crosses.get_xdata()) == [0.32]
+    assert "red crosses: 1 diverged; 2 of 7 not finished" in figure.get_suptitle()
+
+
+def test_a_damaged_run_of_a_sweep_is_named(six: sweep.Sweep) -> None:
+    Run.open(six.out / six.cells[0].name).append_history({"loss": 1.0})
+    with pytest.raises(InputError, match=r"learning_rate-0\.01.history\.jsonl: expected a number 'test_accuracy'"):
+        six.points()
 
 
 def test_the_recipe_comes_back(six: sweep.Sweep) -> None:
@@ -103,6 +125,9 @@ def test_every_setting_survives_json(tmp_path: Path) -> None:
         ('{"learning_rate": "fast"}', "learning_rate cannot be 'fast'; expected a number"),
         ('{"epochs": 2.5}', "epochs cannot be 2.5; expected a whole number"),
         ('{"epochs": true}', "epochs cannot be True"),
+        (f'{{"learning_rate": 1{400 * "0"}}}', "learning_rate cannot be 10000"),
+        ('{"label_noise": NaN}', "label_noise cannot be nan; expected a number"),
+        (100_000 * "[", "is no recipe"),
         ('{"milestones": [0.5, "x"]}', "expected a list of a number"),
         ('{"loss": "hinge"}', "loss cannot be 'hinge'; expected mse"),
     ],
@@ -113,13 +138,22 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: str, messa
         recipes.read(tmp_path / "recipe.json")
     with pytest.raises(InputError, match="no such file"):
         recipes.read(tmp_path / "absent.json")
+    with pytest.raises(InputError, match="is no recipe: Is a directory"):
+        recipes.read(tmp_path)
 
 
 def test_what_cannot_be_varied_is_refused(tmp_path: Path) -> None:
     for setting, values, message in (
         ("loss", [1.0], "--setting loss is no number"),
         ("milestones", [0.5], "--setting milestones is no number"),
+        ("seed", [1.0], "--setting seed is no number to vary"),
+        ("devices", [1.0], "--setting devices is no number to vary"),
+        ("robustness-examples", [1.0], "no number to vary"),
+        ("test-examples-per-class", [1.0], "no number to vary"),
         ("width", None, "needs --values"),
+        ("epochs", [math.inf], "whole numbers"),
+        ("batch-size", [math.nan], "whole numbers"),
+        ("width", [math.nan], "--values of width"),
         ("epochs", [1.5], "whole numbers"),
         ("width", [], "--values of width"),
         ("width", [-1.0], "--width must be a positive number"),
@@ -129,6 +163,10 @@ def test_what_cannot_be_varied_is_refused(tmp_path: Path) -> None:
             sweep.make(DIGITS, setting, values, tmp_path)
     with pytest.raises(InputError, match="leave out --learning-rate"):
         sweep.make(dataclasses.replace(DIGITS, learning_rate=0.1), "learning_rate", None, tmp_path)
+    for optimizer in ("adam", "adamw", "lbfgs"):
+        with pytest.raises(InputError, match=f"--optimizer {optimizer} needs --values"):
+            sweep.make(dataclasses.replace(DIGITS, optimizer=optimizer), "learning_rate", None, tmp_path)
+        assert sweep.make(dataclasses.replace(DIGITS, optimizer=optimizer), "learning_rate", [1e-3], tmp_path).values
     assert not list(tmp_path.iterdir())
     made = sweep.make(DIGITS, "learning-rate", None, None)
     assert made.out == Path("runs/sweep-digits-mlp-mse-learning_rate")

@@ -113,9 +113,9 @@ class SweepCommand:
 
     settings: tyro.conf.OmitArgPrefixes[Settings] = field(default_factory=Settings)
     setting: str = "learning-rate"
-    """What is varied: any setting that is a number."""
+    """What is varied: any setting of the training that is a number."""
     values: tuple[float, ...] | None = None
-    """Its values."""
+    """Its values; the 25 rates without them are those of sgd and sgdw."""
     out: Path | None = None
     """The folder of the run directories; by default one under runs/."""
     how: tyro.conf.OmitArgPrefixes[How] = field(default_factory=How)

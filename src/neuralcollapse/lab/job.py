@@ -137,12 +137,18 @@ def _run_name(settings: Settings, config: RunConfig) -> str:
         "examples_per_class": "n",
         "test_examples_per_class": "test",
         "epochs": "e",
+        "batch_size": "b",
         "learning_rate": "lr",
+        "momentum": "mom",
         "weight_decay": "wd",
+        "milestones": "at",
         "seed": "s",
+        "precision": "p",
+        "devices": "d",
         "robustness_examples": "r",
     }
     for name, prefix in short.items():
-        if (value := getattr(settings, name)) is not None:
-            parts.append(f"{prefix}{value:g}" if isinstance(value, float) else f"{prefix}{value}")
+        if (value := getattr(settings, name)) not in (None, "auto"):
+            values = value if isinstance(value, tuple) else (value,)
+            parts.append(prefix + "+".join(f"{each:g}" if isinstance(each, float) else str(each) for each in values))
     return "-".join(parts)

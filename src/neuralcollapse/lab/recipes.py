@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import sys
 import types
 import typing
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ from neuralcollapse.lab.settings import Settings
 SUBJECT = ("dataset", "model", "loss", "seed")
 """What a recipe may be for; the rest of it is how to train that."""
 _MACHINE = ("data_dir", "precision", "device", "devices")
+_NOT_TRAINING = ("seed", "devices", "robustness_examples", "test_examples_per_class")
+"""Numbers among which there is no best: chance, the machine, and what is measured beside the training."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,9 @@ def read(path: Path) -> list[Recipe]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} is no recipe: no such file") from None
-    except ValueError as error:
+    except OSError as error:
+        raise InputError(f"{path} is no recipe: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no recipe: {error}") from error
     entries = content if isinstance(content, list) else [content]
     if not entries or not all(isinstance(entry, dict) for entry in entries):
@@ -137,15 +142,15 @@ def from_json(entry: dict[str, Any], where: str) -> Settings:
         if name not in hints:
             raise InputError(f"{where}: unknown setting {name!r}; expected one of {', '.join(hints)}")
         if not _is_a(value, hints[name]):
-            raise InputError(f"{where}: {name} cannot be {value!r}; expected {_said(hints[name])}")
+            raise InputError(f"{where}: {name} cannot be {value!r:.60}; expected {_said(hints[name])}")
         kind = Path if Path in typing.get_args(hints[name]) and value is not None else tuple
         values[name] = kind(value) if isinstance(value, list) or kind is Path else value
     return Settings(**values)
 
 
 def numeric() -> dict[str, type[int] | type[float]]:
-    """The settings that are a number, and of which kind."""
-    kinds = {name: set(typing.get_args(hint)) for name, hint in _hints().items()}
+    """The settings of the training that are a number, and of which kind."""
+    kinds = {name: set(typing.get_args(hint)) for name, hint in _hints().items() if name not in _NOT_TRAINING}
     return {name: kind for name, found in kinds.items() for kind in (int, float) if found == {kind, types.NoneType}}
 
 
@@ -166,7 +171,7 @@ def _is_a(value: Any, hint: Any) -> bool:
     if hint is Path:
         return isinstance(value, str)
     if hint is float:
-        return type(value) in (int, float)
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max  # not infinite, not NaN
     return type(value) is hint
 
 

@@ -118,14 +118,34 @@ class Run:
         """The analysed epochs, oldest first; empty when none was finished yet."""
         return read_history(self.history_path) if self.history_path.exists() else []
 
+    def last(self, *names: str) -> dict[str, Any]:
+        """The last analysed epoch; empty when none was finished yet.
+
+        Raises:
+            InputError: the history is damaged, or one of these fields is no number in that line.
+        """
+        history = self.history()
+        for name in names if history else ():
+            if type(history[-1].get(name)) not in (int, float):
+                raise InputError(f"{self.history_path}: expected a number {name!r} in the last line")
+        return history[-1] if history else {}
+
     def snapshots(self) -> list[Path]:
         """The snapshot files, oldest first."""
         return sorted((self.path / "snapshots").glob("epoch_*.npz"))
 
     def status(self) -> dict[str, Any]:
-        """The content of `status.json`; empty before the first epoch."""
+        """The content of `status.json`; empty before the first epoch.
+
+        Raises:
+            InputError: the file is damaged; its epoch and seconds, where it has them, are numbers.
+        """
         path = self.path / "status.json"
-        return read_json(path) if path.is_file() else {}
+        content = read_json(path) if path.is_file() else {}
+        for name, kinds in (("status", (str,)), ("epoch", (int,)), ("seconds", (int, float))):
+            if name in content and type(content[name]) not in kinds:
+                raise InputError(f"{path}: {name} cannot be {content[name]!r}; delete the file to go on without it")
+        return content
 
     def write_status(self, **fields: Any) -> None:
         """Replace `status.json`."""
@@ -195,12 +215,16 @@ class Run:
             raise InputError(f"{path} is no readable checkpoint ({reason}); start again with another --out") from error
 
     def is_locked(self) -> bool:
-        """Whether a process is training in this directory."""
-        try:
-            with self.locked():
-                return False
-        except InputError:
-            return True
+        """Whether a process is training in this directory; nothing is written."""
+        path = self.path / ".lock"
+        if fcntl is None or not path.exists():
+            return False
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that look do not see each other
+            except BlockingIOError:
+                return True
+        return False
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -232,7 +256,7 @@ def read_history(path: str | Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path}, line {number}: expected a JSON object, got {line[:60]!r}") from error
         if not isinstance(record, dict):
             raise InputError(f"{path}, line {number}: expected a JSON object, got {line[:60]!r}")
@@ -248,7 +272,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no JSON file: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a JSON object, got {type(content).__name__}")

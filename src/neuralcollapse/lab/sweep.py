@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.lab import protocol, recipes
+from neuralcollapse.lab import optimizers, protocol, recipes
 from neuralcollapse.lab.grid import Cell
 from neuralcollapse.lab.job import assemble, base_name
 from neuralcollapse.lab.runs import Run
 from neuralcollapse.lab.settings import RunConfig, Settings, check
+
+_ENDED = ("finished", "diverged")
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,8 @@ def make(settings: Settings, setting: str, values: Sequence[float] | None, out: 
 
     Args:
         settings: of all runs.
-        setting: what is varied: a number among the settings.
-        values: the values; None for the paper's 25 learning rates.
+        setting: what is varied: a number among the settings of the training.
+        values: the values; None for the paper's 25 learning rates, which are SGD's.
         out: the folder of the run directories; None for one under runs/ with a name of its own.
 
     Raises:
@@ -91,9 +94,11 @@ def make(settings: Settings, setting: str, values: Sequence[float] | None, out: 
     if values is None:
         if setting != "learning_rate":
             raise InputError(f"--setting {setting} needs --values")
+        if optimizers.get(config.optimizer).learning_rate is not None:
+            raise InputError(f"--optimizer {config.optimizer} needs --values: the paper's 25 rates are those of SGD")
         values = protocol.learning_rates(config.loss, len(data.class_names))
     kind = kinds[setting]
-    if not values or any(kind(value) != value for value in values):
+    if not values or any(not math.isfinite(value) or kind(value) != value for value in values):
         raise InputError(f"expected --values of {setting} as {'whole ' if kind is int else ''}numbers, got {values}")
     chosen = tuple(sorted({kind(value) for value in values}))
     subject: dict[str, Any] = {"dataset": config.dataset, "model": config.model, "loss": config.loss}
@@ -113,13 +118,15 @@ def best(points: Sequence[Point]) -> Point | None:
 
 
 def write_recipe(sweep: Sweep, points: Sequence[Point]) -> Winner | None:
-    """Write the best run as `recipe.json`; None where no run is finished."""
+    """Write the best run as `recipe.json`, which says how many are not finished; None where none is."""
     winner = best(points)
     if winner is None:
         return None
     assert winner.test_error is not None
     cell = next(cell for cell in sweep.cells if cell.name == winner.name)
-    counts = [f"{sum(point.status == status for point in points)} {status}" for status in ("finished", "diverged")]
+    counts = [f"{sum(point.status == status for point in points)} {status}" for status in _ENDED]
+    if unfinished := sum(point.status not in _ENDED for point in points):
+        counts.append(f"{unfinished} not finished")
     about = (
         f"{sweep.setting} {winner.value:g} of {len(points)} values ({', '.join(counts)}), chosen by final test error "
         f"({100 * winner.test_error:.2f} %), ties by NC1; seed {cell.settings.seed or 0}"
@@ -149,5 +156,7 @@ def _point(value: float, path: Path) -> Point:
     status = str(run.status().get("status", ""))
     if status != "finished":
         return Point(value, path.name, status)
-    last = run.history()[-1]
+    last = run.last("test_accuracy", "train_error", "nc1")
+    if not last:
+        raise InputError(f"{path} is finished, but its history is empty; move it away to train it again")
     return Point(value, path.name, status, 1 - last["test_accuracy"], last["train_error"], last["nc1"])

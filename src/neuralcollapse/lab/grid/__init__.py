@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -10,37 +11,19 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.lab import recipes
 from neuralcollapse.lab.grid import plan as planning
 from neuralcollapse.lab.grid.board import Board, plan_notes, plan_table
-from neuralcollapse.lab.grid.estimate import estimate
+from neuralcollapse.lab.grid.estimate import Estimate, estimate
+from neuralcollapse.lab.grid.how import How, check
 from neuralcollapse.lab.grid.plan import Cell, Planned, State, set_aside, to_run
 from neuralcollapse.lab.grid.processes import Ending, LocalPool, Pool
 from neuralcollapse.lab.grid.task import Task
 
 __all__ = ["Cell", "How", "Outcome", "State", "carry_out"]
-
-
-@dataclass(frozen=True)
-class How:
-    """Where and how the runs of a grid or of a sweep are trained."""
-
-    dry_run: bool = False
-    """Stop after the plan."""
-    jobs: int = 1
-    """How many runs at a time on this machine."""
-    threads: int | None = None
-    """Processor threads of each run; by default all, shared among the --jobs."""
-    retry_diverged: bool = False
-    """Begin anew the runs that diverged; they are left alone otherwise, unless their settings are other ones now."""
-    ray: str | None = None
-    """Train on a Ray cluster: its address, auto for the one this machine is part of, local for one started here."""
-    cpus_per_cell: float = 1
-    """Processor cores asked of Ray for each run."""
-    gpus_per_cell: float | None = None
-    """GPUs asked of Ray for each run, such as 0.5; by default 1 where the cluster has any."""
 
 
 @dataclass(frozen=True)
@@ -72,26 +55,32 @@ def carry_out(cells: Sequence[Cell], out: Path, how: How, console: Console) -> O
     Raises:
         InputError: options that cannot be, no run with its data, or no Ray where it is asked for.
     """
-    _check(how)
-    threads = _threads(how)
+    check(how, out)
     planned = planning.plan(cells, out)
     chosen = to_run(planned, retry_diverged=how.retry_diverged)
-    with console.status("timing a few steps") as status:
-        costs = estimate(chosen, threads, lambda name: status.update(f"timing a few steps of {name}"))
-    console.print(plan_table(planned, costs))
-    for note in plan_notes(planned, costs, 1 if how.ray else how.jobs):
-        console.print(note, highlight=False, soft_wrap=True, markup=False)
     states = {each.cell.name: each.state for each in planned}
     problems = {each.cell.name: each.why for each in planned if each.why and each.state is not State.FINISHED}
     if how.dry_run or not chosen:
+        _tell(planned, chosen, how, console)
         return Outcome(states, problems, dry=how.dry_run)
-    with Board(console, planned, costs, [each.cell.name for each in chosen]) as board:
-        pool = _pool(out, how)
-        tasks = deque((each, _task(each, threads)) for each in chosen)
-        interrupted = _train(tasks, pool, board, states, problems)
+    with contextlib.closing(_pool(out, how)) as pool:  # before the estimate: no cluster is said at once
+        costs = _tell(planned, chosen, how, console)
+        with Board(console, planned, costs, [each.cell.name for each in chosen]) as board:
+            tasks = deque((each, _task(each, _threads(how))) for each in chosen)
+            interrupted = _train(tasks, pool, board, states, problems)
     if board.plain:
         console.print(board.table())
     return Outcome(states, problems, interrupted)
+
+
+def _tell(planned: Sequence[Planned], chosen: Sequence[Planned], how: How, console: Console) -> dict[str, Estimate]:
+    """Print the plan; what each cell to be trained will cost."""
+    with console.status("timing a few steps") as status:
+        costs = estimate(chosen, _threads(how), lambda name: status.update(f"timing a few steps of {escape(name)}"))
+    console.print(plan_table(planned, costs))
+    for note in plan_notes(planned, costs, how):
+        console.print(note, highlight=False, soft_wrap=True, markup=False)
+    return costs
 
 
 def _train(
@@ -117,18 +106,27 @@ def _train(
         while tasks or pool.busy():
             while tasks and pool.room():
                 each, task = tasks.popleft()
-                if each.aside or each.state is State.DIVERGED:
-                    set_aside(each.path)
+                if (each.aside or each.state is State.DIVERGED) and (why := _make_way(each.path)):
+                    states[each.cell.name], problems[each.cell.name] = State.BUSY, why
+                    board.set(each.cell.name, State.BUSY, why)
+                    continue
                 board.set(each.cell.name, State.RUNNING)
                 pool.start(task)
-            settle(pool.collect(wait=0.5))
+            settle(pool.collect(wait=0.5) if pool.busy() else {})
             board.refresh()
     except KeyboardInterrupt:
         settle(pool.stop())
         return True
-    finally:
-        pool.close()
     return False
+
+
+def _make_way(path: Path) -> str:
+    """Set a run aside; why not, where another process has taken it up meanwhile."""
+    try:
+        set_aside(path)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def _threads(how: How) -> int | None:
@@ -151,14 +149,3 @@ def _pool(out: Path, how: How) -> Pool:
     from neuralcollapse.lab.grid.cluster import RayPool
 
     return RayPool(how.ray, out, cpus=how.cpus_per_cell, gpus=how.gpus_per_cell)
-
-
-def _check(how: How) -> None:
-    for name in ("jobs", "threads"):
-        value = getattr(how, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name} must be at least 1, got {value}")
-    for name in ("cpus_per_cell", "gpus_per_cell"):
-        value = getattr(how, name)
-        if value is not None and not 0 <= value < float("inf"):
-            raise InputError(f"--{name.replace('_', '-')} must be at least 0, got {value}")

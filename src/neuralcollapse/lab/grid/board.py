@@ -11,14 +11,18 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
-from neuralcollapse.lab.grid.estimate import Estimate, machine_memory
+from neuralcollapse._checks import InputError
+from neuralcollapse.lab.grid.estimate import Estimate, gpu_memory, machine_memory
+from neuralcollapse.lab.grid.how import How
 from neuralcollapse.lab.grid.plan import Planned, State
 from neuralcollapse.lab.progress import number, off_path, percent
 from neuralcollapse.lab.runs import Run
 
 _EVERY = 60.0  # seconds between two lines about a cell, where there is no terminal to draw a table on
+_SHOWN = ("loss", "train_error", "nc1", "mse.total", "mse.ls_perp")  # of the last analysed epoch
 _STYLE = {
     State.FINISHED: "green", State.RUNNING: "bold", State.DIVERGED: "red", State.FAILED: "red", State.NO_DATA: "red",
     State.OTHER: "red",
@@ -35,25 +39,30 @@ def plan_table(planned: Sequence[Planned], estimates: Mapping[str, Estimate]) ->
             numbers = [f"{config.num_examples:,}", f"{config.width:g}"]
             numbers += [str(config.epochs), f"{config.learning_rate:.3g}"]
         costs = ["", ""] if cost is None else [duration(cost.seconds), gigabytes(cost.memory)]
-        table.add_row(each.cell.name, _described(each), *numbers, *costs)
+        table.add_row(escape(each.cell.name), _described(each), *numbers, *costs)
     return table
 
 
-def plan_notes(planned: Sequence[Planned], estimates: Mapping[str, Estimate], jobs: int) -> list[str]:
+def plan_notes(planned: Sequence[Planned], estimates: Mapping[str, Estimate], how: How) -> list[str]:
     """The total of the plan, then what is wrong with some of its cells, a line each."""
-    notes = []
+    notes, jobs = [], how.jobs
     if estimates:
         known = [cost.seconds for cost in estimates.values() if cost.seconds is not None]
-        memory = sorted((cost.memory for cost in estimates.values() if cost.memory is not None), reverse=True)
+        sizes = [(cost.memory - cost.gpu, cost.gpu) for cost in estimates.values() if cost.memory is not None]
+        memory = sum(sorted((size for size, _ in sizes), reverse=True)[:jobs])
+        gpu = sum(sorted((size for _, size in sizes), reverse=True)[:jobs])
         beside = f"one after another, {jobs} at a time about {duration(sum(known) / jobs)}" if jobs > 1 else "in all"
         unknown = (
             f", without {len(estimates) - len(known)} that could not be timed" if len(known) < len(estimates) else ""
         )
+        graphics = f", {gigabytes(gpu)} of its GPU's {gigabytes(gpu_memory())}" if gpu else ""
         notes.append(
             f"{len(estimates)} to train: about {duration(sum(known))} {beside}{unknown}; "
-            f"memory about {gigabytes(sum(memory[:jobs]))} of this machine's {gigabytes(machine_memory())}"
+            f"memory about {gigabytes(memory)} of this machine's {gigabytes(machine_memory())}{graphics}"
         )
-        if sum(memory[:jobs]) > machine_memory():
+        if how.ray:
+            notes.append("times and memory are those of a cell on this machine; the cluster's are other ones")
+        if memory > machine_memory() or gpu > gpu_memory():
             notes.append("that is more memory than there is: fewer --jobs, a smaller --width or --batch-size")
     notes += [f"{each.cell.name}: {each.why}" for each in planned if each.why and each.state is not State.FINISHED]
     for note in sorted({cost.note for cost in estimates.values() if cost.note}):
@@ -146,7 +155,7 @@ class Board:
                 cells += [_short(last["nc1"]), _short(off_path(last))]
             epochs = row.plan.config.epochs if row.plan.config else status.get("epochs", "")
             epoch = f"{status.get('epoch', 0)}/{epochs}" if status else ""
-            table.add_row(name, self._state(row, status), epoch, *cells, self._left(row, status))
+            table.add_row(escape(name), self._state(row, status), epoch, *cells, self._left(row, status))
         return table
 
     def _line(self, row: _Row) -> str:
@@ -214,9 +223,14 @@ def _described(each: Planned) -> str:
 
 
 def _status(each: Planned) -> dict[str, Any]:
-    return Run.open(each.path).status() if (each.path / "config.json").is_file() else {}
+    try:
+        return Run.open(each.path).status() if (each.path / "config.json").is_file() else {}
+    except InputError:  # a damaged file of one cell is for its worker to report
+        return {}
 
 
 def _last(each: Planned) -> dict[str, Any]:
-    history = Run.open(each.path).history() if (each.path / "config.json").is_file() else []
-    return history[-1] if history else {}
+    try:
+        return Run.open(each.path).last(*_SHOWN) if (each.path / "config.json").is_file() else {}
+    except InputError:
+        return {}

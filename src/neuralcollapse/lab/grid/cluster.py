@@ -2,17 +2,21 @@
 
 Where the machine that trains a cell sees the folder of the grid (a shared file system, or the same machine), the run
 directory is used in place: a task that Ray starts again, after its process or its machine was lost, goes on from the
-checkpoint. Elsewhere the directory so far is sent there, kept in a scratch folder, and sent back at the end: a task
-that is started again on the same machine goes on from there, on another it begins where the grid's own copy is.
+checkpoint. Elsewhere the directory so far is sent there, kept in a scratch folder, and sent back when the cell ends or
+the user interrupts it. Where the user's process is lost meanwhile, the scratch folder stays: the same cell, sent to
+that machine again, goes on from there, and on another from the grid's own copy.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import hashlib
 import io
+import json
 import logging
+import math
 import shutil
+import socket
 import subprocess
 import tarfile
 import tempfile
@@ -23,11 +27,15 @@ from typing import Any
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.lab.grid.processes import GRACE, Ending, ask_to_stop, ending, launch, wait_or_kill
-from neuralcollapse.lab.grid.task import Task, note_failure
+from neuralcollapse.lab.grid.task import INTERRUPTED, Task, note_failure
 from neuralcollapse.lab.runs import Run, replace_file
 
 RETRIES = 3
 """How often Ray starts a task again whose process or machine was lost."""
+SENDING = 30.0
+"""Seconds, beyond those a worker has to stop, in which an interrupted run may be sent back."""
+REACH = 5.0
+"""Seconds in which a cluster's port has to answer."""
 
 
 class RayPool:
@@ -47,7 +55,8 @@ class RayPool:
         self._ray = _connected(address)
         have = self._ray.cluster_resources()
         gpus = float("GPU" in have) if gpus is None else gpus
-        for name, asked in (("CPU", cpus), ("GPU", gpus)):
+        self._needs = {"CPU": cpus, "GPU": gpus}
+        for name, asked in self._needs.items():
             if asked > have.get(name, 0.0):
                 self._ray.shutdown()
                 raise InputError(
@@ -60,16 +69,19 @@ class RayPool:
         self._tasks: dict[Any, str] = {}
 
     def room(self) -> bool:
-        return True  # Ray keeps what does not fit now
+        """Room for as many as the cluster has processors and GPUs for, and one that waits: more would wait packed."""
+        have = self._ray.cluster_resources()
+        fitting = [have.get(name, 0.0) // asked for name, asked in self._needs.items() if asked]
+        return len(self._tasks) < min(fitting, default=math.inf) + 1
 
     def busy(self) -> bool:
         return bool(self._tasks)
 
     def start(self, task: Task) -> None:
         path = Path(task.path)
-        elsewhere = len(self._ray.nodes()) > 1  # on a machine that may not see the folder
+        elsewhere = sum(node["Alive"] for node in self._ray.nodes()) > 1  # on a machine that may not see the folder
         archive = pack(path) if elsewhere and (path / "config.json").is_file() else None
-        self._tasks[self._remote.remote(dataclasses.asdict(task), str(self._token), archive)] = task.path
+        self._tasks[self._remote.remote(dataclasses.asdict(task), str(self._token), scratch(task), archive)] = task.path
 
     def collect(self, wait: float) -> dict[str, Ending]:
         ready, _ = self._ray.wait(list(self._tasks), timeout=wait)
@@ -80,11 +92,13 @@ class RayPool:
     def stop(self) -> dict[str, Ending]:
         for reference in self._tasks:
             self._ray.cancel(reference)  # raises KeyboardInterrupt in a task that has begun
-        end = time.monotonic() + GRACE
+        end = time.monotonic() + GRACE + SENDING
         ended: dict[str, Ending] = {}
         while self._tasks and time.monotonic() < end:
             ended |= self.collect(wait=1.0)
-        return ended
+        silent = {path: Ending("interrupted", "Ray did not say how it ended") for path in self._tasks.values()}
+        self._tasks.clear()
+        return ended | silent
 
     def close(self) -> None:
         self._token.unlink(missing_ok=True)
@@ -104,13 +118,14 @@ class RayPool:
         return ending(path, code)
 
 
-def train_cell(task: dict[str, Any], token: str, archive: bytes | None) -> tuple[int, bytes | None]:
+def train_cell(task: dict[str, Any], token: str, folder: str, archive: bytes | None) -> tuple[int, bytes | None]:
     """Train one cell, on whatever machine this runs.
 
     Args:
         task: the fields of a `Task`.
         token: a file of the grid's folder; where it is seen, the folder is.
-        archive: the run directory so far, for machines that do not see it.
+        folder: name of the scratch folder, for machines that do not see it.
+        archive: the run directory so far, for such machines.
 
     Returns:
         The worker's exit code, and the run directory where it has to be sent back.
@@ -118,23 +133,30 @@ def train_cell(task: dict[str, Any], token: str, archive: bytes | None) -> tuple
     path = Path(task["path"])
     shared = Path(token).exists()
     if not shared:
-        path = _scratch(token) / path.name
-        if archive is not None and not path.exists():
-            unpack(archive, path)
+        path = Path(tempfile.gettempdir()) / folder / path.name
     _wait_for_lock(path)
+    if not shared and archive is not None:
+        _take_up(archive, path)
     process = launch(Task(**{**task, "path": str(path)}))
     try:
         code = _wait(process)
-    finally:  # also when the task is cancelled
+    except KeyboardInterrupt:  # the task is cancelled: what it has is sent back all the same
+        code = INTERRUPTED
+    finally:
         ask_to_stop(process)
         wait_or_kill(process)
     if shared:
         return code, None
     content = pack(path)
-    shutil.rmtree(path)
-    with contextlib.suppress(OSError):  # other cells are still there
-        path.parent.rmdir()
+    if code != INTERRUPTED:  # else it may be that nobody is there to take it
+        shutil.rmtree(path.parent)
     return code, content
+
+
+def scratch(task: Task) -> str:
+    """Name of the folder that keeps this run, with these settings, of this machine's grid on others."""
+    key = json.dumps([socket.gethostname(), task.path, task.settings], sort_keys=True)
+    return f"neuralcollapse-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
 
 
 def pack(path: Path) -> bytes:
@@ -167,8 +189,9 @@ def _connected(address: str) -> Any:
         raise InputError("--ray needs the package ray: pip install 'neuralcollapse[ray]'") from None
     options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {"address": address}
     try:
+        _reach(address)
         ray.init(**options, log_to_driver=False, logging_level=logging.WARNING)
-    except (ConnectionError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # no connection and no answer in time are OSErrors
         reason = " ".join(str(error).split())[:160]
         raise InputError(
             f"no Ray cluster at {address} ({reason}); start one by `ray start --head`, or use --ray local"
@@ -176,11 +199,34 @@ def _connected(address: str) -> Any:
     return ray
 
 
-def _scratch(token: str) -> Path:
-    """Where a machine that does not see the grid's folder keeps the run directories of one grid."""
-    folder = Path(tempfile.gettempdir()) / f"neuralcollapse-{Path(token).name.removeprefix('.')}"
-    folder.mkdir(exist_ok=True)
-    return folder
+def _reach(address: str) -> None:
+    """Try the port of a cluster's address: Ray itself tries for minutes, and says nothing."""
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError("expected auto, local or HOST:PORT")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=REACH).close()
+
+
+def _take_up(archive: bytes, path: Path) -> None:
+    """Put the grid's copy of a run in the scratch folder, unless what an earlier grid left there has come as far."""
+    incoming = path.with_name(f".incoming-{path.name}")
+    shutil.rmtree(incoming, ignore_errors=True)
+    unpack(archive, incoming)
+    if path.exists() and _epoch(path) >= _epoch(incoming):
+        shutil.rmtree(incoming)
+        return
+    shutil.rmtree(path, ignore_errors=True)
+    incoming.rename(path)
+
+
+def _epoch(path: Path) -> int:
+    """The last finished epoch; −1 where the status cannot be read."""
+    try:
+        return int(Run(path, {}).status().get("epoch", 0))
+    except InputError:
+        return -1
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:
@@ -192,5 +238,5 @@ def _wait(process: subprocess.Popen[bytes]) -> int:
 def _wait_for_lock(path: Path) -> None:
     """A task started again may find the worker of its lost predecessor still ending."""
     end = time.monotonic() + GRACE
-    while (path / "config.json").is_file() and Run.open(path).is_locked() and time.monotonic() < end:
+    while Run(path, {}).is_locked() and time.monotonic() < end:
         time.sleep(0.2)

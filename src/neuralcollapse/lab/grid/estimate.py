@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from neuralcollapse.lab import protocol
 from neuralcollapse.lab.grid.plan import Planned
 from neuralcollapse.lab.settings import RunConfig
@@ -34,11 +36,13 @@ class Estimate:
         seconds: time, None where it could not be measured.
         memory: bytes at the peak, the GPU's included.
         note: how it was found, where that is not by timed steps; or why it was not.
+        gpu: bytes of `memory` that are the GPU's.
     """
 
     seconds: float | None
     memory: float | None
     note: str = ""
+    gpu: float = 0.0
 
 
 def estimate(
@@ -72,13 +76,16 @@ def _of(each: Planned, config: RunConfig, cost: dict[str, float] | str) -> Estim
     measured = sum(epoch > each.epoch for epoch in protocol.analysis_epochs(config.epochs))
     examples = config.num_examples + config.num_test_examples
     training = left * (cost["train"] * config.num_examples / config.devices + cost["fixed"])
-    seconds = _START + training + measured * cost["measure"] * examples
+    measuring = cost["measure"] * examples + cost["attack"] * config.robustness_examples
+    seconds = _START + training + measured * measuring
     assert each.image is not None
     channels, height, width = each.image
     images = _PADDED * examples * channels * height * width
     features = 16 * config.num_examples * cost["dim"]  # in float32, twice while they are joined, and in float64
     note = "" if cost["whole"] else "scaled from batches of a few examples"
-    return Estimate(seconds if own is None else own, config.devices * cost["memory"] + images + features, note)
+    gpu = config.devices * cost["gpu"] + images + features if config.device == "cuda" else 0.0
+    host = config.devices * cost["memory"] + (images if gpu else images + features)
+    return Estimate(seconds if own is None else own, host + gpu, note, gpu)
 
 
 def _probe(config: RunConfig, image: Any, threads: int | None) -> dict[str, float] | str:
@@ -107,3 +114,8 @@ def _probe(config: RunConfig, image: Any, threads: int | None) -> dict[str, floa
 def machine_memory() -> int:
     """Bytes of memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def gpu_memory() -> float:
+    """Bytes of memory of the GPU that runs go to; 0 without one."""
+    return float(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else 0.0

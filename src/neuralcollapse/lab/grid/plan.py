@@ -21,6 +21,7 @@ from neuralcollapse.lab.settings import RunConfig, Settings
 
 ASIDE = ".earlier"
 """Where runs go that diverged or failed and are begun anew."""
+_ENDED_BADLY = ("diverged", "failed")
 
 
 class State(StrEnum):
@@ -153,13 +154,21 @@ def to_run(planned: Sequence[Planned], *, retry_diverged: bool = False) -> list[
 
 
 def set_aside(path: Path) -> None:
-    """Move a run directory out of the way of a new one; nothing is deleted."""
-    folder = path.parent / ASIDE
-    folder.mkdir(exist_ok=True)
-    number = 1
-    while (folder / f"{path.name}-{number}").exists():
-        number += 1
-    path.rename(folder / f"{path.name}-{number}")
+    """Move a run directory that failed or diverged out of the way of a new one; nothing is deleted.
+
+    Raises:
+        InputError: another process has taken the run up since the plan was made.
+    """
+    run = Run.open(path)
+    with run.locked():
+        if run.status().get("status") not in _ENDED_BADLY:
+            raise InputError(f"{path} has been trained by another process since; start again to see how far it is")
+        folder = path.parent / ASIDE
+        folder.mkdir(exist_ok=True)
+        number = 1
+        while (folder / f"{path.name}-{number}").exists():
+            number += 1
+        path.rename(folder / f"{path.name}-{number}")
 
 
 class _NoData(InputError):
@@ -183,9 +192,13 @@ def _loader() -> Any:
 
 
 def _examine(cell: Cell, path: Path, load: Any) -> Planned:
-    there = (path / "config.json").is_file()
-    run = Run.open(path) if there else None
-    status = run.status() if run else {}
+    run, status, damaged = None, {}, ""
+    if (path / "config.json").is_file():
+        try:
+            run = Run.open(path)
+            status = run.status()
+        except InputError as error:
+            damaged = str(error)
     try:
         config, data = assemble(cell.settings, load)
     except _NoData as error:
@@ -195,16 +208,19 @@ def _examine(cell: Cell, path: Path, load: Any) -> Planned:
         )
     image: Any = tuple(data.train.images.shape[1:])
     made = functools.partial(Planned, cell, path, config=config, image=image)
-    if run is None:
-        return made(State.NEW)
-    if run.is_locked():
+    if path.exists() and not path.is_dir():
+        return made(State.OTHER, why=f"{path} is a file; choose another --out")
+    if Run(path, {}).is_locked():
         return made(State.BUSY, epoch=status.get("epoch", 0), why=f"another process is training in {path}")
-    ended_badly = status.get("status") in ("diverged", "failed")
+    if run is None:
+        return made(State.FAILED if damaged else State.NEW, why=damaged)
     if differing := differing_fields(run.config, _as_json(config), _free(cell.settings)):
-        if ended_badly:
+        if status.get("status") in _ENDED_BADLY:
             return made(State.NEW, aside=True)
         why = f"{path} holds a run with other settings ({'; '.join(differing)}); choose another --out, or repeat those"
         return made(State.OTHER, epoch=status.get("epoch", 0), why=why)
+    if damaged:
+        return made(State.FAILED, why=damaged)
     state = {"finished": State.FINISHED, "diverged": State.DIVERGED, "failed": State.FAILED}
     return made(
         state.get(status.get("status", ""), State.STARTED),

@@ -11,14 +11,17 @@ import json
 import resource
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from neuralcollapse.lab.assembly import build_network
 from neuralcollapse.lab.datasets import Dataset, ImageData
 from neuralcollapse.lab.job import Job
+from neuralcollapse.lab.robustness import relative_perturbations
 from neuralcollapse.lab.runs import Run
 from neuralcollapse.lab.settings import RunConfig
 from neuralcollapse.lab.trainer import train
@@ -32,19 +35,21 @@ def measure(config: RunConfig, image: tuple[int, int, int]) -> dict[str, float]:
     """Seconds and bytes of a configuration.
 
     Returns:
-        `train` and `measure`: seconds an example; `fixed`: seconds an epoch; `memory`: bytes at the peak, this process
-        and its GPU together, data not counted; `dim`: p, features of the last layer; `whole`: 1 when timed in whole
-        batches, 0 when scaled from small ones.
+        `train` and `measure`: seconds an example; `attack`: seconds an image whose robustness is measured; `fixed`:
+        seconds an epoch; `memory` and `gpu`: bytes at the peak, of this process and of its GPU, data not counted;
+        `dim`: p, features of the last layer; `whole`: 1 when timed in whole batches, 0 when scaled from small ones.
     """
-    before = _peak(config.device)
+    before = _peak()
     batch = max(1, config.batch_size // config.devices)
     least = 2 * config.num_classes  # two examples of each class, or there is nothing to measure
     few = min(batch, max(_FEW, least))
     quick, dim = _epoch(config, image, few, max(few, least), least)
-    after = _peak(config.device)
+    after = _peak()
     forward = quick / (3 * few + few + least)  # a step is about three forward passes
     found = {"train": 3 * forward, "measure": forward, "fixed": 0.0, "dim": dim, "whole": 0.0}
-    found["memory"] = before + _parameters(config, image) + (after - before) * batch / few
+    parameters = _parameters(config, image)
+    for name in ("memory", "gpu"):
+        found[name] = before[name] + parameters[name] + (after[name] - before[name]) * batch / few
     size = batch * -(-least // batch)
     if 40 * forward * size < _BUDGET:
         more = size * int(np.clip(_LEAST / (4 * forward * size), 2, 20))
@@ -54,7 +59,8 @@ def measure(config: RunConfig, image: tuple[int, int, int]) -> dict[str, float]:
         forward = max(wider - base, 0.0) / more
         step = max((longer - base) / more - forward, forward)
         fixed = max(base - size * (step + forward) - least * forward, 0.0)
-        found |= {"train": step, "measure": forward, "fixed": fixed, "memory": _peak(config.device), "whole": 1.0}
+        found |= {"train": step, "measure": forward, "fixed": fixed, "whole": 1.0, **_peak()}
+    found["attack"] = _attack(config, image) if config.robustness_examples else 0.0
     return found
 
 
@@ -65,7 +71,7 @@ def _epoch(
     halves = [_random(size, image, config.num_classes) for size in (train_size, test_size)]
     small = dataclasses.replace(
         config, num_examples=train_size, num_test_examples=test_size, epochs=3, batch_size=batch, devices=1,
-        learning_rate=1e-6,
+        learning_rate=1e-6, robustness_examples=0,
     )  # fmt: skip
     channels = (0.5,) * image[0]
     data = Dataset(config.dataset, "random", halves[0], halves[1], config.class_names, channels, channels, "")
@@ -83,21 +89,35 @@ def _random(size: int, image: tuple[int, int, int], classes: int) -> ImageData:
     return ImageData(images, torch.arange(size) % classes)
 
 
-def _parameters(config: RunConfig, image: tuple[int, int, int]) -> int:
+def _attack(config: RunConfig, image: tuple[int, int, int]) -> float:
+    """Seconds of DeepFool an image, on a network as it begins; a trained one can take more or fewer steps."""
+    pixels = _random(min(_FEW, config.robustness_examples), image, config.num_classes).images.to(config.device)
+    channels = (0.5,) * image[0]
+    net = build_network(config, _shapes(config, image)).to(config.device)
+    begun = time.perf_counter()
+    relative_perturbations(net, pixels, channels, channels)
+    return (time.perf_counter() - begun) / len(pixels)
+
+
+def _parameters(config: RunConfig, image: tuple[int, int, int]) -> dict[str, int]:
     """Bytes of weights, gradients and momentum."""
-    from neuralcollapse.lab.assembly import build_network
-
-    pixels = ImageData(torch.zeros(1, *image, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
-    data = Dataset(config.dataset, "", pixels, pixels, config.class_names, (0.5,), (0.5,), "")
     with torch.device("meta"):
-        return 12 * sum(parameter.numel() for parameter in build_network(config, data).parameters())
+        network = build_network(config, _shapes(config, image))
+    size = 12 * sum(parameter.numel() for parameter in network.parameters())
+    return {"memory": 0, "gpu": size} if config.device == "cuda" else {"memory": size, "gpu": 0}
 
 
-def _peak(device: str) -> int:
+def _shapes(config: RunConfig, image: tuple[int, int, int]) -> Dataset:
+    """What a network is built for: the shape of its images, and the number of classes."""
+    pixels = ImageData(torch.zeros(1, *image, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
+    return Dataset(config.dataset, "", pixels, pixels, config.class_names, (0.5,), (0.5,), "")
+
+
+def _peak() -> dict[str, int]:
     """The most memory this process has had, of the machine's and of the GPU's."""
     unit = 1 if sys.platform == "darwin" else 1024
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return own + (torch.cuda.max_memory_reserved() if device == "cuda" else 0)
+    return {"memory": own, "gpu": torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0}
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from neuralcollapse._checks import InputError
 from neuralcollapse.lab.grid.plan import why_not
 from neuralcollapse.lab.grid.task import INTERRUPTED, Task, note_failure
 from neuralcollapse.lab.runs import LOG, Run
@@ -142,7 +143,10 @@ def ending(path: Path, code: int) -> Ending:
         return Ending("failed", why)
     if code == INTERRUPTED:
         return Ending("interrupted")
-    status = Run.open(path).status() if (path / "config.json").is_file() else {}
+    try:
+        status = Run.open(path).status() if (path / "config.json").is_file() else {}
+    except InputError as error:
+        return Ending("failed", str(error))
     if status.get("status") in ("finished", "diverged", "failed"):
         return Ending(status["status"], why_not(status))
     return Ending("failed", last_line(path / LOG) or f"exit code {code}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from neuralcollapse._checks import InputError
 from neuralcollapse.lab.runs import Run
 
 FINISHED, DIVERGED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -30,6 +32,12 @@ class Task:
 
 def note_failure(path: Path, error: str) -> None:
     """Say in `status.json` that the run failed, and why; how far it came stays there, and so does a process at work."""
-    if (path / "config.json").is_file() and not (run := Run.open(path)).is_locked():
-        begun = {"epoch": 0, "epochs": run.config.get("epochs"), **run.status()}
+    if not (path / "config.json").is_file():
+        return
+    run = Run(path, {})
+    begun: dict[str, Any] = {"epoch": 0}
+    if not run.is_locked():
+        with contextlib.suppress(InputError):  # of a damaged file nothing is kept
+            begun["epochs"] = Run.open(path).config.get("epochs")
+            begun |= run.status()
         run.write_status(**{**begun, "status": "failed", "error": " ".join(error.split())[:500]})

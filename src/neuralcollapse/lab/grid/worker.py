@@ -22,6 +22,7 @@ from neuralcollapse.lab.job import prepare
 def main() -> int:
     """Train the cell; returns the exit code."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where a shell started us in the background
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked, where a thread that blocks it started us
     task = Task(**json.loads(_line(0)))
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     sys.argv = task.command

@@ -188,11 +188,11 @@ def finished_or_running(out: Path, finished: int, least: int) -> bool:
 
 
 def test_killed_in_the_middle_and_started_again(tmp_path: Path) -> None:
-    """Four cells, one of which diverges; kill −9 of all processes, then the same command once more."""
+    """Six cells, one of which diverges; kill −9 of all processes, then the same command once more."""
     out = tmp_path / "grid"
     wild = tmp_path / "wild.json"
     wild.write_text(json.dumps({"loss": "ce", "seed": 1, "learning_rate": 1e6}))
-    sizes = ["--datasets", "digits", "--models", "mlp", "--losses", "mse", "ce", "--seeds", "0", "1", *OPTIONS]
+    sizes = ["--datasets", "digits", "--models", "mlp", "--losses", "mse", "ce", "--seeds", "0", "1", "2", *OPTIONS]
     command = ["grid", *sizes, "--recipe", str(wild), "--out", str(out), "--jobs", "2", "--threads", "1"]
     process = start(*command)
     out.mkdir()
@@ -203,10 +203,10 @@ def test_killed_in_the_middle_and_started_again(tmp_path: Path) -> None:
     told, problems = again.communicate(timeout=180)
     assert again.returncode == 1
     assert problems == "neuralcollapse: digits-mlp-ce-s1: diverged in epoch 1: the loss is no longer finite\n"
-    assert "at epoch" in told and told.count("finished  epoch 40") == 4 - 1 - len(kept)
+    assert "at epoch" in told and told.count("finished  epoch 40") == 6 - 1 - len(kept)
     assert kept and all(path.stat().st_mtime_ns == time for path, time in kept.items())  # left alone
     for loss in ("mse", "ce"):
-        for seed in (0, 1):
+        for seed in (0, 1, 2):
             name = f"digits-mlp-{loss}" + (f"-s{seed}" if seed else "")
             if name != "digits-mlp-ce-s1":
                 whole = uninterrupted(tmp_path / "whole" / name, loss=loss, seed=seed)

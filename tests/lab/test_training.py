@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -18,10 +19,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from neuralcollapse import InputError
 from neuralcollapse.lab import datasets, losses, models
 from neuralcollapse.lab.job import prepare
+from neuralcollapse.lab.progress import Reporter
 from neuralcollapse.lab.runs import Run
 from neuralcollapse.lab.settings import Settings
 from neuralcollapse.lab.trainer import train
@@ -129,6 +132,7 @@ from neuralcollapse.lab.job import prepare
 from neuralcollapse.lab.settings import Settings
 from neuralcollapse.lab.trainer import train
 import torch
+from rich.console import Console
 torch.set_num_threads(1)
 job = prepare(Settings(model="resnet18", width=0.0625, examples_per_class=30, epochs=8, batch_size=64,
     precision="32", device="cpu", seed=3), out=pathlib.Path(sys.argv[1]))
@@ -232,3 +236,19 @@ def test_every_process_needs_an_example(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a batch of 2 examples is left for 4 processes.* at most --devices 2"):
         prepare(Settings(**{**TINY, "devices": 4, "batch_size": 66}), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_an_infinite_measurement_is_shown_and_trained_past() -> None:
+    """Class means may coincide early in training; records then say "inf"."""
+    shown = io.StringIO()
+    record = {
+        "epoch": 2,
+        "loss": 0.5,
+        "train_error": 0.9,
+        "nc1": "inf",
+        "nc3": 1.9,
+        "test_accuracy": 0.1,
+        "seconds": 1.0,
+    }
+    Reporter(Console(file=shown), 3).analysed({**record, "nc2.maximal_angle_means": "nan"})
+    assert "NC1 inf  NC2 nan  NC3 1.900" in shown.getvalue()

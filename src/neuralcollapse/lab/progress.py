@@ -184,8 +184,9 @@ def percent(share: float) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def number(value: float) -> str:
-    """Three digits, with an exponent where it is short of one hundredth."""
+def number(value: float | str) -> str:
+    """Three digits, with an exponent where it is short of one hundredth; records write an infinity as "inf"."""
+    value = float(value)
     return f"{value:.3f}" if value == 0 or 1e-2 <= abs(value) < 1e3 else f"{value:.2e}"
 
 

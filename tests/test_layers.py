@@ -43,6 +43,19 @@ class Block(nn.Module):
         return torch.relu(self.mix(tokens)) + tokens, "attention"
 
 
+def test_an_output_is_taken_before_the_next_layer_changes_it() -> None:
+    """A rectifier that works in place follows each normalisation of VGG."""
+    torch.manual_seed(0)
+    model = build("vgg11", num_classes=4, in_channels=1, image_size=16, width=0.05).eval()
+    (images, labels), *_ = image_batches()
+    report = nc.measure_layers(model, [(images, labels)], layers=["features.1"])["features.1"]
+    with torch.no_grad():
+        normalised = model.get_submodule("features")[:2](images).mean(dim=(2, 3))
+    means = torch.stack([normalised[labels == label].mean(dim=0) for label in range(4)])
+    assert float(normalised.min()) < 0
+    torch.testing.assert_close(report.report.means.float(), means, rtol=1e-5, atol=1e-6)
+
+
 def image_batches() -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(3)
     labels = torch.arange(48) % 4

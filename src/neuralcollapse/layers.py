@@ -267,7 +267,12 @@ def _recording(modules: Mapping[str, nn.Module], names: Sequence[str]) -> Iterat
     recorded = _Recorded()
 
     def hook_of(name: str) -> Any:
-        return lambda _module, _arguments, output: recorded.outputs.append((name, output))
+        def hook(_module: nn.Module, _arguments: Any, output: Any) -> None:
+            first = _first_tensor(output)
+            # a copy: the next layer may rectify the output in place
+            recorded.outputs.append((name, output if first is None else first.detach().clone()))
+
+        return hook
 
     with ExitStack() as stack:
         for name in names:

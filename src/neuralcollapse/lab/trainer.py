@@ -87,6 +87,8 @@ def _train(fabric: Fabric, job: Job, quiet: bool) -> str:
     """One process's share of the work; all of it when there is one."""
     run, config, data = job.run, job.config, job.data
     lead = fabric.global_rank == 0
+    if fabric.device.type == "cpu":
+        hardware.keep_memory()
     torch.manual_seed(config.seed)
     net = build_network(config, data)
     if fabric.world_size > 1:

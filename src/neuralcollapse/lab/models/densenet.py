@@ -58,9 +58,9 @@ class DenseLayer(nn.Module):
             self.conv1 = nn.Conv2d(inputs, growth, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv1(torch.relu(self.norm1(x)))
+        y = self.conv1(torch.relu_(self.norm1(x)))
         if self.bottleneck:
-            y = self.conv2(torch.relu(self.norm2(y)))
+            y = self.conv2(torch.relu_(self.norm2(y)))
         return torch.cat([x, y], dim=1)
 
 
@@ -105,7 +105,7 @@ class DenseNet(nn.Module):
         nn.init.zeros_(self.classifier.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.features(x))
+        x = torch.relu_(self.features(x))
         return self.classifier(x.mean(dim=(2, 3)))  # type: ignore[no-any-return]
 
 

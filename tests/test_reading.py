@@ -57,7 +57,10 @@ def test_a_configuration_no_run_can_have(run: Path, changes: dict[str, Any], mes
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"epoch": None}, "epoch cannot be None; expected a whole number"), ({"status": 3}, "status cannot be 3")],
+    [
+        ({"epoch": None}, "epoch cannot be None; delete the file to go on without it"),
+        ({"status": 3}, "status cannot be 3"),
+    ],
 )
 def test_a_status_no_run_can_have(run: Path, changes: dict[str, Any], message: str) -> None:
     change(run / "status.json", changes)

@@ -99,6 +99,7 @@ class ClassMoments:
         """With all rows that waited."""
         if self._waiting.count:
             self._add(*self._waiting.take(), own=True)
+            self._waiting = Waiting()  # who reads is mostly done with adding: the memory is given back
         return self._settled
 
     def _add(self, features: Tensor, labels: Tensor, *, own: bool = False) -> None:

@@ -168,6 +168,7 @@ class Tally:
         """Decide the examples that wait for others; reading the counts does it too."""
         if self._waiting.count:
             self._decide(*self._waiting.take())
+            self._waiting = Waiting()  # the last of a pass: its memory is given back
 
     def add_counts(self, *counts: int) -> None:
         """Add what was counted elsewhere, in the order of ``counts``."""

@@ -97,7 +97,7 @@ def test_options_are_in_the_configuration_the_name_and_the_titles(
     job = prepare(Settings(**{**TINY, **ALL_AT_ONCE, "epochs": 1}))
     for name, value in {**ALL_AT_ONCE, "focal_gamma": 2.0, "temperature": 0.1, "smoothing": None}.items():
         assert job.run.config[name] == value
-    assert job.run.path.name == "digits-mlp-focal-step-ratio5-noise0.25-normalised-adamw-w0.0625-n10-e1"
+    assert job.run.path.name == "digits-mlp-focal-step-ratio5-noise0.25-normalised-adamw-w0.0625-n10-e1-p32"
     assert job.config.num_examples == 5 * 10 + 5 * 2 and job.config.measured_weight_decay == 0
     assert trainer.train(job, quiet=True) == "finished"
     view = RunView.read(job.run.path)

@@ -6,15 +6,20 @@
     python benchmarks/training.py --errors                 # final test errors of both loops, on digits
 
 The plain loop is as published code has it: a data set that makes a tensor of one image at a time (pad, scale,
-normalise), a shuffling `DataLoader` without workers or with two, whichever is faster here, float32, channels-last, SGD.
-Ours is the trainer's own epoch with the precision it chooses. Same network, same batches' size, in turn; medians.
+normalise), a shuffling `DataLoader` without workers or with two, whichever is faster here, float32, channels-first,
+SGD. Ours is the trainer's own epoch with the precision it chooses. Same network, same batches' size. Each loop is timed
+in processes of its own, since ours changes how memory is given back, the loops in turn; medians. The first epoch of a
+process is not counted: it warms up, and starts the workers.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -31,7 +36,7 @@ from torch.utils.data import DataLoader
 
 from neuralcollapse.lab import losses, optimizers, trainer
 from neuralcollapse.lab.assembly import build_network, make_batches
-from neuralcollapse.lab.hardware import environment
+from neuralcollapse.lab.hardware import environment, keep_memory
 from neuralcollapse.lab.job import assemble
 from neuralcollapse.lab.progress import Reporter
 from neuralcollapse.lab.settings import RunConfig, Settings
@@ -62,7 +67,7 @@ class PlainLoop:
     def __init__(self, config: RunConfig, data: Any, workers: int) -> None:
         torch.manual_seed(config.seed)
         self.device = torch.device(config.device)
-        self.net = build_network(config, data).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net = build_network(config, data).to(self.device, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.optimizer = torch.optim.SGD(
             self.net.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay
         )
@@ -77,9 +82,8 @@ class PlainLoop:
         """An epoch."""
         self.net.train()
         for images, labels in self.loader:
-            images = images.to(self.device, memory_format=torch.channels_last)
             self.optimizer.zero_grad()
-            loss = self.loss(self.net(images), labels.to(self.device))
+            loss = self.loss(self.net(images.to(self.device)), labels.to(self.device))
             loss.backward()
             self.optimizer.step()
             loss.item()
@@ -89,6 +93,8 @@ class OurLoop:
     """The trainer's epoch, without its measurements and checkpoints, which the plain loop has not either."""
 
     def __init__(self, config: RunConfig, data: Any) -> None:
+        if config.device == "cpu":
+            keep_memory()
         self.fabric = Fabric(accelerator=config.device, devices=1, precision=trainer._PRECISIONS[config.precision])
         torch.manual_seed(config.seed)
         self.config, self.net = config, build_network(config, data)
@@ -134,6 +140,14 @@ def seconds(work: Callable[[], object], device: str) -> float:
     return time.perf_counter() - start
 
 
+LOOPS: dict[str, Callable[[RunConfig, Any], Callable[[], None]]] = {
+    "ours": OurLoop,
+    "bare": lambda config, data: OurLoop(config, data).bare(),
+    "plain, 0 workers": lambda config, data: PlainLoop(config, data, 0),
+    "plain, 2 workers": lambda config, data: PlainLoop(config, data, 2),
+}
+
+
 def idx_folder(examples: int) -> Path:
     """Random images in MNIST's files, so that both loops read what a user's would."""
     import gzip
@@ -154,8 +168,8 @@ def idx_folder(examples: int) -> Path:
     return folder.parent
 
 
-def speed(options: argparse.Namespace) -> None:
-    """The table of speeds."""
+def assembled(options: argparse.Namespace) -> tuple[RunConfig, Any]:
+    """Configuration and data of the timed loops."""
     examples = options.batch * options.steps
     settings = Settings(
         dataset="mnist",
@@ -166,22 +180,32 @@ def speed(options: argparse.Namespace) -> None:
         batch_size=options.batch,
         device=options.device,
     )
-    config, data = assemble(settings)
-    ours, plain = OurLoop(config, data), {workers: PlainLoop(config, data, workers) for workers in (0, 2)}
-    loops: dict[str, Callable[[], None]] = {"ours": ours, "bare": ours.bare()}
-    loops |= {f"plain, {workers} workers": loop for workers, loop in plain.items()}
-    times: dict[str, list[float]] = {name: [] for name in loops}
-    for loop in loops.values():
-        loop()  # warm, and workers started
+    return assemble(settings)
+
+
+def timed(options: argparse.Namespace) -> None:
+    """One loop in this process; prints the seconds of its epochs as JSON."""
+    loop = LOOPS[options.loop](*assembled(options))
+    loop()
+    print(json.dumps([seconds(loop, options.device) for _ in range(options.epochs)]))
+
+
+def speed(options: argparse.Namespace) -> None:
+    """The table of speeds."""
+    config, data = assembled(options)
+    times: dict[str, list[float]] = {name: [] for name in LOOPS}
     for _ in range(options.repeats):
-        for name, loop in loops.items():
-            times[name].append(seconds(loop, options.device))
+        for name, values in times.items():
+            command = [sys.executable, __file__, *sys.argv[1:], "--loop", name]
+            found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            values += json.loads(found.splitlines()[-1])
     median = {name: statistics.median(values) for name, values in times.items()}
     best = min((name for name in median if name.startswith("plain")), key=lambda name: median[name])
     count = len(data.train.labels)
-    print("| loop | images/s | epoch of 50,000 |\n| --- | --- | --- |")
+    print("| loop | images/s | slowest and fastest | epoch of 50,000 |\n| --- | --- | --- | --- |")
     for name, value in median.items():
-        print(f"| {name} | {count / value:,.0f} | {50_000 * value / count:,.0f} s |")
+        spread = f"{count / max(times[name]):,.0f} … {count / min(times[name]):,.0f}"
+        print(f"| {name} | {count / value:,.0f} | {spread} | {50_000 * value / count:,.0f} s |")
     print(f"\nours over the plain loop ({best}): {median[best] / median['ours']:.2f} ×")
     print(f"ours over forward, backward and step alone, on random data: {100 * median['bare'] / median['ours']:.0f} %")
     print(f"{config.model}, width {config.width:g}, batches of {config.batch_size}, ours in {config.precision}")
@@ -223,10 +247,15 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=5, help="batches of the timed epochs")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=2, help="timed epochs of a process")
+    parser.add_argument("--repeats", type=int, default=3, help="processes of each loop")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--errors", action="store_true", help="final test errors instead of speeds")
+    parser.add_argument("--loop", choices=tuple(LOOPS), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.loop:
+        timed(options)
+        return
     machine = environment()
     where = machine["gpus"][0] if options.device == "cuda" else f"{machine['cpu']}, {machine['threads']} threads"
     print(f"{where}; Python {platform.python_version()}, torch {torch.__version__}, commit {machine['git_commit']}\n")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import os
 import time
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -75,11 +76,15 @@ def train(job: Job, *, quiet: bool = False) -> str:
             strategy="auto" if config.devices == 1 else "ddp_spawn",
             precision=_PRECISIONS[config.precision],
         )
+        port = os.environ.get("MASTER_PORT")
         try:
             status: str = fabric.launch(functools.partial(_train, job=job, quiet=quiet))
         except KeyboardInterrupt:
             status = "interrupted"
             job.run.write_status(**{"epoch": 0, "epochs": config.epochs, **job.run.status(), "status": status})
+        finally:
+            if port is None:  # Fabric leaves the one it chose, which may be taken when the next run starts
+                os.environ.pop("MASTER_PORT", None)
     return status
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from ._state import block_of, padded_rows
 
 # A batch of less than this share of a block waits for others; a larger one is not worth copying.
 _SHARE = 4
+
+Use = Callable[[Tensor, Tensor, bool], None]
 
 
 class Waiting:
@@ -21,7 +24,31 @@ class Waiting:
         self._labels: Tensor | None = None
         self.count = 0
 
-    def takes(self, features: Tensor) -> bool:
+    def gather(self, features: Tensor, labels: Tensor, use: Use) -> None:
+        """Keep a small batch; call ``use`` with what makes a block, in the order the rows came.
+
+        Args:
+            features: (n, p); labels: (n,).
+            use: takes features, labels and whether the rows are the buffer's own, to be written over.
+        """
+        if not len(features):
+            return
+        waits = self._takes(features)
+        if not waits or self.count + len(features) > block_of(features):
+            self.flush(use)
+        if waits:
+            self._add(features, labels)
+        else:
+            use(features, labels, False)
+
+    def flush(self, use: Use) -> None:
+        """Call ``use`` with all that wait, which then do no longer."""
+        if self.count:
+            assert self._rows is not None and self._labels is not None
+            count, self.count = self.count, 0
+            use(self._rows[:count], self._labels[:count], True)
+
+    def _takes(self, features: Tensor) -> bool:
         """Whether the batch is small, of the type of those that wait, and of numbers whose products stay finite.
 
         Anything else is to be dealt with at once, so that an error comes from the call that gave its cause.
@@ -33,11 +60,7 @@ class Waiting:
         flat = features.reshape(-1)
         return math.isfinite(float(torch.dot(flat, flat)))
 
-    def has_room(self, features: Tensor) -> bool:
-        """Whether the batch fits beside those that wait."""
-        return self.count + len(features) <= block_of(features)
-
-    def add(self, features: Tensor, labels: Tensor) -> None:
+    def _add(self, features: Tensor, labels: Tensor) -> None:
         """Copy a batch that fits."""
         if self._rows is None or self._labels is None or self._rows.dtype != features.dtype:
             self._rows = padded_rows(features, block_of(features))
@@ -46,9 +69,3 @@ class Waiting:
         part = slice(self.count, self.count + len(features))
         self._rows[part], self._labels[part] = features, labels
         self.count += len(features)
-
-    def take(self) -> tuple[Tensor, Tensor]:
-        """All that wait, which then do no longer; the tensors are the buffer's own, until the next ``add``."""
-        assert self._rows is not None and self._labels is not None
-        count, self.count = self.count, 0
-        return self._rows[:count], self._labels[:count]

@@ -98,11 +98,11 @@ class ClassMoments:
     def _state(self) -> State:
         """With all rows that waited."""
         if self._waiting.count:
-            self._add(*self._waiting.take(), own=True)
+            self._waiting.flush(self._add)
             self._waiting = Waiting()  # who reads is mostly done with adding: the memory is given back
         return self._settled
 
-    def _add(self, features: Tensor, labels: Tensor, *, own: bool = False) -> None:
+    def _add(self, features: Tensor, labels: Tensor, own: bool) -> None:
         # An autocast or TF32 around the caller's own loop must not narrow these products.
         with full_precision(features.device):
             self._settled.add(features, labels, own=own)
@@ -125,13 +125,7 @@ class ClassMoments:
         features, labels = features.detach().to(self.device), labels.to(self.device, torch.int64)
         if features.dtype != torch.float64 or self.dtype == torch.float32:
             features = features.to(torch.float32)
-        if self._waiting.takes(features):
-            if not self._waiting.has_room(features):
-                self._add(*self._waiting.take(), own=True)
-            self._waiting.add(features, labels)
-        elif len(features):
-            _ = self._state  # rows are added in the order they came
-            self._add(features, labels)
+        self._waiting.gather(features, labels, self._add)
         if len(features):
             self.eps = max(self.eps, torch.finfo(features.dtype).eps)
 

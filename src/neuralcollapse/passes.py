@@ -157,17 +157,12 @@ class Tally:
             InputError: wrong shapes, a label out of range, NaN or infinity.
         """
         self._rule.check(features, labels)
-        if not self._waiting.takes(features):
-            self._decide(features, labels)
-            return
-        if not self._waiting.has_room(features):
-            self._decide(*self._waiting.take())
-        self._waiting.add(features, labels)
+        self._waiting.gather(features, labels, self._decide)
 
     def settle(self) -> None:
         """Decide the examples that wait for others; reading the counts does it too."""
         if self._waiting.count:
-            self._decide(*self._waiting.take())
+            self._waiting.flush(self._decide)
             self._waiting = Waiting()  # the last of a pass: its memory is given back
 
     def add_counts(self, *counts: int) -> None:
@@ -180,7 +175,7 @@ class Tally:
         dist.all_gather_object(gathered, self.counts, group=group)
         self._counts = [sum(column) for column in zip(*gathered, strict=True)]
 
-    def _decide(self, features: Tensor, labels: Tensor) -> None:
+    def _decide(self, features: Tensor, labels: Tensor, _own: bool) -> None:
         result = self._rule(features, labels)
         wrong = int((~result.agree).sum())
         self.add_counts(len(features), wrong, int(result.correct.sum()), int(result.nearest_correct.sum()))

@@ -48,7 +48,8 @@ def definite_factor(matrix: Tensor, bound: float) -> Tensor | None:
     exceeds the bound, at a fraction of the cost of computing eigenvalues.
     """
     if bound > 0.0:
-        shifted = matrix - bound * torch.eye(matrix.shape[0], dtype=matrix.dtype, device=matrix.device)
+        shifted = matrix.clone()
+        shifted.diagonal().sub_(bound)
         if int(torch.linalg.cholesky_ex(shifted).info):
             return None
     factor, info = torch.linalg.cholesky_ex(matrix)

@@ -43,7 +43,9 @@ def block_rows(dim: int) -> int:
 
 def padded_rows(like: Tensor, count: int) -> Tensor:
     """(count, p) without content, laid out for fast products."""
-    return like.new_empty(count, like.shape[1] + _PADDING)[:, : like.shape[1]]
+    whole = like.new_empty(count, like.shape[1] + _PADDING)
+    whole[:, like.shape[1] :] = 0.0  # sums of classes take whole rows, see _class_sums
+    return whole[:, : like.shape[1]]
 
 
 class State:
@@ -278,6 +280,15 @@ def _add_gram(scatter: Tensor, rows: Tensor) -> None:
             scatter[strip, start:] += torch.mm(left, right, out=product)
 
 
+def mirror_upper(matrix: Tensor) -> None:
+    """Write the upper triangle of a square matrix over the lower one, without memory for another."""
+    for start in range(0, len(matrix), _STRIP):
+        end = start + _STRIP
+        matrix[end:, start:end] = matrix[start:end, end:].T
+        corner = matrix[start:end, start:end]
+        corner.copy_(corner.triu() + corner.triu(1).T)
+
+
 def _one_hot(index: Tensor, classes: int, dtype: torch.dtype) -> Tensor | None:
     """(n, classes), or None where there are so many classes that products with it cost more than scattered sums."""
     if classes > _ONE_HOT_LIMIT:
@@ -286,10 +297,12 @@ def _one_hot(index: Tensor, classes: int, dtype: torch.dtype) -> Tensor | None:
 
 
 def _class_sums(rows: Tensor, index: Tensor, one_hot: Tensor) -> Tensor:
-    """(classes, p) sums of each class's rows."""
+    """(classes, p) sums of each class's rows, which lie as :func:`padded_rows` lays them."""
     if rows.device.type != "cpu":  # where additions scattered over threads would come in another order each time
         return one_hot.T @ rows
-    return rows.new_zeros(one_hot.shape[1], rows.shape[1]).index_add_(0, index, rows)
+    # Scattered additions are fast over memory without gaps: the padding is added too, and left out of the result.
+    whole = rows.as_strided((len(rows), rows.stride(0)), (rows.stride(0), 1))
+    return whole.new_zeros(one_hot.shape[1], whole.shape[1]).index_add_(0, index, whole)[:, : rows.shape[1]]
 
 
 def _first_rows(index: Tensor, classes: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ._checks import InputError, check_features, check_labels
 from ._linalg import full_precision
-from ._state import State, block_rows, squared_norms
+from ._state import State, block_rows, mirror_upper, squared_norms
 from ._storage import read_state, write_state
 from ._waiting import Waiting
 
@@ -365,7 +365,7 @@ class ClassMoments:
             covariance = self._state.scatter / self.num_examples
         else:
             covariance = torch.einsum("c,cpq->pq", self.weights / self._state.counts.clamp(min=1), self._state.scatter)
-        covariance = covariance.triu() + covariance.triu(1).T
+        mirror_upper(covariance)
         covariance.diagonal().clamp_(min=0.0)  # identical examples leave rounding of either sign
         return covariance
 

@@ -34,30 +34,30 @@ def least_squares_classifier(
     check_weight_decay(weight_decay)
     prior, mean = moments.weights, moments.global_mean
     shrink = weight_decay / (1.0 + weight_decay)
-    identity = torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
     within, between = moments.within_covariance, moments.between_covariance
-    total = within + between
-    system = total + weight_decay * identity + shrink * torch.outer(mean, mean)
     bound = 0.0
     if weight_decay == 0.0:
         bound = rounding_bound(within, moments.eps) + rounding_bound(between, torch.finfo(between.dtype).eps)
+    system = within.add_(between)  # Σ_T, and all else into the same memory
+    system.diagonal().add_(weight_decay)
+    system.addr_(mean, mean, alpha=shrink)
     factor = definite_factor(system, bound)
     if factor is None:
-        return _minimum_norm(moments, total, weight_decay, bound)
+        return _minimum_norm(moments, weight_decay, bound)
     weight = torch.empty_like(moments.means)
     for block, rows in moments.centred_blocks():
         weight[block] = solve_right(prior[block, None] * (rows + shrink * mean), system, factor)
     return weight, (prior - weight @ mean) / (1.0 + weight_decay)
 
 
-def _minimum_norm(moments: ClassMoments, total: Tensor, weight_decay: float, bound: float) -> tuple[Tensor, Tensor]:
+def _minimum_norm(moments: ClassMoments, weight_decay: float, bound: float) -> tuple[Tensor, Tensor]:
     """The same on extended features through the eigenvectors of K, where the system above is singular."""
-    one = total.new_ones(1)
+    one = moments.means.new_ones(1)
     mean = torch.cat([moments.global_mean, one])
     dim = len(mean)
     second = torch.outer(mean, mean)
-    second[: dim - 1, : dim - 1] += total
-    second += weight_decay * torch.eye(dim, dtype=second.dtype, device=second.device)
+    second[: dim - 1, : dim - 1] += moments.within_covariance + moments.between_covariance
+    second.diagonal().add_(weight_decay)
     bound += rounding_bound(torch.outer(mean, mean), torch.finfo(mean.dtype).eps)
     solve = minimum_norm_solver(second, bound)
     weight, bias, prior = torch.empty_like(moments.means), torch.empty_like(moments.weights), moments.weights

@@ -78,13 +78,24 @@ def train(job: Job, *, quiet: bool = False) -> str:
         )
         port = os.environ.get("MASTER_PORT")
         try:
-            status: str = fabric.launch(functools.partial(_train, job=job, quiet=quiet))
+            status: str = fabric.launch(functools.partial(_work, job=job, quiet=quiet))
         except KeyboardInterrupt:
             status = "interrupted"
             job.run.write_status(**{"epoch": 0, "epochs": config.epochs, **job.run.status(), "status": status})
         finally:
             if port is None:  # Fabric leaves the one it chose, which may be taken when the next run starts
                 os.environ.pop("MASTER_PORT", None)
+    return status
+
+
+def _work(fabric: Fabric, job: Job, quiet: bool) -> str:
+    """What each process does; it leaves the group of processes before it ends.
+
+    The group's threads may otherwise reach for an interpreter that is gone, which aborts the process now and then.
+    """
+    status = _train(fabric, job, quiet)
+    if fabric.world_size > 1:
+        dist.destroy_process_group()
     return status
 
 

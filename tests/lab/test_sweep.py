@@ -128,7 +128,7 @@ def test_every_setting_survives_json(tmp_path: Path) -> None:
         (f'{{"learning_rate": 1{400 * "0"}}}', "learning_rate cannot be 10000"),
         ('{"label_noise": NaN}', "label_noise cannot be nan; expected a number"),
         (100_000 * "[", "is no recipe"),
-        ('{"milestones": [0.5, "x"]}', "expected a list of a number"),
+        ('{"milestones": [0.5, "x"]}', "expected a list, of a number each"),
         ('{"loss": "hinge"}', "loss cannot be 'hinge'; expected mse"),
     ],
 )

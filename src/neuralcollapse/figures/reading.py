@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import functools
-import sys
-import types
 import typing
 from typing import Any
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.lab.runs import Run
 from neuralcollapse.lab.settings import RunConfig
+from neuralcollapse.lab.values import is_a, said
 
 _A_COUNT = "a whole number of at least 1"
-_KINDS = {float: "a number", int: "a whole number", str: "a text", type(None): "null"}
 
 
 def configuration(run: Run, *needed: str) -> dict[str, Any]:
@@ -35,8 +33,8 @@ def configuration(run: Run, *needed: str) -> dict[str, Any]:
         if config.get(name) is None:
             raise InputError(f"{where} gives no {name}, so it is no complete configuration; restore or remove the run")
     for name, hint in _hints().items():
-        if name in config and not _is_a(config[name], hint):
-            raise _wrong(where, name, config[name], _said(hint))
+        if name in config and not is_a(config[name], hint):
+            raise _wrong(where, name, config[name], said(hint))
     for name in ("epochs", "num_classes"):
         if name in config and not _is_count(config[name]):
             raise _wrong(where, name, config[name], _A_COUNT)
@@ -60,7 +58,7 @@ def history(run: Run) -> list[dict[str, Any]]:
         for name in ("train_error", "nc1", "test_accuracy", "robustness"):
             value = record.get(name)
             if not (_is_measured(value) or (value is None and name in ("test_accuracy", "robustness"))):
-                raise _wrong(where, name, value, _KINDS[float])
+                raise _wrong(where, name, value, said(float))
         spectrum = record.get("snr")
         if not isinstance(spectrum, list) or not all(map(_is_measured, spectrum)):
             raise _wrong(where, "snr", spectrum, "a list of numbers")
@@ -75,8 +73,8 @@ def status(run: Run) -> tuple[str, int]:
     """
     content = run.status()
     for name, hint in (("status", str), ("epoch", int)):
-        if name in content and not _is_a(content[name], hint):
-            raise _wrong(run.path / "status.json", name, content[name], _KINDS[hint])
+        if name in content and not is_a(content[name], hint):
+            raise _wrong(run.path / "status.json", name, content[name], said(hint))
     return content.get("status", ""), content.get("epoch", 0)
 
 
@@ -92,28 +90,9 @@ def _is_count(value: Any) -> bool:
 
 def _is_measured(value: Any) -> bool:
     """Infinity and not-a-number are measurements, too."""
-    return type(value) is float or _is_a(value, float)
+    return type(value) is float or is_a(value, float)
 
 
 @functools.cache
 def _hints() -> dict[str, Any]:
     return typing.get_type_hints(RunConfig)
-
-
-def _is_a(value: Any, hint: Any) -> bool:
-    """Whether a value of JSON is of a type of `RunConfig`."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return any(_is_a(value, argument) for argument in typing.get_args(hint))
-    if typing.get_origin(hint) is tuple:
-        return isinstance(value, list) and all(_is_a(item, typing.get_args(hint)[0]) for item in value)
-    if hint is float:
-        return type(value) in (int, float) and abs(value) <= sys.float_info.max
-    return type(value) is hint
-
-
-def _said(hint: Any) -> str:
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(_said(argument) for argument in typing.get_args(hint))
-    if typing.get_origin(hint) is tuple:
-        return f"a list, of {_said(typing.get_args(hint)[0])} each"
-    return _KINDS[hint]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import sys
 import types
 import typing
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from neuralcollapse._checks import InputError
 from neuralcollapse.lab import protocol
 from neuralcollapse.lab.runs import write_json
 from neuralcollapse.lab.settings import Settings
+from neuralcollapse.lab.values import is_a, said
 
 SUBJECT = ("dataset", "model", "loss", "seed")
 """What a recipe may be for; the rest of it is how to train that."""
@@ -141,8 +141,8 @@ def from_json(entry: dict[str, Any], where: str) -> Settings:
             continue
         if name not in hints:
             raise InputError(f"{where}: unknown setting {name!r}; expected one of {', '.join(hints)}")
-        if not _is_a(value, hints[name]):
-            raise InputError(f"{where}: {name} cannot be {value!r:.60}; expected {_said(hints[name])}")
+        if not is_a(value, hints[name]):
+            raise InputError(f"{where}: {name} cannot be {value!r:.60}; expected {said(hints[name])}")
         kind = Path if Path in typing.get_args(hints[name]) and value is not None else tuple
         values[name] = kind(value) if isinstance(value, list) or kind is Path else value
     return Settings(**values)
@@ -157,31 +157,3 @@ def numeric() -> dict[str, type[int] | type[float]]:
 @functools.cache
 def _hints() -> dict[str, Any]:
     return typing.get_type_hints(Settings)
-
-
-def _is_a(value: Any, hint: Any) -> bool:
-    """Whether a value of JSON is of a type; those of `Settings`, and no others."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_is_a(value, argument) for argument in arguments)
-    if origin is typing.Literal:
-        return value in arguments
-    if origin is tuple:
-        return isinstance(value, list) and all(_is_a(item, arguments[0]) for item in value)
-    if hint is Path:
-        return isinstance(value, str)
-    if hint is float:
-        return type(value) in (int, float) and abs(value) <= sys.float_info.max  # not infinite, not NaN
-    return type(value) is hint
-
-
-def _said(hint: Any) -> str:
-    """A type in a user's words."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_said(argument) for argument in arguments if argument is not types.NoneType)
-    if origin is typing.Literal:
-        return ", ".join(map(str, arguments))
-    if origin is tuple:
-        return f"a list of {_said(arguments[0])}"
-    return {float: "a number", int: "a whole number", str: "a text", Path: "a path", bool: "true or false"}[hint]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -65,24 +66,20 @@ class State:
         self.means = torch.zeros(classes, dim, dtype=dtype, device=device)
         self.traces = self.means.new_zeros(classes)
         self._scatter = self.means.new_zeros(self.scatter_shape(classes))
-        # Products of small float32 batches, summed in float32 up to the rows a single product might have.
-        self._pending: Tensor | None = None
-        self._pending_rows = 0
+        self._products = _Products(self._scatter)
 
     @classmethod
     def of(cls, counts: Tensor, means: Tensor, traces: Tensor, scatter: Tensor, full: bool, by_class: bool) -> State:
         """Around tensors that exist, which it then changes."""
         state = cls(0, means.shape[1], full, by_class, means.dtype, means.device)
         state.counts, state.means, state.traces, state._scatter = counts, means, traces, scatter
+        state._products = _Products(scatter)
         return state
 
     @property
     def scatter(self) -> Tensor:
-        """With all that was pending."""
-        if self._pending is not None and self._pending_rows:
-            self._scatter += self._pending
-            self._pending.zero_()
-            self._pending_rows = 0
+        """With all products added."""
+        self._products.settle()
         return self._scatter
 
     def like(self) -> State:
@@ -95,6 +92,7 @@ class State:
         copy = self.like()
         copy.counts, copy.means, copy.traces = self.counts.clone(), self.means.clone(), self.traces.clone()
         copy._scatter = self.scatter.clone()
+        copy._products = _Products(copy._scatter)
         return copy
 
     def tensors(self) -> dict[str, Tensor]:
@@ -123,7 +121,7 @@ class State:
         if len(features) <= rows and len(features) < _FEW_ROWS * len(counts):
             self._add_batch(features, labels, classes, index, counts)
         else:
-            self._add_blocks(features, classes, index, counts, rows, own)
+            self._add_blocks(features, classes, index, counts, own)
 
     def _add_batch(
         self, features: Tensor, labels: Tensor, classes: Tensor | slice, index: Tensor, counts: Tensor
@@ -155,37 +153,24 @@ class State:
         centre = rest - (before / total).sqrt()[:, None] * delta
         residual -= centre.to(features.dtype)[index]
         if self.full and not self.by_class:
-            self._add_product(residual)
+            self._products.add(residual)
         elif self.full:
             _add_by_class(self._scatter, residual, labels)
         self.traces.index_add_(0, labels, squared_norms(residual).to(self.means.dtype))
         self.means[classes] += (delta * (added / total)[:, None]).to(self.means.dtype)
         self.counts[classes] += counts
 
-    def _add_product(self, residual: Tensor) -> None:
-        """Add residualᵀ residual; float32 rows to a float32 sum, emptied before it grows long."""
-        if residual.dtype == self._scatter.dtype:
-            _add_gram(self._scatter, residual)
-            return
-        if self._pending is None:
-            self._pending = residual.new_zeros(self._scatter.shape)
-        elif self._pending_rows + len(residual) > _PENDING_ROWS:
-            _ = self.scatter
-        _add_gram(self._pending, residual)
-        self._pending_rows += len(residual)
-
-    def _add_blocks(
-        self, features: Tensor, classes: Tensor | slice, index: Tensor, counts: Tensor, rows: int, own: bool
-    ) -> None:
+    def _add_blocks(self, features: Tensor, classes: Tensor | slice, index: Tensor, counts: Tensor, own: bool) -> None:
         """Gather sums and products of all rows around one shift per class, in blocks; then fold them in at once."""
         # Near the class mean and in the features' type: subtracting it from nearby features is exact (Sterbenz).
         shift = _shift(features, index, counts)
-        dim = features.shape[1]
+        dim, rows = features.shape[1], block_of(features)
         # Buffers for all blocks: fresh memory for each would cost as much as the passes over it.
         residuals = features if own else padded_rows(features, min(rows, len(features)))
         sums = torch.zeros(len(counts), dim, dtype=self.means.dtype, device=features.device)
         traces = torch.zeros(len(counts), dtype=self.means.dtype, device=features.device)
         scatter = torch.zeros(self.scatter_shape(len(counts)), dtype=self.means.dtype, device=features.device)
+        products = _Products(scatter)
         for start in range(0, len(features), rows):
             block, which = features[start : start + rows], index[start : start + rows]
             residual = block if own else residuals[: len(block)]
@@ -201,9 +186,10 @@ class State:
             if not self.full:
                 continue
             if not self.by_class:
-                _add_gram(scatter, residual)
+                products.add(residual)
             else:
                 _add_by_class(scatter, residual, which)
+        products.settle()
         # The mean's distance from the shift is recovered from the small residuals and taken off the scatter again.
         rest = sums / counts.clamp(min=1).to(self.means.dtype)[:, None]
         _require_finite(rest, features)
@@ -266,26 +252,51 @@ class State:
         self.means = means
 
 
-def _add_gram(scatter: Tensor, rows: Tensor) -> None:
+class _Products:
+    """Adds rowsᵀ rows to a scatter, its upper triangle; float32 rows to a float32 sum, emptied before it grows long."""
+
+    def __init__(self, scatter: Tensor) -> None:
+        self._scatter = scatter
+        self._sum: Tensor | None = None
+        self._rows = 0
+
+    def add(self, rows: Tensor) -> None:
+        """Add rows of the scatter's type, or of float32."""
+        if rows.dtype == self._scatter.dtype:
+            _add_gram(self._scatter, rows)
+            return
+        if self._rows + len(rows) > _PENDING_ROWS:
+            self.settle()
+        if self._sum is None:
+            self._sum = rows.new_zeros(self._scatter.shape)
+        _add_gram(self._sum, rows)
+        self._rows += len(rows)
+
+    def settle(self) -> None:
+        """Empty the float32 sum into the scatter."""
+        if self._sum is not None and self._rows:
+            for strip in _strips(len(self._sum)):
+                self._scatter[strip, strip.start :] += self._sum[strip, strip.start :]
+            self._sum.zero_()
+            self._rows = 0
+
+
+def _strips(size: int) -> Iterator[slice]:
+    for start in range(0, size, _STRIP):
+        yield slice(start, start + _STRIP)
+
+
+def _add_gram(total: Tensor, rows: Tensor) -> None:
     """Add the upper triangle of rowsᵀ rows, in strips: at p = 512 five eighths of the whole product's work."""
-    # Memory for all strips' products: fresh memory for each would cost as much as adding them.
-    room = rows.new_empty(0 if scatter.dtype == rows.dtype else _STRIP * len(scatter))
-    for start in range(0, len(scatter), _STRIP):
-        strip = slice(start, start + _STRIP)
-        left, right = rows[:, strip].T, rows[:, start:]
-        if scatter.dtype == rows.dtype:
-            scatter[strip, start:].addmm_(left, right)
-        else:
-            product = room[: len(left) * right.shape[1]].view(len(left), right.shape[1])
-            scatter[strip, start:] += torch.mm(left, right, out=product)
+    for strip in _strips(len(total)):
+        total[strip, strip.start :].addmm_(rows[:, strip].T, rows[:, strip.start :])
 
 
 def mirror_upper(matrix: Tensor) -> None:
     """Write the upper triangle of a square matrix over the lower one, without memory for another."""
-    for start in range(0, len(matrix), _STRIP):
-        end = start + _STRIP
-        matrix[end:, start:end] = matrix[start:end, end:].T
-        corner = matrix[start:end, start:end]
+    for strip in _strips(len(matrix)):
+        matrix[strip.stop :, strip] = matrix[strip, strip.stop :].T
+        corner = matrix[strip, strip]
         corner.copy_(corner.triu() + corner.triu(1).T)
 
 

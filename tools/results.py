@@ -1,4 +1,4 @@
-"""Write the tables of results/README.md and README.md from the histories in results/.
+"""Write the tables of results/README.md and README.md from the histories in results/: single runs, and the study.
 
 python tools/results.py            writes both
 python tools/results.py --check    fails when one is out of date
@@ -13,10 +13,10 @@ from typing import Any
 from neuralcollapse.lab.runs import Run
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = {ROOT / "README.md": "results/", ROOT / "results" / "README.md": ""}
-BEGIN, END = "<!-- results table -->", "<!-- end of results table -->"
-ORDER = ("digits-resnet18", "mnist-resnet18", "fashion-mnist-resnet18", "cifar10-resnet18")
-COLUMNS = (
+BEGIN, END = "<!-- {} table -->", "<!-- end of {} table -->"
+RUNS = ("digits-resnet18", "mnist-resnet18", "fashion-mnist-resnet18", "cifar10-resnet18")
+STUDY = ROOT / "results" / "study"
+RUN_COLUMNS = (
     "data, training examples",
     "network",
     "epochs (zero error at)",
@@ -29,38 +29,113 @@ COLUMNS = (
 )
 
 
-def row(path: Path, prefix: str) -> list[str]:
+STUDY_COLUMNS = (
+    "data, training examples",
+    "network",
+    "loss",
+    "zero error at epoch",
+    "test accuracy at zero error → at the end",
+    "NC1",
+    "NC2, maximal angle of means",
+    "NC3",
+    "NC4",
+    "L⊥_LS / L",
+)
+
+
+def zero_error(history: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The first analysed epoch without a training error."""
+    return next((record for record in history if record["train_error"] == 0), None)
+
+
+def accuracies(history: list[dict[str, Any]]) -> str:
+    """On test data, at the first epoch without a training error and at the last."""
+    first, last = zero_error(history), history[-1]
+    return f"{100 * first['test_accuracy']:.2f} % → {100 * last['test_accuracy']:.2f} %" if first else "never"
+
+
+def off_path(record: dict[str, Any]) -> str:
+    """How far from the central path."""
+    return f"{record['mse.ls_perp'] / record['mse.total']:.3f}"
+
+
+def run_row(path: Path, prefix: str) -> list[str]:
     """One run, as cells."""
     run = Run.open(path)
     config, history = run.config, run.history()
-    last: dict[str, Any] = history[-1]
-    first = next(record for record in history if record["train_error"] == 0)
+    last, first = history[-1], zero_error(history)
     return [
         f"[{config['dataset_title']}]({prefix}{path.name}/figures/overview.png), {config['num_examples']:,}",
         f"{config['model']}, width ×{config['width']:g}",
-        f"{last['epoch']} ({first['epoch']})",
+        f"{last['epoch']} ({first['epoch'] if first else 'never'})",
         f"{config['measured_weight_decay']:g}",
-        f"{100 * first['test_accuracy']:.2f} % → {100 * last['test_accuracy']:.2f} %",
+        accuracies(history),
         f"{last['nc1']:.2g}",
         f"{last['nc2.maximal_angle_means']:.3f}",
         f"{last['nc3']:.3f}",
-        f"{last['mse.ls_perp'] / last['mse.total']:.3f}",
+        off_path(last),
     ]
 
 
-def table(prefix: str) -> str:
-    """All runs."""
-    rows = [row(ROOT / "results" / name, prefix) for name in ORDER]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in ([*COLUMNS], ["---"] * len(COLUMNS), *rows))
+def study_row(run: Run) -> list[str]:
+    """One cell of the study: first analysed epoch → last."""
+    config, history = run.config, run.history()
+    begin, last, first = history[0], history[-1], zero_error(history)
+
+    def change(name: str, form: str, scale: float = 1.0) -> str:
+        return f"{scale * float(begin[name]):{form}} → {scale * float(last[name]):{form}}"
+
+    unfinished = "" if run.status()["status"] == "finished" else f", {run.status()['status']}"
+    return [
+        f"{config['dataset_title']}, {config['num_examples']:,}",
+        config["model"],
+        config["loss"].upper(),
+        f"{first['epoch'] if first else 'never'} of {config['epochs']}{unfinished}",
+        accuracies(history),
+        change("nc1", ".2g"),
+        change("nc2.maximal_angle_means", ".2g"),
+        change("nc3", ".2g"),
+        f"{change('nc4_mismatch', '.2f', 100)} %",
+        off_path(last) if config["loss"] == "mse" else "–",
+    ]
+
+
+def table(columns: tuple[str, ...], rows: list[list[str]]) -> str:
+    """In Markdown."""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in ([*columns], ["---"] * len(columns), *rows))
+
+
+def runs_table(prefix: str) -> str:
+    """The single runs, for a page from which results/ is at ``prefix``."""
+    return table(RUN_COLUMNS, [run_row(ROOT / "results" / name, prefix) for name in RUNS])
+
+
+def study_table() -> str:
+    """The study's cells, in the order of the grid."""
+    cells = [Run.open(path.parent) for path in STUDY.glob("*/config.json")]
+    orders = ("digits", "mnist", "fashion-mnist", "cifar10"), ("vgg11", "resnet18", "densenet40"), ("mse", "ce")
+    names = ("dataset", "model", "loss")
+    cells.sort(key=lambda run: [order.index(run.config[name]) for order, name in zip(orders, names, strict=True)])
+    return table(STUDY_COLUMNS, [study_row(run) for run in cells])
+
+
+def written(text: str, name: str, content: str) -> str:
+    """The page with the table between its marks made anew."""
+    begin, end = BEGIN.format(name), END.format(name)
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n{content}\n{end}{rest.partition(end)[2]}"
 
 
 def main() -> None:
     """Write or check both pages."""
-    for page, prefix in PAGES.items():
-        text = page.read_text(encoding="utf-8")
-        before, _, rest = text.partition(BEGIN)
-        after = rest.partition(END)[2]
-        fresh = f"{before}{BEGIN}\n{table(prefix)}\n{END}{after}"
+    pages = {
+        ROOT / "README.md": {"results": runs_table("results/")},
+        ROOT / "results" / "README.md": {"results": runs_table(""), "study": study_table()},
+    }
+    for page, tables in pages.items():
+        text = fresh = page.read_text(encoding="utf-8")
+        for name, content in tables.items():
+            fresh = written(fresh, name, content)
         if "--check" not in sys.argv[1:]:
             page.write_text(fresh, encoding="utf-8")
         elif text != fresh:

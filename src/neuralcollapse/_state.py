@@ -10,10 +10,11 @@ from torch import Tensor
 
 from ._checks import InputError, first_bad_row
 
-# Blocks of this many bytes stay in a processor's cache between the passes an update makes over them; an accelerator
-# wants them large enough to be kept busy.
-_BLOCK_BYTES = {"cpu": 8 << 20}
-_ACCELERATOR_BLOCK_BYTES = 256 << 20
+# Blocks of at most so many bytes stay in a processor's cache between the passes an update makes over them, and of at
+# most so many rows keep sums in float32 exact, which for narrow features are made term by term; an accelerator wants
+# them large enough to be kept busy.
+_BLOCK_BYTES, _BLOCK_ROWS = 8 << 20, 4096
+_ACCELERATOR_BLOCK_BYTES, _ACCELERATOR_BLOCK_ROWS = 256 << 20, 1 << 17
 # Products of features with themselves are made in strips of this many columns, of the upper triangle alone.
 _STRIP = 128
 # Up to this many classes a product with the one-hot matrix sums classes faster than scattered additions do.
@@ -25,16 +26,16 @@ _SAMPLE = 17
 _PADDING = 16
 # Fewer rows a class than this, and centring the rows at once is cheaper than a product over classes afterwards.
 _FEW_ROWS = 64
-# A float32 sum of products is added to the state after this many rows: as many as a block's own product may have.
-_PENDING_ROWS = 4096
 # Work over class means goes in blocks of this many bytes, so that a hundred thousand classes need no second copy.
 _MEANS_BYTES = 64 << 20
 
 
 def block_of(features: Tensor) -> int:
     """How many rows of features a block holds."""
-    block_bytes = _BLOCK_BYTES.get(features.device.type, _ACCELERATOR_BLOCK_BYTES)
-    return max(256, block_bytes // (features.element_size() * features.shape[1]))
+    on_cpu = features.device.type == "cpu"
+    size = _BLOCK_BYTES if on_cpu else _ACCELERATOR_BLOCK_BYTES
+    most = _BLOCK_ROWS if on_cpu else _ACCELERATOR_BLOCK_ROWS
+    return min(most, max(256, size // (features.element_size() * features.shape[1])))
 
 
 def block_rows(dim: int) -> int:
@@ -65,22 +66,19 @@ class State:
         self.counts = torch.zeros(classes, dtype=torch.int64, device=device)
         self.means = torch.zeros(classes, dim, dtype=dtype, device=device)
         self.traces = self.means.new_zeros(classes)
-        self._scatter = self.means.new_zeros(self.scatter_shape(classes))
-        self._products = _Products(self._scatter)
+        self._products = _Products(self.means.new_zeros(self.scatter_shape(classes)))
 
     @classmethod
     def of(cls, counts: Tensor, means: Tensor, traces: Tensor, scatter: Tensor, full: bool, by_class: bool) -> State:
         """Around tensors that exist, which it then changes."""
         state = cls(0, means.shape[1], full, by_class, means.dtype, means.device)
-        state.counts, state.means, state.traces, state._scatter = counts, means, traces, scatter
-        state._products = _Products(scatter)
+        state.counts, state.means, state.traces, state._products = counts, means, traces, _Products(scatter)
         return state
 
     @property
     def scatter(self) -> Tensor:
         """With all products added."""
-        self._products.settle()
-        return self._scatter
+        return self._products.total
 
     def like(self) -> State:
         """Another of no examples."""
@@ -91,8 +89,7 @@ class State:
         """A copy that shares no memory."""
         copy = self.like()
         copy.counts, copy.means, copy.traces = self.counts.clone(), self.means.clone(), self.traces.clone()
-        copy._scatter = self.scatter.clone()
-        copy._products = _Products(copy._scatter)
+        copy._products = _Products(self.scatter.clone())
         return copy
 
     def tensors(self) -> dict[str, Tensor]:
@@ -155,7 +152,7 @@ class State:
         if self.full and not self.by_class:
             self._products.add(residual)
         elif self.full:
-            _add_by_class(self._scatter, residual, labels)
+            _add_by_class(self.scatter, residual, labels)
         self.traces.index_add_(0, labels, squared_norms(residual).to(self.means.dtype))
         self.means[classes] += (delta * (added / total)[:, None]).to(self.means.dtype)
         self.counts[classes] += counts
@@ -189,7 +186,7 @@ class State:
                 products.add(residual)
             else:
                 _add_by_class(scatter, residual, which)
-        products.settle()
+        scatter = products.total
         # The mean's distance from the shift is recovered from the small residuals and taken off the scatter again.
         rest = sums / counts.clamp(min=1).to(self.means.dtype)[:, None]
         _require_finite(rest, features)
@@ -205,7 +202,7 @@ class State:
         e, one row a class, is what S' holds too much because it was not centred at the mean itself.
         """
         if self.full and not self.by_class:
-            self._scatter += scatter
+            self.scatter.add_(scatter)
         step = block_rows(self.means.shape[1])
         for start in range(0, len(classes), step):
             part = slice(start, start + step)
@@ -218,12 +215,12 @@ class State:
             growth = (squared_norms(scaled) - squared_norms(over)).to(traces.dtype)
             self.traces[which] += (traces[part] + growth).clamp_(min=0.0)
             if self.full and not self.by_class:
-                self._scatter.addmm_(scaled.T, scaled)
+                self.scatter.addmm_(scaled.T, scaled)
                 if excess is not None:
-                    self._scatter.addmm_(over.T, over, alpha=-1)
+                    self.scatter.addmm_(over.T, over, alpha=-1)
             elif self.full:
                 outer = scaled[:, :, None] * scaled[:, None, :] - over[:, :, None] * over[:, None, :]
-                self._scatter[which] += scatter[part] + outer
+                self.scatter[which] += scatter[part] + outer
             self.means[which] += delta * (added / total)[:, None]
             self.counts[which] += counts[part]
 
@@ -246,37 +243,44 @@ class State:
             distance = (self.means[block] - means[block]) * self.counts[block].to(means.dtype).sqrt()[:, None]
             self.traces[block] += squared_norms(distance).to(self.traces.dtype)
             if self.full and not self.by_class:
-                self._scatter.addmm_(distance.T, distance)
+                self.scatter.addmm_(distance.T, distance)
             elif self.full:
-                self._scatter[block] += distance[:, :, None] * distance[:, None, :]
+                self.scatter[block] += distance[:, :, None] * distance[:, None, :]
         self.means = means
 
 
 class _Products:
-    """Adds rowsᵀ rows to a scatter, its upper triangle; float32 rows to a float32 sum, emptied before it grows long."""
+    """A scatter that the upper triangle of rowsᵀ rows is added to; of float32 rows to a sum of a block's rows first."""
 
-    def __init__(self, scatter: Tensor) -> None:
-        self._scatter = scatter
+    def __init__(self, total: Tensor) -> None:
+        self._total = total
         self._sum: Tensor | None = None
         self._rows = 0
 
+    @property
+    def total(self) -> Tensor:
+        """The scatter itself, with all that was added."""
+        self._settle()
+        self._sum = None  # who reads is mostly done with adding
+        return self._total
+
     def add(self, rows: Tensor) -> None:
         """Add rows of the scatter's type, or of float32."""
-        if rows.dtype == self._scatter.dtype:
-            _add_gram(self._scatter, rows)
+        if rows.dtype == self._total.dtype:
+            _add_gram(self._total, rows)
             return
-        if self._rows + len(rows) > _PENDING_ROWS:
-            self.settle()
+        if self._rows + len(rows) > _BLOCK_ROWS:
+            self._settle()
         if self._sum is None:
-            self._sum = rows.new_zeros(self._scatter.shape)
+            self._sum = rows.new_zeros(self._total.shape)
         _add_gram(self._sum, rows)
         self._rows += len(rows)
 
-    def settle(self) -> None:
+    def _settle(self) -> None:
         """Empty the float32 sum into the scatter."""
         if self._sum is not None and self._rows:
             for strip in _strips(len(self._sum)):
-                self._scatter[strip, strip.start :] += self._sum[strip, strip.start :]
+                self._total[strip, strip.start :] += self._sum[strip, strip.start :]
             self._sum.zero_()
             self._rows = 0
 

@@ -17,6 +17,9 @@ from ._state import State, block_rows, mirror_upper, squared_norms
 from ._storage import read_state, write_state
 from ._waiting import Waiting
 
+# Within torch.inference_mode() PyTorch makes tensors that can't be changed outside it; a state is to outlive the block.
+_outlives_inference_mode = torch.inference_mode(mode=False)
+
 Weighting = Literal["example", "class"]
 Scatter = Literal["full", "trace"]
 
@@ -79,6 +82,7 @@ class ClassMoments:
         if dim is not None:
             self._allocate(dim, self.device or torch.device("cpu"))
 
+    @_outlives_inference_mode
     def _allocate(self, dim: int, device: torch.device) -> None:
         self.dim, self.device = dim, device
         full, by_class = self.scatter == "full", self.weighting == "class"
@@ -102,11 +106,13 @@ class ClassMoments:
             self._waiting = Waiting()  # who reads is mostly done with adding: the memory is given back
         return self._settled
 
+    @_outlives_inference_mode
     def _add(self, features: Tensor, labels: Tensor, own: bool) -> None:
         # An autocast or TF32 around the caller's own loop must not narrow these products.
         with full_precision(features.device):
             self._settled.add(features, labels, own=own)
 
+    @_outlives_inference_mode
     def update(self, features: Float[Tensor, "n p"], labels: Integer[Tensor, " n"]) -> None:
         """Add a batch of examples.
 
@@ -129,6 +135,7 @@ class ClassMoments:
         if len(features):
             self.eps = max(self.eps, torch.finfo(features.dtype).eps)
 
+    @_outlives_inference_mode
     def merge(self, other: ClassMoments) -> None:
         """Add another state, as if its examples had been seen here; exact and associative up to rounding.
 
@@ -147,6 +154,7 @@ class ClassMoments:
         self.eps = max(self.eps, other.eps)
         self._state.merge(other._state)
 
+    @_outlives_inference_mode
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
         """Merge the states of all processes; every process then holds the same result, bit for bit.
 
@@ -187,13 +195,15 @@ class ClassMoments:
     def state_dict(self) -> dict[str, Tensor]:
         """The whole state as tensors: counts, means, variances (n_c tr Σ_c), scatter (empty for "trace") and eps.
 
-        The tensors are the state's own, not copies. Moments that saw nothing have one where they know ``dim``.
+        The tensors are the state's own, not copies, and hold until the next update: ask again after it. Moments that
+        saw nothing have one where they know ``dim``.
         """
         if self.dim is None:
             self._require()
         return {**self._state.tensors(), "eps": torch.tensor(self.eps, dtype=torch.float64)}
 
     @classmethod
+    @_outlives_inference_mode
     def from_state_dict(
         cls, state: dict[str, Tensor], *, weighting: Weighting = "example", trusted: bool = False
     ) -> ClassMoments:
@@ -261,6 +271,7 @@ class ClassMoments:
         except InputError as error:
             raise InputError(f"{path} does not hold moments: {error}") from None
 
+    @_outlives_inference_mode
     def around(self, reference: ClassMoments) -> ClassMoments:
         """These examples about another set's class means, such as test features about the training means.
 

@@ -2,6 +2,7 @@
 
     python benchmarks/training.py                          # ResNet18 of full width, images of MNIST's shape
     python benchmarks/training.py --model vgg11 --width 0.25
+    python benchmarks/training.py --precision 32           # what channels-last alone gives
     python benchmarks/training.py --device cuda            # also the share of the bare forward-backward rate
     python benchmarks/training.py --errors                 # final test errors of both loops, on digits
 
@@ -179,6 +180,7 @@ def assembled(options: argparse.Namespace) -> tuple[RunConfig, Any]:
         width=options.width,
         batch_size=options.batch,
         device=options.device,
+        precision=options.precision,
     )
     return assemble(settings)
 
@@ -250,6 +252,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2, help="timed epochs of a process")
     parser.add_argument("--repeats", type=int, default=3, help="processes of each loop")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--precision", default="auto", choices=("auto", "32", "bf16"), help="of our loop")
     parser.add_argument("--errors", action="store_true", help="final test errors instead of speeds")
     parser.add_argument("--loop", choices=tuple(LOOPS), help=argparse.SUPPRESS)
     options = parser.parse_args()

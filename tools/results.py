@@ -16,6 +16,11 @@ ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- {} table -->", "<!-- end of {} table -->"
 RUNS = ("digits-resnet18", "mnist-resnet18", "fashion-mnist-resnet18", "cifar10-resnet18")
 STUDY = ROOT / "results" / "study"
+ORDER = {
+    "dataset": ("digits", "mnist", "fashion-mnist", "cifar10"),
+    "model": ("vgg11", "resnet18", "densenet40"),
+    "loss": ("mse", "ce"),
+}
 RUN_COLUMNS = (
     "data, training examples",
     "network",
@@ -27,10 +32,8 @@ RUN_COLUMNS = (
     "NC3",
     "L⊥_LS / L",
 )
-
-
 STUDY_COLUMNS = (
-    "data, training examples",
+    "data, training and test images",
     "network",
     "loss",
     "zero error at epoch",
@@ -51,7 +54,9 @@ def zero_error(history: list[dict[str, Any]]) -> dict[str, Any] | None:
 def accuracies(history: list[dict[str, Any]]) -> str:
     """On test data, at the first epoch without a training error and at the last."""
     first, last = zero_error(history), history[-1]
-    return f"{100 * first['test_accuracy']:.2f} % → {100 * last['test_accuracy']:.2f} %" if first else "never"
+    if first is None:
+        return f"never; {100 * last['test_accuracy']:.2f} % at the end"
+    return f"{100 * first['test_accuracy']:.2f} % → {100 * last['test_accuracy']:.2f} %"
 
 
 def off_path(record: dict[str, Any]) -> str:
@@ -85,9 +90,10 @@ def study_row(run: Run) -> list[str]:
     def change(name: str, form: str, scale: float = 1.0) -> str:
         return f"{scale * float(begin[name]):{form}} → {scale * float(last[name]):{form}}"
 
-    unfinished = "" if run.status()["status"] == "finished" else f", {run.status()['status']}"
+    status = run.status().get("status", "begun")
+    unfinished = "" if status == "finished" else f", {status}"
     return [
-        f"{config['dataset_title']}, {config['num_examples']:,}",
+        f"{config['dataset_title']}, {config['num_examples']:,} and {config['num_test_examples']:,}",
         config["model"],
         config["loss"].upper(),
         f"{first['epoch'] if first else 'never'} of {config['epochs']}{unfinished}",
@@ -113,15 +119,15 @@ def runs_table(prefix: str) -> str:
 def study_table() -> str:
     """The study's cells, in the order of the grid."""
     cells = [Run.open(path.parent) for path in STUDY.glob("*/config.json")]
-    orders = ("digits", "mnist", "fashion-mnist", "cifar10"), ("vgg11", "resnet18", "densenet40"), ("mse", "ce")
-    names = ("dataset", "model", "loss")
-    cells.sort(key=lambda run: [order.index(run.config[name]) for order, name in zip(orders, names, strict=True)])
-    return table(STUDY_COLUMNS, [study_row(run) for run in cells])
+    cells.sort(key=lambda run: [order.index(run.config[name]) for name, order in ORDER.items()])
+    return table(STUDY_COLUMNS, [study_row(run) for run in cells if run.history()])
 
 
 def written(text: str, name: str, content: str) -> str:
     """The page with the table between its marks made anew."""
     begin, end = BEGIN.format(name), END.format(name)
+    if begin not in text or end not in text:
+        sys.exit(f"a page lacks the marks {begin} and {end}")
     before, _, rest = text.partition(begin)
     return f"{before}{begin}\n{content}\n{end}{rest.partition(end)[2]}"
 

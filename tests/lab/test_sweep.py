@@ -107,6 +107,19 @@ def test_the_recipe_comes_back(six: sweep.Sweep) -> None:
         recipes.for_run(winner.path, Settings(dataset="mnist"))
 
 
+def test_a_run_takes_every_recipe_that_fits(tmp_path: Path) -> None:
+    path = tmp_path / "recipes.json"
+    parts = {"loss": "mse", "learning_rate": 0.1}, {"model": "vgg11", "epochs": 7}, {"loss": "ce", "learning_rate": 0.2}
+    path.write_text(json.dumps(parts))
+    asked = Settings(dataset="digits", model="vgg11", loss="mse")
+    assert recipes.for_run(path, asked) == dataclasses.replace(asked, learning_rate=0.1, epochs=7)
+    with pytest.raises(InputError, match=r"holds 2 recipes for model vgg11, loss mse: say --dataset, too"):
+        recipes.for_run(path, Settings(model="vgg11", loss="mse"))
+    path.write_text(json.dumps([*parts, {"dataset": "digits", "epochs": 8}]))
+    with pytest.raises(InputError, match="two recipes give epochs of digits, vgg11, mse: 7 and 8"):
+        recipes.for_run(path, asked)
+
+
 def test_every_setting_survives_json(tmp_path: Path) -> None:
     full = Settings(dataset="npz", data_dir=tmp_path, milestones=(0.5, 0.75), epochs=3, width=0.5, device="cpu", seed=2)
     assert recipes.from_json(json.loads(json.dumps(recipes.to_json(full))), "here") == full
@@ -128,8 +141,8 @@ def test_every_setting_survives_json(tmp_path: Path) -> None:
         (f'{{"learning_rate": 1{400 * "0"}}}', "learning_rate cannot be 10000"),
         ('{"label_noise": NaN}', "label_noise cannot be nan; expected a number"),
         (100_000 * "[", "is no recipe"),
-        ('{"milestones": [0.5, "x"]}', "expected a list, of a number each"),
-        ('{"loss": "hinge"}', "loss cannot be 'hinge'; expected mse"),
+        ('{"milestones": [0.5, "x"]}', "expected a list of numbers"),
+        ('{"loss": "hinge"}', "loss cannot be 'hinge'; expected one of mse"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: str, message: str) -> None:

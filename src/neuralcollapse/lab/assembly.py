@@ -56,7 +56,7 @@ def make_batches(
 def channels_last_pays(config: RunConfig) -> bool:
     """Whether images go channels-last.
 
-    With bf16 always, whose convolutions are written for that order. On a CPU in float32 too: forward and backward of
-    ResNet, VGG and DenseNet at widths ⅛ to 1 are 15 to 60 % faster so, measured on a core with AVX-512.
+    With bf16 always, whose convolutions are written for that order. On a CPU in float32 too, where they are faster so:
+    `benchmarks/training.py --precision 32`.
     """
     return config.precision == "bf16" or (config.device == "cpu" and config.precision == "32")

@@ -82,20 +82,23 @@ def read(path: Path) -> list[Recipe]:
 
 
 def for_run(path: Path, settings: Settings) -> Settings:
-    """The settings of a run, filled from the one recipe of the file that is for it.
+    """The settings of a run, filled from the recipes of the file that are for it.
+
+    Where data set, network and loss are all given, every recipe that fits is taken, as for a cell of a grid; otherwise
+    the one that fits says what is left open.
 
     Raises:
-        InputError: none or several are.
+        InputError: none fits, or two disagree, or several do where something is left open.
     """
     fitting = [recipe for recipe in read(path) if recipe.fits(settings)]
-    if len(fitting) != 1:
-        asked = ", ".join(f"{name} {value}" for name, value in given(settings).items() if name in SUBJECT)
-        found = "no recipe" if not fitting else f"{len(fitting)} recipes"
-        raise InputError(
-            f"{path} holds {found} for {asked or 'a run whose data set, network and loss are left open'}; "
-            "one is needed: choose by --dataset, --model and --loss"
-        )
-    return fitting[0].fill(settings)
+    asked = ", ".join(f"{name} {value}" for name, value in given(settings).items() if name in SUBJECT)
+    if not fitting:
+        raise InputError(f"{path} holds no recipe for {asked or 'any run'}")
+    open_ones = [name for name in ("dataset", "model", "loss") if getattr(settings, name) is None]
+    if len(fitting) > 1 and open_ones:
+        options = " and ".join(f"--{name}" for name in open_ones)
+        raise InputError(f"{path} holds {len(fitting)} recipes for {asked or 'a run'}: say {options}, too")
+    return for_cell(fitting, settings)
 
 
 def for_cell(recipes: Sequence[Recipe], settings: Settings) -> Settings:

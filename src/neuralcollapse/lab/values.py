@@ -8,7 +8,15 @@ import typing
 from pathlib import Path
 from typing import Any
 
-_WORDS = {float: "a number", int: "a whole number", str: "a text", Path: "a path", bool: "true or false"}
+_WORDS = {
+    float: "a number",
+    int: "a whole number",
+    str: "a text",
+    Path: "a path",
+    bool: "true or false",
+    types.NoneType: "null",
+}
+_MANY = {float: "numbers", int: "whole numbers", str: "texts"}
 _UNIONS = (typing.Union, types.UnionType)
 
 
@@ -29,12 +37,12 @@ def is_a(value: Any, hint: Any) -> bool:
 
 
 def said(hint: Any) -> str:
-    """The type in a user's words; that a value may be left out goes without saying."""
+    """The type in a user's words."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in _UNIONS:
-        return " or ".join(said(argument) for argument in arguments if argument is not types.NoneType)
+        return " or ".join(said(argument) for argument in arguments)
     if origin is typing.Literal:
-        return ", ".join(map(str, arguments))
+        return ", ".join(map(str, arguments)) if len(arguments) == 1 else f"one of {', '.join(map(str, arguments))}"
     if origin is tuple:
-        return f"a list, of {said(arguments[0])} each"
+        return f"a list of {_MANY[arguments[0]]}"
     return _WORDS[hint]

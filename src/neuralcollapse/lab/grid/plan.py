@@ -117,8 +117,11 @@ def cells(
                     made[name] = Cell(name, recipes.for_cell(found, settings))
     for index, recipe in enumerate(found):
         if index not in used:
-            subject = ", ".join(str(getattr(recipe.settings, name)) for name in recipes.SUBJECT[:3])
-            raise InputError(f"{recipe.path} has a recipe for {subject}, which is none of the cells")
+            said = recipes.given(recipe.settings)
+            subject = ", ".join(str(said[name]) for name in recipes.SUBJECT if name in said)
+            raise InputError(
+                f"{recipe.path} has a recipe for {subject}, which is none of the cells; --only chooses among more cells"
+            )
     return list(made.values())
 
 

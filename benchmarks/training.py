@@ -149,12 +149,12 @@ LOOPS: dict[str, Callable[[RunConfig, Any], Callable[[], None]]] = {
 }
 
 
-def idx_folder(examples: int) -> Path:
+def write_images(root: Path, examples: int) -> None:
     """Random images in MNIST's files, so that both loops read what a user's would."""
     import gzip
     import struct
 
-    folder = Path(tempfile.mkdtemp()) / "mnist"
+    folder = root / "mnist"
     folder.mkdir()
     rng = np.random.default_rng(0)
     for half, count in (("train", examples), ("t10k", 20)):
@@ -166,23 +166,24 @@ def idx_folder(examples: int) -> Path:
         }
         for name, content in files.items():
             (folder / name).write_bytes(gzip.compress(content, 1))
-    return folder.parent
 
 
 def assembled(options: argparse.Namespace) -> tuple[RunConfig, Any]:
     """Configuration and data of the timed loops."""
     examples = options.batch * options.steps
-    settings = Settings(
-        dataset="mnist",
-        data_dir=idx_folder(examples),
-        examples_per_class=examples // 10,
-        model=options.model,
-        width=options.width,
-        batch_size=options.batch,
-        device=options.device,
-        precision=options.precision,
-    )
-    return assemble(settings)
+    with tempfile.TemporaryDirectory() as folder:
+        write_images(Path(folder), examples)
+        settings = Settings(
+            dataset="mnist",
+            data_dir=Path(folder),
+            examples_per_class=examples // 10,
+            model=options.model,
+            width=options.width,
+            batch_size=options.batch,
+            device=options.device,
+            precision=options.precision,
+        )
+        return assemble(settings)
 
 
 def timed(options: argparse.Namespace) -> None:

@@ -166,8 +166,7 @@ class State:
         residuals = features if own else padded_rows(features, min(rows, len(features)))
         sums = torch.zeros(len(counts), dim, dtype=self.means.dtype, device=features.device)
         traces = torch.zeros(len(counts), dtype=self.means.dtype, device=features.device)
-        scatter = torch.zeros(self.scatter_shape(len(counts)), dtype=self.means.dtype, device=features.device)
-        products = _Products(scatter)
+        products = _Products(self.means.new_zeros(self.scatter_shape(len(counts))))
         for start in range(0, len(features), rows):
             block, which = features[start : start + rows], index[start : start + rows]
             residual = block if own else residuals[: len(block)]
@@ -185,14 +184,13 @@ class State:
             if not self.by_class:
                 products.add(residual)
             else:
-                _add_by_class(scatter, residual, which)
-        scatter = products.total
+                _add_by_class(products.total, residual, which)
         # The mean's distance from the shift is recovered from the small residuals and taken off the scatter again.
         rest = sums / counts.clamp(min=1).to(self.means.dtype)[:, None]
         _require_finite(rest, features)
         excess = rest * counts.to(self.means.dtype).sqrt()[:, None]
         which = torch.arange(len(self.counts), device=counts.device)[classes] if isinstance(classes, slice) else classes
-        self._fold(which, counts, shift.to(self.means.dtype) + rest, traces, scatter, excess)
+        self._fold(which, counts, shift.to(self.means.dtype) + rest, traces, products.total, excess)
 
     def _fold(
         self, classes: Tensor, counts: Tensor, means: Tensor, traces: Tensor, scatter: Tensor, excess: Tensor | None

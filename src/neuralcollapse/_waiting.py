@@ -48,6 +48,12 @@ class Waiting:
             count, self.count = self.count, 0
             use(self._rows[:count], self._labels[:count], True)
 
+    def finish(self, use: Use) -> None:
+        """As ``flush``, for who is mostly done with adding: the memory is given back."""
+        if self.count:
+            self.flush(use)
+            self._rows = self._labels = None
+
     def _takes(self, features: Tensor) -> bool:
         """Whether the batch is small, of the type of those that wait, and of numbers whose products stay finite.
 

@@ -101,9 +101,7 @@ class ClassMoments:
     @property
     def _state(self) -> State:
         """With all rows that waited."""
-        if self._waiting.count:
-            self._waiting.flush(self._add)
-            self._waiting = Waiting()  # who reads is mostly done with adding: the memory is given back
+        self._waiting.finish(self._add)
         return self._settled
 
     @_outlives_inference_mode

@@ -161,9 +161,7 @@ class Tally:
 
     def settle(self) -> None:
         """Decide the examples that wait for others; reading the counts does it too."""
-        if self._waiting.count:
-            self._waiting.flush(self._decide)
-            self._waiting = Waiting()  # the last of a pass: its memory is given back
+        self._waiting.finish(self._decide)
 
     def add_counts(self, *counts: int) -> None:
         """Add what was counted elsewhere, in the order of ``counts``."""

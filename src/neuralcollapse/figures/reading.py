@@ -65,19 +65,6 @@ def history(run: Run) -> list[dict[str, Any]]:
     return records
 
 
-def status(run: Run) -> tuple[str, int]:
-    """Status and last epoch of a run; "" and 0 before the first.
-
-    Raises:
-        InputError: the file holds something else.
-    """
-    content = run.status()
-    for name, hint in (("status", str), ("epoch", int)):
-        if name in content and not is_a(content[name], hint):
-            raise _wrong(run.path / "status.json", name, content[name], said(hint))
-    return content.get("status", ""), content.get("epoch", 0)
-
-
 def _wrong(where: object, name: str, value: Any, expected: str) -> InputError:
     return InputError(
         f"{where}: {name} cannot be {repr(value)[:60]}; expected {expected}, so restore or remove the run"

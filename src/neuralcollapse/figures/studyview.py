@@ -227,9 +227,10 @@ def _run_directories(folder: Path) -> list[Path]:
 def _read(path: Path) -> Cell:
     run = Run.open(path)
     config = reading.configuration(run, "dataset", "model", "loss", "epochs")
-    status, epoch = reading.status(run)
+    status = run.status()
     view = RunView.read(path) if run.history() else None
-    return Cell(path, {**LATER_FIELDS, **config}, status, max(epoch, view.epochs[-1] if view else 0), view)
+    epoch = max(status.get("epoch", 0), view.epochs[-1] if view else 0)
+    return Cell(path, {**LATER_FIELDS, **config}, status.get("status", ""), epoch, view)
 
 
 def _same_but_for_the_seed(group: list[Cell], folder: Path) -> None:

@@ -110,6 +110,21 @@ def resolved_directions(matrix: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor,
     return values, vectors, bounds @ vectors.square()
 
 
+def part_within(rows: Tensor, basis: Tensor) -> Tensor:
+    """Of each row the orthogonal projection on the span of the basis's columns, exactly as a combination of these.
+
+    In two steps, because the entries of a basis may differ in size by many orders, and the largest of them go first,
+    which is how Householder's method keeps the small ones exact.
+    """
+    order = basis.abs().amax(dim=1).argsort(descending=True)
+    q, r = torch.linalg.qr(basis[order])
+    first = torch.linalg.solve_triangular(r, (rows[:, order] @ q).T, upper=True)
+    rest = rows - (basis @ first).T
+    second = torch.linalg.solve_triangular(r, (rest[:, order] @ q).T, upper=True)
+    part: Tensor = (basis @ (first + second)).T
+    return part
+
+
 def row_factor(blocks: Iterable[Tensor]) -> Tensor:
     """A matrix with the singular values and right singular vectors of the stacked blocks, and at most p rows if many.
 

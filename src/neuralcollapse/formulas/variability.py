@@ -32,8 +32,13 @@ def cdnv(moments: ClassMoments) -> float:
         spread = variances[rows, None] + variances[columns]
         total += each_pair(spread / (2 * squared), rows, columns).sum()
     if not bool(torch.isfinite(total)):
-        warnings.warn("CDNV is infinite: the means of two classes coincide", UserWarning, stacklevel=2)
-        return float("inf")
+        what = (
+            "undefined: two classes are one and the same point"
+            if bool(total.isnan())
+            else "infinite: two means coincide"
+        )
+        warnings.warn(f"CDNV is {what}", UserWarning, stacklevel=2)
+        return float(total)
     return float(2 * total / (len(means) * (len(means) - 1)))
 
 

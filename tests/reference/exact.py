@@ -290,19 +290,21 @@ def decisions(m: Moments, weight: Matrix, bias: Vector, closeness: float) -> tup
     """Accuracies and NC4, and the share of examples for which a relative difference of ``closeness`` decides them."""
     counts = {"accuracy": 0, "nearest_mean_accuracy": 0, "nc4_mismatch": 0}
     open_network = open_mean = open_either = 0
-    reach = max((float(abs(b)) for b in bias), default=0.0)
+    reach = max((abs(number(b)) for b in bias), default=mpf(0))
+    weights = norms(weight)
+    longest = max(number(dot(v, v)) for v in m.means.values())
     for h, y in zip(m.features, m.labels, strict=True):
         scores = [dot(row, h) + b for row, b in zip(weight, bias, strict=True)]
         best = max(scores)
         network = scores.index(best)
-        size = math.sqrt(dot(h, h))
-        scale = max((math.sqrt(dot(row, row)) * size for row in weight), default=0.0) + reach
-        network_open = sum(float(best - s) <= closeness * scale for s in scores) > 1
+        size = mpmath.sqrt(number(dot(h, h)))
+        scale = max(weights) * size + reach
+        network_open = sum(number(best - s) <= closeness * scale for s in scores) > 1
         distances = {c: dot(d, d) for c in m.present for d in [[a - b for a, b in zip(h, m.means[c], strict=True)]]}
         least = min(distances.values())
         nearest = min(c for c in m.present if distances[c] == least)
-        room = closeness * (size**2 + max(float(dot(v, v)) for v in m.means.values()))
-        mean_open = sum(float(d - least) <= room for d in distances.values()) > 1
+        room = closeness * (size**2 + longest)
+        mean_open = sum(number(d - least) <= room for d in distances.values()) > 1
         counts["accuracy"] += network == y
         counts["nearest_mean_accuracy"] += nearest == y
         counts["nc4_mismatch"] += network != nearest

@@ -169,7 +169,11 @@ def test_reports_of_degenerate_features(
 def test_degenerate_reports_print_and_become_json(kind: str, classes: int, dim: int) -> None:
     features, labels = KINDS[kind](classes, dim)
     classes = int(labels.max()) + 1
-    for weight in (rows(1, classes, dim), torch.zeros(classes, dim), torch.cat([rows(1, classes - 1, dim), torch.zeros(1, dim)])):
+    for weight in (
+        rows(1, classes, dim),
+        torch.zeros(classes, dim),
+        torch.cat([rows(1, classes - 1, dim), torch.zeros(1, dim)]),
+    ):
         try:
             report, _ = heard(lambda w=weight: nc.measure_features(features, labels, w, metrics="all"))  # type: ignore[misc]
         except nc.InputError:
@@ -241,7 +245,9 @@ def test_one_class_or_one_example(examples: int, classes: int) -> None:
     assert nc.nc4_mismatch(features, labels, weight, moments=moments) in (0.0, 1.0) or examples > 1
 
 
-@pytest.mark.parametrize("vectors", [torch.zeros(3, 4), torch.zeros(1, 4), torch.ones(1, 4), torch.ones(2, 1), torch.zeros(0, 4)])
+@pytest.mark.parametrize(
+    "vectors", [torch.zeros(3, 4), torch.zeros(1, 4), torch.ones(1, 4), torch.ones(2, 1), torch.zeros(0, 4)]
+)
 def test_geometry_of_few_or_zero_vectors(vectors: Tensor) -> None:
     for function in (nc.equinorm, nc.equiangularity, nc.maximal_angle):
         try:
@@ -317,7 +323,9 @@ def assert_exact(report: nc.Report, want: exact.Exact, dtype: torch.dtype, but: 
 def test_scales_from_which_products_overflow_or_vanish(dtype: torch.dtype, scale: float, weighting: Any) -> None:
     features, labels, weight, bias = ordinary(dtype, scale)
     want = exact.report(features.double(), labels, weight, bias, weighting=weighting, closeness=1e-5)
-    report, said = heard(lambda: nc.measure_features(features, labels, weight, bias, weighting=weighting, metrics="all"))
+    report, said = heard(
+        lambda: nc.measure_features(features, labels, weight, bias, weighting=weighting, metrics="all")
+    )
     assert not said, said
     assert_exact(report, want, dtype)
     assert report.accuracy == pytest.approx(want.numbers["accuracy"], abs=want.undecided["accuracy"] + 1e-9)
@@ -328,11 +336,18 @@ def test_scales_from_which_products_overflow_or_vanish(dtype: torch.dtype, scale
 @over_scales
 @over_weightings
 def test_scales_with_an_ordinary_classifier_and_decay(dtype: torch.dtype, scale: float, weighting: Any) -> None:
-    """A diverged or decayed network with weights of order one: what the loss is then may be inf, and all else is right."""
+    """A diverged or decayed network with weights of order one: its loss may be inf, and all else is right."""
     features, labels, weight, bias = ordinary(dtype, scale)
     weight = weight * scale
     want = exact.report(
-        features.double(), labels, weight, bias, weighting=weighting, weight_decay=5e-4, closeness=1e-5, with_later=False
+        features.double(),
+        labels,
+        weight,
+        bias,
+        weighting=weighting,
+        weight_decay=5e-4,
+        closeness=1e-5,
+        with_later=False,
     )
     report, _ = heard(
         lambda: nc.measure_features(features, labels, weight, bias, weighting=weighting, weight_decay=5e-4)
@@ -361,7 +376,9 @@ def test_monitor_of_a_network_at_that_scale(dtype: torch.dtype, scale: float) ->
     if dtype == torch.bfloat16:
         pytest.skip("its classifier has no such weights")
     features, labels, weight, _ = ordinary(dtype, scale)
-    model = Features(weight.to(dtype) if dtype == torch.float64 or 1e-37 < 1 / scale < 1e37 else rows(2, 4, 6).to(dtype))
+    model = Features(
+        weight.to(dtype) if dtype == torch.float64 or 1e-37 < 1 / scale < 1e37 else rows(2, 4, 6).to(dtype)
+    )
     report, _ = heard(lambda: nc.Monitor(model, [(features, labels)])(1))
     base, *_ = ordinary(dtype, 1.0)
     moments = nc.ClassMoments(4)
@@ -400,9 +417,11 @@ def test_scales_that_change_between_batches(dtype: torch.dtype, first: float, se
             assert_exact(nc.make_report(moments, weight, bias), want, dtype)
 
 
-@pytest.mark.parametrize(("dtype", "scale"), [(torch.float32, 1e-40), (torch.float64, 1e-311), (torch.float32, 5e37), (torch.float64, 2e307)])
+@pytest.mark.parametrize(
+    ("dtype", "scale"), [(torch.float32, 1e-40), (torch.float64, 1e-311), (torch.float32, 5e37), (torch.float64, 2e307)]
+)
 def test_numbers_at_the_very_ends(dtype: torch.dtype, scale: float) -> None:
-    """Denormal features are the numbers they are, few digits or not; and a sum of a class may overflow, its mean not."""
+    """Denormal features are the numbers they are, few digits or not; a class sum may overflow and its mean not."""
     labels = torch.arange(40) % 4
     features = ((rows(0, 4, 3)[labels].clamp(-1.5, 1.5) + 0.5 * rows(1, 40, 3).clamp(-1, 1)) * scale).to(dtype)
     moments = nc.ClassMoments(4)

@@ -233,7 +233,9 @@ def nc1(m: Moments) -> float:
     basis = [transposed(m.between)[j] for j in pivots]  # rows are Rᵀ
     inner = product(product(basis, m.between), transposed(basis))
     solved = transposed(solutions(inner, transposed(basis)))  # (Rᵀ Σ_B R)⁻¹ Rᵀ
-    return plain(sum(dot(row, column) for row, column in zip(product(basis, m.within), solved, strict=True)) / len(m.present))
+    return plain(
+        sum(dot(row, column) for row, column in zip(product(basis, m.within), solved, strict=True)) / len(m.present)
+    )
 
 
 def norms(rows: Matrix) -> list[mpf]:
@@ -480,7 +482,9 @@ def against_simplex(left: Matrix, right: Matrix, size: Callable[[mpmath.matrix],
         return NAN
     target = simplex(len(left))
     count = range(len(left))
-    return plain(mpmath.sqrt(mpmath.fsum((made[i, j] / divisor - scale * target[i][j]) ** 2 for i in count for j in count)))
+    return plain(
+        mpmath.sqrt(mpmath.fsum((made[i, j] / divisor - scale * target[i][j]) ** 2 for i in count for j in count))
+    )
 
 
 def frobenius(matrix: mpmath.matrix) -> mpf:
@@ -599,7 +603,9 @@ def later(m: Moments, weight: Matrix, outside: Vector | None = None) -> dict[str
         "nc1_undivided": first * count,
         "nc3_uncentred": NAN if squared_uncentred is None else plain(squared_uncentred),
         "nc3_unsquared": NAN if squared is None else plain(mpmath.sqrt(squared)),
-        "nc3_trace": against_simplex(rows, means, lambda a: mpmath.fsum(a[i, i] for i in range(count)), mpf(1) / (count - 1)),
+        "nc3_trace": against_simplex(
+            rows, means, lambda a: mpmath.fsum(a[i, i] for i in range(count)), mpf(1) / (count - 1)
+        ),
     }
     if outside is not None:
         found["nc5"], found["nc5_centred"] = nc5(m, outside, False), nc5(m, outside, True)

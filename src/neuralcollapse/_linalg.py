@@ -1,14 +1,16 @@
-"""Linear algebra with one policy for rank and tolerance.
+"""Linear algebra with one policy for rank, rounding and scale.
 
-A symmetric positive semi-definite matrix counts as singular when its smallest eigenvalue is below the rounding it
-carries, ``p · eps`` times the Frobenius norm of what was summed into it, with eps the precision of that sum: the
-directions below that bound hold noise, whatever the type they are stored in. A total covariance has two such parts, the
-within-class one made of the features' products, and the between-class one made of the state's.
+A symmetric positive semi-definite matrix of products carries rounding that is relative to each feature's own size. So
+rank is decided on the matrix scaled to unit diagonal: an eigenvalue there counts as zero below :func:`rounding_bound`.
+A bound taken from the unscaled matrix would throw away features that are small only in their unit.
+
+Squares overflow and vanish long before features do. What is squared is first divided by a power of two, which is exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,19 +39,59 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 
 def rounding_bound(matrix: Tensor, eps: float) -> float:
-    """The bound below which an eigenvalue of a p × p matrix summed with precision eps counts as zero."""
-    return len(matrix) * eps * float(torch.linalg.matrix_norm(matrix))
+    """How far the eigenvalues of a matrix of sums of products, made with relative precision eps, may be off.
 
-
-def definite_factor(matrix: Tensor, bound: float) -> Tensor | None:
-    """The Cholesky factor of a symmetric matrix, or None where its smallest eigenvalue is below ``bound``.
-
-    Factoring the matrix with the bound subtracted from its diagonal decides exactly whether the smallest eigenvalue
-    exceeds the bound, at a fraction of the cost of computing eigenvalues.
+    Twice eps times the Frobenius norm: three to twenty times what was measured on features of independent, correlated,
+    rectified and heavy-tailed entries, p from 32 to 512, with features scaled to unit variance.
     """
-    if bound > 0.0:
+    return 2.0 * eps * float(torch.linalg.matrix_norm(matrix))
+
+
+def power_of_two(values: Tensor) -> int | None:
+    """e with 2^(e−1) ≤ max |value| < 2^e; None where all are zero, or not all are finite."""
+    if values.numel() == 0:
+        return None
+    largest = max(abs(float(value)) for value in torch.aminmax(values))
+    return None if largest == 0.0 or not math.isfinite(largest) else math.frexp(largest)[1]
+
+
+def scaled(values: Tensor, exponent: int) -> Tensor:
+    """values · 2^exponent, the very tensor where that is 1; in two steps, as 2^exponent itself may not be a number."""
+    if exponent == 0:
+        return values
+    half = exponent // 2
+    return values * 2.0**half * 2.0 ** (exponent - half)
+
+
+def of_moderate_size(values: Tensor) -> Tensor:
+    """The values in float32 or float64, divided by a power of two where their fourth powers could leave the range."""
+    values = values.detach()
+    if values.dtype != torch.float64:
+        values = values.float()
+    exponent = power_of_two(values) or 0
+    return values if abs(exponent) <= 200 else scaled(values, -exponent)
+
+
+def unit_scale(variances: Tensor) -> Tensor:
+    """Powers of two that bring each variance to between 1 and 4 when it is multiplied by their squares; exact."""
+    return torch.exp2(-torch.floor(0.5 * torch.log2(variances)))
+
+
+def scaled_symmetric(matrix: Tensor, chosen: Tensor, scale: Tensor) -> Tensor:
+    """Rows and columns of the ``chosen`` features, each multiplied by its ``scale``."""
+    part = matrix if bool(chosen.all()) else matrix[chosen][:, chosen]
+    return part * scale * scale[:, None]
+
+
+def definite_factor(matrix: Tensor, bounds: Tensor | None = None) -> Tensor | None:
+    """The Cholesky factor of a symmetric matrix, or None where it does not exceed diag(``bounds``) in every direction.
+
+    Factoring the matrix with the bounds subtracted from its diagonal decides that exactly, at a fraction of the cost of
+    computing eigenvalues.
+    """
+    if bounds is not None:
         shifted = matrix.clone()
-        shifted.diagonal().sub_(bound)
+        shifted.diagonal().sub_(bounds)
         if int(torch.linalg.cholesky_ex(shifted).info):
             return None
     factor, info = torch.linalg.cholesky_ex(matrix)
@@ -62,17 +104,10 @@ def solve_right(rhs: Tensor, matrix: Tensor, factor: Tensor) -> Tensor:
     return solution + torch.cholesky_solve((rhs - solution @ matrix).T, factor).T
 
 
-def minimum_norm_solver(matrix: Tensor, bound: float) -> Callable[[Tensor], Tensor]:
-    """rhs ↦ rhs · matrix⁺, matrix symmetric positive semi-definite, eigenvalues up to ``bound`` counting as zero."""
+def resolved_directions(matrix: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(eigenvalues, eigenvectors, bound of each) of a symmetric matrix, the bound being that along the eigenvector."""
     values, vectors = torch.linalg.eigh(matrix)
-    keep = values > bound
-    kept = vectors[:, keep]
-
-    def solve(rhs: Tensor) -> Tensor:
-        solution: Tensor = (rhs @ kept / values[keep]) @ kept.T
-        return solution
-
-    return solve
+    return values, vectors, bounds @ vectors.square()
 
 
 def row_factor(blocks: Iterable[Tensor]) -> Tensor:

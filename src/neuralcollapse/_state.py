@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ._checks import InputError, first_bad_row
+from ._linalg import power_of_two, rounding_bound, scaled
 
 # Blocks of at most so many bytes stay in a processor's cache between the passes an update makes over them, and of at
 # most so many rows keep sums in float32 exact, which for narrow features are made term by term; an accelerator wants
@@ -28,6 +29,14 @@ _PADDING = 16
 _FEW_ROWS = 64
 # Work over class means goes in blocks of this many bytes, so that a hundred thousand classes need no second copy.
 _MEANS_BYTES = 64 << 20
+# Features of a size between 2^-32 and 2^32 are taken as they are: their squares are far from float32's limits.
+_MODERATE = 32
+# A residual whose square is above this is too large to be multiplied in float32.
+LARGEST_SQUARE = 2.0**100
+# Float32 products begin once every direction varies by so many times the rounding they will bring.
+_RESOLVED = 1000.0
+# The first decision about that is made when a scatter holds this many rows for each feature, then at twice as many, …
+_ROWS_TO_RESOLVE = 2
 
 
 def block_of(features: Tensor) -> int:
@@ -50,10 +59,17 @@ def padded_rows(like: Tensor, count: int) -> Tensor:
     return whole[:, : like.shape[1]]
 
 
+class _TooLarge(Exception):
+    """Features that are finite, but too large to be squared at the state's present scale."""
+
+
 class State:
-    """Sufficient statistics of labelled features.
+    """Sufficient statistics of labelled features, kept for features divided by a power of two.
+
+    That power is 1 unless features are so large or small that their squares leave the range of their type.
 
     Attributes:
+        exponent: e, or None before any feature other than zero; all else is that of features · 2^-e.
         counts: (C,) int64; means: (C, p).
         traces: (C,) Σ_i ‖h_{i,c} − μ_c‖².
         scatter: Σ (h − μ_c)(h − μ_c)ᵀ, its upper triangle: (p, p), (C, p, p) if ``by_class``, empty if not ``full``.
@@ -63,16 +79,19 @@ class State:
         self, classes: int, dim: int, full: bool, by_class: bool, dtype: torch.dtype, device: torch.device
     ) -> None:
         self.full, self.by_class = full, by_class
+        self.exponent: int | None = None
         self.counts = torch.zeros(classes, dtype=torch.int64, device=device)
         self.means = torch.zeros(classes, dim, dtype=dtype, device=device)
         self.traces = self.means.new_zeros(classes)
         self._products = _Products(self.means.new_zeros(self.scatter_shape(classes)))
 
     @classmethod
-    def of(cls, counts: Tensor, means: Tensor, traces: Tensor, scatter: Tensor, full: bool, by_class: bool) -> State:
-        """Around tensors that exist, which it then changes."""
+    def of(cls, tensors: dict[str, Tensor], full: bool, by_class: bool) -> State:
+        """Around tensors that exist, named as :meth:`tensors` names them, which it then changes."""
+        means = tensors["means"]
         state = cls(0, means.shape[1], full, by_class, means.dtype, means.device)
-        state.counts, state.means, state.traces, state._products = counts, means, traces, _Products(scatter)
+        state.counts, state.means, state.traces = tensors["counts"], means, tensors["variances"]
+        state._products = _Products(tensors["scatter"])
         return state
 
     @property
@@ -89,8 +108,35 @@ class State:
         """A copy that shares no memory."""
         copy = self.like()
         copy.counts, copy.means, copy.traces = self.counts.clone(), self.means.clone(), self.traces.clone()
-        copy._products = _Products(self.scatter.clone())
+        copy._products = _Products(self.scatter.clone(), self._products)
+        copy.exponent = self.exponent
         return copy
+
+    def unscaled(self) -> State:
+        """The same tensors, not copies, as those of features that needed no power of two."""
+        same = State.of(self.tensors(), self.full, self.by_class)
+        same.settle_about(0, self.eps)
+        return same
+
+    def settle_about(self, exponent: int, product_eps: float) -> None:
+        """Say at which power of two the tensors are, and how precise the products in the scatter."""
+        self.exponent = exponent if exponent or bool(self.means.any() or self.traces.any()) else None
+        self._products.rows = int(self.counts.sum())
+        self._products.coarse = product_eps > torch.finfo(self.means.dtype).eps
+
+    @property
+    def eps(self) -> float:
+        """The coarsest relative precision of the products in the scatter."""
+        return torch.finfo(torch.float32 if self._products.coarse else self.means.dtype).eps
+
+    def rescale(self, exponent: int) -> None:
+        """Take another power of two; exact, but for what then falls below the smallest number."""
+        if self.exponent is not None and self.exponent != exponent:
+            shift = self.exponent - exponent
+            self.means = scaled(self.means, shift)
+            self.traces = scaled(self.traces, 2 * shift)
+            self._products = _Products(scaled(self.scatter, 2 * shift), self._products)
+        self.exponent = exponent
 
     def tensors(self) -> dict[str, Tensor]:
         """By name, as they are saved and sent."""
@@ -108,6 +154,30 @@ class State:
 
         ``own`` says that nobody needs the rows afterwards, whose memory then serves the work.
         """
+        if self.exponent is None or features.dtype == torch.float64:
+            self._fit(features)
+        while True:
+            rows = scaled(features, -(self.exponent or 0))
+            try:
+                self._add(rows, labels, own or rows is not features)
+                return
+            except _TooLarge:
+                if not bool(torch.isfinite(features).all()):
+                    row = first_bad_row(features)
+                    raise InputError(f"expected finite features, got NaN or infinity in row {row}") from None
+                self.rescale(power_of_two(features) or 0)
+
+    def _fit(self, features: Tensor) -> None:
+        """Choose the power of two by the first features that are not zero, and a larger one for larger features."""
+        needed = power_of_two(features)
+        if needed is None:
+            return
+        if self.exponent is None:
+            self.exponent = 0 if abs(needed) <= _MODERATE else needed
+        elif needed > self.exponent + 2 * _MODERATE:
+            self.rescale(needed)
+
+    def _add(self, features: Tensor, labels: Tensor, own: bool) -> None:
         # Few classes are all taken, as a view, also those without a row: cheaper than finding out which have one.
         classes: Tensor | slice = slice(None)
         index = labels
@@ -149,11 +219,13 @@ class State:
         delta = (near.double() - old + rest) * (added > 0)[:, None]
         centre = rest - (before / total).sqrt()[:, None] * delta
         residual -= centre.to(features.dtype)[index]
+        norms = squared_norms(residual)
+        _require_moderate(norms)
         if self.full and not self.by_class:
             self._products.add(residual)
         elif self.full:
             _add_by_class(self.scatter, residual, labels)
-        self.traces.index_add_(0, labels, squared_norms(residual).to(self.means.dtype))
+        self.traces.index_add_(0, labels, norms.to(self.means.dtype))
         self.means[classes] += (delta * (added / total)[:, None]).to(self.means.dtype)
         self.counts[classes] += counts
 
@@ -178,7 +250,10 @@ class State:
                 # one pass, and no less exact: each entry of the product is a single term
                 torch.addmm(block, one_hot, shift, alpha=-1, out=residual)
                 sums += _class_sums(residual, which, one_hot)
-            traces.index_add_(0, which, squared_norms(residual).to(self.means.dtype))
+            norms = squared_norms(residual)
+            if not own:
+                _require_moderate(norms)
+            traces.index_add_(0, which, norms.to(self.means.dtype))
             if not self.full:
                 continue
             if not self.by_class:
@@ -191,6 +266,7 @@ class State:
         excess = rest * counts.to(self.means.dtype).sqrt()[:, None]
         which = torch.arange(len(self.counts), device=counts.device)[classes] if isinstance(classes, slice) else classes
         self._fold(which, counts, shift.to(self.means.dtype) + rest, traces, products.total, excess)
+        self._products.fold(products)
 
     def _fold(
         self, classes: Tensor, counts: Tensor, means: Tensor, traces: Tensor, scatter: Tensor, excess: Tensor | None
@@ -225,6 +301,12 @@ class State:
     def merge(self, other: State) -> None:
         """Add another of the same shapes."""
         dtype, device = self.means.dtype, self.means.device
+        exponents = [state.exponent for state in (self, other) if state.exponent is not None]
+        if exponents:
+            self.rescale(max(exponents))
+            if other.exponent != max(exponents):
+                other = other.clone()
+                other.rescale(max(exponents))
         self._fold(
             torch.arange(len(self.counts), device=device),
             other.counts.to(device),
@@ -233,9 +315,15 @@ class State:
             other.scatter.to(device, dtype),
             None,
         )
+        self._products.fold(other._products)
 
-    def move(self, means: Tensor) -> None:
-        """Take (C, p) other means, about which traces and scatter are from then on."""
+    def move(self, reference: State, present: Tensor) -> None:
+        """Take the means of another's classes that are ``present``; traces and scatter are about them from then on."""
+        exponents = [state.exponent for state in (self, reference) if state.exponent is not None]
+        if exponents:
+            self.rescale(max(exponents))
+        shift = (reference.exponent or 0) - (self.exponent or 0)
+        means = scaled(reference.means.to(self.means), shift) * present[:, None]
         for start in range(0, len(means), block_rows(means.shape[1])):
             block = slice(start, start + block_rows(means.shape[1]))
             distance = (self.means[block] - means[block]) * self.counts[block].to(means.dtype).sqrt()[:, None]
@@ -248,39 +336,95 @@ class State:
 
 
 class _Products:
-    """A scatter that the upper triangle of rowsᵀ rows is added to; of float32 rows to a sum of a block's rows first."""
+    """A scatter that the upper triangle of rowsᵀ rows is added to.
 
-    def __init__(self, total: Tensor) -> None:
+    Rows of float32 are multiplied in float64 at first. Products in float32, summed over a block before they are added,
+    take half the time; they begin once the scatter shows every direction to vary by far more than their rounding.
+
+    Args:
+        total: the scatter.
+        like: another to go on from, whose rows are in it.
+    """
+
+    def __init__(self, total: Tensor, like: _Products | None = None) -> None:
         self._total = total
         self._sum: Tensor | None = None
-        self._rows = 0
+        self._waiting = 0
+        self.rows: int = 0 if like is None else like.rows
+        self.coarse: bool = False if like is None else like.coarse
 
     @property
     def total(self) -> Tensor:
         """The scatter itself, with all that was added."""
         self._settle()
-        self._sum = None  # who reads is mostly done with adding
+        self._sum = None  # whoever reads has mostly finished adding
         return self._total
 
     def add(self, rows: Tensor) -> None:
         """Add rows of the scatter's type, or of float32."""
-        if rows.dtype == self._total.dtype:
+        fine = len(rows) if rows.dtype == self._total.dtype else 0
+        while fine < len(rows) and not self.coarse:
+            step = self._boundary(self.rows + fine) - self.rows - fine
+            part = rows[fine : fine + step].to(self._total.dtype)
+            _add_gram(self._total, part)
+            fine += len(part)
+            if len(part) == step:
+                self.coarse = _resolved(self._total, self.rows + fine)
+        if fine == len(rows) and rows.dtype == self._total.dtype:
             _add_gram(self._total, rows)
-            return
-        if self._rows + len(rows) > _BLOCK_ROWS:
+        elif fine < len(rows):
+            self._add_coarse(rows[fine:])
+        self.rows += len(rows)
+
+    def fold(self, other: _Products) -> None:
+        """Note that the total now holds another's, too."""
+        before, self.rows = self.rows, self.rows + other.rows
+        self.coarse = self.coarse or other.coarse
+        if not self.coarse and other._total.ndim == 2 and len(other._total) and self._boundary(before) <= self.rows:
+            self.coarse = _resolved(self._total, self.rows)
+
+    def _boundary(self, rows: int) -> int:
+        """At how many rows the scatter is looked at next, to see whether products of float32 can begin."""
+        boundary = _ROWS_TO_RESOLVE * len(self._total)
+        while boundary <= rows:
+            boundary *= 2
+        return boundary
+
+    def _add_coarse(self, rows: Tensor) -> None:
+        if self._waiting + len(rows) > _BLOCK_ROWS:
             self._settle()
         if self._sum is None:
             self._sum = rows.new_zeros(self._total.shape)
         _add_gram(self._sum, rows)
-        self._rows += len(rows)
+        self._waiting += len(rows)
 
     def _settle(self) -> None:
         """Empty the float32 sum into the scatter."""
-        if self._sum is not None and self._rows:
+        if self._sum is not None and self._waiting:
             for strip in _strips(len(self._sum)):
                 self._total[strip, strip.start :] += self._sum[strip, strip.start :]
             self._sum.zero_()
-            self._rows = 0
+            self._waiting = 0
+
+
+def _resolved(scatter: Tensor, rows: int) -> bool:
+    """Whether every direction in which rows vary does so by far more than the rounding of float32 products.
+
+    The scatter's upper triangle is looked at with each feature scaled to unit variance, because rounding is relative
+    to each feature's own size.
+    """
+    variances = scatter.diagonal() / rows
+    live = variances > 0.0
+    low, high = (float(value) for value in torch.aminmax(torch.where(live, variances, 1.0)))
+    if not bool(live.any()) or low < 1.0 / LARGEST_SQUARE or high > LARGEST_SQUARE:
+        return False
+    part = scatter[live][:, live]
+    scale = part.diagonal().rsqrt()
+    correlation = (part * scale * scale[:, None]).triu_()
+    correlation += correlation.triu(1).T
+    bound = rounding_bound(correlation, torch.finfo(torch.float32).eps)
+    correlation.diagonal().sub_(_RESOLVED * bound)
+    return int(torch.linalg.cholesky_ex(correlation).info) == 0
 
 
 def _strips(size: int) -> Iterator[slice]:
@@ -333,9 +477,15 @@ def squared_norms(rows: Tensor) -> Tensor:
 
 def _require_finite(means: Tensor, features: Tensor) -> None:
     if not math.isfinite(float(means.sum())) and not bool(torch.isfinite(means).all()):
-        finite = bool(torch.isfinite(features).all())
-        where = "an overflow of their class sums" if finite else f"NaN or infinity in row {first_bad_row(features)}"
-        raise InputError(f"expected finite features, got {where}")
+        if bool(torch.isfinite(features).all()):
+            raise _TooLarge
+        raise InputError(f"expected finite features, got NaN or infinity in row {first_bad_row(features)}")
+
+
+def _require_moderate(norms: Tensor) -> None:
+    # not finite where a row is not, which the means then show
+    if float(norms.amax()) > LARGEST_SQUARE:
+        raise _TooLarge
 
 
 def _shift(features: Tensor, index: Tensor, counts: Tensor) -> Tensor:
@@ -363,6 +513,7 @@ def _add_by_class(scatter: Tensor, rows: Tensor, index: Tensor) -> None:
     order = torch.argsort(place, stable=True)
     starts = torch.cumsum(counts, 0) - counts
     slot = torch.arange(len(order), device=index.device) - starts[place[order]]
-    padded = rows.new_zeros(len(classes), int(counts.max()), rows.shape[1])
-    padded[place[order], slot] = rows[order]
+    # in the scatter's own precision, because what each class has is too little to tell whether less would do
+    padded = scatter.new_zeros(len(classes), int(counts.max()), rows.shape[1])
+    padded[place[order], slot] = rows[order].to(scatter.dtype)
     scatter[classes] += padded.mT @ padded

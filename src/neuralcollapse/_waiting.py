@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from ._state import block_of, padded_rows
+from ._state import LARGEST_SQUARE, block_of, padded_rows
 
 # A batch of less than this share of a block waits for others; a larger one is not worth copying.
 _SHARE = 4
@@ -55,7 +54,7 @@ class Waiting:
             self._rows = self._labels = None
 
     def _takes(self, features: Tensor) -> bool:
-        """Whether the batch is small, of the type of those that wait, and of numbers whose products stay finite.
+        """Whether the batch is small, of the type of those that wait, and of numbers whose products stay moderate.
 
         Anything else is to be dealt with at once, so that an error comes from the call that gave its cause.
         """
@@ -64,7 +63,7 @@ class Waiting:
         if self._rows is not None and self.count and self._rows.dtype != features.dtype:
             return False
         flat = features.reshape(-1)
-        return math.isfinite(float(torch.dot(flat, flat)))
+        return float(torch.dot(flat, flat)) <= LARGEST_SQUARE
 
     def _add(self, features: Tensor, labels: Tensor) -> None:
         """Copy a batch that fits."""

@@ -30,17 +30,13 @@ class Given:
 
     @cached_property
     def means(self) -> Tensor:
-        """Centred means of the classes present."""
-        present = collapse.at_least_two(self.moments)
-        means = self.moments.centred_means
-        return means if bool(present.all()) else means[present]
+        """Centred means of the classes present, at unit scale."""
+        return collapse.distinct_means(self.moments)
 
     @cached_property
     def rows(self) -> Tensor:
-        """Classifier rows of the classes present."""
-        present = collapse.at_least_two(self.moments)
-        rows = self.classifier.detach().to(self.moments.means.device)
-        return rows if bool(present.all()) else rows[present]
+        """Classifier rows of the classes present, in float32 or float64."""
+        return collapse.rows_of_present(self.moments, self.classifier)
 
     @property
     def classifier(self) -> Tensor:
@@ -209,6 +205,7 @@ def compute_metrics(
     here |= {"scatter"} if moments.scatter == "full" else set()
     means = {"weight": "a classifier", "ood": "out-of-distribution data (ood=)", "scatter": "moments of scatter='full'"}
     found = {}
+    defined = not names or collapse.has_two_classes(moments, ", ".join(names[:3]) + (", …" if len(names) > 3 else ""))
     for name in names:
         metric = METRICS[name]
         missing = sorted(metric.needs - here)
@@ -218,7 +215,7 @@ def compute_metrics(
                 continue
         if missing:
             raise InputError(f"the metric {name!r} needs {means[missing[0]]}, got none")
-        found[name] = metric.compute(given)
+        found[name] = metric.compute(given) if defined else float("nan")
     return found
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from ._checks import InputError, check_features, check_labels
-from ._linalg import full_precision
+from ._linalg import full_precision, scaled
 from ._state import State, block_rows, mirror_upper, squared_norms
 from ._storage import read_state, write_state
 from ._waiting import Waiting
@@ -30,8 +30,11 @@ class ClassMoments:
     Scatter is centred from the start and merged by the pairwise formula of Chan, Golub & LeVeque (1983), never
     derived from raw sums: during collapse the spread within a class is far below the rounding of ``E‖h‖²``.
 
-    Features of 16 or 32 bits are multiplied in float32, *after* subtracting a class mean, so that products carry the
-    relative precision of the spread itself; sums are kept in ``dtype``. float64 features are multiplied in float64.
+    Features are multiplied *after* subtracting a class mean, so that products carry the relative precision of the
+    spread itself; sums are kept in ``dtype``. Features of 16 or 32 bits are multiplied in float64 until every direction
+    is seen to vary by a thousand times the rounding of float32 products, and in float32 from then on; float64 features
+    are always multiplied in float64. Features whose squares would overflow or vanish are divided by a power of two
+    inside, so that every number that does not depend on their scale comes out as at any other scale.
 
     Args:
         num_classes: C, the number of classes that labels may name.
@@ -77,7 +80,7 @@ class ClassMoments:
         self.scatter: Scatter = scatter
         self.dtype = dtype
         self.device = torch.device(device) if device is not None else None
-        # The coarsest precision any product was made in: rank decisions need it (see _linalg).
+        # The coarsest precision that features came in: it says which class means coincide.
         self.eps = torch.finfo(dtype).eps
         if dim is not None:
             self._allocate(dim, self.device or torch.device("cpu"))
@@ -167,7 +170,9 @@ class ClassMoments:
         summaries: list[dict[str, Any]] = [{}] * dist.get_world_size(group)
         mine: dict[str, object] = {"dim": self.dim, "num_classes": self.num_classes, "weighting": self.weighting}
         mine |= {"scatter": self.scatter, "dtype": self.dtype}
-        dist.all_gather_object(summaries, {**mine, "eps": self.eps}, group=group)
+        scale = {"exponent": None if self.dim is None else self._state.exponent}
+        precision = {"eps": self.eps, "product_eps": self.eps if self.dim is None else self._state.eps}
+        dist.all_gather_object(summaries, {**mine, **scale, **precision}, group=group)
         # Every process sees every summary, so that all refuse together and none waits for another.
         for name in mine:
             found = {str(summary[name]) for summary in summaries if summary[name] is not None}
@@ -180,25 +185,33 @@ class ClassMoments:
             accelerated = dist.get_backend(group) == "nccl"
             own = torch.device("cuda", torch.cuda.current_device()) if accelerated else torch.device("cpu")
             self._allocate(dim, self.device or own)
+        exponents = [summary["exponent"] for summary in summaries if summary["exponent"] is not None]
+        if exponents:
+            self._state.rescale(max(exponents))
         result = self._state.like()
-        for rank in range(len(summaries)):
+        for rank, summary in enumerate(summaries):
             source = self._state if dist.get_rank(group) == rank else self._state.like()
             global_rank = rank if group is None else dist.get_global_rank(group, rank)
             for tensor in source.tensors().values():
                 dist.broadcast(tensor, src=global_rank, group=group)
+            source.settle_about(max(exponents, default=0), summary["product_eps"])
             result.merge(source)
         self._take(result)
         self.eps = max(summary["eps"] for summary in summaries)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The whole state as tensors: counts, means, variances (n_c tr Σ_c), scatter (empty for "trace") and eps.
+        """The whole state as tensors: counts, means, variances (n_c tr Σ_c), scatter (empty for "trace") and more.
 
-        The tensors are the state's own, not copies, and hold until the next update: ask again after it. Moments that
-        saw nothing have one where they know ``dim``.
+        Means, variances and scatter are those of features divided by 2^``exponent``, which is 0 unless features are
+        extremely large or small. ``eps`` is the coarsest precision of the features, ``product_eps`` that of their
+        products. The tensors are the state's own, not copies, and hold until the next update: ask again after it.
+        Moments that saw nothing have one where they know ``dim``.
         """
         if self.dim is None:
             self._require()
-        return {**self._state.tensors(), "eps": torch.tensor(self.eps, dtype=torch.float64)}
+        state = self._state
+        about = {"eps": self.eps, "product_eps": state.eps, "exponent": state.exponent or 0}
+        return {**state.tensors(), **{name: torch.tensor(value, dtype=torch.float64) for name, value in about.items()}}
 
     @classmethod
     @_outlives_inference_mode
@@ -232,8 +245,9 @@ class ClassMoments:
         }
         if trusted:
             made = cls(len(means), **options)
-            made.dim, made.eps = means.shape[1], float(state["eps"])
-            made._take(State.of(counts, means, state["variances"], scatter, kind == "full", weighting == "class"))
+            made.dim = means.shape[1]
+            made._take(State.of(state, kind == "full", weighting == "class"))
+            made._settle_about(state)
             return made
         made = cls(len(means), means.shape[1], **options)
         for name, own in made._state.tensors().items():
@@ -245,11 +259,20 @@ class ClassMoments:
             own.copy_(state[name])
         if bool((counts < 0).any()):
             raise InputError(f"expected counts of at least 0, got {int(counts.min())}")
-        eps = float(state["eps"])
-        if not 0.0 < eps < 1.0:
-            raise InputError(f"expected a relative precision eps between 0 and 1, got {eps}")
-        made.eps = eps
+        made._settle_about(state)
         return made
+
+    def _settle_about(self, state: dict[str, Tensor]) -> None:
+        """Take the precisions and the exponent of a state; in an older one eps is also that of the products."""
+        eps = float(state["eps"])
+        product_eps, exponent = float(state.get("product_eps", eps)), float(state.get("exponent", 0.0))
+        for name, value in (("eps", eps), ("product_eps", product_eps)):
+            if not 0.0 < value < 1.0:
+                raise InputError(f"expected a relative precision {name} between 0 and 1, got {value}")
+        if not (abs(exponent) <= 2048 and exponent.is_integer()):
+            raise InputError(f"expected a whole exponent between -2048 and 2048, got {exponent}")
+        self.eps = eps
+        self._settled.settle_about(int(exponent), product_eps)
 
     def save(self, path: str | Path) -> None:
         """Write the state to a safetensors file, whole or not at all."""
@@ -288,8 +311,31 @@ class ClassMoments:
         moved = ClassMoments(self.num_classes, weighting=self.weighting, scatter=self.scatter, dtype=self.dtype)
         moved.dim, moved.device, moved.eps = self.dim, self.device, max(self.eps, reference.eps)
         moved._take(self._state.clone())
-        moved._settled.move(reference.means.to(self.means) * self.present[:, None])
+        moved._settled.move(reference._state, self.present)
         return moved
+
+    @property
+    def exponent(self) -> int:
+        """e, the power of two that features are divided by inside, so that their squares are numbers; mostly 0."""
+        return 0 if self.dim is None else self._state.exponent or 0
+
+    @property
+    def product_eps(self) -> float:
+        """The coarsest relative precision of the products in the scatter, which decisions about rank need."""
+        return self._state.eps
+
+    def at_unit_scale(self) -> ClassMoments:
+        """The moments of features · 2^-``exponent``, whose squares neither overflow nor vanish; shares their memory.
+
+        Formulas that do not depend on the scale of the features use these.
+        """
+        self._require()
+        if not self.exponent:
+            return self
+        same = ClassMoments(self.num_classes, weighting=self.weighting, scatter=self.scatter, dtype=self.dtype)
+        same.dim, same.device, same.eps = self.dim, self.device, self.eps
+        same._take(self._state.unscaled())
+        return same
 
     def _require(self) -> None:
         if self.dim is None or not bool(self._state.counts.any()):
@@ -322,7 +368,7 @@ class ClassMoments:
     def means(self) -> Float[Tensor, "c p"]:
         """(C, p) class means μ_c; zero rows for absent classes, which no formula uses."""
         self._require()
-        return self._state.means
+        return scaled(self._state.means, self.exponent)
 
     @property
     def global_mean(self) -> Float[Tensor, " p"]:
@@ -345,13 +391,13 @@ class ClassMoments:
         """(slice, μ_c − μ_G of its classes), the rows of ``centred_means`` without holding them all."""
         centre, present = self.global_mean, self.present
         for block in self.class_blocks():
-            yield block, (self._state.means[block] - centre).mul_(present[block, None])
+            yield block, (scaled(self._state.means[block], self.exponent) - centre).mul_(present[block, None])
 
     @property
     def class_variances(self) -> Float[Tensor, " c"]:
         """(C,) tr Σ_c = Ave_i ‖h_{i,c} − μ_c‖², divisor n_c; zero for absent classes."""
         self._require()
-        return self._state.traces / self._state.counts.clamp(min=1)
+        return scaled(self._state.traces / self._state.counts.clamp(min=1), 2 * self.exponent)
 
     @property
     def within_variance(self) -> float:
@@ -376,7 +422,7 @@ class ClassMoments:
             covariance = torch.einsum("c,cpq->pq", self.weights / self._state.counts.clamp(min=1), self._state.scatter)
         mirror_upper(covariance)
         covariance.diagonal().clamp_(min=0.0)  # identical examples leave rounding of either sign
-        return covariance
+        return scaled(covariance, 2 * self.exponent)
 
     @property
     def between_covariance(self) -> Float[Tensor, "p p"]:

@@ -11,11 +11,12 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from .._checks import InputError, check_classifier
-from .._linalg import rounding_bound, row_factor
+from .._checks import check_classifier
+from .._linalg import of_moderate_size, rounding_bound, row_factor
 from ..moments import ClassMoments
 from .decisions import DecisionRule
 from .geometry import angles, equinorm
+from .rank import feature_sizes, varies
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,15 @@ def nc1(moments: ClassMoments, *, divide: bool = True) -> float:
 
     Returns:
         A number ≥ 0; infinity, with a warning that names the classes, where class means coincide or are affinely
-        dependent, because a direction that should separate classes then does not.
+        dependent, because a direction that should separate classes then does not; nan, with a warning, where all
+        features are equal, or of one class.
 
     Source: Papyan, Han & Donoho (PNAS 2020), Figure 6.
     """
-    present = at_least_two(moments)
+    if not has_two_classes(moments, "NC1"):
+        return float("nan")
+    moments = moments.at_unit_scale()
+    present, within_covariance = moments.present, moments.within_covariance
     classes, roots = int(present.sum()), moments.weights.sqrt()
     scaled = row_factor((rows * roots[block, None])[present[block]] for block, rows in moments.centred_blocks())
     _, spread, directions = torch.linalg.svd(scaled, full_matrices=False)
@@ -56,9 +61,13 @@ def nc1(moments: ClassMoments, *, divide: bool = True) -> float:
     # Two bounds: the SVD's own rounding, and that of features stored in moments.eps at the size of their means.
     rounding = max(classes, scaled.shape[1]) * torch.finfo(scaled.dtype).eps * float(spread[0])
     floor = max(rounding, moments.eps * _scale(moments))
-    within = ((directions @ moments.within_covariance) * directions).sum(dim=1).clamp(min=0.0)
+    if float(spread[0]) <= floor and not bool(varies(moments, within_covariance.diagonal()).any()):
+        warnings.warn("NC1 is undefined: all features are equal", UserWarning, stacklevel=2)
+        return float("nan")
+    within = ((directions @ within_covariance) * directions).sum(dim=1).clamp(min=0.0)
     if classes > scaled.shape[1]:
-        unused = (spread <= floor) & (within <= rounding_bound(moments.within_covariance, moments.eps))
+        bound = max(rounding_bound(within_covariance, moments.product_eps), (moments.eps * _scale(moments)) ** 2)
+        unused = (spread <= floor) & (within <= bound)
         spread, within = spread[~unused], within[~unused]
     if bool((spread <= floor).any()):
         warnings.warn(_degenerate(moments, present, floor), stacklevel=2)
@@ -68,9 +77,7 @@ def nc1(moments: ClassMoments, *, divide: bool = True) -> float:
 
 def _scale(moments: ClassMoments) -> float:
     """The size of the uncentred means: their rounding is what a vanishing distance is measured against."""
-    weights, means = moments.weights, moments.means
-    parts = [float(weights[block] @ means[block].square().sum(dim=1)) for block in moments.class_blocks()]
-    return math.sqrt(sum(parts))
+    return float(torch.linalg.vector_norm(feature_sizes(moments)))
 
 
 def _degenerate(moments: ClassMoments, present: Tensor, floor: float) -> str:
@@ -93,35 +100,36 @@ def nc2(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> NC2:
     Args:
         moments: of the features; weight: (C, p).
 
-    A row of zeros has no direction: the two angles are then nan, and a warning names its class.
+    A class mean that equals the global mean, or a row of zeros, has no direction: the two angles are then nan, and a
+    warning names its class. All are nan, with a warning, where examples are of one class.
 
     The formulas and their sources are in :mod:`neuralcollapse.formulas.geometry`.
     """
-    present = at_least_two(moments)
     check_classifier(weight, None, moments.num_classes, moments.means.shape[1])
-    means, rows = moments.centred_means, weight.detach().to(moments.means.device)
-    if not bool(present.all()):
-        means, rows = means[present], rows[present]
-    for name, vectors in (("centred class mean", means), ("classifier row", rows)):
-        zero = present.nonzero()[:, 0][~vectors.any(dim=1)].tolist()
+    if not has_two_classes(moments, "NC2"):
+        return NC2(*[float("nan")] * 6)
+    rows = rows_of_present(moments, weight)
+    found = {}
+    for side, name, vectors in (
+        ("means", "centred class mean", distinct_means(moments)),
+        ("classifier", "classifier row", rows),
+    ):
+        found[f"equinorm_{side}"] = float(equinorm(vectors)) if bool(vectors.any()) else float("nan")
+        zero = moments.present.nonzero()[:, 0][~vectors.any(dim=1)].tolist()
         if zero:
-            text = f"the angles of NC2 are undefined: the {name} of class {', '.join(map(str, zero))} is zero"
+            few = ", ".join(map(str, zero[:5])) + (", …" if len(zero) > 5 else "")
+            text = f"the angles of NC2 are undefined: the {name} of class {few} is zero"
             warnings.warn(text, UserWarning, stacklevel=2)
-    of_means, of_rows = angles(means), angles(rows)
-    return NC2(
-        equinorm_means=float(equinorm(means)),
-        equinorm_classifier=float(equinorm(rows)),
-        equiangularity_means=float(of_means.equiangularity),
-        equiangularity_classifier=float(of_rows.equiangularity),
-        maximal_angle_means=float(of_means.maximal_angle),
-        maximal_angle_classifier=float(of_rows.maximal_angle),
-    )
+        both = None if zero else angles(vectors)
+        found[f"equiangularity_{side}"] = float("nan") if both is None else float(both.equiangularity)
+        found[f"maximal_angle_{side}"] = float("nan") if both is None else float(both.maximal_angle)
+    return NC2(**found)
 
 
 def nc3(moments: ClassMoments, weight: Float[Tensor, "c p"], *, centred: bool = True, squared: bool = True) -> float:
     """Self-duality ‖Wᵀ/‖W‖_F − M̄/‖M̄‖_F‖_F², zero where classifier and centred class means are proportional.
 
-    It is nan, with a warning, where either is zero altogether.
+    It is nan, with a warning, where either is zero altogether, or examples are of one class.
 
     Args:
         moments: of the features; weight: (C, p).
@@ -130,8 +138,11 @@ def nc3(moments: ClassMoments, weight: Float[Tensor, "c p"], *, centred: bool = 
 
     Source: Papyan, Han & Donoho (PNAS 2020), Figure 5.
     """
-    present = at_least_two(moments)
     check_classifier(weight, None, moments.num_classes, moments.means.shape[1])
+    if not has_two_classes(moments, "NC3"):
+        return float("nan")
+    moments, weight = moments.at_unit_scale(), of_moderate_size(weight)
+    present = moments.present
     origin = moments.global_mean if centred else torch.zeros_like(moments.global_mean)
 
     def pairs() -> Iterator[tuple[Tensor, Tensor]]:
@@ -143,8 +154,8 @@ def nc3(moments: ClassMoments, weight: Float[Tensor, "c p"], *, centred: bool = 
     sizes = [0.0, 0.0]
     for matrices in pairs():
         sizes = [size + float(matrix.square().sum()) for size, matrix in zip(sizes, matrices, strict=True)]
-    if not all(sizes):
-        what = "classifier" if not sizes[0] else "matrix of centred class means"
+    if not sizes[0] or math.sqrt(sizes[1]) <= moments.eps * _scale(moments):
+        what = "classifier" if not sizes[0] else "matrix of class means"
         warnings.warn(f"NC3 is undefined: the {what} is zero", UserWarning, stacklevel=2)
         return float("nan")
     of_rows, of_means = (size**0.5 for size in sizes)
@@ -177,9 +188,25 @@ def nc4_mismatch(
     return float((~DecisionRule(moments, weight, bias)(features, labels).agree).double().mean())
 
 
-def at_least_two(moments: ClassMoments) -> Tensor:
-    """The classes present (C,) boolean; an error where they are fewer than two."""
-    present = moments.present
-    if int(present.sum()) < 2:
-        raise InputError(f"expected examples of at least 2 classes, got {int(present.sum())}")
-    return present
+def has_two_classes(moments: ClassMoments, name: str) -> bool:
+    """Whether examples are of at least two classes; warns that the number of this name is undefined where not."""
+    if int(moments.present.sum()) >= 2:
+        return True
+    warnings.warn(f"{name} is undefined: all examples are of one class", UserWarning, stacklevel=3)
+    return False
+
+
+def distinct_means(moments: ClassMoments) -> Float[Tensor, "k p"]:
+    """Centred means of the classes present, at unit scale; those within rounding of the global mean are zero."""
+    moments = moments.at_unit_scale()
+    means = moments.centred_means
+    if not bool(moments.present.all()):
+        means = means[moments.present]
+    size = torch.linalg.vector_norm(means, dim=1, keepdim=True)
+    return means.mul_(size > moments.eps * _scale(moments))
+
+
+def rows_of_present(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> Float[Tensor, "k p"]:
+    """The classifier's rows of the classes present, in float32 or float64, where the moments are."""
+    rows = of_moderate_size(weight).to(moments.means.device)
+    return rows if bool(moments.present.all()) else rows[moments.present]

@@ -10,12 +10,15 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from .._checks import InputError, check_classifier, check_features, check_labels, first_bad_row
-from .._linalg import full_precision
+from .._linalg import full_precision, power_of_two, scaled
 from .._state import block_of
 from ..moments import ClassMoments
 
 # Scores are made for this many pairs of example and class at a time: 64 MiB in float32.
 _SCORES = 1 << 24
+
+# An extreme weight is one whose size is not between two to the power of minus and plus this.
+_MODERATE = 60
 
 # The largest norm of a row, and the largest constant: |score| ≤ ‖h‖ · first + second.
 Reach = tuple[float, float]
@@ -43,11 +46,17 @@ class DecisionRule:
     ) -> None:
         check_classifier(weight, bias, moments.num_classes, moments.means.shape[1])
         self._classes, self._dim = moments.num_classes, moments.means.shape[1]
+        # Features are divided by a power of two as in the moments, an extreme weight by one of its own; the scores are
+        # then as much smaller, and so the bias has to be: the largest of them stays the largest.
+        self._exponent, moments = moments.exponent, moments.at_unit_scale()
+        weight, size = weight.detach(), power_of_two(weight.detach()) or 0
+        size = size if abs(size) > _MODERATE else 0
         self._present = moments.present.nonzero()[:, 0]
         self._means, self._centre = moments.means, moments.global_mean
-        self._weight = weight.detach().to(self._means.device)
+        self._weight = scaled(weight.to(self._means.device), -size)
         zero = self._means.new_zeros(self._classes)
-        self._bias = zero if bias is None else bias.detach().to(self._means)
+        shift = max(-900, min(900, -self._exponent - size))
+        self._bias = zero if bias is None else scaled(bias.detach().to(self._means), shift)
         self._offset = zero.clone()
         for block, rows in moments.centred_blocks():
             self._offset[block] = -(rows @ self._centre) - 0.5 * rows.square().sum(dim=1)
@@ -63,22 +72,30 @@ class DecisionRule:
         """Both decisions for every example, from one product with [W; M̄] per block of rows."""
         self.check(features, labels)
         work = torch.float64 if features.dtype == torch.float64 else torch.float32
-        both, constants, reaches = self._prepared(work)
         found: list[list[Tensor]] = [[], [], []]
-        rows = max(1, min(_SCORES // len(both), block_of(features)))
+        rows = max(1, min(_SCORES // (self._classes + len(self._present)), block_of(features)))
         for start in range(0, max(1, len(features)), rows):
-            part = features[start : start + rows].detach().to(both.device, work)
-            with full_precision(part.device):
-                scores = torch.addmm(constants, part, both.T)
-            if not math.isfinite(float(scores.sum())) and not bool(torch.isfinite(part).all()):
-                raise InputError(f"expected finite features, got NaN or infinity in row {start + first_bad_row(part)}")
+            part = scaled(features[start : start + rows].detach().to(self._means.device, work), -self._exponent)
+            scores, reaches = self._scores(part)
+            if not math.isfinite(float(scores.sum())):
+                if not bool(torch.isfinite(part).all()):
+                    row = start + first_bad_row(part)
+                    raise InputError(f"expected finite features, got NaN or infinity in row {row}")
+                part = part.double()
+                scores, reaches = self._scores(part)
             norms = torch.linalg.vector_norm(part, dim=1)
             predicted = self._argmax(scores[:, : self._classes], part, norms, reaches[0], of_means=False)
             nearest = self._present[self._argmax(scores[:, self._classes :], part, norms, reaches[1], of_means=True)]
-            truth = labels[start : start + rows].to(both.device)
+            truth = labels[start : start + rows].to(self._means.device)
             for kept, values in zip(found, (predicted == nearest, predicted == truth, nearest == truth), strict=True):
                 kept.append(values)
         return Decisions(*(torch.cat(kept) for kept in found))
+
+    def _scores(self, features: Tensor) -> tuple[Tensor, list[Reach]]:
+        """Scores of the network and of the nearest class mean, and how far those of each half reach."""
+        both, constants, reaches = self._prepared(features.dtype)
+        with full_precision(features.device):
+            return torch.addmm(constants, features, both.T), reaches
 
     def _prepared(self, work: torch.dtype) -> tuple[Tensor, Tensor, list[Reach]]:
         """[W; M̄] and its constants in the type of the work, and how far the scores of each half reach."""

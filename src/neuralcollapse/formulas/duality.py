@@ -9,10 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import InputError, check_classifier
+from .._linalg import of_moderate_size, scaled
 from ..moments import ClassMoments
-from .collapse import at_least_two
+from .collapse import distinct_means, has_two_classes, rows_of_present
 from .frames import gram_error, gram_trace_error
-from .geometry import unit_rows
+from .geometry import have_directions, unit_rows
 
 
 def duality_error(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> float:
@@ -24,7 +25,8 @@ def duality_error(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> float:
     Source: Zhou et al. (2022), On the optimization landscape of neural collapse under MSE loss, Section 5;
     Zhu et al. (2021), Section 4.
     """
-    return gram_error(*_pair(moments, weight))
+    pair = _pair(moments, weight, "the duality error")
+    return float("nan") if pair is None else gram_error(*pair)
 
 
 def nc3_trace(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> float:
@@ -35,7 +37,8 @@ def nc3_trace(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> float:
 
     Source: Zhou et al. (2022), Section 5, with both sides of trace 1.
     """
-    return gram_trace_error(*_pair(moments, weight))
+    pair = _pair(moments, weight, "the trace-normalised NC3")
+    return float("nan") if pair is None else gram_trace_error(*pair)
 
 
 def uniform_duality(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> float:
@@ -48,7 +51,10 @@ def uniform_duality(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> floa
 
     Source: Wu & Papyan (2024), Linguistic collapse: neural collapse in (large) language models, Section 3.
     """
-    rows, means = _pair(moments, weight)
+    pair = _pair(moments, weight, "UNC3", directions=True)
+    if pair is None:
+        return float("nan")
+    rows, means = pair
     cosines = torch.cat([(unit_rows(rows[b]) * unit_rows(means[b])).sum(dim=1) for b in _blocks(len(rows))])
     return float(cosines.std() / cosines.mean().abs())
 
@@ -61,7 +67,10 @@ def alignment_distance(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> f
 
     Source: Jiang et al. (2024), Generalized neural collapse for a large number of classes.
     """
-    rows, means = _pair(moments, weight)
+    pair = _pair(moments, weight, "GNC3", directions=True)
+    if pair is None:
+        return float("nan")
+    rows, means = pair
     distances = [torch.linalg.vector_norm(unit_rows(rows[b]) - unit_rows(means[b]), dim=1) for b in _blocks(len(rows))]
     return float(torch.cat(distances).mean())
 
@@ -90,30 +99,42 @@ def nc5(moments: ClassMoments, ood_mean: Float[Tensor, " p"], *, centred: bool =
 
     Source: Ammar et al. (2024), NECO: neural collapse based out-of-distribution detection, Section 4.
     """
-    present = moments.present
     ood = ood_mean.detach().to(moments.means).double()
     if ood.shape != moments.means.shape[1:] or not bool(torch.isfinite(ood).all()):
         raise InputError(f"expected a finite out-of-distribution mean of {moments.dim} entries, got {tuple(ood.shape)}")
+    exponent, moments = moments.exponent, moments.at_unit_scale()
     origin = moments.global_mean if centred else torch.zeros_like(moments.global_mean)
-    ood = ood - origin
-    total = sum(
-        float((unit_rows(moments.means[b][present[b]] - origin) @ ood).abs().sum()) for b in moments.class_blocks()
-    )
-    size = float(torch.linalg.vector_norm(ood))
+    ood = of_moderate_size(scaled(ood, -exponent) - origin)
+    present, size = moments.present, float(torch.linalg.vector_norm(ood))
     if size == 0.0:
         warnings.warn(
             "NC5 is undefined: the mean of the out-of-distribution features is zero", UserWarning, stacklevel=2
         )
         return float("nan")
+    total = 0.0
+    for block in moments.class_blocks():
+        means = moments.means[block][present[block]] - origin
+        if not have_directions(means, "NC5"):
+            return float("nan")
+        total += float((unit_rows(means) @ ood).abs().sum())
     return total / (size * int(present.sum()))
 
 
-def _pair(moments: ClassMoments, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Classifier rows, as they come, and centred means of the classes present."""
-    present = at_least_two(moments)
+def _pair(
+    moments: ClassMoments, weight: Tensor, name: str, *, directions: bool = False
+) -> tuple[Tensor, Tensor] | None:
+    """Classifier rows, and centred means of the classes present, both of moderate size.
+
+    None, with a warning that the number of this name is undefined, where examples are of one class; and where each row
+    must have a direction and one is zero.
+    """
     check_classifier(weight, None, moments.num_classes, moments.means.shape[1])
-    rows, means = weight.detach().to(moments.means.device), moments.centred_means
-    return (rows, means) if bool(present.all()) else (rows[present], means[present])
+    if not has_two_classes(moments, name):
+        return None
+    rows, means = rows_of_present(moments, weight), distinct_means(moments)
+    if directions and not (have_directions(rows, name) and have_directions(means, name)):
+        return None
+    return rows, means
 
 
 def _blocks(count: int) -> list[slice]:

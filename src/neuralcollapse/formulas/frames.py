@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import InputError
-from .._linalg import row_factor
-from .geometry import cosine_tiles, each_pair, squared_distance_tiles, tiles, unit_rows
+from .._linalg import of_moderate_size, row_factor
+from .geometry import cosine_tiles, each_pair, have_directions, squared_distance_tiles, tiles, unit_rows
 
 
 def etf_error(vectors: Float[Tensor, "c p"]) -> float:
@@ -29,6 +29,7 @@ def etf_error(vectors: Float[Tensor, "c p"]) -> float:
 def gram_error(left: Float[Tensor, "c p"], right: Float[Tensor, "c p"]) -> float:
     """‖A/‖A‖_F − (I − 11ᵀ/C)/√(C−1)‖_F of A = L Rᵀ, nan with a warning where A is zero."""
     _require_rows(left)
+    left, right = of_moderate_size(left), of_moderate_size(right)
     count, dim = left.shape
     if count > 2 * (dim + 1):
         # Far from any ETF, for want of dimensions: nothing cancels, and the p × p products are the small ones.
@@ -54,6 +55,7 @@ def gram_error(left: Float[Tensor, "c p"], right: Float[Tensor, "c p"]) -> float
 def gram_trace_error(left: Float[Tensor, "c p"], right: Float[Tensor, "c p"]) -> float:
     """‖A/tr A − (I − 11ᵀ/C)/(C−1)‖_F of A = L Rᵀ; nan with a warning where tr A is zero."""
     _require_rows(left)
+    left, right = of_moderate_size(left), of_moderate_size(right)
     count, dim = left.shape
     squared, trace, total = _gram_sums(left, right)
     if trace == 0.0:
@@ -106,7 +108,12 @@ def etf_distance(vectors: Float[Tensor, "c p"]) -> float:
     count, dim = vectors.shape
     if dim < count - 1:
         return float("nan")
-    scaled = vectors.double() / torch.linalg.matrix_norm(vectors.double())
+    vectors = of_moderate_size(vectors).double()
+    size = torch.linalg.matrix_norm(vectors)
+    if float(size) == 0.0:
+        warnings.warn("the distance from an ETF is undefined: the matrix is zero", UserWarning, stacklevel=2)
+        return float("nan")
+    scaled = vectors / size
     mean = scaled.mean(dim=0)
     singular = torch.linalg.svdvals(scaled - mean)[: count - 1]
     gap = (singular - (count - 1) ** -0.5).square().sum() + count * mean.square().sum()
@@ -138,6 +145,8 @@ def hyperspherical_energy(
     if kernel not in ("log", "riesz"):
         raise InputError(f"expected the kernel 'log' or 'riesz', got {kernel!r}")
     _require_rows(vectors)
+    if not have_directions(vectors, "the hyperspherical energy"):
+        return HypersphericalEnergy(float("nan"), float("nan"))
     unit = unit_rows(vectors)
     pairs = len(unit) * (len(unit) - 1)
     first = total = squares = None
@@ -176,6 +185,8 @@ def one_vs_rest_margin(vectors: Float[Tensor, "c p"]) -> float:
     except ImportError:
         raise InputError("the one-vs-rest margin needs SciPy: pip install 'neuralcollapse[lab]'") from None
     _require_rows(vectors)
+    if not have_directions(vectors, "the one-vs-rest margin"):
+        return float("nan")
     unit = row_space(unit_rows(vectors)).cpu()
     margin = float("inf")
     for label in range(len(unit)):
@@ -206,6 +217,8 @@ def frame_error(vectors: Float[Tensor, "c p"]) -> float:
     Source: Benedetto & Fickus (2003), Finite normalized tight frames, Theorem 7.1.
     """
     _require_rows(vectors)
+    if not have_directions(vectors, "the distance from a tight frame"):
+        return float("nan")
     rank = min(vectors.shape[1], len(vectors) - 1)
     blocks = (unit_rows(vectors[start : start + 8192]) for start in range(0, len(vectors), 8192))
     powers = torch.linalg.svdvals(row_factor(blocks))[:rank].square()
@@ -222,7 +235,7 @@ def welch_excess(vectors: Float[Tensor, "c p"]) -> float:
     """
     _require_rows(vectors)
     count, dim = vectors.shape
-    if count <= dim:
+    if count <= dim or not have_directions(vectors, "the excess over Welch's bound"):
         return float("nan")
     coherence = max(float(cosines.abs().max()) for _, _, cosines in cosine_tiles(vectors) if cosines.numel())
     return coherence - math.sqrt((count - dim) / (dim * (count - 1)))

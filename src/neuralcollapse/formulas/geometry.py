@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import InputError
+from .._linalg import of_moderate_size
 
 # Pairs of vectors are gone through in tiles of this many rows, so that a C × C matrix is never held for many classes.
 _TILE = 2048
@@ -62,7 +64,10 @@ def equinorm(vectors: Float[Tensor, "c p"], *, correction: int = 1) -> Float[Ten
 
     Source: Han, Papyan & Donoho (2022), Figure 3.
     """
-    norms = torch.linalg.vector_norm(vectors, dim=1).double()
+    vectors = of_moderate_size(vectors)
+    # squares are summed in float64 whatever the type: a classifier's half precision would decide the answer
+    starts = range(0, len(vectors), _TILE)
+    norms = torch.cat([torch.linalg.vector_norm(vectors[s : s + _TILE].double(), dim=1) for s in starts])
     variation: Tensor = norms.std(correction=correction) / norms.mean()
     return variation
 
@@ -102,7 +107,7 @@ def angles(vectors: Float[Tensor, "c p"], *, correction: int = 1) -> Angles:
         vectors: (C, p); the products are made in float64, a tile at a time, whatever the type.
         correction: of the Std.
     """
-    count = len(vectors)
+    vectors, count = of_moderate_size(vectors), len(vectors)
     pairs = count * (count - 1)
     target = -1.0 / (count - 1)
     # Σ_{c≠c'} cos = ‖Σ u‖² − Σ‖u‖²: with the mean known at the start, deviations from it never cancel.
@@ -122,8 +127,24 @@ def angles(vectors: Float[Tensor, "c p"], *, correction: int = 1) -> Angles:
 def unit_rows(vectors: Float[Tensor, "c p"]) -> Float[Tensor, "c p"]:
     """Each row divided by its norm, in float64."""
     wide = vectors.double()
-    unit: Tensor = wide / torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+    norms = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+    tiny = ((norms < 1e-140) & wide.any(dim=1, keepdim=True))[:, 0]
+    if bool(tiny.any()):
+        # their squares would vanish
+        wide = wide.clone()
+        wide[tiny] /= wide[tiny].abs().amax(dim=1, keepdim=True)
+        norms = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+    unit: Tensor = wide / norms
     return unit
+
+
+def have_directions(vectors: Float[Tensor, "c p"], name: str) -> bool:
+    """Whether no row is zero; warns that the number of this name is undefined where one is."""
+    zero = (~vectors.any(dim=1)).nonzero()[:, 0].tolist()
+    if not zero:
+        return True
+    warnings.warn(f"{name} is undefined: row {zero[0]} of {len(vectors)} is zero", UserWarning, stacklevel=3)
+    return False
 
 
 def tiles(count: int) -> Iterator[tuple[slice, slice]]:

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import check_weight_decay
-from .._linalg import definite_factor, minimum_norm_solver, rounding_bound, solve_right
+from .._linalg import (
+    definite_factor,
+    resolved_directions,
+    rounding_bound,
+    scaled,
+    scaled_symmetric,
+    solve_right,
+    unit_scale,
+)
 from ..moments import ClassMoments
+from .rank import rounding_variances, varies
+
+Solver = Callable[[Tensor], Tensor]
+
+# λ 4^-e of features that were divided by 2^e is kept below this, where it is as good as infinite.
+_LARGEST_DECAY = 2.0**900
 
 
 def least_squares_classifier(
@@ -20,11 +36,12 @@ def least_squares_classifier(
 
         W_LS A = diag(π) M̄ᵀ + λ/(1+λ) π μ_Gᵀ,   A = Σ_T + λI + λ/(1+λ) μ_G μ_Gᵀ,   b_LS = (π − W_LS μ_G)/(1+λ).
 
-    With λ = 0 and K singular the minimum-norm solution is returned.
+    With λ = 0 and K singular it is the solution of minimum norm. Which directions count as null is decided with each
+    feature scaled to unit variance, so that predictions do not depend on the units of single features.
 
     Args:
         moments: of the features; its weighting decides Ave and π.
-        weight_decay: λ of the paper's loss (MATHEMATICS: (λ/2)‖W̃‖_F²).
+        weight_decay: λ of the paper's loss, which adds (λ/2)‖W̃‖_F².
 
     Returns:
         The weight (C, p) and the bias (C,).
@@ -32,37 +49,106 @@ def least_squares_classifier(
     Source: Webb & Lowe (1990); Han, Papyan & Donoho (2022), Proposition 1.
     """
     check_weight_decay(weight_decay)
-    prior, mean = moments.weights, moments.global_mean
-    shrink = weight_decay / (1.0 + weight_decay)
+    exponent, moments = moments.exponent, moments.at_unit_scale()
+    # The weight of features divided by 2^e is 2^e times as large, and its square is penalised 4^-e times as much.
+    decay = _decay_at(weight_decay, exponent)
+    mean, shrink = moments.global_mean, weight_decay / (1.0 + weight_decay)
     within, between = moments.within_covariance, moments.between_covariance
-    bound = 0.0
-    if weight_decay == 0.0:
-        bound = rounding_bound(within, moments.eps) + rounding_bound(between, torch.finfo(between.dtype).eps)
-    system = within.add_(between)  # Σ_T, and all else into the same memory
-    system.diagonal().add_(weight_decay)
-    system.addr_(mean, mean, alpha=shrink)
-    factor = definite_factor(system, bound)
-    if factor is None:
-        return _minimum_norm(moments, weight_decay, bound)
-    weight = torch.empty_like(moments.means)
+    weight = _penalised(moments, within, between, decay, shrink) if decay > 0.0 else None
+    if weight is None:
+        weight, along_null = _in_the_limit(moments, within, between, 0.0)
+        share, one = float(along_null.square().sum()), _decay_at(1.0, exponent)
+        if share > 0.0:
+            # Directions in which features are constant do the bias's work; the least norm shares it between the two.
+            rest = moments.weights - weight @ mean
+            weight = torch.addr(weight, rest, along_null / (one + share))
+            return scaled(weight, -exponent), rest * (one / (one + share))
+        if weight_decay > 0.0:
+            weight, _ = _in_the_limit(moments, within, between, shrink)
+    return scaled(weight, -exponent), (moments.weights - weight @ mean) / (1.0 + weight_decay)
+
+
+def _decay_at(weight_decay: float, exponent: int) -> float:
+    """λ · 4^-exponent, within the range of numbers."""
+    if weight_decay == 0.0 or exponent > 1000:
+        return 0.0
+    return min(_LARGEST_DECAY, weight_decay * 4.0 ** -max(exponent, -500))
+
+
+def _solve(moments: ClassMoments, shrink: float, live: Tensor, scale: Tensor, solve: Solver) -> Tensor:
+    """(C, p) solve(diag(π) M̄ᵀ + shrink π μ_Gᵀ) on the ``live`` features, multiplied by ``scale``; zero elsewhere."""
+    prior, mean = moments.weights, moments.global_mean
+    weight = torch.zeros_like(moments.means)
     for block, rows in moments.centred_blocks():
-        weight[block] = solve_right(prior[block, None] * (rows + shrink * mean), system, factor)
-    return weight, (prior - weight @ mean) / (1.0 + weight_decay)
+        right = (prior[block, None] * (rows + shrink * mean))[:, live]
+        weight[block, live] = solve(right * scale) * scale
+    return weight
 
 
-def _minimum_norm(moments: ClassMoments, weight_decay: float, bound: float) -> tuple[Tensor, Tensor]:
-    """The same on extended features through the eigenvectors of K, where the system above is singular."""
-    one = moments.means.new_ones(1)
-    mean = torch.cat([moments.global_mean, one])
-    dim = len(mean)
-    second = torch.outer(mean, mean)
-    second[: dim - 1, : dim - 1] += moments.within_covariance + moments.between_covariance
-    second.diagonal().add_(weight_decay)
-    bound += rounding_bound(torch.outer(mean, mean), torch.finfo(mean.dtype).eps)
-    solve = minimum_norm_solver(second, bound)
-    weight, bias, prior = torch.empty_like(moments.means), torch.empty_like(moments.weights), moments.weights
-    for block in moments.class_blocks():
-        means = moments.means[block]
-        solution = solve(prior[block, None] * torch.cat([means, one.expand(len(means), 1)], dim=1))
-        weight[block], bias[block] = solution[:, :-1], solution[:, -1]
-    return weight, bias
+def _penalised(moments: ClassMoments, within: Tensor, between: Tensor, decay: float, shrink: float) -> Tensor | None:
+    """W_LS for λ > 0; None where λ is below the rounding of Σ_T, and so as good as zero."""
+    mean, everything = moments.global_mean, torch.ones_like(moments.global_mean, dtype=torch.bool)
+    total = within + between
+    system, scale = _penalised_system(total, mean, decay, shrink)
+    factor = definite_factor(system)
+    if factor is None:
+        system, scale = _penalised_system(_without_rounding(moments, within, between), mean, decay, shrink)
+        factor = definite_factor(system)
+    if factor is None:
+        return None
+    return _solve(moments, shrink, everything, scale, lambda right: solve_right(right, system, factor))
+
+
+def _penalised_system(total: Tensor, mean: Tensor, decay: float, shrink: float) -> tuple[Tensor, Tensor]:
+    """A = Σ_T + λI + λ/(1+λ) μ_G μ_Gᵀ with a diagonal of about one, and the factors that bring it there."""
+    total = total.clone()
+    total.diagonal().add_(decay)
+    total.addr_(mean, mean, alpha=shrink)
+    scale = unit_scale(total.diagonal())
+    return total.mul_(scale).mul_(scale[:, None]), scale
+
+
+def _without_rounding(moments: ClassMoments, within: Tensor, between: Tensor) -> Tensor:
+    """Σ_T with the eigenvalues that may be rounding, and may be negative, set to zero."""
+    live = varies(moments, (within + between).diagonal())
+    correlation, scale, bounds = _correlation(moments, within, between, live)
+    values, vectors, bounds = resolved_directions(correlation, bounds)
+    part = (vectors * torch.where(values > bounds, values, 0.0)) @ vectors.T / scale / scale[:, None]
+    total = torch.zeros_like(within)
+    index = live.nonzero()[:, 0]
+    total[index[:, None], index] = part
+    return total
+
+
+def _in_the_limit(moments: ClassMoments, within: Tensor, between: Tensor, shrink: float) -> tuple[Tensor, Tensor]:
+    """W of least norm where the weight is not penalised, and the part of μ_G in the null space of Σ_T."""
+    live = varies(moments, (within + between).diagonal())
+    along_null = moments.global_mean * ~live
+    correlation, scale, bounds = _correlation(moments, within, between, live)
+    if shrink > 0.0:
+        shift = moments.global_mean[live] * scale
+        correlation.addr_(shift, shift, alpha=shrink)
+    factor = definite_factor(correlation, bounds)
+    if factor is not None:
+        weight = _solve(moments, shrink, live, scale, lambda right: solve_right(right, correlation, factor))
+        return weight, along_null
+    values, vectors, bounds = resolved_directions(correlation, bounds)
+    kept, values = vectors[:, values > bounds], values[values > bounds]
+    weight = _solve(moments, shrink, live, scale, lambda right: (right @ kept / values) @ kept.T)
+    # The range of Σ_T in the features' own units; projected on it, the solution is that of least norm.
+    basis = torch.linalg.qr(kept / scale[:, None]).Q
+    weight[:, live] = weight[:, live] @ basis @ basis.T
+    mean = moments.global_mean[live]
+    rest = mean - basis @ (basis.T @ mean)
+    if float(rest.norm()) > len(rest) * 64.0 * torch.finfo(rest.dtype).eps * float(mean.norm()):
+        along_null[live] = rest
+    return weight, along_null
+
+
+def _correlation(moments: ClassMoments, within: Tensor, between: Tensor, live: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Σ_T of the ``live`` features at about unit variance, the factors that bring them there, what may be rounding."""
+    scale = unit_scale((within + between).diagonal()[live])
+    noise, signal = scaled_symmetric(within, live, scale), scaled_symmetric(between, live, scale)
+    bound = rounding_bound(noise, moments.product_eps) + 2.0 * rounding_bound(signal, torch.finfo(signal.dtype).eps)
+    bounds = bound + rounding_variances(moments)[live] * scale.square()
+    return noise.add_(signal), scale, bounds

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import check_classifier, check_weight_decay
-from .._linalg import row_factor
+from .._linalg import row_factor, scaled
 from ..moments import ClassMoments
 from .least_squares import least_squares_classifier
 
@@ -70,10 +70,11 @@ def decompose_mse(
     check_weight_decay(weight_decay)
     bias = moments.means.new_zeros(len(weight)) if bias is None else bias.detach().to(moments.means)
     weight_ls, bias_ls = least_squares_classifier(moments, weight_decay)
-    within, parts = moments.within_covariance, _MeanOutputs(moments)
+    exponent, moments = moments.exponent, moments.at_unit_scale()
+    within, parts = moments.within_covariance, _MeanOutputs(moments, exponent)
 
     def in_use(block: slice) -> Tensor:
-        return weight[block].detach().to(moments.means)
+        return weight[block].detach().to(within)
 
     def optimal(block: slice) -> Tensor:
         return weight_ls[block]
@@ -85,7 +86,7 @@ def decompose_mse(
         total = weight_decay * b.square().sum()
         for block in moments.class_blocks():
             rows = w(block)
-            total = total + _quadratic(rows, within) + weight_decay * rows.square().sum()
+            total = total + _quadratic(scaled(rows, exponent), within) + weight_decay * rows.square().sum()
         return 0.5 * total
 
     ls_perp = spread(difference, bias - bias_ls) + parts.size(difference, bias - bias_ls)
@@ -103,10 +104,16 @@ def decompose_mse(
 
 
 class _MeanOutputs:
-    """Sums over the class means of what a classifier gives for them, without a C × C matrix where C > p."""
+    """Sums over the class means of what a classifier gives for them, without a C × C matrix where C > p.
 
-    def __init__(self, moments: ClassMoments) -> None:
+    Args:
+        moments: at unit scale.
+        exponent: the classifier is that of features 2^exponent times as large.
+    """
+
+    def __init__(self, moments: ClassMoments, exponent: int) -> None:
         self._moments, self._prior, self._centre = moments, moments.weights, moments.global_mean
+        self._exponent = exponent
         self._many = moments.num_classes > 2 * (len(self._centre) + 1)
         roots = self._prior.sqrt()
         # Rᵀ R = Σ_B
@@ -116,7 +123,7 @@ class _MeanOutputs:
         """½ Σ_c π_c ‖W μ_c + b‖² = ½ (‖W Rᵀ‖² + ‖W μ_G + b‖²)."""
         total = b.new_zeros(())
         for block in self._moments.class_blocks():
-            rows = w(block)
+            rows = scaled(w(block), self._exponent)
             shift = rows @ self._centre + b[block]
             total = total + (rows @ self._factor.T).square().sum() + shift.square().sum()
         return 0.5 * total
@@ -127,12 +134,12 @@ class _MeanOutputs:
             # At least C − p − 1 of the C targets are out of reach: the sum is far from zero, and expanding it is safe.
             hits = b.new_zeros(())
             for block, means in self._moments.centred_blocks():
-                rows = w(block)
+                rows = scaled(w(block), self._exponent)
                 hits = hits + self._prior[block] @ ((rows * means).sum(dim=1) + rows @ self._centre + b[block])
             return self.size(w, b) - hits + 0.5
         total = b.new_zeros(())
         for block in self._moments.class_blocks():
-            rows = w(block)
+            rows = scaled(w(block), self._exponent)
             # The global mean is split off, so that a large common offset cancels once, not C times.
             shift = rows @ self._centre + b[block]
             for others, means in self._moments.centred_blocks():

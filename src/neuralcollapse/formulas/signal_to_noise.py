@@ -9,61 +9,105 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._linalg import definite_factor, rounding_bound, row_factor
+from .._linalg import (
+    definite_factor,
+    resolved_directions,
+    rounding_bound,
+    row_factor,
+    scaled_symmetric,
+    unit_scale,
+)
 from ..moments import ClassMoments
+from .rank import feature_sizes, rounding_variances, varies
 
 
 @dataclass(frozen=True)
 class SNRSpectrum:
-    """The (classes present) − 1 singular values, descending, and the space Σ_W was whitened in.
+    """The singular values, descending, and whether Σ_W is singular where class means differ.
 
-    ``space`` is ``"full"`` where Σ_W is nonsingular, and ``"span"`` where it is singular and the noise was first
-    projected on the span of the centred class means. Values are infinite where there is no noise even there.
+    Attributes:
+        singular_values: as many as (classes present) − 1, or as the directions in which features vary where these are
+            fewer. Infinite in a direction in which class means differ and nothing varies within classes.
+        space: ``"full"``, or ``"limit"`` where some are infinite: the spectrum is then the limit of
+            (Σ_W + εI)^{-1/2} M̄ for ε → 0.
     """
 
     singular_values: Float[Tensor, " k"]
-    space: Literal["full", "span"]
+    space: Literal["full", "limit"]
 
 
 def snr_singular_values(moments: ClassMoments) -> SNRSpectrum:
     """Singular values of Σ_W^{-1/2} M̄, M̄ = [μ_c − μ_G] over the classes present.
 
-    With Σ_W = LLᵀ they are those of L⁻¹M̄. When Σ_W is singular (dead units, p > n) it is projected on span(M̄)
-    and whitened there, and the result says so.
+    They are invariant under every nonsingular linear map of the features. Where Σ_W is singular they are the limit of
+    those of (Σ_W + εI)^{-1/2} M̄ for ε → 0: with N the null space of Σ_W, one is infinite for each of the rank(NᵀM̄)
+    directions, and the finite ones are those of Σ_W^{+/2} M̄ on the null space of NᵀM̄. Units that are constant, or
+    copies of others, change nothing.
+
+    Args:
+        moments: of the features, with the full scatter.
+
+    Returns:
+        The spectrum, on the CPU, in the precision of the moments.
 
     Source: Han, Papyan & Donoho (2022), Definition 2.
     """
-    present = moments.present
-    means = row_factor(rows[present[block]] for block, rows in moments.centred_blocks())
-    rank = min(int(present.sum()) - 1, means.shape[1])
-    within = moments.within_covariance
-    factor = definite_factor(within, rounding_bound(within, moments.eps))
-    space: Literal["full", "span"] = "full"
-    if factor is None:
-        space = "span"
-        _, _, directions = torch.linalg.svd(means, full_matrices=False)
-        basis = directions[:rank]
-        means = means @ basis.T
-        within = basis @ within @ basis.T
-        factor = definite_factor(within, rounding_bound(within, moments.eps))
-    if factor is None:
-        # what the rounding of features, at the size of the means, leaves where the means do not differ
-        floor = moments.eps * float(torch.linalg.vector_norm(moments.means))
-        return SNRSpectrum(_partly_infinite(means, within, rounding_bound(within, moments.eps), floor).cpu(), space)
-    whitened = torch.linalg.solve_triangular(factor, means.T, upper=False)
-    return SNRSpectrum(torch.linalg.svdvals(whitened)[:rank].cpu(), space)
+    values = whitened_singular_values(moments, torch.ones_like(moments.weights)).cpu()
+    return SNRSpectrum(values, "limit" if bool(values.isinf().any()) else "full")
 
 
-def _partly_infinite(means: Tensor, within: Tensor, bound: float, floor: float) -> Tensor:
-    """The limit as noise ε → 0 along the directions N without noise: infinite once for each, and else finite.
+def whitened_singular_values(moments: ClassMoments, class_scales: Float[Tensor, " c"]) -> Float[Tensor, " k"]:
+    """Singular values of Σ_W^{-1/2} M̄ diag(class_scales), descending, in the limit where Σ_W is singular.
 
-    M̄ᵀΣ⁻¹M̄ = ε⁻² AᵀA + BᵀΛ⁻¹B with A = NᵀM̄; what stays finite is BᵀΛ⁻¹B on the kernel of A. Directions along which
-    the means do not differ either, up to ``floor``, hold no signal, and count for nothing.
+    Rank is decided with each feature scaled to unit variance within classes, because rounding is relative to each
+    feature's own size. So the answer is the same in whatever units single features come.
     """
-    values, vectors = torch.linalg.eigh(within)
-    noisy = values > bound
-    left, sizes, _ = torch.linalg.svd(means @ vectors[:, ~noisy], full_matrices=False)
-    basis = left[:, sizes > floor]
-    whitened = (means @ vectors[:, noisy]) / values[noisy].sqrt()
-    finite = torch.linalg.svdvals(whitened - basis @ (basis.T @ whitened))[: int(noisy.sum())]
-    return torch.cat([finite.new_full((basis.shape[1],), float("inf")), finite])
+    moments = moments.at_unit_scale()
+    present, within = moments.present, moments.within_covariance
+    sizes, noisy = feature_sizes(moments), varies(moments, within.diagonal())
+    signal = row_factor((rows * class_scales[block, None])[present[block]] for block, rows in moments.centred_blocks())
+    most = min(int(present.sum()) - 1, signal.shape[1])
+
+    # Features that are constant within each class: where their means differ at all, signal is infinitely above noise.
+    reach = torch.zeros_like(sizes)
+    for _, rows in moments.centred_blocks():
+        reach = torch.maximum(reach, rows.abs().amax(dim=0))
+    rounding = max(64.0 * torch.finfo(sizes.dtype).eps, 4.0 * moments.eps) * sizes
+    pure = ~noisy & (reach > rounding)
+    relative = (rounding[pure] / reach[pure]).sum()
+    infinite = _left_basis(signal[:, pure] / reach[pure], 8.0 * float(relative))
+
+    scale = unit_scale(within.diagonal()[noisy])
+    signal = _without(signal[:, noisy] * scale, infinite)
+    correlation = scaled_symmetric(within, noisy, scale)
+    bound = rounding_bound(correlation, moments.product_eps)
+    bounds = bound + rounding_variances(moments)[noisy] * scale.square()
+    factor = definite_factor(correlation, bounds)
+    if factor is not None:
+        whitened, count = torch.linalg.solve_triangular(factor, signal.T, upper=False), len(scale)
+    else:
+        values, vectors, bounds = resolved_directions(correlation, bounds)
+        keep = values > bounds
+        kept, count = signal @ vectors[:, keep], int(keep.sum())
+        # Rounding may leave a standard deviation of √bound in a direction without noise, and turns such a direction
+        # towards the others by bound/λ: signal is there for certain where it is above both.
+        leak = float(torch.linalg.matrix_norm(kept / values[keep])) * bound
+        more = _left_basis(signal @ vectors[:, ~keep], 4.0 * float(bounds[~keep].amax()) ** 0.5 + leak)
+        infinite = torch.cat([infinite, more], dim=1)
+        whitened = _without(kept / values[keep].sqrt(), infinite)
+    finite = torch.linalg.svdvals(whitened)[: max(0, min(most - infinite.shape[1], count))]
+    return torch.cat([finite.new_full((min(most, infinite.shape[1]),), float("inf")), finite])
+
+
+def _left_basis(matrix: Tensor, floor: float) -> Tensor:
+    """An orthonormal basis, as columns, of the left singular vectors whose singular values are above ``floor``."""
+    if not matrix.shape[1]:
+        return matrix.new_zeros(len(matrix), 0)
+    left, values, _ = torch.linalg.svd(matrix, full_matrices=False)
+    basis: Tensor = left[:, values > max(floor, len(matrix) * torch.finfo(matrix.dtype).eps * float(values[0]))]
+    return basis
+
+
+def _without(matrix: Tensor, basis: Tensor) -> Tensor:
+    """The matrix with its part in the span of orthonormal columns taken off."""
+    return matrix - basis @ (basis.T @ matrix)

@@ -8,10 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._linalg import definite_factor, minimum_norm_solver, rounding_bound, row_factor
+from .._linalg import rounding_bound
 from ..moments import ClassMoments
-from .collapse import at_least_two
+from .collapse import distinct_means, has_two_classes
 from .geometry import each_pair, squared_distance_tiles
+from .rank import feature_sizes
+from .signal_to_noise import whitened_singular_values
 
 
 def cdnv(moments: ClassMoments) -> float:
@@ -21,8 +23,10 @@ def cdnv(moments: ClassMoments) -> float:
 
     Source: Galanti, György & Hutter (2021), On the role of neural collapse in transfer learning, Section 3.
     """
-    present = at_least_two(moments)
-    means, variances = _rows(moments.centred_means, present), moments.class_variances[present].double()
+    if not has_two_classes(moments, "CDNV"):
+        return float("nan")
+    moments = moments.at_unit_scale()
+    means, variances = distinct_means(moments), moments.class_variances[moments.present].double()
     total = torch.zeros((), dtype=torch.float64, device=means.device)
     for rows, columns, squared in squared_distance_tiles(means):
         spread = variances[rows, None] + variances[columns]
@@ -38,35 +42,34 @@ def variability_ratio(moments: ClassMoments) -> float:
 
     Source: Tirer, Huang & Niles-Weed (2023), Perturbation analysis of neural collapse.
     """
-    at_least_two(moments)
-    between = moments.between_variance
-    if between == 0.0:
-        warnings.warn("the variability ratio is infinite: all class means coincide", UserWarning, stacklevel=2)
-        return float("inf")
-    return moments.within_variance / between
+    if not has_two_classes(moments, "the variability ratio"):
+        return float("nan")
+    moments = moments.at_unit_scale()
+    within, between = moments.within_variance, moments.between_variance
+    if not bool(distinct_means(moments).any()):
+        constant = within <= moments.eps**2 * float(feature_sizes(moments).square().sum())
+        what = "undefined: all features are equal" if constant else "infinite: all class means coincide"
+        warnings.warn(f"the variability ratio is {what}", UserWarning, stacklevel=2)
+        return float("nan" if constant else "inf")
+    return within / between
 
 
 def variability_collapse_index(moments: ClassMoments) -> float:
-    """VCI = 1 − tr(Σ_T⁺ Σ_B) / rank(Σ_B), rank(Σ_B) = min(classes − 1, p); zero at collapse, at most 1.
+    """VCI = 1 − tr(Σ_T⁺ Σ_B)/r, r = min(classes − 1, directions in which features vary); zero at collapse, at most 1.
 
-    Invariant under every invertible linear map of the features.
+    With s the singular values of Σ_W^{-1/2} M̄ diag(√π) this is Ave 1/(1 + s²), a mean of numbers of one sign: nothing
+    cancels, and it is never negative. Invariant under every invertible linear map of the features. It is nan, with a
+    warning, where all features are equal.
 
     Source: Xu & Liu (2023), Quantifying the variability collapse of neural networks, Definition 1.
     """
-    present = at_least_two(moments)
-    within = moments.within_covariance
-    rank = min(int(present.sum()) - 1, len(within))
-    factor = definite_factor(within, rounding_bound(within, moments.eps))
-    if factor is not None:
-        # With s the singular values of Σ_W^{-1/2} M̄ diag(√π) this is Ave 1/(1 + s²), where nothing cancels.
-        roots = moments.weights.sqrt()
-        means = row_factor((rows * roots[block, None])[present[block]] for block, rows in moments.centred_blocks())
-        signal = torch.linalg.svdvals(torch.linalg.solve_triangular(factor, means.T, upper=False))[:rank]
-        return float((1.0 / (1.0 + signal.square())).sum() / rank)
-    between = moments.between_covariance
-    bound = rounding_bound(within, moments.eps) + rounding_bound(between, torch.finfo(between.dtype).eps)
-    share = minimum_norm_solver(within + between, bound)(between).diagonal().sum()
-    return 1.0 - float(share) / rank
+    if not has_two_classes(moments, "VCI"):
+        return float("nan")
+    signal = whitened_singular_values(moments, moments.weights.sqrt())
+    if not len(signal):
+        warnings.warn("VCI is undefined: all features are equal", UserWarning, stacklevel=2)
+        return float("nan")
+    return float((1.0 / (1.0 + signal.square())).mean())
 
 
 def numerical_rank(moments: ClassMoments) -> float:
@@ -75,6 +78,9 @@ def numerical_rank(moments: ClassMoments) -> float:
     Source: Rudelson & Vershynin (2007), Sampling from large matrices, Section 1.
     """
     values = _total_spectrum(moments)
+    if not bool(values.any()):
+        warnings.warn("the numerical rank is undefined: all features are equal", UserWarning, stacklevel=2)
+        return float("nan")
     return float(values.sum() / values[-1])
 
 
@@ -84,18 +90,19 @@ def effective_rank(moments: ClassMoments) -> float:
     Source: Roy & Vetterli (2007), The effective rank: a measure of effective dimensionality, Definition 1.
     """
     singular = _total_spectrum(moments).sqrt()
+    if not bool(singular.any()):
+        warnings.warn("the effective rank is undefined: all features are equal", UserWarning, stacklevel=2)
+        return float("nan")
     share = singular / singular.sum()
     return float(torch.special.entr(share).sum().exp())
 
 
 def _total_spectrum(moments: ClassMoments) -> Float[Tensor, " p"]:
-    at_least_two(moments)
-    total = moments.within_covariance + moments.between_covariance
-    values: Tensor = torch.linalg.eigvalsh(total)
+    """Eigenvalues of Σ_T at unit scale, ascending, those that may be rounding set to zero."""
+    moments = moments.at_unit_scale()
+    within, between = moments.within_covariance, moments.between_covariance
+    bound = rounding_bound(within, moments.product_eps) + rounding_bound(between, torch.finfo(between.dtype).eps)
+    values: Tensor = torch.linalg.eigvalsh(within + between)
     # n examples span n − 1 dimensions: what rounding leaves in the others would count by its root in the entropy.
     values[: max(0, len(values) - moments.num_examples + 1)] = 0.0
-    return torch.where(values > rounding_bound(total, torch.finfo(total.dtype).eps), values, 0.0)
-
-
-def _rows(matrix: Tensor, present: Tensor) -> Tensor:
-    return matrix if bool(present.all()) else matrix[present]
+    return torch.where(values > bound, values, 0.0)

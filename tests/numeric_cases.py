@@ -148,7 +148,9 @@ def numeric(seed: int) -> Numeric:
         copies.append(("scaled", (int(rng.integers(q)), int(rng.integers(-3, 4)))))
     copies = [copies[i] for i in rng.permutation(len(copies))]
 
-    sizes = np.array([float(np.median(scales)) if k == "constant" else scales[a if k == "free" else a[0]] for k, a in copies])
+    sizes = np.array(
+        [float(np.median(scales)) if k == "constant" else scales[a if k == "free" else a[0]] for k, a in copies]
+    )
     weight = 0.4 * rng.normal(size=(classes, len(copies))) / sizes
     bias = None if rng.random() < 0.2 else 0.3 * rng.normal(size=classes)
     decay = float(rng.choice([0.0, 0.0, 10 ** rng.uniform(-8, -3), 10 ** rng.uniform(-2, 1)]))
@@ -230,7 +232,18 @@ def expected(case: Numeric, slack: float = 40.0, later: bool = True) -> Expected
     return Expected(truth, room, snr_room, outputs_room)
 
 
-_SQUARE_ROOTS = ("nc2.", "nc3", "equinorm", "equiangularity", "etf_", "frame_error", "welch", "duality", "uniform", "gnc2")
+_SQUARE_ROOTS = (
+    "nc2.",
+    "nc3",
+    "equinorm",
+    "equiangularity",
+    "etf_",
+    "frame_error",
+    "welch",
+    "duality",
+    "uniform",
+    "gnc2",
+)
 
 
 def condition_of_spread(between: exact.Matrix) -> float:

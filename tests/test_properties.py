@@ -232,9 +232,7 @@ def test_every_number_is_that_of_exact_arithmetic(
 @over_dtypes
 @pytest.mark.parametrize("dead", [1, 5])
 @pytest.mark.parametrize("decay", [0.0, 0.01])
-def test_dead_units_change_nothing(
-    shape: Shape, weighting: str, dtype: torch.dtype, dead: int, decay: float
-) -> None:
+def test_dead_units_change_nothing(shape: Shape, weighting: str, dtype: torch.dtype, dead: int, decay: float) -> None:
     given = make(shape, decay)
     zeros = [np.zeros((len(rows), dead)) for rows in (given.features, given.weight, given.outside)]
     few = shape.dim < len(shape.counts)  # then the space itself is too small for a simplex, and dead units enlarge it
@@ -263,9 +261,7 @@ def test_constant_units_change_nothing_that_is_centred(
 @over_weightings
 @over_dtypes
 @pytest.mark.parametrize("copies", [1, 4])
-def test_duplicated_units_carry_no_information(
-    shape: Shape, weighting: str, dtype: torch.dtype, copies: int
-) -> None:
+def test_duplicated_units_carry_no_information(shape: Shape, weighting: str, dtype: torch.dtype, copies: int) -> None:
     given = make(shape)
     which = np.arange(copies) % shape.dim
     more = columns(given, given.features[:, which], 0 * given.weight[:, which], given.outside[:, which])
@@ -295,9 +291,7 @@ def test_sums_and_differences_of_units_carry_no_information(shape: Shape, dtype:
 @over_weightings
 @over_dtypes
 @pytest.mark.parametrize("power", [-40, -20, -10, 10, 20, 40])
-def test_the_unit_of_one_feature_does_not_matter(
-    shape: Shape, weighting: str, dtype: torch.dtype, power: int
-) -> None:
+def test_the_unit_of_one_feature_does_not_matter(shape: Shape, weighting: str, dtype: torch.dtype, power: int) -> None:
     """A power of two rounds nothing, so that the numbers given are the same ones."""
     given = make(shape)
     scales = np.ones(shape.dim)
@@ -357,7 +351,9 @@ def test_small_features_with_a_dead_unit(dtype: torch.dtype, exponent: int) -> N
     given = columns(given, *(np.zeros((len(v), 1)) for v in (given.features, given.weight, given.outside)))
     small = scaled(given, 10.0**exponent)
     made = report(small, dtype, "example").mse
-    assert made.nc1 + made.nc23 + made.ls_perp == pytest.approx(made.total, rel=1e-9 if dtype == torch.float64 else 1e-4)
+    assert made.nc1 + made.nc23 + made.ls_perp == pytest.approx(
+        made.total, rel=1e-9 if dtype == torch.float64 else 1e-4
+    )
     same(numbers(small, dtype), numbers(given), dtype, only=linear)
 
 
@@ -401,12 +397,12 @@ def test_rotations_change_nothing(shape: Shape, weighting: str, dtype: torch.dty
 
 @over_weightings
 @over_dtypes
-@pytest.mark.parametrize("shape", [s for s in SHAPES if "null" not in s.name and "fewer" not in s.name], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "shape", [s for s in SHAPES if "null" not in s.name and "fewer" not in s.name], ids=lambda s: s.name
+)
 @pytest.mark.parametrize("seed", range(3))
-def test_nonsingular_maps_leave_what_theory_says(
-    shape: Shape, weighting: str, dtype: torch.dtype, seed: int
-) -> None:
-    """H → HA of condition 100, with units of sizes from 2⁻¹⁰ to 2¹⁰ after it; float32 against float64 of its numbers."""
+def test_nonsingular_maps_leave_what_theory_says(shape: Shape, weighting: str, dtype: torch.dtype, seed: int) -> None:
+    """H → HA of condition 100, then units of sizes 2⁻¹⁰ to 2¹⁰; float32 against float64 of its numbers."""
     given, p = make(shape), shape.dim
     stretch = np.logspace(-1, 1, p) if p > 1 else np.ones(1)
     matrix = orthogonal(p, seed) @ np.diag(stretch) @ orthogonal(p, seed + 9)
@@ -414,7 +410,13 @@ def test_nonsingular_maps_leave_what_theory_says(
     units = 2.0 ** np.random.default_rng(seed).integers(-10, 11, size=p)
     eps = float(torch.finfo(dtype).eps)
     rtol = min(0.02, 1e4 * 100 * eps)  # the condition of the map, squared, times that of the data's rounding
-    same(numbers(scaled(moved, units), dtype, weighting), numbers(moved, torch.float64, weighting), dtype, only=linear, rtol=rtol)
+    same(
+        numbers(scaled(moved, units), dtype, weighting),
+        numbers(moved, torch.float64, weighting),
+        dtype,
+        only=linear,
+        rtol=rtol,
+    )
     if dtype == torch.float64:
         same(numbers(moved, dtype, weighting), numbers(given, dtype, weighting), dtype, only=linear, rtol=1e-8)
 
@@ -427,7 +429,13 @@ def test_order_does_not_matter(shape: Shape, dtype: torch.dtype, seed: int) -> N
     given = make(shape, 0.01)
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(given.labels))
-    agree(replace(given, features=given.features[order], labels=given.labels[order]), given, dtype, "class", but=("outputs",))
+    agree(
+        replace(given, features=given.features[order], labels=given.labels[order]),
+        given,
+        dtype,
+        "class",
+        but=("outputs",),
+    )
     units = rng.permutation(shape.dim)
     moved = replace(
         given, features=given.features[:, units], weight=given.weight[:, units], outside=given.outside[:, units]
@@ -461,7 +469,9 @@ def test_batches_and_the_order_of_merging_change_nothing(shape: Shape, weighting
     given = make(shape, 0.01)
     features, labels = torch.from_numpy(given.features).to(dtype), torch.from_numpy(given.labels)
     weight, bias = torch.from_numpy(given.weight), torch.from_numpy(given.bias)
-    want = {k: v for k, v in numbers(given, dtype, weighting).items() if k not in ("nc4_mismatch", "nc5", "nc5_centred")}
+    want = {
+        k: v for k, v in numbers(given, dtype, weighting).items() if k not in ("nc4_mismatch", "nc5", "nc5_centred")
+    }
     for sizes, reverse in (((1,), False), ((3,), True), ((len(labels),), False), ((2, 5), True)):
         parts = []
         start = 0
@@ -487,7 +497,9 @@ def test_batches_and_the_order_of_merging_change_nothing(shape: Shape, weighting
 def spectrum_by_qr(features: np.ndarray, labels: np.ndarray, weighting: str) -> np.ndarray:
     """The ω of features with a nonsingular Σ_W, by QR of the deviations themselves, which squares no condition."""
     classes, counts = np.unique(labels, return_counts=True)
-    means = np.array([features[labels == c][0] + (features[labels == c] - features[labels == c][0]).mean(0) for c in classes])
+    means = np.array(
+        [features[labels == c][0] + (features[labels == c] - features[labels == c][0]).mean(0) for c in classes]
+    )
     pi = counts / len(labels) if weighting == "example" else np.full(len(classes), 1 / len(classes))
     roots = np.sqrt((pi / counts)[np.searchsorted(classes, labels)])
     deviations = roots[:, None] * (features - means[np.searchsorted(classes, labels)])
@@ -514,7 +526,9 @@ def test_strong_collapse_in_float32(weighting: Any, spread: float, factor: float
     np.testing.assert_allclose(nc.snr_singular_values(moments).singular_values.numpy(), want, rtol=0.01)
     pi = np.full(10, 0.1)
     index = 1 - 9 / 9 + np.mean(1 / (1 + pi[0] * want**2))  # balanced: the same weights in both
-    assert nc.compute_metrics(moments, "variability_collapse_index")["variability_collapse_index"] == pytest.approx(index, rel=0.02)
+    assert nc.compute_metrics(moments, "variability_collapse_index")["variability_collapse_index"] == pytest.approx(
+        index, rel=0.02
+    )
 
 
 @over_weightings
@@ -525,7 +539,12 @@ def test_nothing_is_negative_and_parts_add_up_at_collapse(
     shape: Shape, weighting: str, dtype: torch.dtype, spread: float
 ) -> None:
     given = make(shape)
-    means = np.array([given.features[given.labels == c].mean(axis=0) if c in given.labels else 0 * given.features[0] for c in range(len(shape.counts))])
+    means = np.array(
+        [
+            given.features[given.labels == c].mean(axis=0) if c in given.labels else 0 * given.features[0]
+            for c in range(len(shape.counts))
+        ]
+    )
     near = replace(given, features=means[given.labels] + spread * (given.features - means[given.labels]))
     near = columns(near, *(np.zeros((len(v), 2)) for v in (given.features, given.weight, given.outside)))
     made = report(near, dtype, weighting)

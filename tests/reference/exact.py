@@ -233,7 +233,9 @@ def nc1(m: Moments) -> float:
     basis = [transposed(m.between)[j] for j in pivots]  # rows are Rᵀ
     inner = product(product(basis, m.between), transposed(basis))
     solved = transposed(solutions(inner, transposed(basis)))  # (Rᵀ Σ_B R)⁻¹ Rᵀ
-    return plain(sum(dot(row, column) for row, column in zip(product(basis, m.within), solved, strict=True)) / len(m.present))
+    return plain(
+        sum(dot(row, column) for row, column in zip(product(basis, m.within), solved, strict=True)) / len(m.present)
+    )
 
 
 def norms(rows: Matrix) -> list[mpf]:
@@ -290,19 +292,21 @@ def decisions(m: Moments, weight: Matrix, bias: Vector, closeness: float) -> tup
     """Accuracies and NC4, and the share of examples for which a relative difference of ``closeness`` decides them."""
     counts = {"accuracy": 0, "nearest_mean_accuracy": 0, "nc4_mismatch": 0}
     open_network = open_mean = open_either = 0
-    reach = max((float(abs(b)) for b in bias), default=0.0)
+    reach = max((abs(number(b)) for b in bias), default=mpf(0))
+    weights = norms(weight)
+    longest = max(number(dot(v, v)) for v in m.means.values())
     for h, y in zip(m.features, m.labels, strict=True):
         scores = [dot(row, h) + b for row, b in zip(weight, bias, strict=True)]
         best = max(scores)
         network = scores.index(best)
-        size = math.sqrt(dot(h, h))
-        scale = max((math.sqrt(dot(row, row)) * size for row in weight), default=0.0) + reach
-        network_open = sum(float(best - s) <= closeness * scale for s in scores) > 1
+        size = mpmath.sqrt(number(dot(h, h)))
+        scale = max(weights) * size + reach
+        network_open = sum(number(best - s) <= closeness * scale for s in scores) > 1
         distances = {c: dot(d, d) for c in m.present for d in [[a - b for a, b in zip(h, m.means[c], strict=True)]]}
         least = min(distances.values())
         nearest = min(c for c in m.present if distances[c] == least)
-        room = closeness * (size**2 + max(float(dot(v, v)) for v in m.means.values()))
-        mean_open = sum(float(d - least) <= room for d in distances.values()) > 1
+        room = closeness * (size**2 + longest)
+        mean_open = sum(number(d - least) <= room for d in distances.values()) > 1
         counts["accuracy"] += network == y
         counts["nearest_mean_accuracy"] += nearest == y
         counts["nc4_mismatch"] += network != nearest
@@ -478,7 +482,9 @@ def against_simplex(left: Matrix, right: Matrix, size: Callable[[mpmath.matrix],
         return NAN
     target = simplex(len(left))
     count = range(len(left))
-    return plain(mpmath.sqrt(mpmath.fsum((made[i, j] / divisor - scale * target[i][j]) ** 2 for i in count for j in count)))
+    return plain(
+        mpmath.sqrt(mpmath.fsum((made[i, j] / divisor - scale * target[i][j]) ** 2 for i in count for j in count))
+    )
 
 
 def frobenius(matrix: mpmath.matrix) -> mpf:
@@ -597,7 +603,9 @@ def later(m: Moments, weight: Matrix, outside: Vector | None = None) -> dict[str
         "nc1_undivided": first * count,
         "nc3_uncentred": NAN if squared_uncentred is None else plain(squared_uncentred),
         "nc3_unsquared": NAN if squared is None else plain(mpmath.sqrt(squared)),
-        "nc3_trace": against_simplex(rows, means, lambda a: mpmath.fsum(a[i, i] for i in range(count)), mpf(1) / (count - 1)),
+        "nc3_trace": against_simplex(
+            rows, means, lambda a: mpmath.fsum(a[i, i] for i in range(count)), mpf(1) / (count - 1)
+        ),
     }
     if outside is not None:
         found["nc5"], found["nc5_centred"] = nc5(m, outside, False), nc5(m, outside, True)

@@ -116,6 +116,8 @@ def part_within(rows: Tensor, basis: Tensor) -> Tensor:
     In two steps, because the entries of a basis may differ in size by many orders, and the largest of them go first,
     which is how Householder's method keeps the small ones exact.
     """
+    if not basis.shape[1]:
+        return torch.zeros_like(rows)
     order = basis.abs().amax(dim=1).argsort(descending=True)
     q, r = torch.linalg.qr(basis[order])
     first = torch.linalg.solve_triangular(r, (rows[:, order] @ q).T, upper=True)

@@ -64,16 +64,16 @@ def variability_collapse_index(moments: ClassMoments) -> float:
 
     With s the singular values of Σ_W^{-1/2} M̄ diag(√π) this is Ave 1/(1 + s²), a mean of numbers of one sign: nothing
     cancels, and it is never negative. Invariant under every invertible linear map of the features. It is nan, with a
-    warning, where all features are equal.
+    warning, where all class means coincide.
 
     Source: Xu & Liu (2023), Quantifying the variability collapse of neural networks, Definition 1.
     """
     if not has_two_classes(moments, "VCI"):
         return float("nan")
-    signal = whitened_singular_values(moments, moments.weights.sqrt())
-    if not len(signal):
-        warnings.warn("VCI is undefined: all features are equal", UserWarning, stacklevel=2)
+    if not bool(distinct_means(moments).any()):
+        warnings.warn("VCI is undefined: all class means coincide", UserWarning, stacklevel=2)
         return float("nan")
+    signal = whitened_singular_values(moments, moments.weights.sqrt())
     return float((1.0 / (1.0 + signal.square())).mean())
 
 

@@ -83,17 +83,16 @@ def scaled_symmetric(matrix: Tensor, chosen: Tensor, scale: Tensor) -> Tensor:
     return part * scale * scale[:, None]
 
 
-def definite_factor(matrix: Tensor, bounds: Tensor | None = None) -> Tensor | None:
+def definite_factor(matrix: Tensor, bounds: Tensor | float) -> Tensor | None:
     """The Cholesky factor of a symmetric matrix, or None where it does not exceed diag(``bounds``) in every direction.
 
     Factoring the matrix with the bounds subtracted from its diagonal decides that exactly, at a fraction of the cost of
     computing eigenvalues.
     """
-    if bounds is not None:
-        shifted = matrix.clone()
-        shifted.diagonal().sub_(bounds)
-        if int(torch.linalg.cholesky_ex(shifted).info):
-            return None
+    shifted = matrix.clone()
+    shifted.diagonal().sub_(bounds)
+    if int(torch.linalg.cholesky_ex(shifted).info):
+        return None
     factor, info = torch.linalg.cholesky_ex(matrix)
     return None if int(info) else factor
 

@@ -59,7 +59,7 @@ def nc1(moments: ClassMoments, *, divide: bool = True) -> float:
     present, within_covariance = moments.present, moments.within_covariance
     classes, roots = int(present.sum()), moments.weights.sqrt()
     scaled = row_factor((rows * roots[block, None])[present[block]] for block, rows in moments.centred_blocks())
-    if float(torch.linalg.matrix_norm(scaled)) <= moments.eps * _scale(moments):
+    if not bool(distinct_means(moments).any()):
         if not bool(varies(moments, within_covariance.diagonal()).any()):
             warnings.warn("NC1 is undefined: all features are equal", UserWarning, stacklevel=2)
             return float("nan")
@@ -110,7 +110,7 @@ def _degenerate(moments: ClassMoments, present: Tensor) -> str:
     """Why Σ_B has too low a rank."""
     classes = present.nonzero()[:, 0]
     means = moments.means[classes]
-    floor = 2.0 * moments.eps * _scale(moments)
+    floor = 8.0 * moments.eps * _scale(moments)
     for i in range(len(classes) - 1):
         distance = torch.linalg.vector_norm(means[i + 1 :] - means[i], dim=1)
         nearest = int(distance.argmin())
@@ -180,7 +180,7 @@ def nc3(moments: ClassMoments, weight: Float[Tensor, "c p"], *, centred: bool = 
     sizes = [0.0, 0.0]
     for matrices in pairs():
         sizes = [size + float(matrix.square().sum()) for size, matrix in zip(sizes, matrices, strict=True)]
-    if not sizes[0] or math.sqrt(sizes[1]) <= moments.eps * _scale(moments):
+    if not sizes[0] or not sizes[1] or (centred and not bool(distinct_means(moments).any())):
         what = "classifier" if not sizes[0] else "matrix of class means"
         warnings.warn(f"NC3 is undefined: the {what} is zero", UserWarning, stacklevel=2)
         return float("nan")
@@ -229,7 +229,7 @@ def distinct_means(moments: ClassMoments) -> Float[Tensor, "k p"]:
     if not bool(moments.present.all()):
         means = means[moments.present]
     size = torch.linalg.vector_norm(means, dim=1, keepdim=True)
-    return means.mul_(size > moments.eps * _scale(moments))
+    return means.mul_(size > 4.0 * moments.eps * _scale(moments))
 
 
 def rows_of_present(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> Float[Tensor, "k p"]:

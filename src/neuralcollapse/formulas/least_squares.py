@@ -13,6 +13,7 @@ from .._linalg import (
     definite_factor,
     part_within,
     resolved_directions,
+    rounding_bound,
     scaled,
     solve_right,
     unit_scale,
@@ -87,12 +88,14 @@ def _solve(moments: ClassMoments, shrink: float, live: Tensor, scale: Tensor, so
 def _penalised(moments: ClassMoments, within: Tensor, between: Tensor, decay: float, shrink: float) -> Tensor | None:
     """W_LS for λ > 0; None where λ is below the rounding of Σ_T, and so as good as zero."""
     mean, everything = moments.global_mean, torch.ones_like(moments.global_mean, dtype=torch.bool)
-    total = within + between
-    system, scale = _penalised_system(total, mean, decay, shrink)
-    factor = definite_factor(system)
+    system, scale = _penalised_system(within + between, mean, decay, shrink)
+    exact = 2.0 * rounding_bound(system, torch.finfo(system.dtype).eps)
+    bound = exact + rounding_bound(within * scale * scale[:, None], moments.product_eps)
+    factor = definite_factor(system, bound)
     if factor is None:
+        # Without the penalty some direction would not be told from rounding, of whatever sign: that is taken out.
         system, scale = _penalised_system(_without_rounding(moments, within, between), mean, decay, shrink)
-        factor = definite_factor(system)
+        factor = definite_factor(system, exact)
     if factor is None:
         return None
     return _solve(moments, shrink, everything, scale, lambda right: solve_right(right, system, factor))

@@ -12,7 +12,7 @@ from .._linalg import rounding_bound
 from ..moments import ClassMoments
 from .collapse import distinct_means, has_two_classes
 from .geometry import each_pair, squared_distance_tiles
-from .rank import feature_sizes
+from .rank import feature_sizes, varies
 from .signal_to_noise import whitened_singular_values
 
 
@@ -107,7 +107,9 @@ def _total_spectrum(moments: ClassMoments) -> Float[Tensor, " p"]:
     moments = moments.at_unit_scale()
     within, between = moments.within_covariance, moments.between_covariance
     bound = rounding_bound(within, moments.product_eps) + rounding_bound(between, torch.finfo(between.dtype).eps)
-    values: Tensor = torch.linalg.eigvalsh(within + between)
+    total = within + between
+    live = varies(moments, total.diagonal())
+    values: Tensor = torch.linalg.eigvalsh(total * live * live[:, None])
     # n examples span n − 1 dimensions: what rounding leaves in the others would count by its root in the entropy.
     values[: max(0, len(values) - moments.num_examples + 1)] = 0.0
     return torch.where(values > bound, values, 0.0)

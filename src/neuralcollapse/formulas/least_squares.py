@@ -23,8 +23,8 @@ from .rank import total_correlation, varies
 
 Solver = Callable[[Tensor], Tensor]
 
-# λ 4^-e of features that were divided by 2^e is kept below this, where it is as good as infinite.
-_LARGEST_DECAY = 2.0**900
+# Features divided by 2^e have variances of about one: λ 4^-e above this leaves nothing of them.
+_LARGEST_DECAY = 2.0**200
 
 
 def least_squares_classifier(
@@ -54,6 +54,13 @@ def least_squares_classifier(
     decay = _decay_at(weight_decay, exponent)
     mean, shrink = moments.global_mean, weight_decay / (1.0 + weight_decay)
     within, between = moments.within_covariance, moments.between_covariance
+    if decay > _LARGEST_DECAY:
+        # beside λ Σ_T is as good as zero
+        prior = moments.weights
+        small = torch.empty_like(moments.means)
+        for block, rows in moments.centred_blocks():
+            small[block] = scaled(prior[block, None] * (rows + shrink * mean), exponent) / weight_decay
+        return small, (prior - scaled(small, exponent) @ mean) / (1.0 + weight_decay)
     weight = _penalised(moments, within, between, decay, shrink) if decay > 0.0 else None
     if weight is None:
         weight, along_null = _in_the_limit(moments, within, between, 0.0)
@@ -69,10 +76,10 @@ def least_squares_classifier(
 
 
 def _decay_at(weight_decay: float, exponent: int) -> float:
-    """λ · 4^-exponent, within the range of numbers."""
+    """λ · 4^-exponent, or what stands for it where that is no number."""
     if weight_decay == 0.0 or exponent > 1000:
         return 0.0
-    return min(_LARGEST_DECAY, weight_decay * 4.0 ** -max(exponent, -500))
+    return weight_decay * 4.0 ** -max(exponent, -500)
 
 
 def _solve(moments: ClassMoments, shrink: float, live: Tensor, scale: Tensor, solve: Solver) -> Tensor:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import check_classifier, check_weight_decay
-from .._linalg import row_factor, scaled
+from .._linalg import power_of_two, row_factor, scaled, squares
 from ..moments import ClassMoments
 from .least_squares import least_squares_classifier
 
@@ -83,10 +83,11 @@ def decompose_mse(
         return in_use(block) - weight_ls[block]
 
     def spread(w: Rows, b: Tensor) -> Tensor:
-        total = weight_decay * b.square().sum()
+        total = within.new_zeros(())
         for block in moments.class_blocks():
-            rows = w(block)
-            total = total + _quadratic(scaled(rows, exponent), within) + weight_decay * rows.square().sum()
+            total = total + _quadratic(scaled(w(block), exponent), within)
+            if weight_decay > 0.0:
+                total = total + weight_decay * (squares(w(block)) + squares(b[block]))
         return 0.5 * total
 
     ls_perp = spread(difference, bias - bias_ls) + parts.size(difference, bias - bias_ls)
@@ -125,7 +126,7 @@ class _MeanOutputs:
         for block in self._moments.class_blocks():
             rows = scaled(w(block), self._exponent)
             shift = rows @ self._centre + b[block]
-            total = total + (rows @ self._factor.T).square().sum() + shift.square().sum()
+            total = total + squares(rows @ self._factor.T) + squares(shift)
         return 0.5 * total
 
     def misfit(self, w: Rows, b: Tensor) -> Tensor:
@@ -146,10 +147,13 @@ class _MeanOutputs:
                 outputs = rows @ means.T + shift[:, None]
                 if others == block:
                     outputs.diagonal().sub_(1.0)
-                total = total + (self._prior[others] * outputs.square()).sum()
+                total = total + squares(outputs, self._prior[others])
         return 0.5 * total
 
 
 def _quadratic(weight: Tensor, covariance: Tensor) -> Tensor:
     """tr W Σ Wᵀ, floored at zero: a covariance of rounding noise alone may be slightly indefinite."""
-    return ((weight @ covariance) * weight).sum().clamp(min=0.0)
+    exponent = power_of_two(weight) or 0
+    exponent = exponent if abs(exponent) > 400 else 0
+    weight = scaled(weight, -exponent)
+    return scaled(((weight @ covariance) * weight).sum().clamp(min=0.0), 2 * exponent)

@@ -191,6 +191,8 @@ def expected(case: Numeric, slack: float = 40.0, later: bool = True) -> Expected
     spectral = condition_of_spread(m.between)
     p, noisy = len(m.centre), [float(m.within[j][j]) for j in range(len(m.centre))]
     share = sum(float(m.within[j][j] / m.total[j][j]) for j in range(p) if m.total[j][j])
+    # W h and b may be large and cancel
+    reach = float((np.abs(case.features) @ np.abs(truth.optimum[:, :-1].T)).max())
     seen = p * sum(float((truth.optimum[:, j] ** 2).sum()) * noisy[j] for j in range(p))
 
     room: dict[str, float] = {}
@@ -211,9 +213,9 @@ def expected(case: Numeric, slack: float = 40.0, later: bool = True) -> Expected
             room[name] += slack * whole * (eps * share + 2.0**-52 * (exact.rank(m.within) < exact.rank(m.total)))
         if name in ("mse.nc1", "mse.ls"):
             room[name] += slack * eps * seen
-        if name in ("mse.nc23", "mse.ls"):  # a square: of the misfit, which is off by a rounding of the outputs
-            off = slack * eps * whole
-            room[name] += 2 * math.sqrt(2 * abs(truth.numbers["mse.nc23"])) * off + off**2
+        if name in ("mse.nc1", "mse.nc23", "mse.ls"):  # squares, of what is off by a rounding of the outputs
+            off = slack * (eps * whole + 2.0**-52 * reach)
+            room[name] += 2 * math.sqrt(2 * abs(value)) * off + off**2
         if name in truth.undecided:
             room[name] = truth.undecided[name]
         if name == "effective_rank":  # roots of eigenvalues, each off by a rounding of the largest
@@ -228,7 +230,7 @@ def expected(case: Numeric, slack: float = 40.0, later: bool = True) -> Expected
             # singular values of L⁻¹M̄ are exact to a rounding of the largest
             snr_room[j] = slack * (moved + eps * noise * value + eps * largest)
     moved = max(float(np.abs(t.outputs - truth.outputs).max()) for t in tries)
-    outputs_room = slack * (moved + eps * whole * float(np.abs(truth.outputs).max()))
+    outputs_room = slack * (moved + eps * whole * float(np.abs(truth.outputs).max()) + 2.0**-52 * reach)
     return Expected(truth, room, snr_room, outputs_room)
 
 

@@ -206,8 +206,8 @@ def test_what_is_undefined_or_infinite_is_said_once(kind: str, classes: int, dim
     wrong = []
     for name, call in calls.items():
         value, said = heard(call)
-        expected = 0 if math.isfinite(value) or name.startswith(SILENT) else 1
-        if len(said) != expected:
+        expected = (0, 1) if name.startswith(SILENT) else (0,) if math.isfinite(value) else (1,)
+        if len(said) not in expected:
             wrong.append(f"{name} = {value}: {len(said)} warnings {said}")
     found, said = heard(lambda: nc.nc2(moments, weight))
     finite = all(math.isfinite(v) for v in vars(found).values())

@@ -340,7 +340,9 @@ def test_a_common_scale_changes_nothing(shape: Shape, weighting: str, dtype: tor
     moved, original = numbers(scaled(given, 2.0**power), dtype, weighting), numbers(given, dtype, weighting)
     for name in ("mse.weight_ls_norm", "nc0"):
         moved[name] *= 2.0**power
-    same(moved, original, dtype, rtol=1e-9 if dtype == torch.float64 else 1e-5)
+    # The least norm of [W, b] is another solution in another unit, where there is a choice.
+    but = ("mse.weight_ls_norm",) if len(given.labels) - np.count_nonzero(shape.counts) < shape.dim else ()
+    same(moved, original, dtype, but=but, rtol=1e-9 if dtype == torch.float64 else 1e-5)
 
 
 @over_dtypes

@@ -83,17 +83,16 @@ def scaled_symmetric(matrix: Tensor, chosen: Tensor, scale: Tensor) -> Tensor:
     return part * scale * scale[:, None]
 
 
-def definite_factor(matrix: Tensor, bounds: Tensor | None = None) -> Tensor | None:
+def definite_factor(matrix: Tensor, bounds: Tensor | float) -> Tensor | None:
     """The Cholesky factor of a symmetric matrix, or None where it does not exceed diag(``bounds``) in every direction.
 
     Factoring the matrix with the bounds subtracted from its diagonal decides that exactly, at a fraction of the cost of
     computing eigenvalues.
     """
-    if bounds is not None:
-        shifted = matrix.clone()
-        shifted.diagonal().sub_(bounds)
-        if int(torch.linalg.cholesky_ex(shifted).info):
-            return None
+    shifted = matrix.clone()
+    shifted.diagonal().sub_(bounds)
+    if int(torch.linalg.cholesky_ex(shifted).info):
+        return None
     factor, info = torch.linalg.cholesky_ex(matrix)
     return None if int(info) else factor
 
@@ -108,6 +107,23 @@ def resolved_directions(matrix: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor,
     """(eigenvalues, eigenvectors, bound of each) of a symmetric matrix, the bound being that along the eigenvector."""
     values, vectors = torch.linalg.eigh(matrix)
     return values, vectors, bounds @ vectors.square()
+
+
+def part_within(rows: Tensor, basis: Tensor) -> Tensor:
+    """Of each row the orthogonal projection on the span of the basis's columns, exactly as a combination of these.
+
+    In two steps, because the entries of a basis may differ in size by many orders, and the largest of them go first,
+    which is how Householder's method keeps the small ones exact.
+    """
+    if not basis.shape[1]:
+        return torch.zeros_like(rows)
+    order = basis.abs().amax(dim=1).argsort(descending=True)
+    q, r = torch.linalg.qr(basis[order])
+    first = torch.linalg.solve_triangular(r, (rows[:, order] @ q).T, upper=True)
+    rest = rows - (basis @ first).T
+    second = torch.linalg.solve_triangular(r, (rest[:, order] @ q).T, upper=True)
+    part: Tensor = (basis @ (first + second)).T
+    return part
 
 
 def row_factor(blocks: Iterable[Tensor]) -> Tensor:

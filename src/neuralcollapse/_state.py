@@ -122,7 +122,7 @@ class State:
         """Say at which power of two the tensors are, and how precise the products in the scatter."""
         self.exponent = exponent if exponent or bool(self.means.any() or self.traces.any()) else None
         self._products.rows = int(self.counts.sum())
-        self._products.coarse = product_eps > torch.finfo(self.means.dtype).eps
+        self._products.coarse = self._products.resolved = product_eps > torch.finfo(self.means.dtype).eps
 
     @property
     def eps(self) -> float:
@@ -351,6 +351,8 @@ class _Products:
         self._sum: Tensor | None = None
         self._waiting = 0
         self.rows: int = 0 if like is None else like.rows
+        # whether float32 would do from here on, and whether it was used
+        self.resolved: bool = False if like is None else like.resolved
         self.coarse: bool = False if like is None else like.coarse
 
     @property
@@ -362,26 +364,27 @@ class _Products:
 
     def add(self, rows: Tensor) -> None:
         """Add rows of the scatter's type, or of float32."""
-        fine = len(rows) if rows.dtype == self._total.dtype else 0
-        while fine < len(rows) and not self.coarse:
-            step = self._boundary(self.rows + fine) - self.rows - fine
-            part = rows[fine : fine + step].to(self._total.dtype)
-            _add_gram(self._total, part)
-            fine += len(part)
-            if len(part) == step:
-                self.coarse = _resolved(self._total, self.rows + fine)
-        if fine == len(rows) and rows.dtype == self._total.dtype:
+        if rows.dtype == self._total.dtype:
             _add_gram(self._total, rows)
-        elif fine < len(rows):
-            self._add_coarse(rows[fine:])
-        self.rows += len(rows)
+            self.rows += len(rows)
+            return
+        while len(rows) and not self.resolved:
+            step = self._boundary(self.rows) - self.rows
+            part, rows = rows[:step].to(self._total.dtype), rows[step:]
+            _add_gram(self._total, part)
+            self.rows += len(part)
+            if len(part) == step:
+                self.resolved = _resolved(self._total, self.rows)
+        if len(rows):
+            self._add_coarse(rows)
 
     def fold(self, other: _Products) -> None:
         """Note that the total now holds another's, too."""
         before, self.rows = self.rows, self.rows + other.rows
-        self.coarse = self.coarse or other.coarse
-        if not self.coarse and other._total.ndim == 2 and len(other._total) and self._boundary(before) <= self.rows:
-            self.coarse = _resolved(self._total, self.rows)
+        self.coarse, self.resolved = self.coarse or other.coarse, self.resolved or other.resolved
+        flat = other._total.ndim == 2 and len(other._total) > 0
+        if flat and not self.resolved and self._boundary(before) <= self.rows:
+            self.resolved = _resolved(self._total, self.rows)
 
     def _boundary(self, rows: int) -> int:
         """At how many rows the scatter is looked at next, to see whether products of float32 can begin."""
@@ -391,12 +394,14 @@ class _Products:
         return boundary
 
     def _add_coarse(self, rows: Tensor) -> None:
+        self.coarse = True
         if self._waiting + len(rows) > _BLOCK_ROWS:
             self._settle()
         if self._sum is None:
             self._sum = rows.new_zeros(self._total.shape)
         _add_gram(self._sum, rows)
         self._waiting += len(rows)
+        self.rows += len(rows)
 
     def _settle(self) -> None:
         """Empty the float32 sum into the scatter."""

@@ -12,11 +12,15 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from .._checks import check_classifier
-from .._linalg import of_moderate_size, rounding_bound, row_factor
+from .._linalg import of_moderate_size, part_within, row_factor, unit_scale
 from ..moments import ClassMoments
 from .decisions import DecisionRule
 from .geometry import angles, equinorm
+from .rank import directions as varying_directions
 from .rank import feature_sizes, varies
+
+# Above this ratio the smallest singular value of M̄ is exact to ten digits beside the largest.
+_WELL_SPREAD = 1e-6
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,8 @@ def nc1(moments: ClassMoments, *, divide: bool = True) -> float:
     """Within-class variability tr(Σ_W Σ_B⁺) / C, with C the number of classes present.
 
     With the thin SVD M̄ diag(√π) = U S Vᵀ this is Σ_j u_jᵀ Σ_W u_j / s_j² / C over the (classes present) − 1
-    directions that the class means span: no p × p inverse, and no accidental rank. Where there are more classes than
-    features these are all p directions, but for those in which no feature varies (layer normalisation leaves one).
+    directions that the class means span: no p × p inverse, and no accidental rank. Where features vary in fewer
+    directions (fewer features than classes, dead units, the one that layer normalisation takes), it is over these.
 
     Args:
         moments: of the features.
@@ -55,24 +59,46 @@ def nc1(moments: ClassMoments, *, divide: bool = True) -> float:
     present, within_covariance = moments.present, moments.within_covariance
     classes, roots = int(present.sum()), moments.weights.sqrt()
     scaled = row_factor((rows * roots[block, None])[present[block]] for block, rows in moments.centred_blocks())
-    _, spread, directions = torch.linalg.svd(scaled, full_matrices=False)
-    rank = min(classes - 1, scaled.shape[1])
-    spread, directions = spread[:rank], directions[:rank]
-    # Two bounds: the SVD's own rounding, and that of features stored in moments.eps at the size of their means.
-    rounding = max(classes, scaled.shape[1]) * torch.finfo(scaled.dtype).eps * float(spread[0])
-    floor = max(rounding, moments.eps * _scale(moments))
-    if float(spread[0]) <= floor and not bool(varies(moments, within_covariance.diagonal()).any()):
-        warnings.warn("NC1 is undefined: all features are equal", UserWarning, stacklevel=2)
-        return float("nan")
-    within = ((directions @ within_covariance) * directions).sum(dim=1).clamp(min=0.0)
-    if classes > scaled.shape[1]:
-        bound = max(rounding_bound(within_covariance, moments.product_eps), (moments.eps * _scale(moments)) ** 2)
-        unused = (spread <= floor) & (within <= bound)
-        spread, within = spread[~unused], within[~unused]
-    if bool((spread <= floor).any()):
-        warnings.warn(_degenerate(moments, present, floor), stacklevel=2)
+    if not bool(distinct_means(moments).any()):
+        if not bool(varies(moments, within_covariance.diagonal()).any()):
+            warnings.warn("NC1 is undefined: all features are equal", UserWarning, stacklevel=2)
+            return float("nan")
+        warnings.warn(_degenerate(moments, present), UserWarning, stacklevel=2)
         return float("inf")
-    return float((within / spread**2).sum() / (classes if divide else 1))
+    _, spread, directions = torch.linalg.svd(scaled, full_matrices=False)
+    spread, directions = spread[: classes - 1], directions[: classes - 1]
+    inverse: Tensor | None = directions / spread[:, None]
+    if float(spread[-1]) <= _WELL_SPREAD * float(spread[0]):
+        inverse = _graded_inverse(moments, scaled, min(classes - 1, varying_directions(moments)))
+    if inverse is None:
+        warnings.warn(_degenerate(moments, present), UserWarning, stacklevel=2)
+        return float("inf")
+    total = float(((inverse @ within_covariance) * inverse).sum().clamp(min=0.0))
+    return total / (classes if divide else 1)
+
+
+def _graded_inverse(moments: ClassMoments, means: Tensor, rank: int) -> Tensor | None:
+    """(rank, p) rows whose squares sum to Σ_B⁺, where features differ much in size; None where Σ_B has a lower rank.
+
+    With M̄ = X S, S the features' sizes and X = U Λ Vᵀ, they are those of Λ⁻¹ (Vᵀ S)⁺ᵀ. Each step is as exact as X is
+    well conditioned, whatever the sizes; the singular values of M̄ itself are exact only beside the largest of them.
+
+    Args:
+        means: rows with the Gram matrix Σ_B.
+        rank: of Σ_B where class means are in general position.
+    """
+    size, rounding = torch.linalg.vector_norm(means, dim=0), moments.eps * feature_sizes(moments)
+    live = size > 64.0 * torch.finfo(means.dtype).eps * feature_sizes(moments)
+    scale = unit_scale(size[live].square())
+    _, values, vectors = torch.linalg.svd(means[:, live] * scale, full_matrices=True)
+    noise = float(torch.linalg.vector_norm(rounding[live] * scale))
+    floor = noise + max(means.shape) * torch.finfo(means.dtype).eps * float(values[0])
+    if len(values) < rank or float(values[rank - 1]) <= floor:
+        return None
+    rows, null = vectors[:rank] * scale, vectors[rank:] * scale
+    inverse = means.new_zeros(rank, means.shape[1])
+    inverse[:, live] = (rows - part_within(rows, null.T)) / values[:rank, None]
+    return inverse
 
 
 def _scale(moments: ClassMoments) -> float:
@@ -80,15 +106,15 @@ def _scale(moments: ClassMoments) -> float:
     return float(torch.linalg.vector_norm(feature_sizes(moments)))
 
 
-def _degenerate(moments: ClassMoments, present: Tensor, floor: float) -> str:
+def _degenerate(moments: ClassMoments, present: Tensor) -> str:
+    """Why Σ_B has too low a rank."""
     classes = present.nonzero()[:, 0]
-    means, weights = moments.means[classes], moments.weights[classes]
+    means = moments.means[classes]
+    floor = 8.0 * moments.eps * _scale(moments)
     for i in range(len(classes) - 1):
         distance = torch.linalg.vector_norm(means[i + 1 :] - means[i], dim=1)
-        # What two classes at this distance, with these weights, contribute to the singular values compared above.
-        share = distance * (weights[i] * weights[i + 1 :] / (weights[i] + weights[i + 1 :])).sqrt()
-        nearest = int(share.argmin())
-        if float(share[nearest]) <= floor:
+        nearest = int(distance.argmin())
+        if float(distance[nearest]) <= floor:
             pair = f"{int(classes[i])} and {int(classes[i + 1 + nearest])}"
             return f"NC1 is infinite: the means of classes {pair} coincide"
     return f"NC1 is infinite: the {len(classes)} class means are affinely dependent, so Σ_B has too low a rank"
@@ -154,7 +180,7 @@ def nc3(moments: ClassMoments, weight: Float[Tensor, "c p"], *, centred: bool = 
     sizes = [0.0, 0.0]
     for matrices in pairs():
         sizes = [size + float(matrix.square().sum()) for size, matrix in zip(sizes, matrices, strict=True)]
-    if not sizes[0] or math.sqrt(sizes[1]) <= moments.eps * _scale(moments):
+    if not sizes[0] or not sizes[1] or (centred and not bool(distinct_means(moments).any())):
         what = "classifier" if not sizes[0] else "matrix of class means"
         warnings.warn(f"NC3 is undefined: the {what} is zero", UserWarning, stacklevel=2)
         return float("nan")
@@ -203,7 +229,7 @@ def distinct_means(moments: ClassMoments) -> Float[Tensor, "k p"]:
     if not bool(moments.present.all()):
         means = means[moments.present]
     size = torch.linalg.vector_norm(means, dim=1, keepdim=True)
-    return means.mul_(size > moments.eps * _scale(moments))
+    return means.mul_(size > 4.0 * moments.eps * _scale(moments))
 
 
 def rows_of_present(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> Float[Tensor, "k p"]:

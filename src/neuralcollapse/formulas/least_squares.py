@@ -11,15 +11,15 @@ from torch import Tensor
 from .._checks import check_weight_decay
 from .._linalg import (
     definite_factor,
+    part_within,
     resolved_directions,
     rounding_bound,
     scaled,
-    scaled_symmetric,
     solve_right,
     unit_scale,
 )
 from ..moments import ClassMoments
-from .rank import rounding_variances, varies
+from .rank import total_correlation, varies
 
 Solver = Callable[[Tensor], Tensor]
 
@@ -88,12 +88,14 @@ def _solve(moments: ClassMoments, shrink: float, live: Tensor, scale: Tensor, so
 def _penalised(moments: ClassMoments, within: Tensor, between: Tensor, decay: float, shrink: float) -> Tensor | None:
     """W_LS for λ > 0; None where λ is below the rounding of Σ_T, and so as good as zero."""
     mean, everything = moments.global_mean, torch.ones_like(moments.global_mean, dtype=torch.bool)
-    total = within + between
-    system, scale = _penalised_system(total, mean, decay, shrink)
-    factor = definite_factor(system)
+    system, scale = _penalised_system(within + between, mean, decay, shrink)
+    exact = 2.0 * rounding_bound(system, torch.finfo(system.dtype).eps)
+    bound = exact + rounding_bound(within * scale * scale[:, None], moments.product_eps)
+    factor = definite_factor(system, bound)
     if factor is None:
+        # Without the penalty some direction would not be told from rounding, of whatever sign: that is taken out.
         system, scale = _penalised_system(_without_rounding(moments, within, between), mean, decay, shrink)
-        factor = definite_factor(system)
+        factor = definite_factor(system, exact)
     if factor is None:
         return None
     return _solve(moments, shrink, everything, scale, lambda right: solve_right(right, system, factor))
@@ -111,7 +113,7 @@ def _penalised_system(total: Tensor, mean: Tensor, decay: float, shrink: float) 
 def _without_rounding(moments: ClassMoments, within: Tensor, between: Tensor) -> Tensor:
     """Σ_T with the eigenvalues that may be rounding, and may be negative, set to zero."""
     live = varies(moments, (within + between).diagonal())
-    correlation, scale, bounds = _correlation(moments, within, between, live)
+    correlation, scale, bounds = total_correlation(moments, within, between, live)
     values, vectors, bounds = resolved_directions(correlation, bounds)
     part = (vectors * torch.where(values > bounds, values, 0.0)) @ vectors.T / scale / scale[:, None]
     total = torch.zeros_like(within)
@@ -124,7 +126,7 @@ def _in_the_limit(moments: ClassMoments, within: Tensor, between: Tensor, shrink
     """W of least norm where the weight is not penalised, and the part of μ_G in the null space of Σ_T."""
     live = varies(moments, (within + between).diagonal())
     along_null = moments.global_mean * ~live
-    correlation, scale, bounds = _correlation(moments, within, between, live)
+    correlation, scale, bounds = total_correlation(moments, within, between, live)
     if shrink > 0.0:
         shift = moments.global_mean[live] * scale
         correlation.addr_(shift, shift, alpha=shrink)
@@ -133,22 +135,15 @@ def _in_the_limit(moments: ClassMoments, within: Tensor, between: Tensor, shrink
         weight = _solve(moments, shrink, live, scale, lambda right: solve_right(right, correlation, factor))
         return weight, along_null
     values, vectors, bounds = resolved_directions(correlation, bounds)
-    kept, values = vectors[:, values > bounds], values[values > bounds]
+    keep = values > bounds
+    kept, values, null = vectors[:, keep], values[keep], vectors[:, ~keep]
     weight = _solve(moments, shrink, live, scale, lambda right: (right @ kept / values) @ kept.T)
-    # The range of Σ_T in the features' own units; projected on it, the solution is that of least norm.
-    basis = torch.linalg.qr(kept / scale[:, None]).Q
-    weight[:, live] = weight[:, live] @ basis @ basis.T
+    # In the features' own units these columns span the null space of Σ_T. Whatever combination of them is taken off,
+    # predictions stay as they are; the norm becomes least by it.
+    basis = null * scale[:, None]
+    weight[:, live] -= part_within(weight[:, live], basis)
     mean = moments.global_mean[live]
-    rest = mean - basis @ (basis.T @ mean)
-    if float(rest.norm()) > len(rest) * 64.0 * torch.finfo(rest.dtype).eps * float(mean.norm()):
-        along_null[live] = rest
+    along = part_within(mean[None], basis)[0]
+    if float(along.norm()) > len(mean) * 64.0 * torch.finfo(mean.dtype).eps * float(mean.norm()):
+        along_null[live] = along
     return weight, along_null
-
-
-def _correlation(moments: ClassMoments, within: Tensor, between: Tensor, live: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Σ_T of the ``live`` features at about unit variance, the factors that bring them there, what may be rounding."""
-    scale = unit_scale((within + between).diagonal()[live])
-    noise, signal = scaled_symmetric(within, live, scale), scaled_symmetric(between, live, scale)
-    bound = rounding_bound(noise, moments.product_eps) + 2.0 * rounding_bound(signal, torch.finfo(signal.dtype).eps)
-    bounds = bound + rounding_variances(moments)[live] * scale.square()
-    return noise.add_(signal), scale, bounds

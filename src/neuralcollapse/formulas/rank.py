@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from .._linalg import resolved_directions, rounding_bound, scaled_symmetric, unit_scale
 from ..moments import ClassMoments
 
 
@@ -35,3 +36,26 @@ def rounding_variances(moments: ClassMoments) -> Float[Tensor, " p"]:
     others.
     """
     return (moments.eps * feature_sizes(moments)).square() / 3.0
+
+
+def total_correlation(
+    moments: ClassMoments, within: Float[Tensor, "p p"], between: Float[Tensor, "p p"], live: Bool[Tensor, " p"]
+) -> tuple[Float[Tensor, "q q"], Float[Tensor, " q"], Float[Tensor, " q"]]:
+    """Σ_T of the ``live`` features at about unit variance.
+
+    Returns:
+        The matrix; the factors that bring each feature there; how much of each variance may be rounding.
+    """
+    scale = unit_scale((within + between).diagonal()[live])
+    noise, signal = scaled_symmetric(within, live, scale), scaled_symmetric(between, live, scale)
+    bound = rounding_bound(noise, moments.product_eps) + 2.0 * rounding_bound(signal, torch.finfo(signal.dtype).eps)
+    return noise.add_(signal), scale, bound + rounding_variances(moments)[live] * scale.square()
+
+
+def directions(moments: ClassMoments) -> int:
+    """rank Σ_T, the number of directions in which features vary, within classes or between them."""
+    moments = moments.at_unit_scale()
+    within, between = moments.within_covariance, moments.between_covariance
+    live = varies(moments, (within + between).diagonal())
+    values, _, bounds = resolved_directions(*total_correlation(moments, within, between, live)[::2])
+    return int((values > bounds).sum())

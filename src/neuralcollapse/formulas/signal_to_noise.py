@@ -92,7 +92,8 @@ def whitened_singular_values(moments: ClassMoments, class_scales: Float[Tensor, 
         # Rounding may leave a standard deviation of √bound in a direction without noise, and turns such a direction
         # towards the others by bound/λ: signal is there for certain where it is above both.
         leak = float(torch.linalg.matrix_norm(kept / values[keep])) * bound
-        more = _left_basis(signal @ vectors[:, ~keep], 4.0 * float(bounds[~keep].amax()) ** 0.5 + leak)
+        floor = 4.0 * float(bounds[~keep].sum()) ** 0.5 + leak
+        more = _left_basis(signal @ vectors[:, ~keep], floor)
         infinite = torch.cat([infinite, more], dim=1)
         whitened = _without(kept / values[keep].sqrt(), infinite)
     finite = torch.linalg.svdvals(whitened)[: max(0, min(most - infinite.shape[1], count))]

@@ -12,7 +12,7 @@ from .._linalg import rounding_bound
 from ..moments import ClassMoments
 from .collapse import distinct_means, has_two_classes
 from .geometry import each_pair, squared_distance_tiles
-from .rank import feature_sizes
+from .rank import feature_sizes, varies
 from .signal_to_noise import whitened_singular_values
 
 
@@ -32,8 +32,13 @@ def cdnv(moments: ClassMoments) -> float:
         spread = variances[rows, None] + variances[columns]
         total += each_pair(spread / (2 * squared), rows, columns).sum()
     if not bool(torch.isfinite(total)):
-        warnings.warn("CDNV is infinite: the means of two classes coincide", UserWarning, stacklevel=2)
-        return float("inf")
+        what = (
+            "undefined: two classes are one and the same point"
+            if bool(total.isnan())
+            else "infinite: two means coincide"
+        )
+        warnings.warn(f"CDNV is {what}", UserWarning, stacklevel=2)
+        return float(total)
     return float(2 * total / (len(means) * (len(means) - 1)))
 
 
@@ -59,16 +64,16 @@ def variability_collapse_index(moments: ClassMoments) -> float:
 
     With s the singular values of Σ_W^{-1/2} M̄ diag(√π) this is Ave 1/(1 + s²), a mean of numbers of one sign: nothing
     cancels, and it is never negative. Invariant under every invertible linear map of the features. It is nan, with a
-    warning, where all features are equal.
+    warning, where all class means coincide.
 
     Source: Xu & Liu (2023), Quantifying the variability collapse of neural networks, Definition 1.
     """
     if not has_two_classes(moments, "VCI"):
         return float("nan")
-    signal = whitened_singular_values(moments, moments.weights.sqrt())
-    if not len(signal):
-        warnings.warn("VCI is undefined: all features are equal", UserWarning, stacklevel=2)
+    if not bool(distinct_means(moments).any()):
+        warnings.warn("VCI is undefined: all class means coincide", UserWarning, stacklevel=2)
         return float("nan")
+    signal = whitened_singular_values(moments, moments.weights.sqrt())
     return float((1.0 / (1.0 + signal.square())).mean())
 
 
@@ -102,7 +107,9 @@ def _total_spectrum(moments: ClassMoments) -> Float[Tensor, " p"]:
     moments = moments.at_unit_scale()
     within, between = moments.within_covariance, moments.between_covariance
     bound = rounding_bound(within, moments.product_eps) + rounding_bound(between, torch.finfo(between.dtype).eps)
-    values: Tensor = torch.linalg.eigvalsh(within + between)
+    total = within + between
+    live = varies(moments, total.diagonal())
+    values: Tensor = torch.linalg.eigvalsh(total * live * live[:, None])
     # n examples span n − 1 dimensions: what rounding leaves in the others would count by its root in the entropy.
     values[: max(0, len(values) - moments.num_examples + 1)] = 0.0
     return torch.where(values > bound, values, 0.0)

@@ -188,6 +188,10 @@ def expected(case: Numeric, slack: float = 40.0, later: bool = True) -> Expected
     rng = np.random.default_rng([case.seed, 7])
     tries = [case.exact(eps * rng.uniform(-1, 1, size=shape), later) for _ in range(2)]
     noise, whole = exact.condition(m.within), exact.condition(m.total)
+    second = exact.extended(m)[0]
+    for i in range(len(second)):
+        second[i][i] += Fraction(case.decay)
+    extended = exact.condition(second)
     spectral = condition_of_spread(m.between)
     p, noisy = len(m.centre), [float(m.within[j][j]) for j in range(len(m.centre))]
     share = sum(float(m.within[j][j] / m.total[j][j]) for j in range(p) if m.total[j][j])
@@ -204,6 +208,8 @@ def expected(case: Numeric, slack: float = 40.0, later: bool = True) -> Expected
             factor = noise + spectral * 2.0**-52 / eps
         elif name == "variability_collapse_index":
             factor = noise + whole
+        elif name == "mse.weight_ls_norm":  # the bias's own entry of K is 1 in any unit of the features
+            factor = whole + extended
         elif name.startswith("mse."):
             factor = whole
         room[name] = slack * (moved + eps * factor * own)

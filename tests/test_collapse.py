@@ -13,6 +13,7 @@ from cases import Case, Data, data, named, over_cases, over_weightings
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import collapse as reference
+from reference import exact
 from reference.moments import Moments, class_moments
 from torch import Tensor
 
@@ -72,32 +73,38 @@ def test_nc4_matches_the_reference_with_its_bias(case: Case) -> None:
 @over_cases
 @over_weightings
 def test_snr_matches_the_reference(case: Case, weighting: str) -> None:
-    moments, want, _ = both(case, weighting)
-    singular = np.linalg.matrix_rank(want.within) < case.dim
-    expected = reference.snr_in_span(want) if singular else reference.snr_singular_values(want)
+    moments, want, d = both(case, weighting)
+    if np.linalg.matrix_rank(want.within) < case.dim:
+        fractions = exact.Moments(case.num_classes, exact.rational(d.features), d.labels.tolist(), weighting)
+        expected = np.array(exact.snr(fractions))
+    else:
+        expected = reference.snr_singular_values(want)
     got = snr(moments)
-    assert nc.snr_singular_values(moments).space == ("span" if singular else "full")
+    assert nc.snr_singular_values(moments).space == ("limit" if np.isinf(expected).any() else "full")
     assert got.shape == expected.shape
     np.testing.assert_allclose(got, expected, rtol=1e-10)
-    assert bool((got.diff() <= 0).all()), "descending"
+    assert bool((got[1:] <= got[:-1]).all()), "descending"
 
 
 def snr(moments: nc.ClassMoments) -> Tensor:
     return nc.snr_singular_values(moments).singular_values
 
 
-def test_snr_in_the_span_equals_the_whole_space_where_dead_units_are_the_only_defect() -> None:
-    """Two classes with noise inside the span only: both definitions agree, so their constants do."""
-    case = named("two-classes")
-    moments, want, d = both(case, "example")
-    dead = nc.ClassMoments(2)
-    direction = reference.centred_means(want)[0]
-    line = d.features @ direction / np.linalg.norm(direction)
-    dead.update(torch.from_numpy(np.c_[line, np.zeros((len(line), 3))]), torch.from_numpy(d.labels))
-    alone = nc.ClassMoments(2)
-    alone.update(torch.from_numpy(line[:, None]), torch.from_numpy(d.labels))
-    torch.testing.assert_close(snr(dead), snr(alone), rtol=1e-12, atol=0.0)
-    assert float(snr(moments)[0]) >= float(snr(alone)[0])
+def test_dead_units_change_nothing_of_the_spectrum() -> None:
+    """The case from which projecting before whitening made 4.83, 3.86, 1.30 of 14.20, 4.76, 1.60, and its loss."""
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.arange(4).repeat_interleave(30)
+    means = torch.randn(4, 6, generator=generator, dtype=torch.float64)
+    mixing = torch.randn(6, 6, generator=generator, dtype=torch.float64)
+    features = means[labels] + 0.3 * torch.randn(120, 6, generator=generator, dtype=torch.float64) @ mixing
+    alone, beside = nc.ClassMoments(4), nc.ClassMoments(4)
+    alone.update(features, labels)
+    beside.update(torch.cat([torch.zeros(120, 2).double(), features, torch.full((120, 1), 0.7).double()], 1), labels)
+    torch.testing.assert_close(snr(beside), snr(alone), rtol=1e-10, atol=0.0)
+    fractions = exact.Moments(4, exact.rational(features), labels.tolist(), "example")
+    np.testing.assert_allclose(snr(alone), exact.snr(fractions), rtol=1e-10)
+    loss = nc.decompose_mse(beside, torch.zeros(4, 9)).ls
+    assert loss == pytest.approx(float((0.5 / (4 + snr(beside).square())).sum()), rel=1e-10)
 
 
 # --- float32 and narrower ---
@@ -359,9 +366,10 @@ def test_more_classes_than_features_whose_noise_alone_leaves_the_hyperplane() ->
 def test_one_class_alone_says_so() -> None:
     moments = nc.ClassMoments(3)
     moments.update(torch.randn(5, 4), torch.ones(5, dtype=torch.int64))
-    for formula in (lambda: nc.nc1(moments), lambda: nc.nc2(moments, torch.randn(3, 4))):
-        with pytest.raises(InputError, match=r"two classes|2 classes"):
-            formula()
+    weight = torch.randn(3, 4)
+    for formula in (nc.nc1, lambda m: nc.nc2(m, weight).maximal_angle_means, lambda m: nc.nc3(m, weight)):
+        with pytest.warns(UserWarning, match="undefined: all examples are of one class"):
+            assert math.isnan(formula(moments))
 
 
 @pytest.mark.wrong_input

@@ -66,12 +66,14 @@ class Metric:
         meaning: a few words and what it tends to.
         needs: of "weight", "ood" and "scatter" (the full within-class scatter), those without which it is not defined.
         most_classes: above which ``"all"`` leaves it out, because its work grows faster than the square of C.
+        classes: with examples of fewer it is undefined, nan with a warning.
     """
 
     compute: Callable[[Given], float]
     meaning: str
     needs: frozenset[str] = frozenset()
     most_classes: int | None = None
+    classes: int = 2
 
 
 def _of_means(function: Callable[[Tensor], object], meaning: str, most_classes: int | None = None) -> Metric:
@@ -96,9 +98,11 @@ METRICS: dict[str, Metric] = {
     "variability_collapse_index": Metric(
         lambda g: variability.variability_collapse_index(g.moments), "1 − tr(Σ_T⁺Σ_B)/rank → 0", _SCATTER
     ),
-    "numerical_rank": Metric(lambda g: variability.numerical_rank(g.moments), "tr Σ_T/‖Σ_T‖ → C−1", _SCATTER),
+    "numerical_rank": Metric(
+        lambda g: variability.numerical_rank(g.moments), "tr Σ_T/‖Σ_T‖ → C−1", _SCATTER, classes=1
+    ),
     "effective_rank": Metric(
-        lambda g: variability.effective_rank(g.moments), "entropy rank of features → C−1", _SCATTER
+        lambda g: variability.effective_rank(g.moments), "entropy rank of features → C−1", _SCATTER, classes=1
     ),
     "etf_error_means": _of_means(frames.etf_error, "distance of the Gram matrix from an ETF's → 0"),
     "etf_error_classifier": _of_rows(frames.etf_error, "distance of the Gram matrix from an ETF's → 0"),
@@ -128,8 +132,10 @@ METRICS: dict[str, Metric] = {
     "alignment_distance": Metric(
         lambda g: duality.alignment_distance(g.moments, g.classifier), "GNC3, distance of unit w and μ̄ → 0", _WEIGHT
     ),
-    "nc0": Metric(lambda g: duality.nc0(g.classifier), "‖Wᵀ1‖ → 0", _WEIGHT),
-    "nc5": Metric(lambda g: duality.nc5(g.moments, _ood(g)), "|cos| of μ and the OOD mean → 0", frozenset({"ood"})),
+    "nc0": Metric(lambda g: duality.nc0(g.classifier), "‖Wᵀ1‖ → 0", _WEIGHT, classes=1),
+    "nc5": Metric(
+        lambda g: duality.nc5(g.moments, _ood(g)), "|cos| of μ and the OOD mean → 0", frozenset({"ood"}), classes=1
+    ),
     "nc5_centred": Metric(
         lambda g: duality.nc5(g.moments, _ood(g), centred=True), "the same, less the global mean", frozenset({"ood"})
     ),
@@ -204,8 +210,7 @@ def compute_metrics(
     here |= {"ood"} if ood_mean is not None else set()
     here |= {"scatter"} if moments.scatter == "full" else set()
     means = {"weight": "a classifier", "ood": "out-of-distribution data (ood=)", "scatter": "moments of scatter='full'"}
-    found = {}
-    defined = not names or collapse.has_two_classes(moments, ", ".join(names[:3]) + (", …" if len(names) > 3 else ""))
+    asked: dict[str, Metric] = {}
     for name in names:
         metric = METRICS[name]
         missing = sorted(metric.needs - here)
@@ -215,8 +220,12 @@ def compute_metrics(
                 continue
         if missing:
             raise InputError(f"the metric {name!r} needs {means[missing[0]]}, got none")
-        found[name] = metric.compute(given) if defined else float("nan")
-    return found
+        asked[name] = metric
+    undefined = {name for name, metric in asked.items() if metric.classes > int(moments.present.sum())}
+    if undefined:
+        few = ", ".join(sorted(undefined)[:3]) + (", …" if len(undefined) > 3 else "")
+        collapse.has_two_classes(moments, few)
+    return {name: float("nan") if name in undefined else metric.compute(given) for name, metric in asked.items()}
 
 
 def _ood(given: Given) -> Tensor:

@@ -103,12 +103,3 @@ def snr_singular_values(m: Moments) -> np.ndarray:
     rank = min(len(m.present) - 1, mbar.shape[1])
     values = np.linalg.eigvalsh(mbar @ np.linalg.solve(m.within, mbar.T))
     return np.sqrt(values[::-1][:rank])
-
-
-def snr_in_span(m: Moments) -> np.ndarray:
-    """The same inside span(M̄): project, then whiten there."""
-    mbar = centred_means(m)
-    rank = min(len(m.present) - 1, mbar.shape[1])
-    basis = np.linalg.qr(mbar[:rank].T)[0]  # any C − 1 centred means span the same space as all C
-    small_means, small_within = mbar @ basis, basis.T @ m.within @ basis
-    return np.sqrt(np.linalg.eigvalsh(small_means @ np.linalg.solve(small_within, small_means.T))[::-1][:rank])

@@ -142,8 +142,9 @@ def _in_the_limit(moments: ClassMoments, within: Tensor, between: Tensor, shrink
     # predictions stay as they are; the norm becomes least by it.
     basis = null * scale[:, None]
     weight[:, live] -= part_within(weight[:, live], basis)
+    # Rounding turns the null space towards the smallest direction kept: that is no part of the mean.
     mean = moments.global_mean[live]
-    along = part_within(mean[None], basis)[0]
-    if float(along.norm()) > len(mean) * 64.0 * torch.finfo(mean.dtype).eps * float(mean.norm()):
-        along_null[live] = along
+    turned = rounding_bound(correlation, torch.finfo(mean.dtype).eps) / float(values.amin()) if len(values) else 0.0
+    if float((null.T @ (mean * scale)).norm()) > 4.0 * len(mean) * turned * float((mean * scale).norm()):
+        along_null[live] = part_within(mean[None], basis)[0]
     return weight, along_null

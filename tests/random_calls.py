@@ -780,7 +780,7 @@ def fault(seed: int, allowed: tuple[type[BaseException], ...] = (nc.InputError,)
             made.make()
         except allowed as error:
             text = str(error)
-            if isinstance(error, nc.InputError) and (not text or "\n" in text.strip() or len(text) > 400):
+            if isinstance(error, nc.InputError) and (not text or "\n" in text.strip() or len(text) > 1500):
                 return f"{made.said}: no clear sentence: {text[:300]}"
         except Exception as error:
             return f"{made.said}: {type(error).__name__}: {str(error)[:160]}"

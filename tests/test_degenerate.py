@@ -109,7 +109,6 @@ KINDS: dict[str, Callable[[int, int], tuple[Tensor, Tensor]]] = {
 SIZES = ((2, 1), (2, 5), (3, 2), (5, 8), (7, 3))
 over_kinds = pytest.mark.parametrize("kind", KINDS)
 over_sizes = pytest.mark.parametrize(("classes", "dim"), SIZES)
-over_dtypes = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 
 
 def is_right(name: str, got: float, want: float, dtype: torch.dtype) -> bool:
@@ -123,9 +122,10 @@ def is_right(name: str, got: float, want: float, dtype: torch.dtype) -> bool:
 
 @over_kinds
 @over_sizes
-@over_weightings
-@over_dtypes
-@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize(
+    ("weighting", "dtype", "decay"),
+    [("example", torch.float64, 0.0), ("class", torch.float32, 0.0), ("example", torch.float32, 0.1)],
+)
 def test_reports_of_degenerate_features(
     kind: str, classes: int, dim: int, weighting: Any, dtype: torch.dtype, decay: float
 ) -> None:
@@ -206,7 +206,7 @@ def test_what_is_undefined_or_infinite_is_said_once(kind: str, classes: int, dim
     wrong = []
     for name, call in calls.items():
         value, said = heard(call)
-        expected = (0,) if math.isfinite(value) else (0, 1) if name.startswith(SILENT) else (1,)
+        expected = (0, 1) if name.startswith(SILENT) else (0,) if math.isfinite(value) else (1,)
         if len(said) not in expected:
             wrong.append(f"{name} = {value}: {len(said)} warnings {said}")
     found, said = heard(lambda: nc.nc2(moments, weight))

@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuralcollapse import InputError
+from neuralcollapse._files import read_lines, replace_file, write_json
 from neuralcollapse.lab.job import prepare
-from neuralcollapse.lab.runs import Run, read_history, replace_file, write_json
+from neuralcollapse.lab.runs import Run
 from neuralcollapse.lab.settings import Settings
 
 JSON_VALUES = st.one_of(
@@ -36,13 +37,13 @@ def test_history_comes_back_as_it_was_written(records: list[dict], tmp_path_fact
 def test_a_line_cut_short_is_left_out_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     path.write_text('{"epoch": 1, "nc1": "inf"}\n{"epoch": 2, "nc')
-    assert read_history(path) == [{"epoch": 1, "nc1": math.inf}]
+    assert read_lines(path) == [{"epoch": 1, "nc1": math.inf}]
     path.write_text('{"epoch": 1}\n{"epoch": 2, "nc\n{"epoch": 3}\n')
     with pytest.raises(InputError, match="line 2"):
-        read_history(path)
+        read_lines(path)
     path.write_text("[1]\n")
     with pytest.raises(InputError, match="expected a JSON object"):
-        read_history(path)
+        read_lines(path)
 
 
 def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path) -> None:

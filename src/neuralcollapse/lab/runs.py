@@ -17,19 +17,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import pickle
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from neuralcollapse._checks import InputError
+from neuralcollapse._files import append_line, read_json, read_lines, replace_file, write_json
 
 try:
     import fcntl
@@ -37,7 +37,6 @@ except ImportError:  # not a Unix: two processes in one run directory are then n
     fcntl = None  # type: ignore[assignment]
 
 LOG = "log.txt"
-_NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ class Run:
 
     def history(self) -> list[dict[str, Any]]:
         """The analysed epochs, oldest first; empty when none was finished yet."""
-        return read_history(self.history_path) if self.history_path.exists() else []
+        return read_lines(self.history_path) if self.history_path.exists() else []
 
     def last(self, *names: str) -> dict[str, Any]:
         """The last analysed epoch; empty when none was finished yet.
@@ -153,10 +152,7 @@ class Run:
 
     def append_history(self, record: dict[str, Any]) -> None:
         """Add one line to the history and force it to disk."""
-        with self.history_path.open("ab") as file:
-            file.write((json.dumps(_finite(record), allow_nan=False) + "\n").encode())
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self.history_path, record)
 
     def truncate_history(self, size: int) -> None:
         """Cut the history to the first `size` bytes, dropping what came after the last checkpoint."""
@@ -188,13 +184,7 @@ class Run:
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Replace `checkpoint.pt`; a process killed meanwhile leaves the earlier one whole."""
-        try:
-            replace_file(self.path / "checkpoint.pt", lambda file: torch.save(state, file))
-        except RuntimeError as error:
-            # an interrupted writer of PyTorch's complains of the file it could not finish
-            if isinstance(error.__context__, KeyboardInterrupt):
-                raise KeyboardInterrupt from error
-            raise
+        replace_file(self.path / "checkpoint.pt", lambda file: torch.save(state, file))
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The last checkpoint, on the CPU, or None where there is none yet.
@@ -242,63 +232,6 @@ class Run:
             yield
 
 
-def read_history(path: str | Path) -> list[dict[str, Any]]:
-    """Read a `history.jsonl`; the strings "inf", "-inf" and "nan" become numbers again.
-
-    A last line without its newline is one a process is still writing, or was killed in: it is left out.
-
-    Raises:
-        InputError: a finished line is no JSON object.
-    """
-    path = Path(path)
-    lines = path.read_bytes().split(b"\n")[:-1]
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}, line {number}: expected a JSON object, got {line[:60]!r}") from error
-        if not isinstance(record, dict):
-            raise InputError(f"{path}, line {number}: expected a JSON object, got {line[:60]!r}")
-        records.append({key: _numbers(value) for key, value in record.items()})
-    return records
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        InputError: the file holds anything else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON file: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a JSON object, got {type(content).__name__}")
-    return content
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Replace a file by a JSON object, atomically."""
-    text = json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
-    replace_file(path, lambda file: file.write(text.encode()))
-
-
-def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a hidden file beside `path`, force it to disk, then move it over `path` in one step."""
-    temporary = path.with_name(f".{path.name}.tmp")  # one fixed name: what a killed process left is written over
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def differing_fields(stored: dict[str, Any], wanted: dict[str, Any], ignoring: tuple[str, ...] = ()) -> list[str]:
     """Name the fields in which two configurations differ, each as "field: stored, now wanted"."""
     missing = "absent"
@@ -308,18 +241,3 @@ def differing_fields(stored: dict[str, Any], wanted: dict[str, Any], ignoring: t
         for key in keys
         if key not in ignoring and stored.get(key, missing) != wanted.get(key, missing)
     ]
-
-
-def _finite(value: Any) -> Any:
-    """Non-finite floats as the strings JSON can carry, in nested dictionaries and lists too."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _numbers(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    return _NON_FINITE.get(value, value) if isinstance(value, str) else value

@@ -21,6 +21,7 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from torch import Tensor, nn
 
+from neuralcollapse._files import read_json, write_json
 from neuralcollapse.lab import hardware, losses, optimizers, protocol
 from neuralcollapse.lab.analysis import Analysis, Diverged
 from neuralcollapse.lab.assembly import build_network, make_batches
@@ -28,7 +29,7 @@ from neuralcollapse.lab.datasets import Batches
 from neuralcollapse.lab.job import Job
 from neuralcollapse.lab.models.sync_norm import synchronised
 from neuralcollapse.lab.progress import Reporter
-from neuralcollapse.lab.runs import Run, read_json, write_json
+from neuralcollapse.lab.runs import Run
 from neuralcollapse.lab.settings import RunConfig
 
 _PRECISIONS: dict[str, Literal["32-true", "64-true", "bf16-mixed"]] = {

@@ -35,15 +35,18 @@ class RunCommand:
 
     def __call__(self, console: Console) -> int:
         from neuralcollapse import figures
-        from neuralcollapse.lab import progress, recipes, trainer
+        from neuralcollapse.lab import hardware, progress, reading, recipes, trainer
         from neuralcollapse.lab.job import prepare
 
         settings = self.settings if self.recipe is None else recipes.for_run(self.recipe, self.settings)
         job = prepare(settings, out=self.out, resume=self.resume)
         progress.announce(console, job)
+        if job.config.device == "cpu":
+            hardware.keep_memory()
         status = trainer.train(job)
-        history = job.run.history()
+        history = reading.history(job.run)
         if history:
+            reading.numbers(job.run, history, *progress.SUMMARISED)
             console.print(progress.summary(history, job.run.status().get("zero_error_epoch")))
         if status == "interrupted":
             console.print(f"interrupted; go on with: neuralcollapse run --resume {job.run.path}", soft_wrap=True)

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.figures import reading
 from neuralcollapse.figures.runview import RunView
-from neuralcollapse.lab import losses, protocol
+from neuralcollapse.lab import losses, protocol, reading
 from neuralcollapse.lab.runs import Run
 from neuralcollapse.lab.settings import LATER_FIELDS
 from neuralcollapse.lab.wording import data_words, head_words, optimizer_words, protocol_words
@@ -22,7 +21,8 @@ DATASETS = ("mnist", "fashion-mnist", "cifar10", "svhn", "stl10", "cifar100", "d
 PAPER_EXAMPLES = {**protocol.EXAMPLES_PER_CLASS, "fashion-mnist": 6000, "cifar10": 5000, "stl10": 500}
 """Training examples of each class in the paper (MATHEMATICS, section 8)."""
 PAPER_EPOCHS = 350
-_NOT_THE_CELL = ("seed", "data_dir", "device", "devices", "precision")  # runs may differ in these and share a panel
+_NOT_THE_CELL = ("seed", "data_dir", "data_sha256", "device", "devices", "precision")
+"""Runs may differ in these and share a panel: a seed draws other examples, too."""
 
 
 @dataclass(frozen=True)

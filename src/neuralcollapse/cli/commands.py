@@ -102,7 +102,8 @@ class GridCommand:
 
         found = [recipe for path in self.recipe for recipe in recipes.read(path)]
         cells = plan.cells(self.datasets, self.models, self.losses, self.seeds, self.settings, found)
-        outcome = grid.carry_out(plan.only(cells, self.only), self.out, self.how, console)
+        study = [cell.name for cell in cells]
+        outcome = grid.carry_out(plan.only(cells, self.only), self.out, self.how, console, study)
         return _conclude(outcome, self.out, expected=())
 
 
@@ -173,12 +174,12 @@ class MeasureCommand:
 class FiguresCommand:
     """Draw the figures of a run again, or the figures and Table 1 of a whole study, from directories alone.
 
-    A study is a folder with runs one or two levels below, such as a grid's; each figure then shows its networks ×
-    data sets.
+    A study is a folder whose study.json, written by grid and sweep, lists its runs, or, without that file, whose folders
+    are runs; each figure then shows its networks × data sets.
     """
 
     path: tyro.conf.Positional[Path]
-    """A run directory, or a folder of them."""
+    """A run directory, or the folder of a study."""
     out: Path | None = None
     """Where the files go; by default into figures/ there."""
     animate: bool = False

@@ -174,8 +174,8 @@ class MeasureCommand:
 class FiguresCommand:
     """Draw the figures of a run again, or the figures and Table 1 of a whole study, from directories alone.
 
-    A study is a folder whose study.json, written by grid and sweep, lists its runs, or, without that file, whose folders
-    are runs; each figure then shows its networks × data sets.
+    A study is a folder whose study.json lists its runs, as grid and sweep write it; or, without that file, one whose
+    folders are runs. Each figure then shows its networks × data sets.
     """
 
     path: tyro.conf.Positional[Path]

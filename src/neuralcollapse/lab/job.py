@@ -102,7 +102,7 @@ def assemble(settings: Settings, load: Callable[..., Dataset] = datasets.load) -
     try:
         with torch.device("meta"):
             net = build_network(config, data)
-    except (RuntimeError, OverflowError, MemoryError) as error:  # sizes that no tensor can have
+    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:  # sizes that no tensor can have
         raise InputError(
             f"{config.model} of width {config.width:g} cannot be built ({shortened(error)}); take another --width"
         ) from error

@@ -252,7 +252,12 @@ def _train_epoch(
             fabric.backward(loss)
             return loss
 
-        total += optimizer.step(closure).detach() * (len(labels) / processes)
+        try:
+            total += optimizer.step(closure).detach() * (len(labels) / processes)
+        except RuntimeError as error:
+            if "without overflow" not in str(error):
+                raise
+            total += math.inf  # a step so large that float32 has no number for it
         seen += len(labels)
         reporter.step(epoch, step / len(batches))
     if seen == 0:

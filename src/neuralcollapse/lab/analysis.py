@@ -83,7 +83,7 @@ class Analysis:
             report = measure_features(
                 features.double(), labels, weight, bias, weight_decay=self._config.measured_weight_decay
             )
-        except (torch._C._LinAlgError, InputError) as error:  # finite numbers whose squares are not
+        except (torch.linalg.LinAlgError, InputError) as error:  # type: ignore[attr-defined]  # squares overflow
             raise Diverged from error
         assert report.accuracy is not None  # the features themselves were given
         record = {

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from neuralcollapse._checks import InputError
 from neuralcollapse._linalg import full_precision
 from neuralcollapse.capture import capture, evaluation, find_classifier
 from neuralcollapse.lab import losses
@@ -26,7 +27,7 @@ SNAPSHOT_EXAMPLES_PER_CLASS = 30
 
 
 class Diverged(Exception):
-    """The network's outputs are no longer finite numbers."""
+    """The network's outputs are no longer finite numbers, or too large to be measured."""
 
 
 class Analysis:
@@ -67,7 +68,7 @@ class Analysis:
             The history record, wall-clock time not yet in it, and the arrays of the snapshot.
 
         Raises:
-            Diverged: an output of the network is not finite.
+            Diverged: an output of the network is not finite, or too large.
         """
         net, layer = self._net, self._layer
         with evaluation(net), full_precision(layer.weight.device):
@@ -78,9 +79,12 @@ class Analysis:
         loss = float(self._objective(logits.double(), labels))
         weight = layer.weight.detach()
         bias = torch.zeros(len(weight), device=weight.device) if layer.bias is None else layer.bias.detach()
-        report = measure_features(
-            features.double(), labels, weight, bias, weight_decay=self._config.measured_weight_decay
-        )
+        try:
+            report = measure_features(
+                features.double(), labels, weight, bias, weight_decay=self._config.measured_weight_decay
+            )
+        except (torch.linalg.LinAlgError, InputError) as error:  # type: ignore[attr-defined]  # squares overflow
+            raise Diverged from error
         assert report.accuracy is not None  # the features themselves were given
         record = {
             "epoch": epoch,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from neuralcollapse._checks import InputError, check_classifier, first_bad_row
+from neuralcollapse._files import replace_file
 from neuralcollapse.lab.feature_files import Block, Classifier, Examples, open_classifier, open_examples
 from neuralcollapse.lab.measure_options import STANDARD_OUTPUT, Options
 from neuralcollapse.lab.parts import (
@@ -24,7 +25,6 @@ from neuralcollapse.lab.parts import (
     write_counts,
     write_moments,
 )
-from neuralcollapse.lab.runs import replace_file
 from neuralcollapse.measure import make_report
 from neuralcollapse.moments import ClassMoments, Weighting
 from neuralcollapse.passes import Tally

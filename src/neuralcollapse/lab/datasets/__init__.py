@@ -16,9 +16,9 @@ from neuralcollapse.lab.datasets.digits import read_digits
 from neuralcollapse.lab.datasets.folder import is_archive, read_folder
 from neuralcollapse.lab.datasets.npz import read_npz
 from neuralcollapse.lab.datasets.sources import SOURCES, find
-from neuralcollapse.lab.datasets.types import Array, Dataset, ImageData, Split, pixel_statistics
+from neuralcollapse.lab.datasets.types import Array, Dataset, ImageData, Split, fingerprint, pixel_statistics
 
-__all__ = ["Batches", "Corruption", "Dataset", "Found", "ImageData", "available", "load", "names"]
+__all__ = ["Batches", "Corruption", "Dataset", "Found", "ImageData", "available", "fingerprint", "load", "names"]
 
 
 @dataclass(frozen=True)

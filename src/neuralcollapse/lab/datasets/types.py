@@ -13,6 +13,9 @@ from torch import Tensor
 
 Array = np.ndarray
 
+LARGEST_SIDE = 512
+"""Pixels; the networks here are for small images, and a larger one is more likely the wrong file or a bomb."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -83,6 +86,6 @@ def fingerprint(data: Dataset) -> str:
     for half in (data.train, data.test):
         images, labels = half.images.cpu().contiguous().numpy(), half.labels.cpu().numpy().astype("<i8")
         found.update(f"{images.shape} {images.dtype} {labels.shape}".encode())
-        found.update(images)
-        found.update(labels)
+        found.update(images.data)
+        found.update(labels.data)
     return found.hexdigest()

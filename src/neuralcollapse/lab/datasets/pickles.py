@@ -1,13 +1,15 @@
 """Pickles of dictionaries of texts, lists, numbers and NumPy arrays, read without Python's own unpickler.
 
-That one takes 2 GiB for a place of the memo named in nine bytes, and calls whatever a file names. Here `pickletools`
-splits the file into its instructions, which never holds more than the file has, and the few that such a dictionary
-consists of are followed; every other one is refused.
+That one takes 2 GiB for a place of the memo named in nine bytes, and calls whatever a file names. Here the few
+instructions that such a dictionary consists of are followed, and every other one is refused; their arguments are read
+by `pickletools`, which never holds more than the file has.
 """
 
 from __future__ import annotations
 
+import io
 import math
+import pickle
 import pickletools
 import re
 from dataclasses import dataclass, field
@@ -20,9 +22,16 @@ from neuralcollapse._checks import InputError
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _NUMBERS = ("INT", "LONG", "LONG1", "LONG4", "BININT", "BININT1", "BININT2", "FLOAT", "BINFLOAT")
 _BYTES = ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8")
-_OLD_TEXTS = ("STRING", "BINSTRING", "SHORT_BINSTRING")  # of Python 2, in which text was bytes
+_OLD_TEXTS = ("BINSTRING", "SHORT_BINSTRING")  # of Python 2, in which text was bytes
 _TEXTS = ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_OTHERS = {
+    *("PROTO", "FRAME", "GLOBAL", "STACK_GLOBAL", "MARK", "EMPTY_DICT", "EMPTY_LIST", "TUPLE", "LIST", "DICT"),
+    *("APPEND", "APPENDS", "SETITEM", "SETITEMS", "REDUCE", "BUILD"),
+    *("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "GET", "BINGET", "LONG_BINGET"),
+}
+_FOLLOWED = {*_CONSTANTS, *_NUMBERS, *_BYTES, *_OLD_TEXTS, *_TEXTS, *_TUPLES, *_OTHERS}
+_INSTRUCTIONS = {code.code.encode("latin-1"): code for code in pickletools.opcodes if code.name in _FOLLOWED}
 _NAMES = {
     ("numpy.core.multiarray", "_reconstruct"),
     ("numpy.core.numeric", "_frombuffer"),
@@ -125,8 +134,6 @@ class _Reader:
         elif name == "BUILD":
             state = self._pop(tuple)
             _completed(stack[-1], *state)
-        else:
-            raise InputError(f"refused, it has the instruction {name}, which no CIFAR batch needs")
 
     def _pop(self, kind: type) -> Any:
         value = self.stack.pop()
@@ -176,11 +183,14 @@ def read_pickle(stored: bytes) -> Any:
         InputError: the pickle asks for something that such a dictionary does not need.
         Exception: a damaged pickle; of any type.
     """
-    reader = _Reader(room=len(stored))
-    for code, argument, _ in pickletools.genops(stored):
-        if code.name == "STOP":
-            break
-        reader.follow(code.name, argument)
+    reader, file = _Reader(room=len(stored)), io.BytesIO(stored)
+    while (byte := file.read(1)) != pickle.STOP:
+        if not byte:
+            raise EOFError
+        code = _INSTRUCTIONS.get(byte)
+        if code is None:
+            raise InputError(f"refused, it has the instruction {byte!r}, which no CIFAR batch needs")
+        reader.follow(code.name, code.arg.reader(file) if code.arg is not None else None)
     (content,) = reader.stack
     if isinstance(content, dict):
         return {key: value.content if isinstance(value, _Array) else value for key, value in content.items()}

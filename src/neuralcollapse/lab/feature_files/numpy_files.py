@@ -130,7 +130,7 @@ def _header(path: Path, name: str, file: IO[bytes], size: int) -> tuple[tuple[in
         raise ValueError(f"{name} has the header {text[:80]!r}")
     descr, shaped = fields["descr"].strip("'"), _SHAPE.fullmatch(fields["shape"])
     if not _NUMBERS.fullmatch(descr):
-        what = "pickled objects, which are never read" if "O" in descr else f"type {descr[:40]}"
+        what = "pickled objects, which are never read" if "O" in descr else f"type {descr[:40]!r}"
         raise InputError(f"{path}: expected numeric {name}, got {what}")
     if not shaped or fields["fortran_order"] not in ("True", "False"):
         raise ValueError(f"{name} has the header {text[:80]!r}")

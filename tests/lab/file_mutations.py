@@ -1,9 +1,10 @@
-"""A fuzzer of files: small valid ones of every format that is read, changed at random, and read in a process of its own.
+"""A fuzzer of files: small valid ones of every format that is read, changed at random, read in a process of its own.
 
 Whatever is in a file, reading it gives arrays that fit one another or one `InputError` in one line that names the file;
 no warning of another library, no memory beyond that of a small file, no file that takes seconds; and what a format has
 checksums for is either as it was written or refused. As a script it reads a range of the mutations and prints each
-fault as a line of JSON; the test starts it, and starts it again behind a file that ended it.
+fault as a line of JSON; the test starts it, and starts it again behind a file that ended it. Every mutation follows from the
+format's name and a number.
 """
 
 from __future__ import annotations
@@ -20,13 +21,12 @@ import resource
 import signal
 import struct
 import sys
-import tarfile
 import tempfile
 import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,6 @@ from scipy.io import savemat
 from neuralcollapse import ClassMoments, InputError
 from neuralcollapse.lab import datasets
 from neuralcollapse.lab.feature_files import open_classifier, open_examples
-from neuralcollapse.lab.measure_options import Options
 from neuralcollapse.lab.parts import Counts, Span, read_part, write_counts, write_moments
 
 SEED = 0
@@ -405,14 +404,7 @@ class _TooLong(BaseException):
 
 def main(progress: Path, name: str, first: int, last: int) -> None:
     """Read the mutations first … last − 1 of a case; print faults, and at last how many were read."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))  # so that not the whole machine suffers
     case = CASES[name]
-
-    def too_long(*_: object) -> None:
-        raise _TooLong(f"more than {SECONDS} seconds")
-
-    signal.signal(signal.SIGALRM, too_long)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         case.make(folder)
@@ -425,7 +417,7 @@ def main(progress: Path, name: str, first: int, last: int) -> None:
             expected = case.read(folder)
         count = 0
         for number, content, inside in mutations(case, original, name, first, last):
-            progress.write_text(f"{number}")
+            progress.write_text(json.dumps([name, number]))
             target.write_bytes(content)
             signal.alarm(SECONDS)
             said, read = fault(case, folder, expected if case.whole and not inside else None)
@@ -435,9 +427,16 @@ def main(progress: Path, name: str, first: int, last: int) -> None:
                 print(json.dumps({"case": name, "number": number, "fault": said.replace(made, "DIR")}), flush=True)
             if "memory" in said:
                 os._exit(3)  # the peak hides what the next ones take
-        print(json.dumps({"case": name, "read": count}), flush=True)
+        print(json.dumps({"case": name, "files": last - first, "read": count}), flush=True)
+
+
+def _stop(*_: object) -> None:
+    raise _TooLong(f"more than {SECONDS} seconds")
 
 
 if __name__ == "__main__":
-    for each in sys.argv[2].split(","):
-        main(Path(sys.argv[1]), each, int(sys.argv[3]), int(sys.argv[4]))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))  # so that not the whole machine suffers
+    signal.signal(signal.SIGALRM, _stop)
+    for each in json.loads(sys.argv[2]):
+        main(Path(sys.argv[1]), *each)

@@ -91,7 +91,7 @@ def variables(path: Path, names: tuple[str, ...]) -> dict[str, Variable]:
                 continue
             name, variable = _array(path, element)
             if name in found:
-                raise ValueError(f"{name} is there twice")
+                raise ValueError(f"{name[:20]!r} is there twice")
             if variable is not None and name in names:
                 found[name] = variable
     except (ValueError, struct.error, zlib.error, OSError, MemoryError) as error:
@@ -173,10 +173,10 @@ def _array(path: Path, element: _Element) -> tuple[str, Variable | None]:
         return name, None
     kind, size, _ = element.tag()
     if kind not in _STORED:
-        raise ValueError(f"{name[:20]} has numbers of type {kind}")
+        raise ValueError(f"{name[:20]!r} has numbers of type {kind}")
     stored = np.dtype(element.order + _STORED[kind])
     if min(shape, default=-1) < 0 or math.prod(shape) * stored.itemsize != size:
-        raise ValueError(f"{name[:20]} of shape {shape} has {size:,} bytes")
+        raise ValueError(f"{name[:20]!r} of shape {shape} has {size:,} bytes")
     return name, Variable(path, shape, dtype, stored, element)
 
 

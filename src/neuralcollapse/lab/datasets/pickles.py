@@ -89,7 +89,7 @@ class _Reader:
         elif name in _OLD_TEXTS:
             stack.append(argument.encode("latin-1"))
         elif name == "GLOBAL":
-            stack.append(_name(*argument.split(" ", 1)))
+            stack.append(_name(*argument))
         elif name == "STACK_GLOBAL":
             attribute, module = self._pop(str), self._pop(str)
             stack.append(_name(module, attribute))
@@ -190,7 +190,11 @@ def read_pickle(stored: bytes) -> Any:
         code = _INSTRUCTIONS.get(byte)
         if code is None:
             raise InputError(f"refused, it has the instruction {byte!r}, which no CIFAR batch needs")
-        reader.follow(code.name, code.arg.reader(file) if code.arg is not None else None)
+        if code.name == "GLOBAL":
+            argument: Any = (file.readline(100).decode().rstrip("\n"), file.readline(100).decode().rstrip("\n"))
+        else:
+            argument = None if code.arg is None else code.arg.reader(file)
+        reader.follow(code.name, argument)
     (content,) = reader.stack
     if isinstance(content, dict):
         return {key: value.content if isinstance(value, _Array) else value for key, value in content.items()}
@@ -200,8 +204,8 @@ def read_pickle(stored: bytes) -> Any:
 def _name(module: str, name: str) -> _Name:
     key = (module.replace("numpy._core.", "numpy.core."), name)  # NumPy 2 renamed it
     if key not in _NAMES:
-        asked = f"{module[:40]}.{name[:40]}"
-        raise InputError(f"refused, it asks for {asked}, which no CIFAR batch needs")
+        asked = f"{module}.{name}"[:80]
+        raise InputError(f"refused, it asks for {asked!r}, which no CIFAR batch needs")
     return _Name(name)
 
 

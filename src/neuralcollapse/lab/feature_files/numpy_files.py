@@ -52,7 +52,7 @@ def npz_arrays(path: Path) -> NumpyArrays:
         for info in archive.infolist():
             _local_header(file, info)
             if info.filename in members:
-                raise ValueError(f"{info.filename} is there twice")
+                raise ValueError(f"{info.filename!r} is there twice")
             members[info.filename] = info
         _require_all(file, archive, len(members))
     names = [name for name in members if name.endswith(".npy")]
@@ -64,10 +64,10 @@ def _local_header(file: IO[bytes], info: zipfile.ZipInfo) -> int:
     file.seek(info.header_offset)
     signature, flags, compression, name_length, extra_length = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
     if signature != b"PK\3\4":
-        raise ValueError(f"{info.filename} does not begin where the directory says")
+        raise ValueError(f"{info.filename!r} does not begin where the directory says")
     name = file.read(name_length).decode("utf-8" if flags & 0x800 else "cp437")
     if (name, flags, compression) != (info.orig_filename, info.flag_bits, info.compress_type):
-        raise ValueError(f"the directory and the header of {info.filename} differ")
+        raise ValueError(f"the directory and the header of {info.filename!r} differ")
     return file.tell() + int(extra_length)
 
 
@@ -102,7 +102,7 @@ def _require_checksum(file: IO[bytes], info: zipfile.ZipInfo) -> None:
         found = zlib.crc32(chunk, found)
         left -= len(chunk)
     if left or found != info.CRC:
-        raise ValueError(f"the content of {info.filename} is not what its checksum says")
+        raise ValueError(f"the content of {info.filename!r} is not what its checksum says")
 
 
 def _map(path: Path, name: str, start: int, size: int) -> ArrayRows:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from neuralcollapse._checks import InputError
 
+from .parquet_sizes import Sizes, read_sizes
 from .rows import Arrays, Rows, first_line
 
 _LABELS = ("label", "labels")
@@ -36,17 +37,18 @@ def parquet_arrays(path: Path, prefix: str) -> Arrays:
     except ImportError:
         raise InputError(f"{path} needs pyarrow: pip install 'neuralcollapse[parquet]'") from None
     with _readable(path):
+        sizes = read_sizes(path)
         # where a writer has left checksums of the pages, they are compared
         file = pyarrow.parquet.ParquetFile(path, memory_map=True, page_checksum_verification=True)
         names = list(file.schema_arrow.names)
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"{path}: expected each column once, got {twice[0]} {names.count(twice[0])} times")
-    found: Arrays = {name: partial(_open, path, file, [name], True) for name in names}
+    found: Arrays = {name: partial(_open, path, file, sizes, [name], True) for name in names}
     if "label" in found:
         found.setdefault("labels", found["label"])
     features = [prefix] if prefix in names else _by_number(names, prefix)
     if features:
-        found["features"] = partial(_open, path, file, features, False)
+        found["features"] = partial(_open, path, file, sizes, features, False)
     return found
 
 
@@ -59,7 +61,7 @@ def _by_number(names: list[str], prefix: str) -> list[str]:
     return chosen
 
 
-def _open(path: Path, file: Any, names: list[str], flat: bool) -> Rows:
+def _open(path: Path, file: Any, sizes: Sizes, names: list[str], flat: bool) -> Rows:
     """One column as a vector if ``flat``, else columns, or one column of lists, as a matrix."""
     from pyarrow import types
 
@@ -71,9 +73,9 @@ def _open(path: Path, file: Any, names: list[str], flat: bool) -> Rows:
             if not (types.is_floating(value) or types.is_integer(value)):
                 raise InputError(f"{path}: expected numbers in column {name}, got {kind}")
         dtype = np.result_type(*[value.to_pandas_dtype() for value in values])
-        count = file.metadata.num_rows
-        _require_size(path, file, names, dtype.itemsize)
-    rows = _ColumnRows(path, file, tuple(names), is_list, (count,), dtype.name)
+    _require_sizes(path, sizes, names, dtype.itemsize)
+    count = sum(sizes.rows)
+    rows = _ColumnRows(path, file, sizes.rows, tuple(names), is_list, (count,), dtype.name)
     if flat:
         return rows
     # a list whose type does not say its length says it in its rows
@@ -81,22 +83,19 @@ def _open(path: Path, file: Any, names: list[str], flat: bool) -> Rows:
     return replace(rows, shape=(count, width))
 
 
-def _require_size(path: Path, file: Any, names: list[str], itemsize: int) -> None:
+def _require_sizes(path: Path, sizes: Sizes, names: list[str], itemsize: int) -> None:
     """Raise where a column has more numbers than can come from so small a file; a few bytes can announce a billion."""
-    chosen = set(names)
-    for group in range(file.metadata.num_row_groups):
-        about = file.metadata.row_group(group)
-        for index in range(about.num_columns):
-            column = about.column(index)
-            parts = column.path_in_schema.split(".")  # the column's name, which may have dots, and where lists nest
-            if not any(".".join(parts[:end]) in chosen for end in range(1, len(parts) + 1)):
-                continue
-            size = max(itemsize * column.num_values, column.total_uncompressed_size)
-            if column.num_values < 0 or size > max(_LARGEST_RATIO * path.stat().st_size, _RATIO_FROM):
-                raise InputError(
-                    f"{path}: expected columns that unpack to at most {_LARGEST_RATIO} times its "
-                    f"{path.stat().st_size:,} bytes, got {size:,}; save them as .npy"
-                )
+    chosen, most = set(names), max(_LARGEST_RATIO * path.stat().st_size, _RATIO_FROM)
+    for chunk in sizes.chunks:
+        # a name may have dots, and so many parts
+        if not any(".".join(chunk.path[:end]) in chosen for end in range(1, len(chunk.path) + 1)):
+            continue
+        size = max(itemsize * chunk.values, chunk.size)
+        if size > most:
+            raise InputError(
+                f"{path}: expected columns that unpack to at most {_LARGEST_RATIO} times its "
+                f"{path.stat().st_size:,} bytes, got {size:,}; save them as .npy"
+            )
 
 
 @contextmanager
@@ -114,6 +113,7 @@ def _readable(path: Path) -> Iterator[None]:
 class _ColumnRows:
     path: Path
     file: Any
+    group_rows: tuple[int, ...]
     names: tuple[str, ...]
     is_list: bool
     shape: tuple[int, ...]
@@ -145,13 +145,12 @@ class _ColumnRows:
         """Record batches of rows start … stop − 1, each with the number of its first row."""
         groups: list[int] = []
         first, end = 0, 0
+        for group, rows in enumerate(self.group_rows):
+            if end + rows > start and end < stop:
+                first = first if groups else end
+                groups.append(group)
+            end += rows
         with _readable(self.path):
-            for group in range(self.file.metadata.num_row_groups):
-                rows = self.file.metadata.row_group(group).num_rows
-                if end + rows > start and end < stop:
-                    first = first if groups else end
-                    groups.append(group)
-                end += rows
             batches = self.file.iter_batches(batch_size=step, row_groups=groups, columns=list(self.names))
         while True:
             with _readable(self.path):

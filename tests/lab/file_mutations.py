@@ -3,8 +3,8 @@
 Whatever is in a file, reading it gives arrays that fit one another or one `InputError` in one line that names the file;
 no warning of another library, no memory beyond that of a small file, no file that takes seconds; and what a format has
 checksums for is either as it was written or refused. As a script it reads a range of the mutations and prints each
-fault as a line of JSON; the test starts it, and starts it again behind a file that ended it. Every mutation follows from the
-format's name and a number.
+fault as a line of JSON; the test starts it, and starts it again behind a file that ended it. A mutation follows from
+the format's name and a number.
 """
 
 from __future__ import annotations

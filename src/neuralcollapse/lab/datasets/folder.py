@@ -232,6 +232,8 @@ class _Decoder:
             pixels = np.asarray(image.convert("L" if gray else "RGB"))
         except InputError:
             raise
+        except Image.DecompressionBombError as error:
+            raise InputError(f"{name} has millions of pixels, expected at most {LARGEST_SIDE} a side") from error
         except Exception as error:  # Pillow raises whatever the damaged bytes led it to
             raise InputError(f"{name} is damaged or no image ({type(error).__name__}); replace or remove it") from error
         return pixels[None] if gray else pixels.transpose(2, 0, 1)

@@ -64,7 +64,7 @@ def text(value: bytes) -> bytes:
 
 DEEP_KEY = b"\x80\x02})" + b"\x85" * 300_000 + b"K\x01s."
 ENCODED = b"\x80\x02](c_codecs\nencode\nq\x00X" + struct.pack("<I", 1 << 20) + b"a" * (1 << 20)
-ENCODED += b"q\x01X\x06\0\0\0latin1q\x02" + b"h\x00h\x01h\x02\x87R" * 2000 + b"e."
+ENCODED += b"q\x01X\x06\0\0\0latin1q\x02" + b"h\x00h\x01h\x02\x86R" * 2000 + b"e."
 
 
 @pytest.mark.parametrize(

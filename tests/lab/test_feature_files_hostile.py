@@ -17,7 +17,7 @@ from lab.feature_tables import layer, npy, npz, npz_compressed, parquet_lists
 
 from neuralcollapse import InputError
 from neuralcollapse.lab import feature_files
-from neuralcollapse.lab.feature_files import open_examples
+from neuralcollapse.lab.feature_files import open_classifier, open_examples
 from neuralcollapse.lab.feature_files.parquet_sizes import read_sizes
 from neuralcollapse.lab.measure_options import Options
 from neuralcollapse.lab.measuring import measure_files
@@ -76,13 +76,13 @@ def test_labels_of_every_type_in_tables_and_tensors(form: str, kind: str, tmp_pa
 def test_labels_that_are_no_integers(form: str, values: list[Any], tmp_path: Path) -> None:
     arrays = {"features": np.ones((3, 2)), "labels": np.array(values), "weight": np.ones((3, 2))}
     options = Options()
+    if isinstance(values[0], complex) and form in ("parquet", "safetensors"):
+        pytest.skip("the format has no complex numbers")
     if form == "npy":
         path, options = npy(tmp_path, arrays)
         options = Options(labels=options.labels, weight=options.weight)
     elif form == "parquet":
         pytest.importorskip("pyarrow")
-        if isinstance(values[0], complex):
-            pytest.skip("Arrow has no complex numbers")
         path, options = parquet_lists(tmp_path, {**arrays, "bias": np.zeros(3)})
     elif form == "safetensors":
         path = tmp_path / "layer.safetensors"
@@ -102,6 +102,13 @@ def archive_bytes(folder: Path, method: int = zipfile.ZIP_STORED) -> tuple[Path,
     return path, path.read_bytes()
 
 
+def every_array(path: Path) -> list[np.ndarray]:
+    """What `measure` reads of a file, all of it."""
+    classifier = open_classifier(path)
+    assert classifier is not None and classifier.bias is not None
+    return [*content(path, Options()), classifier.weight.numpy(), classifier.bias.numpy()]
+
+
 METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
 
 
@@ -109,14 +116,14 @@ METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.
 def test_a_flipped_bit_of_an_npz_changes_nothing_or_is_found(tmp_path: Path, method: int) -> None:
     """One bit of every byte: of contents, names, sizes, places, checksums, and what lies between them."""
     path, whole = archive_bytes(tmp_path, method)
-    expected = measure_files(path, Options()).report.to_dict()  # type: ignore[union-attr]
+    expected = every_array(path)
     found = 0
     for place in range(len(whole)):
         changed = bytearray(whole)
         changed[place] ^= 1 << (place * 5 % 8)
         path.write_bytes(changed)
         try:
-            assert measure_files(path, Options()).report.to_dict() == expected, place  # type: ignore[union-attr]
+            assert all(map(np.array_equal, every_array(path), expected)), place
         except InputError as error:
             assert str(path) in str(error)
             found += 1
@@ -263,7 +270,7 @@ def test_parquet_columns_with_numbers_of_any_length_are_in_order(tmp_path: Path)
 @pytest.mark.parametrize("kind", ["one row", "equal rows", "columns", "zstd"])
 def test_parquet_files_that_unpack_to_gigabytes(tmp_path: Path, kind: str) -> None:
     pa = pytest.importorskip("pyarrow")
-    numbers = 12 << 20
+    numbers = 40 << 20 if kind == "columns" else 12 << 20
     zeros = pa.array(np.zeros(numbers))
     if kind == "columns":
         columns: dict[str, Any] = {"features_0": zeros, "features_1": zeros, "label": pa.array(np.zeros(numbers, int))}
@@ -272,7 +279,7 @@ def test_parquet_files_that_unpack_to_gigabytes(tmp_path: Path, kind: str) -> No
         lists = pa.ListArray.from_arrays(pa.array(np.linspace(0, numbers, rows + 1).astype("i4")), zeros)
         columns = {"features": lists, "label": pa.array(np.zeros(rows, int))}
     path, options = table(tmp_path, columns, compression="zstd", use_dictionary=kind != "zstd")
-    assert path.stat().st_size < 1 << 16
+    assert path.stat().st_size < 1 << 18
     before = pa.total_allocated_bytes()
     refused(path, options, "t.parquet: expected columns that unpack to at most 1000 times its")
     assert pa.total_allocated_bytes() - before < 1 << 20
@@ -318,15 +325,10 @@ def test_parquet_sizes_are_those_that_arrow_gives(tmp_path: Path) -> None:
 
 
 def test_a_flipped_bit_of_a_parquet_page_with_a_checksum_is_found(tmp_path: Path) -> None:
-    path, options = table(
-        tmp_path,
-        {"features": ROWS, "label": [0, 1, 2]},
-        write_page_checksum=True,
-        use_dictionary=False,
-        compression="none",
-    )
+    plain: dict[str, Any] = {"use_dictionary": False, "compression": "none", "write_page_checksum": True}
+    path, options = table(tmp_path, {"features": ROWS, "label": [0, 1, 2]}, **plain)
     whole = path.read_bytes()
-    for value in (1.0, 4.0, 6.0):
+    for value in (2.0, 3.0, 4.0, 5.0):  # of the ends there are copies in the page's header
         place = whole.index(struct.pack("<d", value)) + 3
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         refused(path, options, "t.parquet is no readable Parquet file")

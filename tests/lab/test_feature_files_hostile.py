@@ -114,11 +114,12 @@ METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_flipped_bit_of_an_npz_changes_nothing_or_is_found(tmp_path: Path, method: int) -> None:
-    """One bit of every byte: of contents, names, sizes, places, checksums, and what lies between them."""
+    """One bit of every third byte: of contents, names, sizes, places, checksums, and what lies between them."""
     path, whole = archive_bytes(tmp_path, method)
     expected = every_array(path)
     found = 0
-    for place in range(len(whole)):
+    places = range(method % 3, len(whole), 3)
+    for place in places:
         changed = bytearray(whole)
         changed[place] ^= 1 << (place * 5 % 8)
         path.write_bytes(changed)
@@ -127,7 +128,7 @@ def test_a_flipped_bit_of_an_npz_changes_nothing_or_is_found(tmp_path: Path, met
         except InputError as error:
             assert str(path) in str(error)
             found += 1
-    assert found > 0.8 * len(whole)
+    assert found > 0.8 * len(places)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -267,19 +268,15 @@ def test_parquet_columns_with_numbers_of_any_length_are_in_order(tmp_path: Path)
     assert content(path, Options(columns="f"))[0][0].tolist() == [float(names.index(name)) for name in ordered]
 
 
-@pytest.mark.parametrize("kind", ["one row", "equal rows", "columns", "zstd"])
+@pytest.mark.parametrize("kind", ["one row", "equal rows", "zstd"])
 def test_parquet_files_that_unpack_to_gigabytes(tmp_path: Path, kind: str) -> None:
     pa = pytest.importorskip("pyarrow")
-    numbers = 40 << 20 if kind == "columns" else 12 << 20
-    zeros = pa.array(np.zeros(numbers))
-    if kind == "columns":
-        columns: dict[str, Any] = {"features_0": zeros, "features_1": zeros, "label": pa.array(np.zeros(numbers, int))}
-    else:
-        rows = 1 if kind == "one row" else numbers >> 4
-        lists = pa.ListArray.from_arrays(pa.array(np.linspace(0, numbers, rows + 1).astype("i4")), zeros)
-        columns = {"features": lists, "label": pa.array(np.zeros(rows, int))}
+    numbers = 12 << 20
+    rows = 1 if kind == "one row" else numbers >> 4
+    lists = pa.ListArray.from_arrays(np.linspace(0, numbers, rows + 1).astype("i4"), pa.array(np.zeros(numbers)))
+    columns = {"features": lists, "label": pa.array(np.zeros(rows, int))}
     path, options = table(tmp_path, columns, compression="zstd", use_dictionary=kind != "zstd")
-    assert path.stat().st_size < 1 << 18
+    assert path.stat().st_size < 1 << 16
     before = pa.total_allocated_bytes()
     refused(path, options, "t.parquet: expected columns that unpack to at most 1000 times its")
     assert pa.total_allocated_bytes() - before < 1 << 20

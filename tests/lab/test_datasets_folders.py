@@ -245,3 +245,15 @@ def test_an_animation_is_its_first_frame(tmp_path: Path) -> None:
     frames[0].save(made, "GIF", save_all=True, append_images=frames[1:])
     path = write.write_folder(tmp_path, write.pictures(2) | {"train/ant/0001.gif": made.getvalue()})
     assert np.unique(datasets.load("folder", path).train.images[1]).tolist() == [255]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs names of any bytes")
+def test_names_that_cannot_be_shown_are_escaped(tmp_path: Path) -> None:
+    files = write.pictures(2, ("ant", "bee\udcff\n")) | {"train/ant/\udcfe.txt": b""}
+    path = write.write_folder(tmp_path / "set\udcff", files)
+    with pytest.warns(UserWarning, match=r"left out 1 without the ending of an image \(train/ant/\\udcfe.txt\)"):
+        data = datasets.load("folder", path)
+    assert data.class_names == ("ant", "bee\\udcff\\n") and data.title == "set\\udcff"
+    (path / "train/cat\udcfd").mkdir()
+    found = datasets.available(path)[-1]
+    assert "train/cat\\udcfd has none" in found.problem and found.path.isprintable()

@@ -18,7 +18,7 @@ from neuralcollapse.lab.datasets.digits import read_digits
 from neuralcollapse.lab.datasets.folder import read_folder
 from neuralcollapse.lab.datasets.npz import read_npz
 from neuralcollapse.lab.datasets.sources import SOURCES, find
-from neuralcollapse.lab.datasets.types import Array, Dataset, ImageData, Split, fingerprint, pixel_statistics
+from neuralcollapse.lab.datasets.types import Array, Dataset, ImageData, Split, fingerprint, pixel_statistics, printable
 
 __all__ = ["Batches", "Corruption", "Dataset", "Found", "ImageData", "available", "fingerprint", "load", "names"]
 
@@ -110,14 +110,15 @@ def available(data_dir: Path | None = None) -> list[Found]:
     for name in ("digits", *SOURCES, *_own_kind(data_dir)):
         found, looked = places.get(name, (None, []))
         if name in SOURCES and found is None:
-            result.append(Found(name, "", str(looked[0]), problem="not found"))
+            result.append(Found(name, "", printable(str(looked[0])), problem="not found"))
             continue
         try:
             title, path, train, test, class_names = _open(name, data_dir)
             counts = np.bincount(train.labels, minlength=len(class_names))
-            result.append(Found(name, title, path, tuple(counts.tolist()), len(test.labels)))
+            result.append(Found(name, title, printable(path), tuple(counts.tolist()), len(test.labels)))
         except (InputError, OSError) as error:
-            result.append(Found(name, "", str(found[1] if found else data_dir), problem=str(error)))
+            path = str(found[1] if found else data_dir)
+            result.append(Found(name, "", printable(path), problem=printable(str(error))))
     return result
 
 
@@ -174,7 +175,7 @@ def _open(name: str, data_dir: Path | None) -> tuple[str, str, Split, Split, tup
     for half, split in (("training", train), ("test", test)):
         if not len(split.labels):
             raise InputError(f"{path}: the {half} half of {name} is empty")
-    return title, path, train, test, class_names
+    return printable(title), path, train, test, tuple(map(printable, class_names))
 
 
 def _opened(name: str, data_dir: Path | None) -> tuple[str, str, Split, Split, tuple[str, ...]]:

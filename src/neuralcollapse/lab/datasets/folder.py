@@ -13,7 +13,7 @@ import numpy as np
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.lab.datasets.archive import is_archive, read_archive
-from neuralcollapse.lab.datasets.types import LARGEST_SIDE, Array, Split
+from neuralcollapse.lab.datasets.types import LARGEST_SIDE, Array, Split, printable
 
 HALVES = ("train", "test")
 _ENDINGS = {
@@ -121,7 +121,8 @@ def read_folder(path: Path) -> tuple[Split, Split, tuple[str, ...]]:
     if unknown := sorted(set(test) - set(train)):
         raise InputError(f"{path}: test/ has classes that train/ has not: {', '.join(unknown[:5])}")
     if left_out := found.left_out():
-        warnings.warn(f"{path}: left out {left_out}", UserWarning, stacklevel=2)
+        # of this line, so that it is printed once where an archive is opened as one data set and then as another
+        warnings.warn(printable(f"{path}: left out {left_out}"), UserWarning, stacklevel=1)
     decoder = _Decoder()
     return _split(found, "train", train, decoder), _split(found, "test", train, decoder), train
 

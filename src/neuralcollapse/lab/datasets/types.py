@@ -63,6 +63,11 @@ class Dataset:
     source: str
 
 
+def printable(text: str) -> str:
+    """The same text, with an escape for what cannot be shown: names of files may be any bytes."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
 def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel, pixels in 0 … 1, exact from the counts of the 256 values."""
     values = torch.arange(256, dtype=torch.float64) / 255

@@ -143,7 +143,8 @@ class MeasureCommand:
     """Measure features and a classifier saved in files, and print the report.
 
     Files are mapped and read in blocks, so that they may be larger than memory; only what an .npz holds compressed
-    is read whole, so save it by numpy.savez. Features are (n, p) of 16, 32 or 64 bits, labels (n,) integers from 0.
+    is read whole, so save it by numpy.savez. Of an .npz the checksums are compared first, for which each job reads it
+    once; an .npy has none. Features are (n, p) of 16, 32 or 64 bits, labels (n,) integers from 0.
 
     In parts, by N jobs of an array, each for its own I; the report has no NC4 and no accuracies:
       measure FEATURES --shard I/N --classes C --save part-I.safetensors

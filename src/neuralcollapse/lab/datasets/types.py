@@ -13,6 +13,9 @@ from torch import Tensor
 
 Array = np.ndarray
 
+LARGEST_SIDE = 512
+"""Pixels; the networks here are for small images, and a larger one is more likely the wrong file or a bomb."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -60,6 +63,11 @@ class Dataset:
     source: str
 
 
+def printable(text: str) -> str:
+    """The same text, with an escape for what cannot be shown: names of files may be any bytes."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
 def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel, pixels in 0 … 1, exact from the counts of the 256 values."""
     values = torch.arange(256, dtype=torch.float64) / 255
@@ -83,6 +91,6 @@ def fingerprint(data: Dataset) -> str:
     for half in (data.train, data.test):
         images, labels = half.images.cpu().contiguous().numpy(), half.labels.cpu().numpy().astype("<i8")
         found.update(f"{images.shape} {images.dtype} {labels.shape}".encode())
-        found.update(images)
-        found.update(labels)
+        found.update(images.data)
+        found.update(labels.data)
     return found.hexdigest()

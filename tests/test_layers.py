@@ -79,6 +79,8 @@ def assert_equal(got: nc.Report, want: nc.Report) -> None:
     mine, other = got.to_dict(), want.to_dict()
     assert mine.keys() == other.keys()
     for key, value in other.items():
+        if key in ("layer", "notes"):
+            continue
         if isinstance(value, (float, list)):
             np.testing.assert_allclose(mine[key], value, rtol=1e-10, atol=1e-13, err_msg=key)
         else:

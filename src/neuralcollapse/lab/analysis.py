@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from neuralcollapse._linalg import full_precision
-from neuralcollapse.capture import capture, evaluation, find_classifier
+from neuralcollapse.capture import capture, clean_names, evaluation
+from neuralcollapse.classifier import find_classifier
 from neuralcollapse.lab import losses
 from neuralcollapse.lab.assembly import make_batches
 from neuralcollapse.lab.datasets import Batches, Dataset
@@ -58,6 +59,7 @@ class Analysis:
         self._net = net
         with evaluation(net):
             self._layer = find_classifier(net, lambda: net(next(iter(self._train))[0]))
+        self._name = next(name for name, module in clean_names(net).items() if module is self._layer)
         self._chosen = first_of_each_class(data.train.labels, SNAPSHOT_EXAMPLES_PER_CLASS)
 
     def __call__(self, epoch: int, rate: float) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -79,7 +81,7 @@ class Analysis:
         weight = layer.weight.detach()
         bias = torch.zeros(len(weight), device=weight.device) if layer.bias is None else layer.bias.detach()
         report = measure_features(
-            features.double(), labels, weight, bias, weight_decay=self._config.measured_weight_decay
+            features.double(), labels, weight, bias, weight_decay=self._config.measured_weight_decay, layer=self._name
         )
         assert report.accuracy is not None  # the features themselves were given
         record = {

@@ -48,12 +48,12 @@ class Tap:
     It is copied at the call: a view would keep the whole tensor behind it in memory, and the network may overwrite it.
 
     Args:
-        name: of the module, for errors; side: which of the two are the features.
+        model: whose forward pass it is; name: of the module, for errors; side: which of the two are the features.
         call: which call in a forward pass, counted from 0; a module may run several times.
     """
 
-    def __init__(self, module: nn.Module, name: str, side: Side = "input", call: int = 0) -> None:
-        self.module, self.name, self.side, self.call = module, name, side, call
+    def __init__(self, model: nn.Module, module: nn.Module, name: str, side: Side = "input", call: int = 0) -> None:
+        self.model, self.module, self.name, self.side, self.call = model, module, name, side, call
         self._features: Tensor | None = None
         self._output: Any = None
         self._calls, self._usual = 0, 0
@@ -62,15 +62,20 @@ class Tap:
     def placed(self) -> Iterator[Tap]:
         """With its hooks on the module."""
         handles = [
+            self.model.register_forward_pre_hook(self._begin),
             self.module.register_forward_pre_hook(self._enter, with_kwargs=True),
             self.module.register_forward_hook(self._leave),
         ]
-        self._features, self._output, self._calls = None, None, 0
+        self._begin()
         try:
             yield self
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _begin(self, *_: Any) -> None:
+        """A forward pass begins; a loader may have made others."""
+        self._features, self._output, self._calls = None, None, 0
 
     def _enter(self, _module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         if self.side == "input" and self._calls == self.call:
@@ -96,7 +101,7 @@ class Tap:
             InputError: the pass did not reach the module, or not as often as others did.
         """
         features, output, calls = self._features, self._output, self._calls
-        self._features, self._output, self._calls = None, None, 0
+        self._begin()
         if features is None:
             raise InputError(f"expected the forward pass to reach the layer {self.name!r}, it did not for one batch")
         if calls != (self._usual or calls):

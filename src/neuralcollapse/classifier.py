@@ -97,9 +97,8 @@ class Search:
             names = {
                 module: name for name, module in reversed(self._modules.items()) if _has_matrix(module, self._model)
             }
-        self._seen.clear()
-        self._calls.clear()
-        handles: list[Any] = []
+        # a loader may run the network too: only the last pass counts
+        handles: list[Any] = [self._model.register_forward_pre_hook(self._begin)]
         try:
             for module, name in names.items():
                 handles.append(module.register_forward_pre_hook(self._enter, with_kwargs=True))
@@ -108,6 +107,11 @@ class Search:
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _begin(self, *_: Any) -> None:
+        self._seen.clear()
+        self._calls.clear()
+        self._open.clear()
 
     def _enter(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         entered = first_tensor((arguments, named))
@@ -187,15 +191,17 @@ class Search:
         order = [each for each in reversed(self._seen) if _is_plain(each.module)]
         order += [each for each in self._seen if not _is_plain(each.module)]
         matches: dict[str, list[tuple[_Seen, Relation]]] = {}
-        for target in outputs:
+        for target in () if outputs[0].tensor.is_meta else outputs:
             matches[target.name] = [
                 (each, found)
                 for each in order
                 if not each.overwritten and (found := relate(each.logits, target.tensor)) is not None
             ]
+        if outputs[0].tensor.is_meta:
+            return self._by_shape(outputs[0])
         target = self._target(outputs, matches, labels)
-        others = [each for each in outputs if each is not target and matches[each.name]]
-        notes = [f"the network also returns the output of {matches[each.name][0][0]}" for each in others]
+        others = [matches[each.name][0][0] for each in outputs if each is not target and matches[each.name]]
+        notes = [f"the network also returns the output of {each}" for each in others if _is_plain(each.module)]
         for seen, relation in sorted(matches[target.name], key=lambda pair: pair[1] != DIRECT):
             weights = self._weights(seen)
             if weights is not None:
@@ -205,6 +211,14 @@ class Search:
             f"expected a classifier whose logits are W h + b of its input h, {seen}, which gives what the network "
             f"returns, is not one: {WAYS_OUT}"
         )
+
+    def _by_shape(self, target: Returned) -> tuple[Head, Tensor, Tensor]:
+        """In a network without memory, where there are no numbers to compare: the last linear layer of that shape."""
+        for seen in reversed(self._seen):
+            if isinstance(seen.module, nn.Linear) and seen.left.shape == target.tensor.shape:
+                weights = Weights(seen.module.weight, seen.module.bias)
+                return Head(seen.name, seen.name, call=seen.call, weights=weights), seen.entered, seen.left
+        raise self._none("returns, by shape")
 
     def _target(
         self, outputs: list[Returned], matches: dict[str, list[tuple[_Seen, Relation]]], labels: Tensor | None
@@ -219,8 +233,11 @@ class Search:
                 (target,) = exact
             elif matches[target.name]:
                 entered = matches[target.name][0][0].features
-                unknown = [each for each in outputs[1:] if not matches[each.name] and not _same(each.tensor, entered)]
-                if unknown:
+                told = [
+                    _same(each.tensor, entered) or any(_is_plain(seen.module) for seen, _ in matches[each.name])
+                    for each in outputs[1:]
+                ]
+                if not all(told):
                     raise self._none(
                         f"returns {', '.join(each.name for each in outputs)}, and which are logits is not told"
                     )
@@ -256,8 +273,8 @@ class Search:
         self, seen: _Seen, weights: Weights, target: Returned | None, relation: Relation | None, notes: list[str]
     ) -> tuple[Head, Tensor, Tensor]:
         if weights.read_off and not weights.unit:
-            kind = type(seen.module).__name__
-            notes = [f"{seen.name!r} is a {kind}: its effective weight and bias were read off its outputs", *notes]
+            text = f"{seen.name!r} is no plain linear layer: its effective weight and bias were read off its outputs"
+            notes = [text, *notes]
         place = "" if seen.name == ITSELF else seen.name
         error, first = coarseness(seen.left, convolved=weights.convolved), seen.channels_first
         head = Head(seen.name, place, call=seen.call, error=error, channels_first=first, notes=tuple(notes))

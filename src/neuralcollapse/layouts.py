@@ -90,8 +90,8 @@ def _widths(module: nn.Module) -> Iterator[int]:
         width = getattr(module, name, None)
         if isinstance(width, int):
             yield width
-    shape = getattr(module, "normalized_shape", None)
-    if isinstance(shape, tuple) and shape:
-        yield shape[-1]
+    if next(module.children(), None) is None:
+        # the scale or bias of a normalisation, which may be a model's own
+        yield from (len(each) for each in module.parameters() if each.ndim == 1)
     if isinstance(module, nn.RNNBase):
         yield (module.proj_size or module.hidden_size) * (2 if module.bidirectional else 1)

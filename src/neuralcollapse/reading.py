@@ -204,8 +204,8 @@ class Reader:
 
     def _tap(self) -> Tap:
         if self.head is None:
-            return Tap(self._modules[self._place], self._place, self._side)
-        return Tap(self._modules[self.head.place], self.head.name, self.head.side, self.head.call)
+            return Tap(self._model, self._modules[self._place], self._place, self._side)
+        return Tap(self._model, self._modules[self.head.place], self.head.name, self.head.side, self.head.call)
 
     def _read(
         self, watching: Search | Tap, labels: Tensor, output: Any, labelled: bool
@@ -242,8 +242,8 @@ class Reader:
         if classes == 1:
             raise InputError(
                 f"expected a classifier with a row for each class, {self.head.name!r} gives one logit: give "
-                f"features=({self.head.place!r}, 'input'), and weight= of two rows, the first zero, if the classifier "
-                "is to be measured too"
+                f"features=({self.head.place!r}, 'input'), and weight= of two rows, −w/2 and w/2, if the classifier is "
+                "to be measured too"
             )
         check_labels(labels, examples, torch.iinfo(torch.int64).max if classes is None else classes)
 

@@ -59,9 +59,10 @@ class Stages:
         names = {self._modules[name]: name for name in self._names}
         layouts, self._outputs = Layouts(), []
 
-        def mask(_module: nn.Module, _arguments: Any, named: dict[str, Any]) -> None:
+        def begin(_module: nn.Module, _arguments: Any, named: dict[str, Any]) -> None:
             found = named.get("attention_mask")
             self._mask = found if isinstance(found, Tensor) else None
+            self._outputs.clear()
 
         def note(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
             left = first_tensor(output)
@@ -76,7 +77,7 @@ class Stages:
             self._outputs.append((names[module], output if left is None else left.detach().clone()))
 
         with ExitStack() as stack:
-            stack.callback(self._model.register_forward_pre_hook(mask, with_kwargs=True).remove)
+            stack.callback(self._model.register_forward_pre_hook(begin, with_kwargs=True).remove)
             for module in () if self._settled else self._modules.values():
                 stack.callback(module.register_forward_hook(note).remove)
             for module in names:

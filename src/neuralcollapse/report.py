@@ -71,13 +71,13 @@ class Report:
             "classes_present": self.classes_present,
             "dim": self.dim,
             "weighting": self.weighting,
-            "accuracy": self.accuracy,
-            "nearest_mean_accuracy": self.nearest_mean_accuracy,
+            "accuracy": _plain(self.accuracy),
+            "nearest_mean_accuracy": _plain(self.nearest_mean_accuracy),
             "nc1": _plain(self.nc1),
         }
         flat.update({f"nc2.{name}": _plain(value) for name, value in asdict(self.nc2).items()})
         flat["nc3"] = _plain(self.nc3)
-        flat["nc4_mismatch"] = self.nc4_mismatch
+        flat["nc4_mismatch"] = _plain(self.nc4_mismatch)
         for name in ("total", "nc1", "nc23", "ls", "ls_perp"):
             flat[f"mse.{name}"] = _plain(getattr(self.mse, name))
         flat["mse.weight_ls_norm"] = _plain(float(self.mse.weight_ls.norm()))

@@ -529,7 +529,11 @@ def test_a_named_layer_of_any_kind_gives_what_is_found(name: str) -> None:
         ({"weight": torch.zeros(3, 16)}, "expected features= with weight="),
         ({"features": "body", "bias": torch.zeros(3)}, "expected weight= with bias="),
         ({"features": "body", "weight": torch.zeros(3, 5)}, "to have the 5 features of weight="),
-        ({"features": "body", "weight": torch.zeros(3)}, r"weight of shape \(C, p\), got \(3,\)"),
+        (
+            {"features": "body", "weight": torch.zeros(3)},
+            r"floating classifier weight of shape \(C, p\), got \(3,\) of torch.float32",
+        ),
+        ({"features": "body", "weight": torch.ones(3, 16).long()}, r"got \(3, 16\) of torch.int64"),
         ({"features": ("body", "sideways")}, r"to be a module, or \(module, 'input'\)"),
         ({"features": "body", "weight": torch.ones(3, 16), "num_classes": 3}, "without a classifier"),
         ({"num_classes": 3}, "only where features= are measured"),
@@ -557,6 +561,38 @@ def test_a_classifier_of_one_logit_is_refused_with_the_way_out() -> None:
     weight = torch.cat([-model[1].weight.detach(), model[1].weight.detach()]) / 2
     report = nc.measure(model, split, features=("1", "input"), weight=weight)
     assert report.num_classes == 2
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated", "ignore:.*torch.jit")
+def test_a_scripted_network_is_refused_and_a_scripted_part_is_not() -> None:
+    model = nn.Sequential(body(), nn.Linear(P, C))
+    scripted = torch.jit.script(body())
+    for measure in (nc.measure, nc.measure_layers):
+        with pytest.raises(nc.InputError, match="got a scripted one, Sequential"):
+            measure(torch.jit.script(model), batches())
+    mixed = nn.Sequential(scripted, model[1])
+    report = nc.measure(mixed, batches())
+    same_numbers(report, run(scripted, points()), model[1].weight, model[1].bias)
+    with pytest.raises(nc.InputError, match="got a scripted one"):
+        nc.measure(mixed, batches(), features="0")
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_measuring_within_inference_mode_is_the_same(inference: bool) -> None:
+    model = nn.Sequential(body(), nn.Linear(P, 12), nn.ReLU(inplace=True), nn.Linear(12, C))
+    with torch.inference_mode(inference):
+        report = nc.measure(model, batches())
+    same_numbers(report, run(model[:3], points()), model[3].weight, model[3].bias)
+
+
+@pytest.mark.parametrize(
+    "labels", [LABELS.double() * torch.nan, LABELS.bool(), LABELS - 5, F.one_hot(LABELS, C), LABELS + 0j, LABELS[:5]]
+)
+def test_labels_that_are_none_are_refused_by_a_sentence_of_labels(labels: Tensor) -> None:
+    model = nn.Sequential(body(), nn.Linear(P, C))
+    for options in ({}, {"layer": "1"}, {"features": "0"}):
+        with pytest.raises(nc.InputError, match="label"):
+            nc.measure(model, [(points(), labels)], **options)
 
 
 # --- said beside the number ---

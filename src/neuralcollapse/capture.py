@@ -61,6 +61,8 @@ class Tap:
     @contextmanager
     def placed(self) -> Iterator[Tap]:
         """With its hooks on the module."""
+        require_watchable(self.model)
+        require_watchable(self.module)
         handles = [
             self.model.register_forward_pre_hook(self._begin),
             self.module.register_forward_pre_hook(self._enter, with_kwargs=True),
@@ -110,6 +112,19 @@ class Tap:
             )
         self._usual = calls
         return features, output
+
+
+def require_watchable(module: nn.Module) -> None:
+    """Raise where PyTorch lets nobody see what happens in a module.
+
+    Raises:
+        InputError: it is scripted or traced.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        raise InputError(
+            f"expected a module whose layers can be watched, got a scripted one, {module.original_name}: measure the "
+            "one it was made of, or its features with measure_features"
+        )
 
 
 def first_tensor(value: Any) -> Tensor | None:

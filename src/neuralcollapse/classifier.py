@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ._checks import InputError
-from .capture import clean_names, first_tensor
+from .capture import clean_names, first_tensor, require_watchable
 from .head import ITSELF, WAYS_OUT, Head, classes_last, of_relation
 from .relations import (
     DIRECT,
@@ -75,6 +75,7 @@ class Search:
     """
 
     def __init__(self, model: nn.Module, only: str | nn.Module | None = None) -> None:
+        require_watchable(model)
         self._model = model
         self._modules = clean_names(model)
         self._only = None if only is None else self._named(only)
@@ -154,7 +155,11 @@ class Search:
             InputError: none, or more than one that it may be.
         """
         outputs = returned(output)
-        return self._of_named(outputs) if self._only is not None else self._found(_plausible(outputs, labels), labels)
+        if self._only is not None:
+            return self._of_named(outputs)
+        if labels is not None and (not labels.numel() or labels.is_floating_point() or labels.is_complex()):
+            labels = None  # labels that tell nothing, and are refused later
+        return self._found(_plausible(outputs, labels), labels)
 
     def _of_named(self, outputs: list[Returned]) -> tuple[Head, Tensor, Tensor]:
         calls = [each for each in self._seen if not each.overwritten]
@@ -184,8 +189,8 @@ class Search:
     def _found(self, outputs: list[Returned], labels: Tensor | None) -> tuple[Head, Tensor, Tensor]:
         if not outputs:
             raise InputError(
-                f"expected {type(self._model).__name__} to return a tensor of logits, it returned none: "
-                "name the classifier with layer=, or the module that gives its features with features="
+                f"expected {type(self._model).__name__} to return floating logits with an axis of classes, it returned "
+                f"none: {WAYS_OUT}"
             )
         # a plain layer before the modules that hold it, and the last before others; of the holders the innermost
         order = [each for each in reversed(self._seen) if _is_plain(each.module)]
@@ -226,9 +231,8 @@ class Search:
         """Which of the tensors that the network returns are its logits."""
         target = outputs[0]
         if len(outputs) > 1:
-            exact = (
-                [] if labels is None else [each for each in outputs if _classes(each, labels) == int(labels.max()) + 1]
-            )
+            top = None if labels is None else int(labels.long().max()) + 1
+            exact = [] if labels is None else [each for each in outputs if _classes(each, labels) == top]
             if len(exact) == 1:
                 (target,) = exact
             elif matches[target.name]:
@@ -292,7 +296,7 @@ def _same(tensor: Tensor, features: Tensor) -> bool:
 
 def _has_matrix(module: nn.Module, model: nn.Module) -> bool:
     """Whether it may be a classifier: it holds a matrix, and is not the whole of a network of several modules."""
-    if module is model and next(module.children(), None) is not None:
+    if isinstance(module, torch.jit.ScriptModule) or (module is model and next(module.children(), None) is not None):
         return False
     if isinstance(module, nn.modules.conv._ConvNd) and not is_pointwise(module):
         return False
@@ -307,7 +311,7 @@ def _classes(each: Returned, labels: Tensor) -> int | None:
     """C of a tensor with logits for as many rows as there are labels, or None."""
     shape = each.tensor.shape
     for classes in dict.fromkeys((shape[-1], shape[1])):
-        if classes and each.tensor.numel() // classes == labels.numel() and classes > int(labels.max()):
+        if classes and each.tensor.numel() // classes == labels.numel() and classes > int(labels.long().max()):
             return classes
     return None
 
@@ -317,7 +321,7 @@ def _plausible(outputs: list[Returned], labels: Tensor | None) -> list[Returned]
     named = [each for each in outputs if each.name.rpartition(".")[2] == "logits"]
     if len(named) == 1:
         return named
-    if labels is None or not labels.numel() or labels.is_complex():
+    if labels is None:
         return outputs
     return [each for each in outputs if _classes(each, labels) is not None] or outputs
 

@@ -232,7 +232,9 @@ def _ood_means(reader: Reader, batches: Batches, known: Iterable[str], distribut
 
 def classes_of(labels: Tensor) -> int:
     """One more than the largest label; 1 where that can't be, which the checks of labels then name."""
-    return int(labels.max()) + 1 if labels.numel() and not labels.is_complex() and bool(labels.max() >= 0) else 1
+    if not labels.numel() or labels.is_floating_point() or labels.is_complex():
+        return 1
+    return max(int(labels.long().max()), 0) + 1
 
 
 def _device_of(model: nn.Module) -> torch.device:

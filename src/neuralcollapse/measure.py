@@ -20,7 +20,7 @@ from .formulas.signal_to_noise import snr_singular_values
 from .metrics import chosen, compute_metrics
 from .moments import ClassMoments, Weighting
 from .passes import Tally
-from .reading import Choice, Features, Layer, Reader
+from .reading import Choice, Features, Layer, Reader, check_num_classes
 from .report import NO_CLASSIFIER, Report
 
 
@@ -64,6 +64,7 @@ def measure_features(
         0.0
     """
     chosen(metrics)
+    check_num_classes(num_classes)
     features, labels = as_tensor(features, "features"), as_tensor(labels)
     weight = None if weight is None else as_tensor(weight, "weight")
     bias = None if bias is None else as_tensor(bias, "bias")
@@ -283,7 +284,7 @@ def _remarked(report: Report, reader: Reader) -> Report:
     """With what makes a wrong layer likely said in the report and by a warning."""
     notes: list[str] = []
     reached = int(report.moments.present.nonzero().max()) + 1
-    if _FAR * reached <= report.num_classes:
+    if report.nc3 is not None and _FAR * reached <= report.num_classes:
         notes.append(
             f"the classifier {report.layer!r} has {report.num_classes:,} classes, the labels reach only {reached - 1}: "
             "is it the one that was trained on them?"

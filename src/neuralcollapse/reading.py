@@ -90,8 +90,7 @@ class Choice:
             raise InputError("expected weight= with bias=, got bias= alone")
         if self.num_classes is not None and (self.features is None or self.weight is not None):
             raise InputError("expected num_classes= only where features= are measured without a classifier")
-        if self.num_classes is not None and self.num_classes < 2:
-            raise InputError(f"expected num_classes of at least 2, got {self.num_classes}")
+        check_num_classes(self.num_classes)
 
     @property
     def weights(self) -> Weights | None:
@@ -100,8 +99,9 @@ class Choice:
             return None
         weight = as_tensor(self.weight, "weight").detach()
         bias = None if self.bias is None else as_tensor(self.bias, "bias").detach()
-        if weight.ndim != 2:
-            raise InputError(f"expected a classifier weight of shape (C, p), got {tuple(weight.shape)}")
+        if weight.ndim != 2 or not weight.is_floating_point():
+            got = f"{tuple(weight.shape)} of {weight.dtype}"
+            raise InputError(f"expected a floating classifier weight of shape (C, p), got {got}")
         check_classifier(weight, bias, *weight.shape)
         return Weights(weight, bias)
 
@@ -113,6 +113,12 @@ class Choice:
         if len(self.features) != 2 or self.features[1] not in ("input", "output"):
             raise InputError(f"expected features= to be a module, or (module, 'input'), got {self.features!r}")
         return self.features[0], self.features[1]  # type: ignore[return-value]
+
+
+def check_num_classes(number: int | None) -> None:
+    """Raise unless it is None or an integer from 2 on."""
+    if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 2):
+        raise InputError(f"expected num_classes of at least 2, got {number!r}")
 
 
 class Stages(Protocol):

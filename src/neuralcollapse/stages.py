@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from ._checks import InputError
-from .capture import clean_names, first_tensor
+from .capture import clean_names, first_tensor, require_watchable
 from .head import Head
 from .layouts import Layouts, batch_second
 from .reading import Examples
@@ -39,6 +40,9 @@ class Stages:
         self._chosen = layers is not None
         self._names = _defaults(model) if layers is None else _known(self._modules, layers)
         self._axes: dict[str, int | None] = {}
+        for axis in channel_axis.values() if isinstance(channel_axis, Mapping) else [channel_axis]:
+            if axis is not None and (isinstance(axis, bool) or not isinstance(axis, int)):
+                raise InputError(f"expected channel_axis to be an integer, or integers by layer, got {axis!r}")
         if isinstance(channel_axis, Mapping):
             self._axes |= {name: channel_axis[name] for name in _known(self._modules, list(channel_axis))}
         elif channel_axis is not None:
@@ -79,8 +83,11 @@ class Stages:
         with ExitStack() as stack:
             stack.callback(self._model.register_forward_pre_hook(begin, with_kwargs=True).remove)
             for module in () if self._settled else self._modules.values():
+                if isinstance(module, torch.jit.ScriptModule):
+                    continue
                 stack.callback(module.register_forward_hook(note).remove)
             for module in names:
+                require_watchable(module)
                 stack.callback(module.register_forward_hook(record).remove)
             yield
 

@@ -55,7 +55,8 @@ class Tap:
     def __init__(self, model: nn.Module, module: nn.Module, name: str, side: Side = "input", call: int = 0) -> None:
         self.model, self.module, self.name, self.side, self.call = model, module, name, side, call
         self._features: Tensor | None = None
-        self._output: Any = None
+        self._output: Tensor | None = None
+        self._version = 0
         self._calls, self._usual = 0, 0
 
     @contextmanager
@@ -86,6 +87,7 @@ class Tap:
     def _leave(self, _module: nn.Module, _arguments: tuple[Any, ...], output: Any) -> None:
         if self._calls == self.call:
             self._output = first_tensor(output)
+            self._version = 0 if self._output is None else version(self._output)
             if self.side == "output":
                 self._keep(output)
         self._calls += 1
@@ -97,12 +99,14 @@ class Tap:
         self._features = found.detach().clone()
 
     def take(self) -> tuple[Tensor, Tensor | None]:
-        """(features, what the call gave, not copied) of the pass just made.
+        """(features, what the call gave, not copied, None where it was overwritten since) of the pass just made.
 
         Raises:
             InputError: the pass did not reach the module, or not as often as others did.
         """
         features, output, calls = self._features, self._output, self._calls
+        if output is not None and version(output) != self._version:
+            output = None
         self._begin()
         if features is None:
             raise InputError(f"expected the forward pass to reach the layer {self.name!r}, it did not for one batch")
@@ -125,6 +129,11 @@ def require_watchable(module: nn.Module) -> None:
             f"expected a module whose layers can be watched, got a scripted one, {module.original_name}: measure the "
             "one it was made of, or its features with measure_features"
         )
+
+
+def version(values: Tensor) -> int:
+    """How often a tensor was written to; 0 for those of inference mode, which do not count."""
+    return 0 if values.is_inference() else values._version
 
 
 def first_tensor(value: Any) -> Tensor | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ._checks import InputError
-from .capture import clean_names, first_tensor, require_watchable
+from .capture import clean_names, first_tensor, require_watchable, version
 from .head import ITSELF, WAYS_OUT, Head, classes_last, of_relation
 from .relations import (
     DIRECT,
@@ -55,7 +55,7 @@ class _Seen:
     @property
     def overwritten(self) -> bool:
         """Whether the network has changed what it was given or gave since, so that nothing can be said."""
-        return self.versions != (_version(self.entered), _version(self.left))
+        return self.versions != (version(self.entered), version(self.left))
 
     @property
     def bytes(self) -> int:
@@ -137,7 +137,7 @@ class Search:
             first = is_pointwise(module) or (
                 not isinstance(module, nn.Linear) and entered.ndim > 2 and entered.shape[2:].numel() == 1
             )
-            seen = _Seen(name, module, call, entered, left, first, (_version(entered), _version(left)))
+            seen = _Seen(name, module, call, entered, left, first, (version(entered), version(left)))
             if seen.features.shape[:-1] == seen.logits.shape[:-1]:
                 self._seen.append(seen)
             while len(self._seen) > 1 and sum(each.bytes for each in self._seen) > _MOST_BYTES:
@@ -284,10 +284,6 @@ class Search:
         head = Head(seen.name, place, call=seen.call, error=error, channels_first=first, notes=tuple(notes))
         name = "" if target is None else target.name
         return of_relation(head, weights, relation, name), seen.entered, seen.left
-
-
-def _version(values: Tensor) -> int:
-    return 0 if values.is_inference() else values._version
 
 
 def _same(tensor: Tensor, features: Tensor) -> bool:

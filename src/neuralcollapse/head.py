@@ -79,16 +79,22 @@ class Head:
             features = nn.functional.normalize(_floats(features), dim=-1)
         return features
 
-    def check(self, features: Tensor, output: Any, rows: int) -> None:
+    def check(self, features: Tensor, left: Tensor | None, output: Any, rows: int) -> None:
         """Compare logits of some of the features (…, p) that :meth:`features` gave with what the network returned.
+
+        Of one row it is taken as proof, too, that the network returned the very tensor that the layer gave.
 
         Raises:
             InputError: they differ.
         """
         if self.weights is None or self.relation is None or not features.numel():
             return
+        tensor = self._tensor(output)
+        same = left is not None and (left.data_ptr(), left.numel()) == (tensor.data_ptr(), tensor.numel())
+        if rows == 1 and self.side == "input" and same:
+            return
         flat = features.reshape(-1, features.shape[-1])
-        for wanted in rows_of(self._tensor(output), len(self.weights.weight)):
+        for wanted in rows_of(tensor, len(self.weights.weight)):
             if len(wanted) == len(flat):
                 pair = some(flat, rows), some(wanted, rows)
                 if self.weights.give(*pair, self.relation, self.error):

@@ -235,7 +235,7 @@ class Reader:
         found = examples.labels.to(rows.device)
         if labelled:
             self._check_labels(found, len(rows))
-        head.check(features, output, 64 if self._compared < _COMPARED else 1)
+        head.check(features, left, output, 64 if self._compared < _COMPARED else 1)
         self._compared += 1
         if labelled and head.weights is not None and head.relation is None:
             self._count(output, examples)

@@ -445,6 +445,23 @@ def test_tied_embeddings_are_given_as_the_weight() -> None:
     assert report.accuracy == want.accuracy and report.notes == ()
 
 
+def test_a_network_may_give_the_features_itself() -> None:
+    encoder = body()
+    for place in ("", encoder):
+        report = nc.measure(encoder, batches(), features=place)
+        same_numbers(report, run(encoder, points()), None)
+        assert report.layer == "output of the network itself"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_scale_is_not_rounded_to_the_networks_half_precision(dtype: torch.dtype) -> None:
+    model = InsideOut().to(dtype)
+    report = nc.measure(model, batches(points().to(dtype)))
+    norms = (20.0 * model.fc.weight.detach().double()).norm(dim=1)
+    assert report.nc2.equinorm_classifier == pytest.approx(float(norms.std() / norms.mean()), rel=1e-3)
+    assert "20 times W h + b" in report.notes[0]
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_cosine_logits_of_a_weight_given_are_measured_so(first: bool) -> None:
     model = Embedding(first)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -342,7 +342,7 @@ def place_of(modules: dict[str, nn.Module], module: str | nn.Module, option: str
     return module
 
 
-def find_classifier(model: nn.Module, run: Any, layer: str | nn.Module | None = None) -> nn.Linear:
+def find_classifier(model: nn.Module, run: Callable[[], Any], layer: str | nn.Module | None = None) -> nn.Linear:
     """The linear layer that gives a network's logits, or the one named.
 
     Args:

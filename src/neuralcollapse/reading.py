@@ -196,7 +196,8 @@ class Reader:
         passes = iter(batches)
         while True:
             # the search watches until the layer is known, then one tap takes its place
-            search = Search(self._model, self._choice.layer) if self.head is None and not self._place else None
+            searched = self.head is None and self._choice.features is None
+            search = Search(self._model, self._choice.layer) if searched else None
             with self._tap().placed() if search is None else search.placed() as watching, _placed(self._stages):
                 for labels, output in passes:
                     self.empty = False

@@ -160,8 +160,7 @@ def _alike(a: Tensor, b: Tensor, error: float) -> Relation | None:
     square, product = float((a * a).sum()), float((a * b).sum())
     scale = product / square if square > 0.0 else 0.0
     if a.numel() >= 8 and scale != 0.0:
-        if abs(round(scale, 4) - scale) <= error * abs(scale):
-            scale = round(scale, 4)  # the estimate carries the tensors' rounding, 16.0000003 for 16
+        scale = _written(scale, error / a.numel() ** 0.5)
         if close(scale * a, b, 4.0 * error * abs(scale) * a.abs().amax(dim=1, keepdim=True)):
             return Relation(scale=scale)
     for through in ("log_softmax", "softmax", "sigmoid"):
@@ -169,6 +168,18 @@ def _alike(a: Tensor, b: Tensor, error: float) -> Relation | None:
         if a.shape[1] > 1 and close(made, b, 4.0 * error * (1.0 + a.abs().amax(dim=1, keepdim=True))):
             return Relation(through)  # type: ignore[arg-type]
     return None
+
+
+def _written(scale: float, error: float) -> float:
+    """The number of at most three digits, or one divided by such a number, that an estimate with that error may be of.
+
+    16 for 16.0000003, and 1/0.07 for 14.28572: estimates carry the rounding of the tensors.
+    """
+    for digits in (1, 2, 3):
+        for value in (float(f"{scale:.{digits}g}"), 1.0 / float(f"{1.0 / scale:.{digits}g}")):
+            if abs(value - scale) <= error * abs(scale):
+                return value
+    return scale
 
 
 def selected(logits: Tensor, rows: Tensor, error: float = 0.0) -> Tensor | None:
@@ -239,9 +250,11 @@ class Weights:
         return Weights(F.normalize(wide, dim=1), None, unit=True)
 
     def times(self, scale: float) -> Weights:
-        """With logits times a number."""
-        bias = None if self.bias is None else self.bias * scale
-        return self if scale == 1.0 else replace(self, weight=self.weight * scale, bias=bias)
+        """With logits times a number, in float64: rounding again would add to a spread of norms that is small."""
+        if scale == 1.0:
+            return self
+        weight = self.weight.double() * scale
+        return replace(self, weight=weight, bias=None if self.bias is None else self.bias.to(weight) * scale)
 
 
 def is_pointwise(module: nn.Module) -> TypeGuard[nn.modules.conv._ConvNd]:

@@ -612,6 +612,23 @@ def test_labels_that_are_none_are_refused_by_a_sentence_of_labels(labels: Tensor
             nc.measure(model, [(points(), labels)], **options)
 
 
+@pytest.mark.filterwarnings("ignore:the angles of NC2", "ignore:NC3 is undefined")
+@pytest.mark.parametrize("make", [Averaged, lambda: nn.Sequential(body(), Adapted(nn.Linear(P, C)))])
+def test_logits_of_zero_prove_one_layer_only(make: Callable[[], nn.Module]) -> None:
+    model = make()
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module.out_features == C:
+            nn.init.zeros_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    with pytest.raises(nc.InputError, match="which is zero as of a classifier that starts at zero"):
+        nc.measure(model, batches())
+    single = nn.Sequential(body(), nn.Linear(P, C))
+    nn.init.zeros_(single[1].weight)
+    nn.init.zeros_(single[1].bias)
+    assert nc.measure(single, batches()).layer == "1"
+
+
 # --- said beside the number ---
 
 

@@ -205,6 +205,9 @@ class Search:
         if outputs[0].tensor.is_meta:
             return self._by_shape(outputs[0])
         target = self._target(outputs, matches, labels)
+        plain = {seen.module for seen, _ in matches[target.name] if _is_plain(seen.module)}
+        if len(plain) > 1 and not bool(target.tensor.any()):
+            raise self._none("returns, which is zero as of a classifier that starts at zero")
         others = [matches[each.name][0][0] for each in outputs if each is not target and matches[each.name]]
         notes = [f"the network also returns the output of {each}" for each in others if _is_plain(each.module)]
         for seen, relation in sorted(matches[target.name], key=lambda pair: pair[1] != DIRECT):

@@ -730,6 +730,17 @@ def test_a_layer_that_runs_more_than_once_is_read_where_its_output_is_returned()
         same_numbers(report, run(model.body, points()), model.fc.weight, model.fc.bias)
 
 
+@pytest.mark.parametrize("options", [{}, {"layer": "1"}, {"features": "0"}])
+def test_empty_batches_are_passed_over(options: dict[str, Any]) -> None:
+    model = nn.Sequential(body(), nn.Linear(P, C))
+    empty = (torch.zeros(0, D), torch.zeros(0).long())
+    report = nc.measure(model, [empty, empty, *batches(), empty], **options)
+    weights = () if "features" in options else (model[1].weight, model[1].bias)
+    same_numbers(report, run(model[0], points()), *(weights or (None,)))
+    with pytest.raises(nc.InputError, match="expected a loader with at least one example, got only empty batches"):
+        nc.measure(model, [empty, empty], **options)
+
+
 def test_a_network_that_changes_its_way_is_refused() -> None:
     class Changing(nn.Module):
         def __init__(self) -> None:

@@ -99,7 +99,7 @@ class Search:
                 module: name for name, module in reversed(self._modules.items()) if _has_matrix(module, self._model)
             }
         # a loader may run the network too: only the last pass counts
-        handles: list[Any] = [self._model.register_forward_pre_hook(self._begin)]
+        handles: list[Any] = [self._model.register_forward_pre_hook(self.begin)]
         try:
             for module, name in names.items():
                 handles.append(module.register_forward_pre_hook(self._enter, with_kwargs=True))
@@ -109,7 +109,8 @@ class Search:
             for handle in handles:
                 handle.remove()
 
-    def _begin(self, *_: Any) -> None:
+    def begin(self, *_: Any) -> None:
+        """A forward pass begins; what others gave is forgotten."""
         self._seen.clear()
         self._calls.clear()
         self._open.clear()

@@ -220,6 +220,7 @@ class Reader:
         left: Tensor | None
         if isinstance(watching, Search):
             if not labels.numel():
+                watching.begin()
                 return None
             self.head, entered, left = watching.settle(output, labels)
         else:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ._checks import InputError, check_features, check_labels
+from ._networks import observed
 from .capture import Captured, capture_classifier, evaluation
 from .formulas.least_squares import least_squares_classifier
 from .measure import make_report
@@ -124,7 +125,7 @@ def measure_layers(
     chosen(metrics)
     if spatial not in ("mean", "flatten"):
         raise InputError(f"expected spatial 'mean' or 'flatten', got {spatial!r}")
-    with evaluation(model):
+    with observed(model, loader, ood) as model, evaluation(model):
         target = next((p.device for p in model.parameters()), torch.device("cpu"))
         if device is not None:
             target = torch.device(device)

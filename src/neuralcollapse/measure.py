@@ -11,7 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ._checks import InputError, as_tensor, check_classifier, check_features
+from ._checks import InputError, as_labels, as_tensor, check_classifier, check_features
+from ._networks import observed
 from .capture import evaluation
 from .formulas.collapse import nc1, nc2, nc3
 from .formulas.mse import decompose_mse
@@ -57,7 +58,7 @@ def measure_features(
         0.0
     """
     chosen(metrics)
-    features, labels, weight = as_tensor(features, "features"), as_tensor(labels), as_tensor(weight, "weight")
+    features, labels, weight = as_tensor(features, "features"), as_labels(labels), as_tensor(weight, "weight")
     bias = None if bias is None else as_tensor(bias, "bias")
     check_features(features)
     if weight.ndim != 2:
@@ -121,7 +122,7 @@ def measure(
         InputError: no classifier, no data, labels that do not fit, features that are not finite.
     """
     chosen(metrics)
-    with evaluation(model):
+    with observed(model, loader, ood) as model, evaluation(model):
         target = torch.device(device) if device is not None else _device_of(model)
         batches = Batches(model, loader, target, next_token=next_token)
         first = jointly(lambda: _first_pass(batches, layer, weighting, memory_budget), distributed)
@@ -134,8 +135,9 @@ def measure(
         own, classifier = first.moments, first.classifier
         if not own.num_examples:
             raise InputError("expected a loader with at least one example, got only empty batches")
-        weight = classifier.weight.detach()
-        bias = None if classifier.bias is None else classifier.bias.detach()
+        # copies: weights that were gathered from several processes are taken away when the block is left
+        weight = classifier.weight.detach().clone()
+        bias = None if classifier.bias is None else classifier.bias.detach().clone()
         moments, centres = _about(own, reference)
         tally = Tally(centres, weight, bias)
         jointly(lambda: _second_pass(batches, first, tally), distributed)

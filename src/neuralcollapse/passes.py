@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ._checks import InputError, as_tensor, check_features, check_labels
+from ._batches import Call, Prepared, moved, read_batch, require_loader, tensors_in, unshared
+from ._checks import InputError, check_features, check_labels
 from ._waiting import Waiting
 from .capture import capture_classifier
 from .formulas.decisions import DecisionRule
@@ -33,9 +35,9 @@ class Batches:
     """Forward passes of a model over a loader.
 
     Args:
-        model: in eval mode, see :func:`neuralcollapse.capture.evaluation`.
-        loader: batches of (inputs, labels), or dictionaries whose ``labels`` entry is kept from the model.
-        device: where inputs go.
+        model: in eval mode and observed: see :func:`neuralcollapse.capture.evaluation` and ``_networks.observed``.
+        loader: batches as ``_batches.read_batch`` reads them.
+        device: where inputs and labels go.
         labelled: False where labels are not wanted: batches may then be of inputs alone.
         next_token: the label of a position in a sequence is that of the next one.
     """
@@ -49,31 +51,37 @@ class Batches:
         labelled: bool = True,
         next_token: bool = False,
     ) -> None:
-        if isinstance(loader, Iterator):
-            kind = type(loader).__name__
-            raise InputError(f"expected a loader that can be gone through again, got a {kind}: pass a list of batches")
         self._model, self._loader, self._device = model, loader, device
         self.labelled, self._next_token = labelled, next_token
 
     def labels(self) -> Iterator[Tensor]:
         """Run each batch, and give its labels afterwards; hooks placed on the model have then fired."""
-        for batch in self._loader:
-            yield self._forward(batch)
+        for call in self._calls():
+            yield self._forward(call)[0]
 
     def features(self, layer: str | nn.Linear | None = None) -> Iterator[tuple[Tensor, Tensor, nn.Linear]]:
         """(features that entered the classifier, labels, the classifier) of each batch, sequences flattened.
+
+        Where the classifier runs at every position of a sequence and the network returns the logits of one, as
+        Transformers' decoders do that classify whole texts, the features are those of that position.
 
         Args:
             layer: the classifier or its name; by default the last linear layer that the first batch reaches.
         """
         with capture_classifier(self._model, layer) as captured:
-            for labels in self.labels():
+            for call in self._calls():
+                labels, output = self._forward(call)
                 features, classifier = captured.take(), captured.layer
-                if features.ndim > 2:
-                    features, labels = self._positions(features, labels)
-                elif self._next_token:
+                if features.element_size() < 2:
+                    features = features.float()  # of 8 bits, which PyTorch can store and not compute with
+                if self._next_token and features.ndim < 3:
                     shape = tuple(features.shape)
                     raise InputError(f"next_token=True needs features of shape (batch, length, features), got {shape}")
+                if self._pools(features, classifier, output):
+                    positions = self._pooled_positions(call, classifier, features.shape[1])
+                    features = features[torch.arange(len(features), device=features.device), positions]
+                elif features.ndim > 2:
+                    features, labels = self._positions(features, labels)
                 check_features(features)
                 if self.labelled:
                     check_labels(labels, len(features), classifier.out_features)
@@ -81,10 +89,58 @@ class Batches:
                     labels = torch.zeros(len(features), dtype=torch.int64, device=features.device)
                 yield features, labels, classifier
 
+    def _calls(self) -> Iterator[Call]:
+        """What the network is to be called with for each batch."""
+        prepared = self._loader if isinstance(self._loader, Prepared) else None
+        loader = self._loader if prepared is None else prepared.loader
+        require_loader(loader)
+        for number, batch in enumerate(unshared(loader)):
+            place = f"batch {number}"
+            ready = moved(batch, self._device, place) if prepared is None else prepared.transfer(batch)
+            yield read_batch(ready, self._model, labelled=self.labelled, place=place)
+
+    def _forward(self, call: Call) -> tuple[Tensor, Any]:
+        """(labels, the network's output); labels are empty where they are not wanted."""
+        with self._loader.context() if isinstance(self._loader, Prepared) else nullcontext():
+            output = self._model(*call.arguments, **call.named)
+        labels = torch.empty(0) if call.labels is None else call.labels
+        return labels.to(self._device), output
+
+    def _pools(self, features: Tensor, classifier: nn.Linear, output: Any) -> bool:
+        """Whether the network returns one row of logits a sequence, though its classifier ran at every position."""
+        if features.ndim != 3 or self._next_token:
+            return False
+        shapes = {tuple(tensor.shape) for tensor in tensors_in(output)}
+        of_sequences = (len(features), classifier.out_features)
+        return of_sequences in shapes and (*features.shape[:2], classifier.out_features) not in shapes
+
+    def _pooled_positions(self, call: Call, classifier: nn.Linear, length: int) -> Tensor:
+        """(n,) the position whose logits the network returns, by a pass that has a mark at each instead of logits."""
+        marks = torch.rand(length, generator=torch.Generator().manual_seed(0)).to(self._device)
+
+        def mark(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+            return marks[:, None].expand(output.shape)
+
+        handle = classifier.register_forward_hook(mark)
+        try:
+            _, output = self._forward(call)
+        finally:
+            handle.remove()
+        returned = next(tensor for tensor in tensors_in(output) if tensor.ndim == 2)
+        matches = (returned[:, :, None] == marks).all(dim=1)
+        if not bool((matches.sum(dim=1) == 1).all()):
+            raise InputError(
+                f"expected {type(self._model).__name__} to return the logits of one position of each sequence, or of "
+                "every one: it combines them, so that no features give its logits"
+            )
+        return matches.int().argmax(dim=1)
+
     def _positions(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Each position of a sequence as an example, without those whose label PyTorch's losses ignore."""
         if not self.labelled:
             return features.flatten(0, -2), labels
+        if features.shape[1:-1] == (1,) and labels.ndim == 1:
+            labels = labels[:, None]
         if labels.shape != features.shape[:-1]:
             raise InputError(
                 f"expected a label for each position, {tuple(features.shape[:-1])}, got shape {tuple(labels.shape)}"
@@ -93,22 +149,6 @@ class Batches:
             features, labels = features[..., :-1, :], labels[..., 1:]
         kept = labels != _IGNORED
         return features[kept], labels[kept]
-
-    def _forward(self, batch: Any) -> Tensor:
-        if isinstance(batch, Mapping):
-            if self.labelled and "labels" not in batch:
-                raise InputError(f"expected a 'labels' entry in each batch, got {sorted(batch)}")
-            moved = {key: value.to(self._device) for key, value in batch.items()}
-            labels = moved.pop("labels", torch.empty(0))
-            self._model(**moved)
-            return as_tensor(labels)
-        if not self.labelled and isinstance(batch, Tensor):
-            batch = (batch, torch.empty(0))
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-            raise InputError(f"expected batches of (inputs, labels), got {type(batch).__name__}")
-        inputs, labels = batch
-        self._model(inputs.to(self._device))
-        return as_tensor(labels).to(self._device)
 
 
 class Tally:
@@ -191,8 +231,13 @@ class Fingerprint:
         """See a batch."""
         if self._direction is None:
             generator = torch.Generator().manual_seed(0)
-            self._direction = torch.rand(features.shape[1], generator=generator).to(features)
-        values = (features @ self._direction).double().cpu()
+            self._direction = torch.rand(features.shape[1], generator=generator).to(features.device)
+        # Features of 16 bits are projected in float32, and in float64 those whose sums float32 can't hold.
+        work = features if features.dtype == torch.float64 else features.float()
+        with torch.autocast(features.device.type, enabled=False):
+            values = (work @ self._direction.to(work.dtype)).double().cpu()
+            if not bool(torch.isfinite(values).all()):
+                values = (work.double() @ self._direction.double()).cpu()
         self._sums.index_add_(
             0, labels.cpu().long(), torch.stack([torch.ones_like(values), values, values.abs()], dim=1)
         )
@@ -201,7 +246,9 @@ class Fingerprint:
         """Raise where another pass saw other examples."""
         count, total, size = self._sums.T
         count2, total2, _ = other._sums.T
-        differ = ((count != count2) | ((total - total2).abs() > _CHECK_TOLERANCE * size)).nonzero()[:, 0].tolist()
+        # so written that numbers which are not finite differ too
+        same = (count == count2) & ((total - total2).abs() <= _CHECK_TOLERANCE * size)
+        differ = (~same).nonzero()[:, 0].tolist()
         if differ:
             label = differ[0]
             raise InputError(
@@ -212,19 +259,37 @@ class Fingerprint:
 
 
 def jointly(work: Callable[[], Result], distributed: bool) -> Result:
-    """``work()``; when distributed, an error on one process is an error on all, so that none waits for another."""
+    """``work()``; when distributed, an error on one process is an error on all, so that none waits for another.
+
+    Raises:
+        InputError: no process group; or what a process refused, with its rank.
+        RuntimeError: any other error of another process, by its rank and type; the process itself raises it as it is.
+    """
     if not distributed:
         return work()
     if not dist.is_available() or not dist.is_initialized():
         raise InputError("expected an initialised torch.distributed process group for distributed=True, got none")
-    result, message = None, None
+    result: Result | None = None
+    mine: Exception | None = None
     try:
         result = work()
-    except InputError as error:
-        message = str(error)
-    messages: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(messages, message)
-    failed = [(rank, text) for rank, text in enumerate(messages) if text is not None]
-    if failed:
-        raise InputError(f"process {failed[0][0]}: {failed[0][1]}")
-    return result  # type: ignore[return-value]
+    except Exception as error:
+        mine = error
+    reports: list[tuple[bool, str] | None] = [None] * dist.get_world_size()
+    told = None
+    if mine is not None:
+        refused = isinstance(mine, InputError)
+        told = (refused, str(mine) if refused else f"{type(mine).__name__}: {mine}")
+    try:
+        dist.all_gather_object(reports, told)
+    except RuntimeError as error:
+        if mine is not None:
+            raise mine from None
+        raise RuntimeError(f"expected all processes to measure, one has ended: {error}") from error
+    failed = next(((rank, report) for rank, report in enumerate(reports) if report is not None), None)
+    if failed is None:
+        return result  # type: ignore[return-value]
+    if mine is not None and not isinstance(mine, InputError):
+        raise mine
+    rank, (refused, text) = failed
+    raise (InputError if refused else RuntimeError)(f"process {rank}: {text}") from mine

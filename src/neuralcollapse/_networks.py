@@ -104,6 +104,8 @@ def _gathered(modules: list[Any]) -> Iterator[None]:
     groups = []
     for module in modules:
         state = module._get_fsdp_state()
+        # As the first forward pass does, which a process without data has yet to make: all are to go on alike.
+        state._lazy_init()
         # PyTorch sets how a module is sharded again, and tells nobody how it is set
         single = getattr(state, "_fsdp_param_group", None)
         for group in getattr(state, "_fsdp_param_groups", None) or ([] if single is None else [single]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Iterator
@@ -103,22 +104,29 @@ class Failing:
             raise self.error
 
 
-def fail(rank: int, folder: str, kind: str, where: str) -> None:
-    """Measure where the second process fails, and write what each is told."""
-    error = {"ValueError": ValueError, "ZeroDivisionError": ZeroDivisionError, "InputError": nc.InputError}[kind]
-    model: nn.Module = DistributedDataParallel(network())
-    loader: Any = shard(rank, 2)
-    if rank == 1:
-        failing = Failing(error("it failed"))
-        if where == "loader":
-            loader = failing
-        else:
-            loader = batches()
-            model.module.register_forward_pre_hook(failing)
-    try:
-        nc.measure(model, loader, distributed=True)
-    except Exception as told:
-        Path(folder, f"{rank}.txt").write_text(f"{type(told).__name__}: {told}")
+ERRORS = {"ValueError": ValueError, "ZeroDivisionError": ZeroDivisionError, "InputError": nc.InputError}
+
+
+def fail(rank: int, folder: str) -> None:
+    """Measure where the second process fails, in each way, and write what each is told."""
+    told = {}
+    for kind, error in ERRORS.items():
+        for where in ("loader", "network"):
+            model = DistributedDataParallel(network())
+            loader: Any = shard(rank, 2)
+            if rank == 1:
+                failing = Failing(error("it failed"))
+                loader = failing if where == "loader" else batches()
+                if where == "network":
+                    model.module.register_forward_pre_hook(failing)
+            try:
+                nc.measure(model, loader, distributed=True)
+            except Exception as said:
+                told[f"{kind} {where}"] = f"{type(said).__name__}: {said}"
+            del model
+    Path(folder, f"{rank}.json").write_text(json.dumps(told))
+    gc.collect()
+    dist.barrier()
 
 
 class Dying:

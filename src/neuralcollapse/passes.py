@@ -271,25 +271,26 @@ def jointly(work: Callable[[], Result], distributed: bool) -> Result:
         raise InputError("expected an initialised torch.distributed process group for distributed=True, got none")
     result: Result | None = None
     mine: Exception | None = None
-    try:
-        result = work()
-    except Exception as error:
-        mine = error
+    told: tuple[bool, str] | None = None
     reports: list[tuple[bool, str] | None] = [None] * dist.get_world_size()
-    told = None
-    if mine is not None:
-        refused = isinstance(mine, InputError)
-        told = (refused, str(mine) if refused else f"{type(mine).__name__}: {mine}")
     try:
-        dist.all_gather_object(reports, told)
-    except RuntimeError as error:
-        if mine is not None:
-            raise mine from None
-        raise RuntimeError(f"expected all processes to measure, one has ended: {error}") from error
-    failed = next(((rank, report) for rank, report in enumerate(reports) if report is not None), None)
-    if failed is None:
-        return result  # type: ignore[return-value]
-    if mine is not None and not isinstance(mine, InputError):
-        raise mine
-    rank, (refused, text) = failed
-    raise (InputError if refused else RuntimeError)(f"process {rank}: {text}") from mine
+        try:
+            result = work()
+        except Exception as error:
+            refused = isinstance(error, InputError)
+            mine, told = error, (refused, str(error) if refused else f"{type(error).__name__}: {error}")
+        try:
+            dist.all_gather_object(reports, told)
+        except RuntimeError as error:
+            if mine is not None:
+                raise mine from None
+            raise RuntimeError(f"expected all processes to measure, one has ended: {error}") from error
+        failed = next(((rank, report) for rank, report in enumerate(reports) if report is not None), None)
+        if failed is None:
+            return result  # type: ignore[return-value]
+        if mine is not None and not isinstance(mine, InputError):
+            raise mine
+        rank, (refused, text) = failed
+        raise (InputError if refused else RuntimeError)(f"process {rank}: {text}") from mine
+    finally:
+        mine = None  # an error that its own frame holds would keep the network until Python looks for cycles

@@ -154,6 +154,5 @@ def test_an_error_of_any_type_on_one_process_ends_all(tmp_path: Path) -> None:
 
 
 def test_a_process_that_dies_ends_the_others(tmp_path: Path) -> None:
-    with pytest.raises(torch.multiprocessing.ProcessExitedException, match="exit code 3"):
-        on_processes(2, tmp_path, die, str(tmp_path))
+    on_processes(2, tmp_path, die, str(tmp_path))
     assert (tmp_path / "0.txt").read_text().startswith("RuntimeError: expected all processes to measure, one has ended")

@@ -130,10 +130,10 @@ def fail(rank: int, folder: str) -> None:
 
 
 class Dying:
-    """A loader whose process ends at once, as one does that was killed."""
+    """A loader whose process ends at once, as one does that was killed, but for a status that ends the tests."""
 
     def __iter__(self) -> Iterator[Batch]:
-        os._exit(3)
+        os._exit(0)
 
 
 def die(rank: int, folder: str) -> None:

@@ -213,7 +213,7 @@ class _Outputs:
             _recording(self._modules, self._names) as recorded,
             capture_classifier(self._model, self._layer) as captured,
         ):
-            for labels in batches.labels():
+            for labels, _output in batches:
                 outputs, entered = self._settled(recorded, captured)
                 recorded.outputs.clear()
                 labels = labels if batches.labelled else torch.zeros(entered.shape[:-1], dtype=torch.int64)

@@ -54,10 +54,10 @@ class Batches:
         self._model, self._loader, self._device = model, loader, device
         self.labelled, self._next_token = labelled, next_token
 
-    def labels(self) -> Iterator[Tensor]:
-        """Run each batch, and give its labels afterwards; hooks placed on the model have then fired."""
+    def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
+        """Run each batch, and give its labels and what the model returned; hooks on the model have then fired."""
         for call in self._calls():
-            yield self._forward(call)[0]
+            yield self._forward(call)
 
     def features(self, layer: str | nn.Linear | None = None) -> Iterator[tuple[Tensor, Tensor, nn.Linear]]:
         """(features that entered the classifier, labels, the classifier) of each batch, sequences flattened.

@@ -84,7 +84,9 @@ def assert_equal(got: nc.Report, want: nc.Report) -> None:
         if key in ("layer", "notes"):
             continue
         if isinstance(value, (float, list)):
-            np.testing.assert_allclose(mine[key], value, rtol=1e-10, atol=1e-13, err_msg=key)
+            np.testing.assert_allclose(
+                np.array(mine[key], float), np.array(value, float), rtol=1e-10, atol=1e-13, err_msg=key
+            )
         else:
             assert mine[key] == value, key
 

@@ -52,8 +52,8 @@ def observed(model: nn.Module, *loaders: Any) -> Iterator[nn.Module]:
         inner = stack.enter_context(_unwrapped(model))
         if isinstance(inner, torch.jit.ScriptModule):
             raise InputError(
-                "expected a network whose layers can be observed, got one compiled by TorchScript: measure the module "
-                "it was made from, or give its features to measure_features"
+                f"expected a module whose layers can be watched, got a scripted one, {inner.original_name}: measure "
+                "the one it was made of, or its features with measure_features"
             )
         yield inner
 

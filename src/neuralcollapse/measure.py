@@ -96,14 +96,19 @@ def measure(
 ) -> Report:
     """Measure a classifier on the data a loader gives; the model is left as it was.
 
-    Runs in eval mode without gradients, streams the data once and puts modes, hooks and random states back.
+    Runs in eval mode without gradients, streams the data once and puts modes, hooks and random states back. Wrappers
+    (``torch.compile``, DataParallel, DDP, FSDP) are taken off meanwhile, and weights that FSDP spread over processes
+    gathered. Of several threads one at a time measures.
     Features are kept up to ``memory_budget``, because NC4 needs the final class means; beyond it the loader is
     gone through a second time, and an error says so if that pass saw other examples.
 
     Args:
         model: any module whose logits come from an ``nn.Linear``.
-        loader: batches of (inputs, labels), or dictionaries with a ``labels`` entry, whose rest the model takes by
-            keyword. Give it training data, unaugmented, as the paper does.
+        loader: batches of (inputs, labels), a third entry being left out; or dictionaries and data classes with
+            ``labels`` or ``label``, whose rest the model takes by keyword, without entries it does not take. Whatever
+            can be moved in them is moved, the rest is passed on. Give it training data, unaugmented, as the paper does.
+            Generators of the loader, its samplers, data set and transforms are put back; state of another kind, such
+            as a sampler's own counter, is not.
         layer: the classifier or its name; by default the last ``nn.Linear`` that the forward pass executes.
         weight_decay: λ of the paper's loss; SGD decay w on ``MSELoss`` is λ = C·w/2.
         weighting: see :class:`ClassMoments`.
@@ -116,7 +121,7 @@ def measure(
         next_token: the class of a position in a sequence is the label of the next one, as in causal language models.
             Positions labelled −100 are left out in either case.
         distributed: every process of ``torch.distributed`` calls this with its own shard of the data, and each gets
-            the report on all of it. A sampler that repeats examples to even the shards out has them counted twice.
+            the report on all of it, or the error of any. Batches need not be as many. A sampler that repeats examples to even the shards out has them counted twice.
 
     Raises:
         InputError: no classifier, no data, labels that do not fit, features that are not finite.

@@ -121,7 +121,8 @@ def measure(
         next_token: the class of a position in a sequence is the label of the next one, as in causal language models.
             Positions labelled −100 are left out in either case.
         distributed: every process of ``torch.distributed`` calls this with its own shard of the data, and each gets
-            the report on all of it, or the error of any. Batches need not be as many. A sampler that repeats examples to even the shards out has them counted twice.
+            the report on all of it, or the error of any; numbers of batches may differ. A sampler that repeats examples
+            to even the shards out has them counted twice.
 
     Raises:
         InputError: no classifier, no data, labels that do not fit, features that are not finite.

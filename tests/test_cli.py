@@ -148,7 +148,10 @@ def test_figures_draws_elsewhere(trained: Path, tmp_path: Path, capsys: pytest.C
     assert sorted(printed) == sorted(str(path) for path in (tmp_path / "pictures").iterdir())
 
 
-def test_data_lists_every_data_set(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_data_lists_every_data_set(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NEURALCOLLAPSE_DATA", raising=False)
     assert call(["data", "--data-dir", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "10 × 145 to 152" in printed and printed.count("not found") == 6

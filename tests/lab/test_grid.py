@@ -323,6 +323,17 @@ def test_what_is_taken_up_meanwhile_is_not_set_aside(tmp_path: Path, monkeypatch
     assert run.status()["epoch"] == 1 and not (tmp_path / ".earlier").exists()
 
 
+def test_a_grid_lists_the_runs_of_its_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them, whether trained now or not; a later grid adds its own."""
+    monkeypatch.setattr(grid, "estimate", lambda *_: {})
+    monkeypatch.setattr(grid, "_train", lambda *_: False)
+    console = Console(file=io.StringIO())
+    grid.carry_out(tiny(0), tmp_path, How(), console, ["digits-mlp-mse", "digits-mlp-mse-s1"])
+    assert json.loads((tmp_path / "study.json").read_text()) == {"runs": ["digits-mlp-mse", "digits-mlp-mse-s1"]}
+    grid.carry_out(tiny(2), tmp_path, How(), console)
+    assert json.loads((tmp_path / "study.json").read_text())["runs"][2:] == [tiny(2)[0].name]
+
+
 def test_names_in_brackets_are_shown_as_they_are(tmp_path: Path) -> None:
     planned = [plan.Planned(plan.Cell("[bold]digits[/x]", QUICK), tmp_path / "none", State.NEW)]
     console = Console(file=io.StringIO(), width=120)

@@ -35,13 +35,13 @@ def main(arguments: list[str] | None = None) -> None:
 def _one_line(error: Exception) -> str:
     from neuralcollapse._checks import InputError
 
-    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
-        return "not enough memory for these sizes; take smaller ones"
+    if isinstance(error, InputError):
+        return " ".join(str(error).split())
     if isinstance(error, OSError):
         return f"{error.filename or 'input or output'}: {error.strerror or error}"
-    if not isinstance(error, InputError):
-        raise error  # a defect of ours: the traceback is what helps
-    return " ".join(str(error).split())
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+        return "not enough memory for these sizes; take smaller ones"
+    raise error  # a defect of ours: the traceback is what helps
 
 
 def _say(message: str) -> int:

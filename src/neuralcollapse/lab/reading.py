@@ -13,7 +13,6 @@ from neuralcollapse.lab.settings import RunConfig
 from neuralcollapse.lab.values import is_a, said
 
 _A_COUNT = "a whole number of at least 1"
-_LONGEST = 4096  # letters; as long as a path can be
 
 
 def configuration(run: Run, *needed: str) -> dict[str, Any]:
@@ -40,8 +39,9 @@ def configuration(run: Run, *needed: str) -> dict[str, Any]:
             raise _wrong(where, name, value, said(hint))
         if type(value) is int and abs(value) >= 2**63:
             raise _wrong(where, name, value, "a whole number of at most 63 bits")
-        if isinstance(value, str) and len(value) > _LONGEST:
-            raise _wrong(where, name, value, f"a text of at most {_LONGEST} letters")
+        longest = 4096 if name == "data_dir" else 300  # letters of a path, and of a name
+        if isinstance(value, str) and len(value) > longest:
+            raise _wrong(where, name, value, f"a text of at most {longest} letters")
     for name in ("epochs", "num_classes"):
         if name in config and not _is_count(config[name]):
             raise _wrong(where, name, config[name], _A_COUNT)

@@ -710,4 +710,4 @@ def condition(matrix: Matrix) -> float:
         roots = {i: mpmath.sqrt(number(matrix[i][i])) for i in kept}
         unit = mpmath.matrix([[number(matrix[i][j]) / (roots[i] * roots[j]) for j in kept] for i in kept])
         values = eigenvalues(unit)[len(kept) - rank(matrix) :]
-        return plain(values[-1] / values[0])
+        return plain(values[-1] / values[0]) if values[0] > values[-1] * mpf(10) ** (-DIGITS // 2) else INF

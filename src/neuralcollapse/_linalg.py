@@ -63,6 +63,23 @@ def scaled(values: Tensor, exponent: int) -> Tensor:
     return values * 2.0**half * 2.0 ** (exponent - half)
 
 
+def squares(values: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Σ w v² over all entries, w one for each column or 1; also where v² alone would leave the range of numbers."""
+    values = values.double()
+    exponent = power_of_two(values) or 0
+    exponent = exponent if abs(exponent) > 400 else 0
+    each = scaled(values, -exponent).square()
+    total: Tensor = each.sum() if weights is None else (each @ weights.to(each)).sum()
+    return scaled(total, 2 * exponent)
+
+
+def norm(values: Tensor) -> float:
+    """√Σ v², also where v² would leave the range of numbers."""
+    exponent = power_of_two(values) or 0
+    exponent = exponent if abs(exponent) > 400 else 0
+    return float(scaled(torch.linalg.vector_norm(scaled(values.double(), -exponent)), exponent))
+
+
 def of_moderate_size(values: Tensor) -> Tensor:
     """The values in float32 or float64, divided by a power of two where their fourth powers could leave the range."""
     values = values.detach()

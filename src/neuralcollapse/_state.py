@@ -154,7 +154,7 @@ class State:
 
         ``own`` says that nobody needs the rows afterwards, whose memory then serves the work.
         """
-        if self.exponent is None or features.dtype == torch.float64:
+        if self.exponent != 0 or features.dtype == torch.float64:
             self._fit(features)
         while True:
             rows = scaled(features, -(self.exponent or 0))

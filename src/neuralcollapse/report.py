@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from torch import Tensor
 
+from ._linalg import norm
 from .formulas.collapse import NC2
 from .formulas.mse import MSEDecomposition
 from .formulas.signal_to_noise import SNRSpectrum
@@ -71,7 +72,7 @@ class Report:
         flat["nc4_mismatch"] = self.nc4_mismatch
         for name in ("total", "nc1", "nc23", "ls", "ls_perp"):
             flat[f"mse.{name}"] = _plain(getattr(self.mse, name))
-        flat["mse.weight_ls_norm"] = _plain(float(self.mse.weight_ls.norm()))
+        flat["mse.weight_ls_norm"] = _plain(norm(self.mse.weight_ls))
         flat["mse.weight_decay"] = self.mse.weight_decay
         flat["snr"] = [_plain(value) for value in self.snr.singular_values.tolist()]
         flat["snr_space"] = self.snr.space
@@ -106,7 +107,7 @@ class Report:
             ),
             _row("NC3", f"{self.nc3:.4g}", "self-duality of classifier and means"),
             _row("NC4 mismatch", _share(self.nc4_mismatch), "network ≠ nearest class mean"),
-            _row("SNR", f"{float(snr[-1]):.4g} … {float(snr[0]):.4g}", f"singular values, {self.snr.space} space"),
+            _row("SNR", f"{float(snr[-1]):.4g} … {float(snr[0]):.4g}" if len(snr) else "none", "singular values"),
             "",
             _row("MSE loss", f"{self.mse.total:.4g}", f"weight decay λ = {self.mse.weight_decay:g}"),
             _row("  L_NC1", f"{self.mse.nc1:.4g}", "variability within classes"),

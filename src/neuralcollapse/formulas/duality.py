@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import InputError, check_classifier
-from .._linalg import of_moderate_size, scaled
+from .._linalg import norm, of_moderate_size, scaled
 from ..moments import ClassMoments
 from .collapse import distinct_means, has_two_classes, rows_of_present
 from .frames import gram_error, gram_trace_error
@@ -56,7 +56,11 @@ def uniform_duality(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> floa
         return float("nan")
     rows, means = pair
     cosines = torch.cat([(unit_rows(rows[b]) * unit_rows(means[b])).sum(dim=1) for b in _blocks(len(rows))])
-    return float(cosines.std() / cosines.mean().abs())
+    mean = float(cosines.mean().abs())
+    if mean == 0.0:
+        warnings.warn("UNC3 is undefined: the cosines have a mean of zero", UserWarning, stacklevel=2)
+        return float("nan")
+    return float(cosines.std()) / mean
 
 
 def alignment_distance(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> float:
@@ -86,7 +90,7 @@ def nc0(weight: Float[Tensor, "c p"]) -> float:
     """
     if weight.ndim != 2 or not bool(torch.isfinite(weight).all()):
         raise InputError(f"expected a finite classifier weight (C, p), got shape {tuple(weight.shape)}")
-    return float(torch.linalg.vector_norm(weight.detach().sum(dim=0, dtype=torch.float64)))
+    return norm(weight.detach().sum(dim=0, dtype=torch.float64))
 
 
 def nc5(moments: ClassMoments, ood_mean: Float[Tensor, " p"], *, centred: bool = False) -> float:

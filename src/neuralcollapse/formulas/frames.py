@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._checks import InputError
 from .._linalg import of_moderate_size, row_factor
-from .geometry import cosine_tiles, each_pair, have_directions, squared_distance_tiles, tiles, unit_rows
+from .geometry import cosine_tiles, each_pair, have_directions, require_rows, squared_distance_tiles, tiles, unit_rows
 
 
 def etf_error(vectors: Float[Tensor, "c p"]) -> float:
@@ -28,7 +28,7 @@ def etf_error(vectors: Float[Tensor, "c p"]) -> float:
 
 def gram_error(left: Float[Tensor, "c p"], right: Float[Tensor, "c p"]) -> float:
     """‖A/‖A‖_F − (I − 11ᵀ/C)/√(C−1)‖_F of A = L Rᵀ, nan with a warning where A is zero."""
-    _require_rows(left)
+    require_rows(left)
     left, right = of_moderate_size(left), of_moderate_size(right)
     count, dim = left.shape
     if count > 2 * (dim + 1):
@@ -54,7 +54,7 @@ def gram_error(left: Float[Tensor, "c p"], right: Float[Tensor, "c p"]) -> float
 
 def gram_trace_error(left: Float[Tensor, "c p"], right: Float[Tensor, "c p"]) -> float:
     """‖A/tr A − (I − 11ᵀ/C)/(C−1)‖_F of A = L Rᵀ; nan with a warning where tr A is zero."""
-    _require_rows(left)
+    require_rows(left)
     left, right = of_moderate_size(left), of_moderate_size(right)
     count, dim = left.shape
     squared, trace, total = _gram_sums(left, right)
@@ -104,7 +104,7 @@ def etf_distance(vectors: Float[Tensor, "c p"]) -> float:
 
     Source: Schönemann (1966), A generalized solution of the orthogonal Procrustes problem.
     """
-    _require_rows(vectors)
+    require_rows(vectors)
     count, dim = vectors.shape
     if dim < count - 1:
         return float("nan")
@@ -144,7 +144,7 @@ def hyperspherical_energy(
     """
     if kernel not in ("log", "riesz"):
         raise InputError(f"expected the kernel 'log' or 'riesz', got {kernel!r}")
-    _require_rows(vectors)
+    require_rows(vectors)
     if not have_directions(vectors, "the hyperspherical energy"):
         return HypersphericalEnergy(float("nan"), float("nan"))
     unit = unit_rows(vectors)
@@ -184,7 +184,7 @@ def one_vs_rest_margin(vectors: Float[Tensor, "c p"]) -> float:
         from scipy.optimize import nnls
     except ImportError:
         raise InputError("the one-vs-rest margin needs SciPy: pip install 'neuralcollapse[lab]'") from None
-    _require_rows(vectors)
+    require_rows(vectors)
     if not have_directions(vectors, "the one-vs-rest margin"):
         return float("nan")
     unit = row_space(unit_rows(vectors)).cpu()
@@ -216,7 +216,7 @@ def frame_error(vectors: Float[Tensor, "c p"]) -> float:
 
     Source: Benedetto & Fickus (2003), Finite normalized tight frames, Theorem 7.1.
     """
-    _require_rows(vectors)
+    require_rows(vectors)
     if not have_directions(vectors, "the distance from a tight frame"):
         return float("nan")
     rank = min(vectors.shape[1], len(vectors) - 1)
@@ -233,14 +233,9 @@ def welch_excess(vectors: Float[Tensor, "c p"]) -> float:
     Source: Welch (1974), Lower bounds on the maximum cross correlation of signals;
     Strohmer & Heath (2003), Theorem 2.3.
     """
-    _require_rows(vectors)
+    require_rows(vectors)
     count, dim = vectors.shape
     if count <= dim or not have_directions(vectors, "the excess over Welch's bound"):
         return float("nan")
     coherence = max(float(cosines.abs().max()) for _, _, cosines in cosine_tiles(vectors) if cosines.numel())
     return coherence - math.sqrt((count - dim) / (dim * (count - 1)))
-
-
-def _require_rows(vectors: Tensor) -> None:
-    if vectors.ndim != 2 or len(vectors) < 2:
-        raise InputError(f"expected at least 2 vectors, as a matrix with one a row, got shape {tuple(vectors.shape)}")

@@ -64,10 +64,13 @@ def equinorm(vectors: Float[Tensor, "c p"], *, correction: int = 1) -> Float[Ten
 
     Source: Han, Papyan & Donoho (2022), Figure 3.
     """
+    require_rows(vectors)
     vectors = of_moderate_size(vectors)
     # squares are summed in float64 whatever the type: a classifier's half precision would decide the answer
     starts = range(0, len(vectors), _TILE)
     norms = torch.cat([torch.linalg.vector_norm(vectors[s : s + _TILE].double(), dim=1) for s in starts])
+    if not bool(norms.any()):
+        warnings.warn("NC2's equinorm is undefined: all vectors are zero", UserWarning, stacklevel=2)
     variation: Tensor = norms.std(correction=correction) / norms.mean()
     return variation
 
@@ -107,6 +110,10 @@ def angles(vectors: Float[Tensor, "c p"], *, correction: int = 1) -> Angles:
         vectors: (C, p); the products are made in float64, a tile at a time, whatever the type.
         correction: of the Std.
     """
+    require_rows(vectors)
+    if not have_directions(vectors, "the angles of NC2"):
+        nothing = torch.tensor(float("nan"), dtype=torch.float64)
+        return Angles(nothing, nothing)
     vectors, count = of_moderate_size(vectors), len(vectors)
     pairs = count * (count - 1)
     target = -1.0 / (count - 1)
@@ -136,6 +143,12 @@ def unit_rows(vectors: Float[Tensor, "c p"]) -> Float[Tensor, "c p"]:
         norms = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
     unit: Tensor = wide / norms
     return unit
+
+
+def require_rows(vectors: Float[Tensor, "c p"]) -> None:
+    """Raise unless there are at least two rows, as a matrix."""
+    if vectors.ndim != 2 or len(vectors) < 2:
+        raise InputError(f"expected at least 2 vectors, as a matrix with one a row, got shape {tuple(vectors.shape)}")
 
 
 def have_directions(vectors: Float[Tensor, "c p"], name: str) -> bool:

@@ -23,8 +23,8 @@ from .rank import total_correlation, varies
 
 Solver = Callable[[Tensor], Tensor]
 
-# λ 4^-e of features that were divided by 2^e is kept below this, where it is as good as infinite.
-_LARGEST_DECAY = 2.0**900
+# Features divided by 2^e have variances of about one: λ 4^-e above this leaves nothing of them.
+_LARGEST_DECAY = 2.0**200
 
 
 def least_squares_classifier(
@@ -48,31 +48,48 @@ def least_squares_classifier(
 
     Source: Webb & Lowe (1990); Han, Papyan & Donoho (2022), Proposition 1.
     """
+    _, weight, bias = solve_least_squares(moments, weight_decay)
+    return weight, bias
+
+
+def solve_least_squares(
+    moments: ClassMoments, weight_decay: float
+) -> tuple[Float[Tensor, "c p"], Float[Tensor, "c p"], Float[Tensor, " c"]]:
+    """W_LS for features divided by 2^e, W_LS itself, b_LS; the first is a number also where the second is none."""
     check_weight_decay(weight_decay)
     exponent, moments = moments.exponent, moments.at_unit_scale()
     # The weight of features divided by 2^e is 2^e times as large, and its square is penalised 4^-e times as much.
     decay = _decay_at(weight_decay, exponent)
-    mean, shrink = moments.global_mean, weight_decay / (1.0 + weight_decay)
+    prior, mean, shrink = moments.weights, moments.global_mean, weight_decay / (1.0 + weight_decay)
+    if decay > _LARGEST_DECAY:
+        # beside λ Σ_T is as good as zero
+        small = torch.empty_like(moments.means)
+        for block, rows in moments.centred_blocks():
+            small[block] = scaled(prior[block, None] * (rows + shrink * mean), exponent) / weight_decay
+        weight = scaled(small, exponent)
+        return weight, small, (prior - weight @ mean) / (1.0 + weight_decay)
     within, between = moments.within_covariance, moments.between_covariance
-    weight = _penalised(moments, within, between, decay, shrink) if decay > 0.0 else None
-    if weight is None:
-        weight, along_null = _in_the_limit(moments, within, between, 0.0)
-        share, one = float(along_null.square().sum()), _decay_at(1.0, exponent)
-        if share > 0.0:
-            # Directions in which features are constant do the bias's work; the least norm shares it between the two.
-            rest = moments.weights - weight @ mean
-            weight = torch.addr(weight, rest, along_null / (one + share))
-            return scaled(weight, -exponent), rest * (one / (one + share))
-        if weight_decay > 0.0:
-            weight, _ = _in_the_limit(moments, within, between, shrink)
-    return scaled(weight, -exponent), (moments.weights - weight @ mean) / (1.0 + weight_decay)
+    penalised = _penalised(moments, within, between, decay, shrink) if decay > 0.0 else None
+    if penalised is not None:
+        weight, bias = penalised, (prior - penalised @ mean) / (1.0 + weight_decay)
+        return weight, scaled(weight, -exponent), bias
+    weight, along_null = _in_the_limit(moments, within, between, 0.0)
+    share, one = float(along_null.square().sum()), _decay_at(1.0, exponent)
+    if share > 0.0:
+        # Directions in which features are constant do the bias's work; the least norm shares it between the two.
+        rest = prior - weight @ mean
+        weight = torch.addr(weight, rest, along_null / (one + share))
+        return weight, scaled(weight, -exponent), rest * (one / (one + share))
+    if weight_decay > 0.0:
+        weight, _ = _in_the_limit(moments, within, between, shrink)
+    return weight, scaled(weight, -exponent), (prior - weight @ mean) / (1.0 + weight_decay)
 
 
 def _decay_at(weight_decay: float, exponent: int) -> float:
-    """λ · 4^-exponent, within the range of numbers."""
+    """λ · 4^-exponent, or what stands for it where that is no number."""
     if weight_decay == 0.0 or exponent > 1000:
         return 0.0
-    return min(_LARGEST_DECAY, weight_decay * 4.0 ** -max(exponent, -500))
+    return weight_decay * 4.0 ** -max(exponent, -500)
 
 
 def _solve(moments: ClassMoments, shrink: float, live: Tensor, scale: Tensor, solve: Solver) -> Tensor:

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import check_classifier, check_weight_decay
-from .._linalg import row_factor, scaled
+from .._linalg import power_of_two, row_factor, scaled, squares
 from ..moments import ClassMoments
-from .least_squares import least_squares_classifier
+from .least_squares import solve_least_squares
 
 # A classifier's rows, a block of classes at a time.
 Rows = Callable[[slice], Tensor]
@@ -69,34 +69,37 @@ def decompose_mse(
     check_classifier(weight, bias, moments.num_classes, moments.means.shape[1])
     check_weight_decay(weight_decay)
     bias = moments.means.new_zeros(len(weight)) if bias is None else bias.detach().to(moments.means)
-    weight_ls, bias_ls = least_squares_classifier(moments, weight_decay)
+    unit_ls, weight_ls, bias_ls = solve_least_squares(moments, weight_decay)
     exponent, moments = moments.exponent, moments.at_unit_scale()
-    within, parts = moments.within_covariance, _MeanOutputs(moments, exponent)
+    within, parts = moments.within_covariance, _MeanOutputs(moments)
 
+    # Each as it is for features divided by 2^exponent.
     def in_use(block: slice) -> Tensor:
-        return weight[block].detach().to(within)
+        return scaled(weight[block].detach().to(within), exponent)
 
     def optimal(block: slice) -> Tensor:
-        return weight_ls[block]
+        return unit_ls[block]
 
     def difference(block: slice) -> Tensor:
-        return in_use(block) - weight_ls[block]
+        return in_use(block) - unit_ls[block]
 
     def spread(w: Rows, b: Tensor) -> Tensor:
-        total = weight_decay * b.square().sum()
+        total = within.new_zeros(())
         for block in moments.class_blocks():
             rows = w(block)
-            total = total + _quadratic(scaled(rows, exponent), within) + weight_decay * rows.square().sum()
+            total = total + _quadratic(rows, within)
+            if weight_decay > 0.0:
+                total = total + weight_decay * (squares(scaled(rows, -exponent)) + squares(b[block]))
         return 0.5 * total
 
     ls_perp = spread(difference, bias - bias_ls) + parts.size(difference, bias - bias_ls)
     nc1, nc23 = spread(optimal, bias_ls), parts.misfit(optimal, bias_ls)
     return MSEDecomposition(
-        total=float(spread(in_use, bias) + parts.misfit(in_use, bias)),
+        total=_or_infinite(spread(in_use, bias) + parts.misfit(in_use, bias)),
         nc1=float(nc1),
         nc23=float(nc23),
         ls=float(nc1 + nc23),
-        ls_perp=float(ls_perp),
+        ls_perp=_or_infinite(ls_perp),
         weight_ls=weight_ls,
         bias_ls=bias_ls,
         weight_decay=weight_decay,
@@ -104,16 +107,10 @@ def decompose_mse(
 
 
 class _MeanOutputs:
-    """Sums over the class means of what a classifier gives for them, without a C × C matrix where C > p.
+    """Sums over the class means of what a classifier gives for them, without a C × C matrix where C > p."""
 
-    Args:
-        moments: at unit scale.
-        exponent: the classifier is that of features 2^exponent times as large.
-    """
-
-    def __init__(self, moments: ClassMoments, exponent: int) -> None:
+    def __init__(self, moments: ClassMoments) -> None:
         self._moments, self._prior, self._centre = moments, moments.weights, moments.global_mean
-        self._exponent = exponent
         self._many = moments.num_classes > 2 * (len(self._centre) + 1)
         roots = self._prior.sqrt()
         # Rᵀ R = Σ_B
@@ -123,9 +120,9 @@ class _MeanOutputs:
         """½ Σ_c π_c ‖W μ_c + b‖² = ½ (‖W Rᵀ‖² + ‖W μ_G + b‖²)."""
         total = b.new_zeros(())
         for block in self._moments.class_blocks():
-            rows = scaled(w(block), self._exponent)
+            rows = w(block)
             shift = rows @ self._centre + b[block]
-            total = total + (rows @ self._factor.T).square().sum() + shift.square().sum()
+            total = total + squares(rows @ self._factor.T) + squares(shift)
         return 0.5 * total
 
     def misfit(self, w: Rows, b: Tensor) -> Tensor:
@@ -134,22 +131,30 @@ class _MeanOutputs:
             # At least C − p − 1 of the C targets are out of reach: the sum is far from zero, and expanding it is safe.
             hits = b.new_zeros(())
             for block, means in self._moments.centred_blocks():
-                rows = scaled(w(block), self._exponent)
+                rows = w(block)
                 hits = hits + self._prior[block] @ ((rows * means).sum(dim=1) + rows @ self._centre + b[block])
             return self.size(w, b) - hits + 0.5
         total = b.new_zeros(())
         for block in self._moments.class_blocks():
-            rows = scaled(w(block), self._exponent)
+            rows = w(block)
             # The global mean is split off, so that a large common offset cancels once, not C times.
             shift = rows @ self._centre + b[block]
             for others, means in self._moments.centred_blocks():
                 outputs = rows @ means.T + shift[:, None]
                 if others == block:
                     outputs.diagonal().sub_(1.0)
-                total = total + (self._prior[others] * outputs.square()).sum()
+                total = total + squares(outputs, self._prior[others])
         return 0.5 * total
 
 
 def _quadratic(weight: Tensor, covariance: Tensor) -> Tensor:
     """tr W Σ Wᵀ, floored at zero: a covariance of rounding noise alone may be slightly indefinite."""
-    return ((weight @ covariance) * weight).sum().clamp(min=0.0)
+    exponent = power_of_two(weight) or 0
+    exponent = exponent if abs(exponent) > 400 else 0
+    weight = scaled(weight, -exponent)
+    return scaled(((weight @ covariance) * weight).sum().clamp(min=0.0), 2 * exponent)
+
+
+def _or_infinite(loss: Tensor) -> float:
+    """The loss of a classifier in use: where some output is no number any more, the loss is infinite."""
+    return float("inf") if bool(loss.isnan()) else float(loss)

@@ -1,7 +1,8 @@
-"""Settings all tests share: one thread, the same random numbers every time."""
+"""Settings all tests share: one thread unless asked for more, the same random numbers every time."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import jaxtyping
@@ -20,7 +21,7 @@ jaxtyping.install_import_hook([f"neuralcollapse.{name}" for name in _CHECKED], "
 
 settings.register_profile("project", max_examples=20, deadline=None, derandomize=True, database=None)
 settings.load_profile("project")
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("NEURALCOLLAPSE_TEST_THREADS", "1")))
 
 
 @pytest.fixture(autouse=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from networks import Network, batches_of, inputs_and_labels
 
 import neuralcollapse as nc
 
@@ -75,3 +77,26 @@ def monitor_where_one_has_no_data(rank: int, folder: str) -> None:
     model = torch.nn.Sequential(torch.nn.Linear(4, 3))
     batches = [(torch.randn(30, 4), torch.arange(30) % 3)] if rank else []
     nc.Monitor(model, batches, path=Path(folder) / "nc.jsonl", distributed=True)(1)
+
+
+def layers_of_a_shard(rank: int, folder: str, sizes: tuple[int, int]) -> None:
+    """Measure every layer, each process its part of the data, and write what this one then holds."""
+    torch.manual_seed(0)
+    model = Network().double()
+    inputs, labels = inputs_and_labels()
+    part = slice(0, sizes[0]) if rank == 0 else slice(sizes[0], None)
+    batches = batches_of(inputs[part].double(), labels[part]) if sizes[rank] else []
+    found = nc.measure_layers(model, batches, weight_decay=0.1, distributed=True)
+    Path(folder, f"{rank}.json").write_text(json.dumps({each.name: each.report.numbers() for each in found}))
+
+
+def features_of_a_shard(rank: int, folder: str, sizes: tuple[int, int]) -> None:
+    """Measure features without a classifier, sorted by class, so that the processes see other classes."""
+    torch.manual_seed(0)
+    model = Network().double()
+    inputs, labels = inputs_and_labels()
+    order = labels.argsort()
+    part = order[: sizes[0]] if rank == 0 else order[sizes[0] :]
+    batches = batches_of(inputs[part].double(), labels[part]) if sizes[rank] else []
+    report = nc.measure(model, batches, features="body", weight_decay=0.1, distributed=True)
+    Path(folder, f"{rank}.json").write_text(json.dumps(report.to_dict()))

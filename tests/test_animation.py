@@ -71,12 +71,12 @@ def test_an_encoder_that_fails_is_named(run: Path, monkeypatch: pytest.MonkeyPat
 
     figure = Figure()
     path = run / "film.mp4"
-    with pytest.raises(InputError, match=r"film\.mp4 cannot be written: the encoder ended with code 187"):
+    with pytest.raises(InputError, match=r"cannot write .*film\.mp4: the encoder ended with code 187"):
         animation._write(figure, lambda _: None, [1], path, Failing())
     monkeypatch.setattr(Failing, "error", OSError("no such format"))
-    with pytest.raises(InputError, match=r"film\.mp4 cannot be written: no such format"):
+    with pytest.raises(InputError, match=r"cannot write .*film\.mp4: no such format"):
         animation._write(figure, lambda _: None, [1], path, Failing())
-    assert not list(run.glob("*film*"))
+    assert not list(run.glob("*film*")) and not list(run.glob(".*film*"))
 
 
 def test_one_epoch_does_not_move_and_a_study_is_not_one_run(run: Path, tmp_path: Path) -> None:

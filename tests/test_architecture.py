@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "neuralcollapse"
 LAYERS = (
     "_checks",
+    "_files",
     "_linalg",
     "_storage",
     "_state",
@@ -20,8 +21,15 @@ LAYERS = (
     "metrics",
     "report",
     "capture",
+    "relations",
+    "head",
+    "classifier",
     "passes",
+    "reading",
+    "engine",
     "measure",
+    "layouts",
+    "stages",
     "layers",
     "monitor",
     "integrations",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lab.dataset_files import pictures, random_images, write_archive, write_cifar_python, write_folder
 
 import neuralcollapse as nc
 from neuralcollapse.cli import main
@@ -148,10 +149,44 @@ def test_figures_draws_elsewhere(trained: Path, tmp_path: Path, capsys: pytest.C
     assert sorted(printed) == sorted(str(path) for path in (tmp_path / "pictures").iterdir())
 
 
-def test_data_lists_every_data_set(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert call(["data", "--data-dir", str(tmp_path)]) == 0
+@pytest.fixture
+def nothing_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder; data sets are found nowhere else, whatever this machine has."""
+    monkeypatch.delenv("NEURALCOLLAPSE_DATA", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_data_lists_every_data_set(capsys: pytest.CaptureFixture[str], nothing_found: Path) -> None:
+    assert call(["data", "--data-dir", str(nothing_found)]) == 0
     printed = capsys.readouterr().out
     assert "10 × 145 to 152" in printed and printed.count("not found") == 6
+
+
+def test_data_lists_what_is_broken_beside_the_rest(capsys: pytest.CaptureFixture[str], nothing_found: Path) -> None:
+    write_cifar_python(nothing_found, random_images(6, 3, 32, 32).reshape(6, 1, 3, 32, 32), np.zeros((6, 1), int))
+    (nothing_found / "data_batch_1").write_bytes(b"\x80\x02]r\xff\xff\xff\x07.")
+    (nothing_found / "train_32x32.mat").write_bytes(b"none")
+    (nothing_found / "test_32x32.mat").write_bytes(b"none")
+    assert call(["data", "--data-dir", str(nothing_found)]) == 0
+    printed = capsys.readouterr().out
+    assert "data_batch_1: expected data" in printed and "train_32x32.mat is damaged" in printed
+    assert "10 × 145 to 152" in printed and printed.count("not found") == 4
+
+
+@pytest.mark.parametrize("name", ["set", "set.tar"])
+def test_what_a_folder_leaves_out_is_one_line(
+    capsys: pytest.CaptureFixture[str], nothing_found: Path, name: str
+) -> None:
+    files = pictures(2) | {"train/ant/notes.txt": b"", "train/.old/1.png": b"", "test/bee/1.svg": b""}
+    path = (write_archive if "." in name else write_folder)(nothing_found / name, files)
+    for command in (["data"], ["run", "--dataset", "folder", *RUN[1:], "--examples-per-class", "2", "--epochs", "1"]):
+        with pytest.warns(UserWarning, match="left out") as said:
+            assert call([*command, "--data-dir", str(path)]) == 0
+        (line,) = {str(each.message) for each in said}
+        assert "1 hidden (train/.old" in line and "2 without the ending of an image (" in line and "\n" not in line
 
 
 def test_a_diverged_run_exits_with_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

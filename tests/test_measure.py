@@ -39,7 +39,7 @@ KEYS = {
         for side in ("means", "classifier")
     ),
     *(f"mse.{name}" for name in ("total", "nc1", "nc23", "ls", "ls_perp", "weight_ls_norm", "weight_decay")),
-    *("snr", "snr_space"),
+    *("snr", "snr_space", "layer", "notes"),
 }
 
 
@@ -47,6 +47,8 @@ def assert_same_report(got: nc.Report, want: nc.Report, tolerance: float = 1e-6)
     ours, theirs = got.to_dict(), want.to_dict()
     assert ours.keys() == theirs.keys()
     for key, value in theirs.items():
+        if key in ("layer", "notes"):  # which say how it was measured, not what
+            continue
         expected = value if isinstance(value, str) else pytest.approx(value, rel=tolerance, abs=tolerance)
         assert ours[key] == expected, key
 
@@ -348,3 +350,43 @@ def test_batches_as_dictionaries() -> None:
     model = Network()
     batches = [{"inputs": x, "labels": y} for x, y in batches_of(*inputs_and_labels())]
     assert_same_report(nc.measure(model, batches), nc.measure(model, loader()))
+
+
+# --- without a classifier ---
+
+
+@over_weightings
+def test_features_without_a_classifier_have_every_number_that_needs_none(weighting: str) -> None:
+    d = data(named("imbalanced-50-to-1"))
+    options: dict[str, Any] = {"weighting": weighting, "weight_decay": 0.01, "metrics": "all"}
+    full = nc.measure_features(d.features, d.labels, d.weight, d.bias, **options).to_dict()
+    for classes in (None, 4):
+        report = nc.measure_features(d.features, d.labels, num_classes=classes, **options)
+        found = report.to_dict()
+        missing = {name for name, value in found.items() if value is None}
+        assert missing == {
+            *("accuracy", "nc3", "nc4_mismatch", "mse.total", "mse.ls_perp"),
+            *(f"nc2.{name}_classifier" for name in ("equinorm", "equiangularity", "maximal_angle")),
+        }
+        for name, value in found.items():
+            if value is not None and name != "notes":
+                assert value == (value if isinstance(value, str) else pytest.approx(full[name], rel=1e-12)), name
+        assert report.notes == ("no classifier: what needs one is not measured",)
+        assert "classifier" not in " ".join(report.extra)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bias": np.zeros(4)}, "expected weight with bias, got bias alone"),
+        ({"num_classes": 3}, r"expected labels in 0\.\.2, got 3"),
+        ({"num_classes": 1}, "expected num_classes of at least 2, got 1"),
+        ({"num_classes": 4.0}, "expected num_classes of at least 2, got 4.0"),
+        ({"weight": np.ones((4, 6)), "num_classes": 5}, "expected num_classes = 4, the rows of the weight, got 5"),
+        ({"metrics": "nc0"}, "the metric 'nc0' needs a classifier, got none"),
+    ],
+)
+def test_what_does_not_fit_features_without_a_classifier_is_named(options: dict[str, Any], message: str) -> None:
+    d = data(named("imbalanced-50-to-1"))
+    with pytest.raises(InputError, match=message):
+        nc.measure_features(d.features, d.labels, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from studies import KEYS, config, history, write_run
 from neuralcollapse import InputError, figures
 from neuralcollapse.figures import study as drawing
 from neuralcollapse.figures.studyview import Study
+from neuralcollapse.lab import study as lab_study
 from neuralcollapse.lab.losses import LOSSES
 
 EPOCHS = (1, 5, 20, 100, 350)
@@ -30,7 +32,7 @@ ALL = (drawing.DECOMPOSITION, *drawing.CHARTS)
 
 
 def build(folder: Path, *, order: int = 1) -> Path:
-    """Three networks × four data sets in two levels of folders whose names sort forwards or backwards.
+    """Three networks × four data sets in two levels of folders, as study.json says; names sort forwards or backwards.
 
     One cell is absent, one diverged, one unfinished, one without an epoch, and one reduced.
     """
@@ -55,6 +57,8 @@ def build(folder: Path, *, order: int = 1) -> Path:
                 case _:
                     full = 60_000 if dataset == "fashion-mnist" else 50_000
                     write_run(path, config(dataset, model, num_examples=full), records)
+    listed = sorted(str(path.parent.relative_to(folder)) for path in folder.glob("*/*/config.json"))
+    lab_study.record(folder, [*listed, "not-begun"])
     return folder
 
 
@@ -326,7 +330,56 @@ def test_two_runs_for_one_panel_are_refused_by_name(tmp_path: Path, changes: dic
 def test_other_programs_folders_are_passed_over(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "vit"}))
-    with pytest.raises(InputError, match="holds none one or two folders below"):
+    with pytest.raises(InputError, match="no folder in it is a run"):
         figures.make(tmp_path)
-    shutil.copytree(folder / "group0", tmp_path / "group0")
+    shutil.copytree(folder / "group0", tmp_path, dirs_exist_ok=True)
     assert len(Study.read(tmp_path).runs) == len(list((folder / "group0").iterdir()))
+
+
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [
+        (["a", "b", "study/c", "study/d"], r"holds 2 runs \(a, b\) and a folder of runs \(study\)"),
+        (["study/c", "other/d"], r"holds folders of runs \(other, study\)"),
+        (["x", *(f"y{number}/z" for number in range(12))], r"y0, y1, y10, y11, y2, y3, y4, y5, … 4 more"),
+    ],
+)
+def test_runs_on_two_levels_are_no_study_until_they_are_listed(tmp_path: Path, runs: list[str], message: str) -> None:
+    """As `results/`: single runs beside a whole study. Nothing is drawn and nothing written."""
+    for seed, name in enumerate(runs):
+        write_run(tmp_path / name, config(seed=seed), history(ACCURACIES, 20))
+    with pytest.raises(InputError, match=f"{message}.* no study together; name one of them, such as"):
+        figures.make(tmp_path)
+    assert not list(tmp_path.rglob("figures"))
+    lab_study.record(tmp_path, [*runs[-1:], "absent/e"])
+    with pytest.warns(UserWarning, match="does not list") if "/" not in runs[0] else nullcontext():
+        assert [cell.path for cell in Study.read(tmp_path).runs] == [tmp_path / runs[-1]]
+
+
+def test_a_study_knows_its_runs(tmp_path: Path) -> None:
+    for seed, name in enumerate(("a", "b", "stranger")):
+        write_run(tmp_path / name, config(seed=seed), history(ACCURACIES, 20))
+    lab_study.record(tmp_path, ["a"])
+    lab_study.record(tmp_path, ["b", "a"])
+    assert json.loads((tmp_path / "study.json").read_text()) == {"runs": ["a", "b"]}
+    with pytest.warns(UserWarning, match=r"study\.json does not list stranger, which are left out"):
+        assert [cell.path.name for cell in Study.read(tmp_path).runs] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is no JSON file"),
+        ('{"runs": "a"}', "expected .* got 'a'"),
+        ('{"runs": [1]}', r"got \[1\]"),
+        ("{}", "got None"),
+        ('{"runs": ["../other"]}', "expected paths within"),
+        ('{"runs": ["/etc"]}', "expected paths within"),
+        ('{"runs": ["a\\u0000b"]}', "expected paths within"),
+        ('{"runs": ["b"]}', "none of the 1 runs that .* lists has begun yet"),
+    ],
+)
+def test_a_damaged_list_of_runs(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "study.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        figures.make(tmp_path)

@@ -2,7 +2,7 @@
 
 import neuralcollapse as nc
 
-report = nc.measure(model, loader)      # finds the last linear layer, streams the data once
+report = nc.measure(model, loader)      # finds the classifier, streams the data once
 print(report)                           # NC1–NC4, the MSE decomposition, the signal-to-noise spectrum
 report.nc1, report.mse.ls_perp          # numbers by name;  report.to_dict() is JSON-ready
 """

@@ -10,6 +10,7 @@ Squares overflow and vanish long before features do. What is squared is first di
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,25 +18,44 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# The settings that decide float32's precision, by kind of device; PyTorch has one of each for the whole process.
+_SETTINGS: dict[str, tuple[Any, ...]] = {
+    "cpu": (torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv, torch.backends.mkldnn.rnn),  # type: ignore[attr-defined]
+    "cuda": (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn),  # type: ignore[attr-defined]
+}
+_CHANGED: dict[int, tuple[int, str]] = {}  # setting → how many blocks need it changed, and what it was before
+_CHANGING = threading.Lock()
+
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Within the block products and convolutions keep float32's own precision: no autocast, no TF32, no bf16."""
-    backends: tuple[Any, ...] = (
-        torch.backends.cuda.matmul,
-        torch.backends.cudnn.conv,  # type: ignore[attr-defined]
-        torch.backends.mkldnn.matmul,  # type: ignore[attr-defined]
-        torch.backends.mkldnn.conv,  # type: ignore[attr-defined]
-    )
-    before = [backend.fp32_precision for backend in backends]
-    for backend in backends:
-        backend.fp32_precision = "ieee"
+    """Within the block products and convolutions keep float32's own precision: no autocast, no TF32, no bf16.
+
+    A setting that is right already, as all of the processor's are by default, is not touched. The others hold for the
+    whole process: they are changed while any block needs it, in whichever thread, and are put back by the last one.
+    """
+    settings = _SETTINGS.get(device.type, ())
+    held = []
+    with _CHANGING:
+        for setting in settings:
+            blocks, before = _CHANGED.get(id(setting), (0, setting.fp32_precision))
+            if blocks or before not in ("ieee", "none"):
+                setting.fp32_precision = "ieee"
+                _CHANGED[id(setting)] = blocks + 1, before
+                held.append(setting)
     try:
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
+        with _CHANGING:
+            for setting in held:
+                blocks, before = _CHANGED.pop(id(setting))
+                if blocks > 1:
+                    _CHANGED[id(setting)] = blocks - 1, before
+                    continue
+                setting.fp32_precision = "none"  # what a wider setting says, which the user may have chosen
+                if setting.fp32_precision != before:
+                    setting.fp32_precision = before
 
 
 def rounding_bound(matrix: Tensor, eps: float) -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from torch import Tensor
 
 from ._checks import InputError
+from ._files import replacing
 
 _NEEDED = "saved moments need safetensors: pip install 'neuralcollapse[lab]'"
 
@@ -15,17 +15,17 @@ _NEEDED = "saved moments need safetensors: pip install 'neuralcollapse[lab]'"
 def write_state(path: Path, state: dict[str, Tensor], about: dict[str, str]) -> None:
     """Write tensors and a few words about them; a reader never sees half a file."""
     try:
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
     except ImportError:
         raise InputError(_NEEDED) from None
     if not path.parent.is_dir():
         raise InputError(f"expected an existing folder to write {path.name} in, got {path.parent}")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, temporary, metadata=about)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        try:
+            save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, temporary, metadata=about)
+        except SafetensorError as error:
+            raise InputError(f"cannot write {path}: {error}") from error
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

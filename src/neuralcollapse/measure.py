@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from ._checks import InputError, as_tensor, check_classifier, check_features
-from .capture import evaluation
+from .engine import about_reference, classes_of, read_all, tally_of
 from .formulas.collapse import nc1, nc2, nc3
 from .formulas.mse import decompose_mse
 from .formulas.signal_to_noise import snr_singular_values
 from .metrics import chosen, compute_metrics
 from .moments import ClassMoments, Weighting
-from .passes import Batches, Fingerprint, NoData, Tally, jointly
-from .report import Report
+from .passes import Tally
+from .reading import Choice, Features, Layer, Reader, check_num_classes
+from .report import NO_CLASSIFIER, Report
 
 
 def measure_features(
     features: Tensor | np.ndarray[Any, Any],
     labels: Tensor | np.ndarray[Any, Any],
-    weight: Tensor | np.ndarray[Any, Any],
+    weight: Tensor | np.ndarray[Any, Any] | None = None,
     bias: Tensor | np.ndarray[Any, Any] | None = None,
     *,
+    num_classes: int | None = None,
+    layer: str = "features given",
     weight_decay: float = 0.0,
     weighting: Weighting = "example",
     metrics: str | Sequence[str] = "default",
@@ -38,7 +42,10 @@ def measure_features(
 
     Args:
         features: (n, p) that enter the last layer, any floating type; labels: (n,) integers.
-        weight: (C, p) of the last layer, which also says how many classes there are; bias: (C,) or None.
+        weight: (C, p) of the last layer, which also says how many classes there are; bias: (C,) or None. Without a
+            weight, what needs a classifier is None in the report.
+        num_classes: C where there is no weight; by default one more than the largest label.
+        layer: what the report calls the layer.
         weight_decay: λ of the paper's loss, for the decomposition; 0 because features alone do not tell it.
         weighting: see :class:`ClassMoments`.
         metrics: later metrics to add, by name or ``"all"`` (see :mod:`neuralcollapse.metrics`).
@@ -57,16 +64,26 @@ def measure_features(
         0.0
     """
     chosen(metrics)
-    features, labels, weight = as_tensor(features, "features"), as_tensor(labels), as_tensor(weight, "weight")
+    check_num_classes(num_classes)
+    features, labels = as_tensor(features, "features"), as_tensor(labels)
+    weight = None if weight is None else as_tensor(weight, "weight")
     bias = None if bias is None else as_tensor(bias, "bias")
     check_features(features)
-    if weight.ndim != 2:
-        raise InputError(f"expected a classifier weight of shape (C, p), got {tuple(weight.shape)}")
-    check_classifier(weight, bias, len(weight), features.shape[1])
-    own = ClassMoments(len(weight), weighting=weighting)
+    if weight is None:
+        if bias is not None:
+            raise InputError("expected weight with bias, got bias alone")
+        classes = classes_of(labels) if num_classes is None else num_classes
+    else:
+        if weight.ndim != 2:
+            raise InputError(f"expected a classifier weight of shape (C, p), got {tuple(weight.shape)}")
+        classes = len(weight)
+        if num_classes not in (None, classes):
+            raise InputError(f"expected num_classes = {classes}, the rows of the weight, got {num_classes}")
+        check_classifier(weight, bias, classes, features.shape[1])
+    own = ClassMoments(classes, weighting=weighting)
     own.update(features, labels)
-    moments, centres = _about(own, reference)
-    tally = Tally(centres, weight, bias)
+    moments, centres = about_reference(own, reference)
+    tally = tally_of(centres, weight, bias)
     tally.add(features, labels)
     ood_mean = None
     if ood is not None:
@@ -74,7 +91,16 @@ def measure_features(
         check_features(outside, features.shape[1])
         ood_mean = outside.double().mean(dim=0)
     return make_report(
-        moments, weight, bias, weight_decay=weight_decay, metrics=metrics, ood_mean=ood_mean, tally=tally, own=own
+        moments,
+        weight,
+        bias,
+        weight_decay=weight_decay,
+        metrics=metrics,
+        ood_mean=ood_mean,
+        tally=tally,
+        own=own,
+        layer=layer,
+        notes=() if weight is not None else (NO_CLASSIFIER,),
     )
 
 
@@ -82,7 +108,11 @@ def measure(
     model: nn.Module,
     loader: Iterable[Any],
     *,
-    layer: str | nn.Linear | None = None,
+    layer: Layer | None = None,
+    features: Features | None = None,
+    weight: Tensor | np.ndarray[Any, Any] | None = None,
+    bias: Tensor | np.ndarray[Any, Any] | None = None,
+    num_classes: int | None = None,
     weight_decay: float = 0.0,
     weighting: Weighting = "example",
     device: torch.device | str | None = None,
@@ -99,14 +129,25 @@ def measure(
     Features are kept up to ``memory_budget``, because NC4 needs the final class means; beyond it the loader is
     gone through a second time, and an error says so if that pass saw other examples.
 
+    The classifier is found by comparing: it is the layer whose output is what the network returns and whose output is
+    W h + b of its input h, both checked on the first batches and, on one example, on every later one. The report names
+    it. Where no layer is that, or more than one may be, an error says which ran and what to do. Several threads may
+    measure one model; they wait for one another.
+
     Args:
-        model: any module whose logits come from an ``nn.Linear``.
+        model: any module that returns logits, alone or among other tensors.
         loader: batches of (inputs, labels), or dictionaries with a ``labels`` entry, whose rest the model takes by
             keyword. Give it training data, unaugmented, as the paper does.
-        layer: the classifier or its name; by default the last ``nn.Linear`` that the forward pass executes.
+        layer: the classifier or its name, instead of finding it: any module whose input is the features and whose
+            output is W h + b, or a cosine classifier. Its output need not be the network's; the report then says so.
+        features: the module whose output is the features, or its name, where no layer is the classifier;
+            ``(module, "input")`` where they are what enters it.
+        weight, bias: (C, p) and (C,) of the classifier of those ``features``, such as tied embeddings. Without them
+            there is none, and what needs one is None in the report.
+        num_classes: C where there is no classifier; by default one more than the largest label.
         weight_decay: λ of the paper's loss; SGD decay w on ``MSELoss`` is λ = C·w/2.
         weighting: see :class:`ClassMoments`.
-        device: where inputs are sent; by default where the classifier's weights are.
+        device: where inputs are sent; by default where the model's first parameter is.
         memory_budget: bytes of features to keep, 4 GiB by default.
         metrics: later metrics to add, by name or ``"all"`` (see :mod:`neuralcollapse.metrics`).
         ood: loader of out-of-distribution data for NC5; its labels, if any, are not looked at.
@@ -118,40 +159,60 @@ def measure(
             the report on all of it. A sampler that repeats examples to even the shards out has them counted twice.
 
     Raises:
-        InputError: no classifier, no data, labels that do not fit, features that are not finite.
+        InputError: no classifier or several, no data, labels that do not fit, features that are not finite.
     """
-    chosen(metrics)
-    with evaluation(model):
-        target = torch.device(device) if device is not None else _device_of(model)
-        batches = Batches(model, loader, target, next_token=next_token)
-        first = jointly(lambda: _first_pass(batches, layer, weighting, memory_budget), distributed)
-        if distributed:
-            first = _share_classifier(first, model, weighting)
-            assert first is not None
-            first.moments.all_reduce()
-        if first is None:
-            raise NoData
-        own, classifier = first.moments, first.classifier
-        if not own.num_examples:
-            raise InputError("expected a loader with at least one example, got only empty batches")
-        weight = classifier.weight.detach()
-        bias = None if classifier.bias is None else classifier.bias.detach()
-        moments, centres = _about(own, reference)
-        tally = Tally(centres, weight, bias)
-        jointly(lambda: _second_pass(batches, first, tally), distributed)
-        if distributed:
-            tally.all_reduce()
-        ood_mean = (
-            None if ood is None else _mean_of(Batches(model, ood, target, labelled=False), classifier, distributed)
-        )
-    return make_report(
-        moments, weight, bias, weight_decay=weight_decay, metrics=metrics, ood_mean=ood_mean, tally=tally, own=own
+    reader = Reader(model, Choice(layer, features, weight, bias, num_classes), next_token)
+    reports = reports_of(
+        model,
+        loader,
+        reader,
+        weight_decay=weight_decay,
+        weighting=weighting,
+        device=device,
+        memory_budget=memory_budget,
+        metrics=metrics,
+        ood=ood,
+        reference=None if reference is None else lambda _: reference,
+        distributed=distributed,
     )
+    (report,) = reports.values()
+    return report
+
+
+def reports_of(
+    model: nn.Module,
+    loader: Iterable[Any],
+    reader: Reader,
+    *,
+    metrics: str | Sequence[str],
+    weight_decay: float,
+    **options: Any,
+) -> dict[str, Report]:
+    """By name the reports on every layer that ``reader`` reads; options are those of :func:`read_all`."""
+    chosen(metrics)
+    found = read_all(model, loader, reader, weight_decay=weight_decay, **options)
+    reports = {
+        name: make_report(
+            each.moments,
+            each.weight,
+            each.bias,
+            weight_decay=weight_decay,
+            metrics=metrics,
+            ood_mean=each.ood_mean,
+            tally=each.tally,
+            own=each.own,
+            layer=name,
+            notes=each.notes,
+        )
+        for name, each in found.items()
+    }
+    last = next(reversed(reports))
+    return {**reports, last: _remarked(reports[last], reader)}
 
 
 def make_report(
     moments: ClassMoments,
-    weight: Tensor,
+    weight: Tensor | None = None,
     bias: Tensor | None = None,
     *,
     weight_decay: float = 0.0,
@@ -159,129 +220,86 @@ def make_report(
     ood_mean: Tensor | None = None,
     tally: Tally | None = None,
     own: ClassMoments | None = None,
+    layer: str = "features given",
+    notes: Sequence[str] = (),
 ) -> Report:
     """The report that moments and a classifier give.
 
     Args:
-        moments: of the features; weight: (C, p); bias: (C,) or None.
+        moments: of the features; weight: (C, p), or None where there is no classifier; bias: (C,) or None.
         weight_decay: λ of the paper's loss.
         metrics: later metrics to add.
         ood_mean: (p,) mean of out-of-distribution features.
-        tally: counts over the examples; without it NC4 and the accuracies are None.
-        own: the moments about the features' own means, for the loss, where ``moments`` are about others.
+        tally: decisions on the examples; None where only moments are there, which leaves out NC4 and the accuracies.
+        own: moments about the features' own class means, for the loss, where ``moments`` are about others'.
+        layer: what the features are called; notes: what a reader must know of them.
 
     Raises:
-        InputError: what does not fit, named.
+        InputError: a weight or bias that does not fit the moments, a negative λ.
     """
-    check_classifier(weight, bias, moments.num_classes, moments.means.shape[1])
+    dim = moments.means.shape[1]
+    if weight is not None:
+        check_classifier(weight, bias, moments.num_classes, dim)
     own = moments if own is None else own
 
     def share(count: int) -> float:
         assert tally is not None
         return count / tally.examples
 
+    # where there is no classifier one stands in for it, and what comes of it is left out
+    two = nc2(moments, moments.means.new_ones(moments.num_classes, dim) if weight is None else weight)
+    loss = decompose_mse(
+        own, own.means.new_zeros(own.num_classes, dim) if weight is None else weight, bias, weight_decay=weight_decay
+    )
+    if weight is None:
+        two = replace(two, equinorm_classifier=None, equiangularity_classifier=None, maximal_angle_classifier=None)
+        loss = replace(loss, total=None, ls_perp=None)
+    decided = tally if weight is not None else None
     return Report(
+        layer=layer,
+        notes=tuple(notes),
         num_examples=moments.num_examples,
         num_classes=moments.num_classes,
         classes_present=int(moments.present.sum()),
-        dim=moments.means.shape[1],
+        dim=dim,
         weighting=moments.weighting,
-        accuracy=None if tally is None else share(tally.correct),
+        accuracy=None if decided is None else share(decided.correct),
         nearest_mean_accuracy=None if tally is None else share(tally.nearest_correct),
         nc1=nc1(moments),
-        nc2=nc2(moments, weight),
-        nc3=nc3(moments, weight),
-        nc4_mismatch=None if tally is None else share(tally.mismatches),
-        mse=decompose_mse(own, weight, bias, weight_decay=weight_decay),
+        nc2=two,
+        nc3=None if weight is None else nc3(moments, weight),
+        nc4_mismatch=None if decided is None else share(decided.mismatches),
+        mse=loss,
         snr=snr_singular_values(moments),
         extra=compute_metrics(moments, metrics, weight=weight, ood_mean=ood_mean),
         moments=own,
     )
 
 
-def _about(own: ClassMoments, reference: ClassMoments | None) -> tuple[ClassMoments, ClassMoments]:
-    """(moments about the reference's class means, the moments whose means decide NC4)."""
-    return (own, own) if reference is None else (own.around(reference), reference)
+# A classifier with so many times the classes that labels reach is likely another than the one that was trained on them.
+_FAR = 4
 
 
-@dataclass
-class _Pass:
-    """What the first pass over the data leaves."""
-
-    classifier: nn.Linear
-    moments: ClassMoments
-    seen: Fingerprint
-    kept: list[tuple[Tensor, Tensor]] | None
-
-
-def _first_pass(
-    batches: Batches, layer: str | nn.Linear | None, weighting: Weighting, memory_budget: int
-) -> _Pass | None:
-    """Moments of all features, and the features while they fit; None without data."""
-    done: _Pass | None = None
-    size = 0
-    for features, labels, classifier in batches.features(layer):
-        if done is None:
-            done = _empty_pass(classifier, weighting)
-        done.moments.update(features, labels)
-        done.seen.add(features, labels)
-        size += features.numel() * features.element_size()
-        if done.kept is not None and size <= memory_budget:
-            done.kept.append((features, labels))
-        else:
-            done.kept = None
-    return done
-
-
-def _empty_pass(classifier: nn.Linear, weighting: Weighting) -> _Pass:
-    classes = classifier.out_features
-    return _Pass(classifier, ClassMoments(classes, weighting=weighting), Fingerprint(classes), [])
-
-
-def _second_pass(batches: Batches, first: _Pass, tally: Tally) -> None:
-    """NC4 over the features kept, or over another pass that must see the same."""
-    if first.kept is not None:
-        for features, labels in first.kept:
-            tally.add(features, labels)
-        tally.settle()
-        return
-    again = Fingerprint(first.classifier.out_features)
-    for features, labels, _ in batches.features(first.classifier):
-        again.add(features, labels)
-        tally.add(features, labels)
-    tally.settle()
-    first.seen.require_same(again)
-
-
-def _share_classifier(mine: _Pass | None, model: nn.Module, weighting: Weighting) -> _Pass:
-    """The pass itself; a process that saw no data takes the classifier that the others found."""
-    linear = {module: name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    names: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(names, None if mine is None else linear.get(mine.classifier))
-    if mine is not None:
-        return mine
-    name = next((name for name in names if name is not None), None)
-    if name is None:
-        raise NoData
-    found = next(module for module, its_name in linear.items() if its_name == name)
-    return _empty_pass(found, weighting)
-
-
-def _mean_of(batches: Batches, classifier: nn.Linear, distributed: bool) -> Tensor:
-    """The mean feature of unlabelled data."""
-    moments = ClassMoments(1, scatter="trace")
-
-    def stream() -> None:
-        for features, labels, _ in batches.features(classifier):
-            moments.update(features, labels)
-
-    jointly(stream, distributed)
-    if distributed:
-        moments.all_reduce()
-    if not moments.num_examples:
-        raise InputError("expected out-of-distribution data with at least one batch, got none")
-    return moments.means[0]
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
+def _remarked(report: Report, reader: Reader) -> Report:
+    """With what makes a wrong layer likely said in the report and by a warning."""
+    notes: list[str] = []
+    reached = int(report.moments.present.nonzero().max()) + 1
+    if report.nc3 is not None and _FAR * reached <= report.num_classes:
+        notes.append(
+            f"the classifier {report.layer!r} has {report.num_classes:,} classes, the labels reach only {reached - 1}: "
+            "is it the one that was trained on them?"
+        )
+    correct, examples = reader.network
+    if examples and report.accuracy is not None:
+        network = correct / examples
+        largest = float(report.moments.counts.max()) / report.num_examples
+        # three standard deviations above always naming the largest class
+        chance = largest + 3.0 * math.sqrt(largest * (1.0 - largest) / report.num_examples)
+        if report.accuracy <= chance < network:
+            notes.append(
+                f"W h + b of {report.layer!r} classifies {report.accuracy:.2%} correctly, which is chance; what the "
+                f"network returns {network:.2%}: is it the right layer?"
+            )
+    for note in notes:
+        warnings.warn(note, UserWarning, stacklevel=4)
+    return replace(report, notes=(*report.notes, *notes)) if notes else report

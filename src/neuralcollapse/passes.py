@@ -9,17 +9,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ._checks import InputError, as_tensor, check_features, check_labels
+from ._checks import InputError, as_tensor
 from ._waiting import Waiting
-from .capture import capture_classifier
 from .formulas.decisions import DecisionRule
 from .moments import ClassMoments
 
 Result = TypeVar("Result")
 
 _CHECK_TOLERANCE = 1e-4
-# The label that PyTorch's losses leave out by default, and Transformers' collators pad with.
-_IGNORED = -100
 
 
 class NoData(InputError):
@@ -37,78 +34,33 @@ class Batches:
         loader: batches of (inputs, labels), or dictionaries whose ``labels`` entry is kept from the model.
         device: where inputs go.
         labelled: False where labels are not wanted: batches may then be of inputs alone.
-        next_token: the label of a position in a sequence is that of the next one.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        loader: Iterable[Any],
-        device: torch.device,
-        *,
-        labelled: bool = True,
-        next_token: bool = False,
-    ) -> None:
+    def __init__(self, model: nn.Module, loader: Iterable[Any], device: torch.device, *, labelled: bool = True) -> None:
         if isinstance(loader, Iterator):
             kind = type(loader).__name__
             raise InputError(f"expected a loader that can be gone through again, got a {kind}: pass a list of batches")
         self._model, self._loader, self._device = model, loader, device
-        self.labelled, self._next_token = labelled, next_token
+        self.labelled = labelled
 
-    def labels(self) -> Iterator[Tensor]:
-        """Run each batch, and give its labels afterwards; hooks placed on the model have then fired."""
+    def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
+        """Run each batch, and give its labels and what the model returned; hooks on the model have then fired."""
         for batch in self._loader:
             yield self._forward(batch)
 
-    def features(self, layer: str | nn.Linear | None = None) -> Iterator[tuple[Tensor, Tensor, nn.Linear]]:
-        """(features that entered the classifier, labels, the classifier) of each batch, sequences flattened.
-
-        Args:
-            layer: the classifier or its name; by default the last linear layer that the first batch reaches.
-        """
-        with capture_classifier(self._model, layer) as captured:
-            for labels in self.labels():
-                features, classifier = captured.take(), captured.layer
-                if features.ndim > 2:
-                    features, labels = self._positions(features, labels)
-                elif self._next_token:
-                    shape = tuple(features.shape)
-                    raise InputError(f"next_token=True needs features of shape (batch, length, features), got {shape}")
-                check_features(features)
-                if self.labelled:
-                    check_labels(labels, len(features), classifier.out_features)
-                else:
-                    labels = torch.zeros(len(features), dtype=torch.int64, device=features.device)
-                yield features, labels, classifier
-
-    def _positions(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Each position of a sequence as an example, without those whose label PyTorch's losses ignore."""
-        if not self.labelled:
-            return features.flatten(0, -2), labels
-        if labels.shape != features.shape[:-1]:
-            raise InputError(
-                f"expected a label for each position, {tuple(features.shape[:-1])}, got shape {tuple(labels.shape)}"
-            )
-        if self._next_token:
-            features, labels = features[..., :-1, :], labels[..., 1:]
-        kept = labels != _IGNORED
-        return features[kept], labels[kept]
-
-    def _forward(self, batch: Any) -> Tensor:
+    def _forward(self, batch: Any) -> tuple[Tensor, Any]:
         if isinstance(batch, Mapping):
             if self.labelled and "labels" not in batch:
                 raise InputError(f"expected a 'labels' entry in each batch, got {sorted(batch)}")
             moved = {key: value.to(self._device) for key, value in batch.items()}
             labels = moved.pop("labels", torch.empty(0))
-            self._model(**moved)
-            return as_tensor(labels)
+            return as_tensor(labels), self._model(**moved)
         if not self.labelled and isinstance(batch, Tensor):
             batch = (batch, torch.empty(0))
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             raise InputError(f"expected batches of (inputs, labels), got {type(batch).__name__}")
         inputs, labels = batch
-        self._model(inputs.to(self._device))
-        return as_tensor(labels).to(self._device)
+        return as_tensor(labels).to(self._device), self._model(inputs.to(self._device))
 
 
 class Tally:
@@ -196,6 +148,10 @@ class Fingerprint:
         self._sums.index_add_(
             0, labels.cpu().long(), torch.stack([torch.ones_like(values), values, values.abs()], dim=1)
         )
+
+    def widen(self, num_classes: int) -> None:
+        """Make room for more classes."""
+        self._sums = torch.cat([self._sums, self._sums.new_zeros(num_classes - len(self._sums), 3)])
 
     def require_same(self, other: Fingerprint) -> None:
         """Raise where another pass saw other examples."""

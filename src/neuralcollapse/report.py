@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from dataclasses import asdict, dataclass, field
 
 from torch import Tensor
@@ -19,7 +20,11 @@ from .moments import ClassMoments, Weighting
 class Report:
     """How collapsed a last layer is.
 
+    What needs a classifier is None where there is none.
+
     Attributes:
+        layer: which layer, as ``model.named_modules()`` has it, or "features given" where there was no network.
+        notes: what must be known to read the numbers, one sentence each.
         nc1, nc2, nc3, nc4_mismatch: see :func:`neuralcollapse.nc1` and its neighbours; all tend to zero.
         mse: the decomposition of the MSE loss.
         snr: singular values of the signal-to-noise matrix; they grow without bound.
@@ -29,6 +34,8 @@ class Report:
         moments: of the features, to merge, to save, or to measure another split about.
     """
 
+    layer: str
+    notes: tuple[str, ...]
     num_examples: int
     num_classes: int
     classes_present: int
@@ -38,7 +45,7 @@ class Report:
     nearest_mean_accuracy: float | None
     nc1: float
     nc2: NC2
-    nc3: float
+    nc3: float | None
     nc4_mismatch: float | None
     mse: MSEDecomposition
     snr: SNRSpectrum
@@ -58,18 +65,20 @@ class Report:
     def to_dict(self) -> dict[str, object]:
         """A flat dictionary that ``json.dumps`` takes; non-finite numbers become "inf", "-inf" or "nan"."""
         flat: dict[str, object] = {
+            "layer": self.layer,
+            "notes": list(self.notes),
             "num_examples": self.num_examples,
             "num_classes": self.num_classes,
             "classes_present": self.classes_present,
             "dim": self.dim,
             "weighting": self.weighting,
-            "accuracy": self.accuracy,
-            "nearest_mean_accuracy": self.nearest_mean_accuracy,
+            "accuracy": _plain(self.accuracy),
+            "nearest_mean_accuracy": _plain(self.nearest_mean_accuracy),
             "nc1": _plain(self.nc1),
         }
         flat.update({f"nc2.{name}": _plain(value) for name, value in asdict(self.nc2).items()})
         flat["nc3"] = _plain(self.nc3)
-        flat["nc4_mismatch"] = self.nc4_mismatch
+        flat["nc4_mismatch"] = _plain(self.nc4_mismatch)
         for name in ("total", "nc1", "nc23", "ls", "ls_perp"):
             flat[f"mse.{name}"] = _plain(getattr(self.mse, name))
         flat["mse.weight_ls_norm"] = _plain(norm(self.mse.weight_ls))
@@ -81,19 +90,22 @@ class Report:
 
     def numbers(self) -> dict[str, float]:
         """What of ``to_dict`` is a number, non-finite ones too, for loggers of scalars."""
-        flat = self.to_dict()
-        names = [name for name, value in flat.items() if isinstance(value, (int, float)) or value in _NON_FINITE]
-        return {name: float(flat[name]) for name in names}  # type: ignore[arg-type]
+        found = {}
+        for name, value in self.to_dict().items():
+            written = isinstance(value, str) and name not in _WORDS
+            if written or isinstance(value, (int, float)):
+                found[name] = float(value)  # type: ignore[arg-type]
+        return found
 
     def __str__(self) -> str:
-        snr = self.snr.singular_values
-        share = self.mse.ls_perp / self.mse.total if self.mse.total > 0 else 0.0
+        loss = self.mse
         lines = [
             f"Neural Collapse: {self.num_examples:,} examples, {self.classes_present} of {self.num_classes} classes, "
             f"{self.dim} features, each {self.weighting} counts alike",
+            f"Layer: {self.layer}",
             "",
             _row("accuracy", _share(self.accuracy), "argmax of the logits"),
-            _row("NC1", f"{self.nc1:.4g}", "within-class variability, tr(Σ_W Σ_B⁺)/C"),
+            _row("NC1", _number(self.nc1), "within-class variability, tr(Σ_W Σ_B⁺)/C"),
             _row("NC2 equinorm", _pair(self.nc2.equinorm_means, self.nc2.equinorm_classifier), "means | classifier"),
             _row(
                 "NC2 equiangularity",
@@ -105,22 +117,29 @@ class Report:
                 _pair(self.nc2.maximal_angle_means, self.nc2.maximal_angle_classifier),
                 "means | classifier, Avg |cos + 1/(C−1)|",
             ),
-            _row("NC3", f"{self.nc3:.4g}", "self-duality of classifier and means"),
+            _row("NC3", _number(self.nc3), "self-duality of classifier and means"),
             _row("NC4 mismatch", _share(self.nc4_mismatch), "network ≠ nearest class mean"),
-            _row("SNR", f"{float(snr[-1]):.4g} … {float(snr[0]):.4g}" if len(snr) else "none", "singular values"),
+            _row("SNR", _range(self.snr.singular_values), "singular values of Σ_W^{-1/2} M̄"),
             "",
-            _row("MSE loss", f"{self.mse.total:.4g}", f"weight decay λ = {self.mse.weight_decay:g}"),
-            _row("  L_NC1", f"{self.mse.nc1:.4g}", "variability within classes"),
-            _row("  L_NC2/3", f"{self.mse.nc23:.4g}", "class means against targets"),
-            _row("  L⊥_LS", f"{self.mse.ls_perp:.4g}", f"distance from the central path, {share:.2%} of the loss"),
+            _row("MSE loss", _number(loss.total), f"weight decay λ = {loss.weight_decay:g}"),
+            _row("  L_NC1", _number(loss.nc1), "variability within classes"),
+            _row("  L_NC2/3", _number(loss.nc23), "class means against targets"),
+            _row("  L⊥_LS", _number(loss.ls_perp), f"distance from the central path{_of_loss(loss)}"),
         ]
         if self.extra:
             lines.append("")
             lines += [f"  {name:<33}{value:>9.4g}   {METRICS[name].meaning}" for name, value in self.extra.items()]
+        if self.notes:
+            lines.append("")
+            for note in self.notes:
+                lines += textwrap.wrap(note, 118, initial_indent="  Note: ", subsequent_indent="        ")
         return "\n".join(lines)
 
 
-_NON_FINITE = ("inf", "-inf", "nan")
+# What a dictionary of a report holds in words; any other text in it is a number that is not finite.
+_WORDS = ("layer", "weighting", "snr_space")
+_MISSING = "not measured"
+NO_CLASSIFIER = "no classifier: what needs one is not measured"
 
 
 def _row(name: str, value: str, meaning: str) -> str:
@@ -128,12 +147,28 @@ def _row(name: str, value: str, meaning: str) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.4%}"
+    return _MISSING if value is None else f"{value:.4%}"
 
 
-def _pair(means: float, classifier: float) -> str:
-    return f"{means:.4g} | {classifier:.4g}"
+def _number(value: float | None) -> str:
+    return _MISSING if value is None else f"{value:.4g}"
 
 
-def _plain(value: float) -> float | str:
-    return value if math.isfinite(value) else str(value)
+def _pair(means: float, classifier: float | None) -> str:
+    return f"{means:.4g} | {'–' if classifier is None else f'{classifier:.4g}'}"
+
+
+def _range(values: Tensor) -> str:
+    """The least and the greatest of descending values, of which there may be none."""
+    return "none" if not len(values) else f"{float(values[-1]):.4g} … {float(values[0]):.4g}"
+
+
+def _of_loss(loss: MSEDecomposition) -> str:
+    """The share that the distance from the central path has, where there is a finite loss."""
+    if loss.total is None or loss.ls_perp is None or not 0.0 < loss.total < math.inf:
+        return ""
+    return f", {loss.ls_perp / loss.total:.2%} of the loss"
+
+
+def _plain(value: float | None) -> float | str | None:
+    return value if value is None or math.isfinite(value) else str(value)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from neuralcollapse import InputError
-from neuralcollapse.capture import capture, find_classifier
+from neuralcollapse.capture import capture
+from neuralcollapse.classifier import find_classifier
 from neuralcollapse.lab import heads, models
 
 IMAGES = (1, 8)  # channels, side

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import neuralcollapse as nc
-from neuralcollapse.capture import find_classifier
+from neuralcollapse.classifier import find_classifier
 from neuralcollapse.lab import models
 
 PUBLISHED = {

@@ -80,10 +80,12 @@ def test_an_older_run_goes_on_with_the_defaults(tmp_path: Path) -> None:
     (job.run.path / "config.json").write_text(json.dumps(config))
     for path in ("history.jsonl", "checkpoint.pt"):
         assert (job.run.path / path).exists()
-    again = prepare(Settings(), resume=job.run.path)
+    with pytest.warns(UserWarning, match="has no fingerprint of the data"):
+        again = prepare(Settings(), resume=job.run.path)
     assert again.config == job.config
     assert trainer.train(again, quiet=True) == "finished" and job.run.history_path.read_bytes() == history
-    made(tmp_path / "run")  # taken up by the same settings too
+    with pytest.warns(UserWarning, match="has no fingerprint of the data"):
+        made(tmp_path / "run")  # taken up by the same settings too
     view = RunView.read(job.run.path)
     assert (view.subject, view.objective) == ("digits, mlp (width ×0.0625)", "MSE loss, $\\lambda$ = 0.01")
     with pytest.raises(InputError, match="head linear, now etf is asked for"):

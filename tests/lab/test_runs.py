@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pickle
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuralcollapse import InputError
+from neuralcollapse._files import read_lines, replace_file, write_json
 from neuralcollapse.lab.job import prepare
-from neuralcollapse.lab.runs import Run, read_history, replace_file, write_json
+from neuralcollapse.lab.runs import Run
 from neuralcollapse.lab.settings import Settings
 
 JSON_VALUES = st.one_of(
@@ -36,13 +38,13 @@ def test_history_comes_back_as_it_was_written(records: list[dict], tmp_path_fact
 def test_a_line_cut_short_is_left_out_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     path.write_text('{"epoch": 1, "nc1": "inf"}\n{"epoch": 2, "nc')
-    assert read_history(path) == [{"epoch": 1, "nc1": math.inf}]
+    assert read_lines(path) == [{"epoch": 1, "nc1": math.inf}]
     path.write_text('{"epoch": 1}\n{"epoch": 2, "nc\n{"epoch": 3}\n')
     with pytest.raises(InputError, match="line 2"):
-        read_history(path)
+        read_lines(path)
     path.write_text("[1]\n")
     with pytest.raises(InputError, match="expected a JSON object"):
-        read_history(path)
+        read_lines(path)
 
 
 def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path) -> None:
@@ -134,12 +136,77 @@ def test_history_is_cut_back_to_the_checkpoint_and_never_padded(tmp_path: Path) 
     run.append_history({"epoch": 2})
     run.save_snapshot(1, weight=np.zeros(2))
     run.save_snapshot(2, weight=np.zeros(2))
-    run.truncate_history(size)
-    run.drop_snapshots_after(1)
+    run.cut_back(size, 1)
     assert run.history() == [{"epoch": 1}]
     assert [path.name for path in run.snapshots()] == ["epoch_0001.npz"]
-    with pytest.raises(InputError, match="the file was changed"):
-        run.truncate_history(size + 5)
+    with pytest.raises(InputError, match="the files were changed"):
+        run.cut_back(size + 5, 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "epoch", "why"),
+    [
+        (0, 0, "several measured epochs after epoch 0"),
+        (13, 1, "several measured epochs after epoch 1"),
+        (26, 1, "several measured epochs after epoch 1"),  # of the history only one, of the snapshots two
+        (27, 2, "ends at byte 27"),
+        (40, 3, "has 39 bytes"),
+    ],
+)
+def test_a_checkpoint_that_is_not_this_historys_cuts_nothing(tmp_path: Path, size: int, epoch: int, why: str) -> None:
+    run = Run.create(tmp_path / "run", {})
+    for number in (1, 2, 3):
+        run.append_history({"epoch": number})
+        run.save_snapshot(number, weight=np.zeros(2))
+    with pytest.raises(InputError, match=f"{why}.* left as it is: start another run"):
+        run.cut_back(size, epoch)
+    assert len(run.history()) == len(run.snapshots()) == 3
+
+
+@pytest.mark.parametrize("left", ["history", "snapshots", "both"])
+def test_a_history_without_a_checkpoint_is_finished_work(tmp_path: Path, left: str) -> None:
+    run = Run.create(tmp_path / "run", {"epochs": 3})
+    if left != "snapshots":
+        run.append_history({"epoch": 1})
+    if left != "history":
+        run.save_snapshot(1, weight=np.zeros(2))
+    with pytest.raises(InputError, match=r"is finished work.* another --out"):
+        Run.create(run.path, {"epochs": 3})
+    run.save_checkpoint({})
+    Run.create(run.path, {"epochs": 3})
+
+
+def test_snapshots_are_in_the_order_of_their_epochs_and_copies_none(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", {})
+    for epoch in (2, 10_000, 9_999):
+        run.save_snapshot(epoch, weight=np.zeros(2))
+    for name in ("epoch_0002 (copy).npz", "epoch_.npz", "epoch_-001.npz", "epoch_٠٠٠١.npz", f"epoch_{'1' * 200}.npz"):
+        (run.path / "snapshots" / name).touch()
+    assert [path.name for path in run.snapshots()] == ["epoch_0002.npz", "epoch_9999.npz", "epoch_10000.npz"]
+
+
+def test_of_two_settings_at_once_one_is_refused(tmp_path: Path) -> None:
+    """Both find an empty folder; the second to write must see what the first has written."""
+    outcomes: dict[int, str] = {}
+    barrier = threading.Barrier(4)
+
+    def begin(path: Path, seed: int) -> None:
+        barrier.wait()
+        try:
+            outcomes[seed] = str(Run.create(path, {"seed": seed}).config["seed"])
+        except InputError as error:
+            outcomes[seed] = str(error)
+
+    for trial in range(10):
+        path = tmp_path / str(trial)
+        threads = [threading.Thread(target=begin, args=(path, seed)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        written = Run.open(path).config["seed"]
+        assert [seed for seed, said in outcomes.items() if said == str(seed)] == [written]
+        assert sum("other settings (seed: " in said for said in outcomes.values()) == 3
 
 
 def test_two_processes_cannot_train_in_one_directory(tmp_path: Path) -> None:
@@ -152,7 +219,8 @@ def test_two_processes_cannot_train_in_one_directory(tmp_path: Path) -> None:
 
 def test_to_look_whether_a_run_is_locked_writes_nothing(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", {})
-    assert not run.is_locked() and os.listdir(run.path) == ["config.json"]
+    before = sorted(os.listdir(run.path))
+    assert not run.is_locked() and sorted(os.listdir(run.path)) == before
     with run.locked():
         assert run.is_locked()
     with (run.path / ".lock").open("rb") as other:  # another process that looks at the same moment

@@ -184,7 +184,11 @@ def test_ten_kills_change_nothing(tmp_path: Path) -> None:
     for left, right in zip(killed.snapshots(), whole.snapshots(), strict=True):
         with np.load(left) as a, np.load(right) as b:
             assert all(np.array_equal(a[name], b[name]) for name in a.files)
-    assert not list(killed.path.rglob("*.tmp"))
+    assert not list(killed.path.rglob("*.tmp*"))
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("cut", ["history", "snapshot", "history absent"])
@@ -192,7 +196,11 @@ def test_whatever_was_written_after_the_checkpoint_is_made_again(tmp_path: Path,
     """A kill between two writes: the history or the snapshot is ahead of the checkpoint."""
     whole = run_in(tmp_path / "whole")
     job = prepare(Settings(**TINY), out=tmp_path / "run")
-    if cut == "history absent":  # killed before the first checkpoint
+    if cut == "history absent":  # killed in the first epoch, before its checkpoint
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Run, "append_history", interrupt)
+            assert train(job, quiet=True) == "interrupted"
+        assert (job.run.path / "checkpoint.pt").exists()
         job.run.append_history({"epoch": 1})
         job.run.save_snapshot(1, weight=np.zeros(1))
     else:

@@ -16,6 +16,7 @@ def main(arguments: list[str] | None = None) -> None:
         if (error.name or "").startswith("neuralcollapse"):
             raise
         sys.exit(_say(f"{error.name} is not installed; the commands need: pip install 'neuralcollapse[lab]'"))
+    before = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"neuralcollapse: {message}\n"
     try:
         code = dispatch(sys.argv[1:] if arguments is None else arguments)
@@ -24,14 +25,18 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         sys.stderr.close()
         code = 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
         code = _say(_one_line(error))
+    finally:
+        warnings.formatwarning = before
     sys.exit(code)
 
 
 def _one_line(error: Exception) -> str:
     from neuralcollapse._checks import InputError
 
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+        return "not enough memory for these sizes; take smaller ones"
     if isinstance(error, OSError):
         return f"{error.filename or 'input or output'}: {error.strerror or error}"
     if not isinstance(error, InputError):

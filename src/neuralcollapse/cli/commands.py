@@ -35,15 +35,18 @@ class RunCommand:
 
     def __call__(self, console: Console) -> int:
         from neuralcollapse import figures
-        from neuralcollapse.lab import progress, recipes, trainer
+        from neuralcollapse.lab import hardware, progress, reading, recipes, trainer
         from neuralcollapse.lab.job import prepare
 
         settings = self.settings if self.recipe is None else recipes.for_run(self.recipe, self.settings)
         job = prepare(settings, out=self.out, resume=self.resume)
         progress.announce(console, job)
+        if job.config.device == "cpu":
+            hardware.keep_memory()
         status = trainer.train(job)
-        history = job.run.history()
+        history = reading.history(job.run)
         if history:
+            reading.numbers(job.run, history, *progress.SUMMARISED)
             console.print(progress.summary(history, job.run.status().get("zero_error_epoch")))
         if status == "interrupted":
             console.print(f"interrupted; go on with: neuralcollapse run --resume {job.run.path}", soft_wrap=True)
@@ -99,7 +102,8 @@ class GridCommand:
 
         found = [recipe for path in self.recipe for recipe in recipes.read(path)]
         cells = plan.cells(self.datasets, self.models, self.losses, self.seeds, self.settings, found)
-        outcome = grid.carry_out(plan.only(cells, self.only), self.out, self.how, console)
+        study = [cell.name for cell in cells]
+        outcome = grid.carry_out(plan.only(cells, self.only), self.out, self.how, console, study)
         return _conclude(outcome, self.out, expected=())
 
 
@@ -139,7 +143,8 @@ class MeasureCommand:
     """Measure features and a classifier saved in files, and print the report.
 
     Files are mapped and read in blocks, so that they may be larger than memory; only what an .npz holds compressed
-    is read whole, so save it by numpy.savez. Features are (n, p) of 16, 32 or 64 bits, labels (n,) integers from 0.
+    is read whole, so save it by numpy.savez. Of an .npz the checksums are compared first, for which each job reads it
+    once; an .npy has none. Features are (n, p) of 16, 32 or 64 bits, labels (n,) integers from 0.
 
     In parts, by N jobs of an array, each for its own I; the report has no NC4 and no accuracies:
       measure FEATURES --shard I/N --classes C --save part-I.safetensors
@@ -170,12 +175,12 @@ class MeasureCommand:
 class FiguresCommand:
     """Draw the figures of a run again, or the figures and Table 1 of a whole study, from directories alone.
 
-    A study is a folder with runs one or two levels below, such as a grid's; each figure then shows its networks ×
-    data sets.
+    A study is a folder whose study.json lists its runs, as grid and sweep write it; or, without that file, one whose
+    folders are runs. Each figure then shows its networks × data sets.
     """
 
     path: tyro.conf.Positional[Path]
-    """A run directory, or a folder of them."""
+    """A run directory, or the folder of a study."""
     out: Path | None = None
     """Where the files go; by default into figures/ there."""
     animate: bool = False

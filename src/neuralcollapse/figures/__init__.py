@@ -42,7 +42,7 @@ def make(path: Path, out: Path | None = None, *, animate: bool = False) -> list[
     """Draw a run, or a whole study.
 
     Args:
-        path: a run directory, or a folder with run directories one or two levels below.
+        path: a run directory, or the folder of a study.
         out: where the files go; by default `figures/` in `path`.
         animate: draw the portrait of a run moving, too.
 
@@ -60,14 +60,15 @@ def make_study(folder: Path, out: Path | None = None) -> list[Path]:
     """Draw the paper's figures as networks × data sets, and write Table 1.
 
     Args:
-        folder: has run directories one or two levels below.
+        folder: of a study: its `study.json` lists the runs, or they lie directly in it.
         out: where the files go; by default `figures/` in `folder`.
 
     Returns:
         The files written: those of `draw_study`, then `table1.md`, `table1.tex` and `table1.csv`.
 
     Raises:
-        InputError: no run there, damaged files, or two runs that would share a panel.
+        InputError: no run there, or it cannot be told which are the study's; damaged files; two runs that would share
+            a panel.
     """
     study = Study.read(folder)
     target = folder / "figures" if out is None else out

@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from neuralcollapse._checks import InputError
+from neuralcollapse._files import replacing
 from neuralcollapse.figures import style
 from neuralcollapse.figures.curves import nc1
 from neuralcollapse.figures.portrait import classes_of, draw_projection, legend_handles, project
@@ -82,19 +83,13 @@ def _write(
     figure: Figure, frame: Callable[[Any], None], frames: list[Any], path: Path, writer: AbstractMovieWriter
 ) -> Path:
     FigureCanvasAgg(figure)
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:
-        with writer.saving(figure, str(temporary), DPI):
+        with replacing(path) as temporary, writer.saving(figure, str(temporary), DPI):
             for content in frames:
                 frame(content)
                 writer.grab_frame()
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
     except subprocess.CalledProcessError as error:
-        raise InputError(f"{path} cannot be written: the encoder ended with code {error.returncode}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: the encoder ended with code {error.returncode}") from error
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -11,9 +12,15 @@ from typing import Any
 import numpy as np
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.figures import reading
-from neuralcollapse.lab.runs import Run
+from neuralcollapse.lab import reading
+from neuralcollapse.lab.runs import Run, epoch_of
 from neuralcollapse.lab.wording import data_words, head_words, optimizer_words
+
+_UNREADABLE: tuple[type[Exception], ...] = (
+    zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, KeyError, NotImplementedError,
+    RuntimeError, SyntaxError, MemoryError,
+)  # fmt: skip
+"""What a damaged or hostile .npz makes its readers raise."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class RunView:
         title = config.get("dataset_title", config.get("dataset"))
         decay = config.get("measured_weight_decay")
         zero = next((record["epoch"] for record in records if record.get("train_error") == 0), None)
-        snapshots = {int(file.stem.removeprefix("epoch_")): file for file in run.snapshots()}
+        snapshots = {epoch_of(file): file for file in run.snapshots()}
         return cls(
             subject=plain(
                 ", ".join([str(title), *data_words(config), f"{config.get('model')}{width}", *head_words(config)])
@@ -80,7 +87,7 @@ class RunView:
         """
         try:
             return [float(record[key]) for record in self.records]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"expected a number {key!r} in every line of the history") from error
 
     def measured(self, key: str) -> bool:
@@ -97,9 +104,28 @@ class RunView:
         try:
             # opened here: NumPy leaves a damaged file open when it opened it itself
             with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-                return {name: content[name] for name in ("class_means", "weight", "features", "labels")}
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError) as error:
-            raise InputError(f"{path} is no readable snapshot; delete it to draw the rest") from error
+                arrays = {name: content[name] for name in ("class_means", "weight", "features", "labels")}
+        except _UNREADABLE as error:
+            raise InputError(f"{path} is no readable snapshot; move it away to draw the rest") from error
+        if wrong := _wrong(arrays):
+            raise InputError(f"{path}: {wrong}; move it away to draw the rest")
+        return arrays
+
+
+def _wrong(arrays: dict[str, np.ndarray]) -> str:
+    """What no snapshot of a run can have; empty where all is right."""
+    means, labels = arrays["class_means"], arrays["labels"]
+    shapes = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())
+    if means.ndim != 2 or labels.ndim != 1 or not means.size:
+        return f"expected class means (C, p) and labels (n,), got {shapes}"
+    if arrays["weight"].shape != means.shape or arrays["features"].shape != (len(labels), means.shape[1]):
+        return f"expected weights (C, p) as class means, and features (n, p) with n labels, got {shapes}"
+    if not np.issubdtype(labels.dtype, np.integer) or not ((labels >= 0) & (labels < len(means))).all():
+        return f"expected labels of 0 to {len(means) - 1} as integers, got {labels.dtype}"
+    for name, value in arrays.items():
+        if not np.issubdtype(value.dtype, np.number) or not np.isfinite(value).all():
+            return f"expected finite {name.replace('_', ' ')}, got NaN, infinity or no numbers in them"
+    return ""
 
 
 def plain(text: object) -> str:

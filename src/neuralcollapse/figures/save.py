@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._files import replacing
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -17,12 +16,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     paths = []
     for ending, metadata in (("png", {}), ("svg", {"Date": None})):
         path = folder / f"{name}.{ending}"
-        temporary = folder / f".{name}.{ending}.tmp"
-        try:
+        with replacing(path) as temporary:
             figure.savefig(temporary, format=ending, metadata=metadata)
-            os.replace(temporary, path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise InputError(f"{path} cannot be written: {error.strerror}") from error
         paths.append(path)
     return paths

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.figures import reading
 from neuralcollapse.figures.runview import RunView
-from neuralcollapse.lab import losses, protocol
+from neuralcollapse.lab import losses, protocol, reading, study
 from neuralcollapse.lab.runs import Run
 from neuralcollapse.lab.settings import LATER_FIELDS
 from neuralcollapse.lab.wording import data_words, head_words, optimizer_words, protocol_words
@@ -22,7 +21,8 @@ DATASETS = ("mnist", "fashion-mnist", "cifar10", "svhn", "stl10", "cifar100", "d
 PAPER_EXAMPLES = {**protocol.EXAMPLES_PER_CLASS, "fashion-mnist": 6000, "cifar10": 5000, "stl10": 500}
 """Training examples of each class in the paper (MATHEMATICS, section 8)."""
 PAPER_EPOCHS = 350
-_NOT_THE_CELL = ("seed", "data_dir", "device", "devices", "precision")  # runs may differ in these and share a panel
+_NOT_THE_CELL = ("seed", "data_dir", "data_sha256", "device", "devices", "precision")
+"""Runs may differ in these and share a panel: a seed draws other examples, too."""
 
 
 @dataclass(frozen=True)
@@ -147,18 +147,13 @@ class Study:
 
     @classmethod
     def read(cls, folder: Path) -> Study:
-        """Read every run one or two levels below a folder.
+        """Read the runs of a study: those `study.json` lists, or, without it, those directly in the folder.
 
         Raises:
-            InputError: no run is there, a file is damaged, or two runs would share a panel and differ in more than
-                their seed.
+            InputError: no run is there, or nothing says which of them belong together (see `lab.study`); a file is
+                damaged, or two runs would share a panel and differ in more than their seed.
         """
-        found = [_read(path) for path in _run_directories(folder)]
-        if not found:
-            raise InputError(
-                f"{folder} is no run directory (it has no config.json) and holds none one or two folders below; "
-                "make a run with: neuralcollapse run"
-            )
+        found = [_read(path) for path in study.directories(folder)]
         groups: dict[tuple[str, tuple[str, str], str], list[Cell]] = {}
         for cell in found:
             groups.setdefault((cell.network, cell.dataset, cell.loss), []).append(cell)
@@ -188,23 +183,6 @@ class Study:
                     yield cell
 
 
-def is_run(folder: Path) -> bool:
-    """Whether a folder is a run directory; another program's `config.json` names no data set, network and loss.
-
-    Raises:
-        InputError: `config.json` cannot be read, and a history beside it shows that it was a run's.
-    """
-    if not (folder / "config.json").is_file():
-        return False
-    try:
-        run = Run.open(folder)
-    except InputError:
-        if (folder / "history.jsonl").is_file():
-            raise
-        return False
-    return {"dataset", "model", "loss"} <= run.config.keys()
-
-
 def loss_title(name: str) -> str:
     """What figures and tables call a loss."""
     return losses.LOSSES[name].title if name in losses.LOSSES else name
@@ -213,15 +191,6 @@ def loss_title(name: str) -> str:
 def network_title(name: str) -> str:
     """What figures and tables call a network of any depth."""
     return NETWORKS.get(name, name)
-
-
-def _run_directories(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise InputError(f"{folder} is neither a run directory nor a folder of them: no such folder")
-    found = sorted(path.parent for depth in ("*", "*/*") for path in folder.glob(f"{depth}/config.json"))
-    # a grid keeps the runs it has set aside in a hidden folder
-    shown = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-    return [path for path in shown if is_run(path)]
 
 
 def _read(path: Path) -> Cell:

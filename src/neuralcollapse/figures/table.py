@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from neuralcollapse._files import replace_file
 from neuralcollapse.figures.studyview import Cell, Study, loss_title, network_title
 from neuralcollapse.figures.tabletext import LATEX_HEAD, Entry, Table, latex, markdown
-from neuralcollapse.lab.runs import replace_file
 
 
 @dataclass(frozen=True)

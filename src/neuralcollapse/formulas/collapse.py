@@ -25,14 +25,17 @@ _WELL_SPREAD = 1e-6
 
 @dataclass(frozen=True)
 class NC2:
-    """Convergence to a simplex ETF, of the centred class means and of the classifier's rows; all zero at an ETF."""
+    """Convergence to a simplex ETF, of the centred class means and of the classifier's rows; all zero at an ETF.
+
+    The classifier's are None in a report without a classifier.
+    """
 
     equinorm_means: float
-    equinorm_classifier: float
+    equinorm_classifier: float | None
     equiangularity_means: float
-    equiangularity_classifier: float
+    equiangularity_classifier: float | None
     maximal_angle_means: float
-    maximal_angle_classifier: float
+    maximal_angle_classifier: float | None
 
 
 def nc1(moments: ClassMoments, *, divide: bool = True) -> float:

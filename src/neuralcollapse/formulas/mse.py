@@ -22,20 +22,20 @@ class MSEDecomposition:
     """The terms of L = L_NC1 + L_NC2/3 + L⊥_LS, and the least-squares classifier they refer to.
 
     Attributes:
-        total: L, computed from its definition, independently of the terms.
+        total: L, computed from its definition, independently of the terms; None in a report without a classifier.
         nc1: L_NC1 ≥ 0, within-class variability seen by W̃_LS, with its weight decay.
         nc23: L_NC2/3 ≥ 0, distance of the class means from the one-hot targets under W̃_LS.
         ls: L_LS = L_NC1 + L_NC2/3, the least loss any classifier reaches on these features.
-        ls_perp: L⊥_LS ≥ 0, what the classifier in use loses against it.
+        ls_perp: L⊥_LS ≥ 0, what the classifier in use loses against it; None in a report without a classifier.
         weight_ls: (C, p); bias_ls: (C,).
         weight_decay: the λ all of this was computed with.
     """
 
-    total: float
+    total: float | None
     nc1: float
     nc23: float
     ls: float
-    ls_perp: float
+    ls_perp: float | None
     weight_ls: Float[Tensor, "c p"]
     bias_ls: Float[Tensor, " c"]
     weight_decay: float

@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from neuralcollapse._checks import InputError
 from neuralcollapse._linalg import full_precision
-from neuralcollapse.capture import capture, evaluation, find_classifier
+from neuralcollapse.capture import capture, clean_names, evaluation
+from neuralcollapse.classifier import find_classifier
 from neuralcollapse.lab import losses
 from neuralcollapse.lab.assembly import make_batches
 from neuralcollapse.lab.datasets import Batches, Dataset
@@ -26,7 +28,7 @@ SNAPSHOT_EXAMPLES_PER_CLASS = 30
 
 
 class Diverged(Exception):
-    """The network's outputs are no longer finite numbers."""
+    """The network's outputs are no longer finite numbers, or too large to be measured."""
 
 
 class Analysis:
@@ -58,6 +60,7 @@ class Analysis:
         self._net = net
         with evaluation(net):
             self._layer = find_classifier(net, lambda: net(next(iter(self._train))[0]))
+        self._name = next(name for name, module in clean_names(net).items() if module is self._layer)
         self._chosen = first_of_each_class(data.train.labels, SNAPSHOT_EXAMPLES_PER_CLASS)
 
     def __call__(self, epoch: int, rate: float) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -67,7 +70,7 @@ class Analysis:
             The history record, wall-clock time not yet in it, and the arrays of the snapshot.
 
         Raises:
-            Diverged: an output of the network is not finite.
+            Diverged: an output of the network is not finite, or too large.
         """
         net, layer = self._net, self._layer
         with evaluation(net), full_precision(layer.weight.device):
@@ -78,9 +81,11 @@ class Analysis:
         loss = float(self._objective(logits.double(), labels))
         weight = layer.weight.detach()
         bias = torch.zeros(len(weight), device=weight.device) if layer.bias is None else layer.bias.detach()
-        report = measure_features(
-            features.double(), labels, weight, bias, weight_decay=self._config.measured_weight_decay
-        )
+        decay, name = self._config.measured_weight_decay, self._name
+        try:
+            report = measure_features(features.double(), labels, weight, bias, weight_decay=decay, layer=name)
+        except InputError as error:  # the classifier is no longer finite
+            raise Diverged from error
         assert report.accuracy is not None  # the features themselves were given
         record = {
             "epoch": epoch,

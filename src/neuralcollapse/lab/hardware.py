@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
+import os
 import platform
 import shlex
 import subprocess
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+
+from neuralcollapse._checks import InputError
 
 _PACKAGES = (
     "neuralcollapse",
@@ -44,12 +48,43 @@ def keep_memory() -> None:
     """Let the C library keep what a step frees for the next one, instead of giving pages back and clearing new ones.
 
     A training step allocates the same large tensors again and again: on two cores it is some 8 % faster for this.
-    Numbers of `mallopt` are glibc's own; elsewhere nothing is done.
+    It holds for the whole process and cannot be taken back, so that only processes that do nothing but train call it:
+    those of the command line. Numbers of `mallopt` are glibc's own; elsewhere nothing is done.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
         library.mallopt(_M_MMAP_MAX, 0)
         library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def check_memory(net: nn.Module, device: str, double: bool) -> None:
+    """Refuse a network whose weights and gradients alone are more than the memory there is.
+
+    Args:
+        net: the network, on any device, such as "meta".
+        device: where it is to be trained.
+        double: in float64.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    needed, have = 2 * (8 if double else 4) * parameters, machine_memory() if device == "cpu" else gpu_memory()
+    if needed > have:
+        raise InputError(
+            f"a network of {parameters:.3g} parameters takes {needed / 2**30:,.0f} GiB with its gradients, and there "
+            f"are {have / 2**30:,.0f} GiB of memory; take a smaller --width"
+        )
+
+
+def machine_memory() -> int:
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def gpu_memory() -> float:
+    """Bytes of memory of the GPU that runs go to; 0 without one."""
+    return float(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else 0.0
 
 
 def environment() -> dict[str, Any]:

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.capture import evaluation, find_classifier
+from neuralcollapse.capture import evaluation
+from neuralcollapse.classifier import find_classifier
 from neuralcollapse.formulas.geometry import simplex_etf
 
 UNBOUNDED_TEMPERATURE = 0.1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 import torch
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.lab import datasets, protocol
+from neuralcollapse._files import shortened
+from neuralcollapse.lab import datasets, hardware, protocol, reading, recipes
 from neuralcollapse.lab.assembly import build_network
 from neuralcollapse.lab.datasets import Dataset
 from neuralcollapse.lab.models.sync_norm import synchronised
@@ -45,9 +47,31 @@ def prepare(settings: Settings, *, out: Path | None = None, resume: Path | None 
         out = resume
         settings = _settings_of(Run.open(resume), settings)
     config, data = assemble(settings)
+    with torch.device("meta"):
+        hardware.check_memory(build_network(config, data), config.device, config.precision == "64")
+    config = dataclasses.replace(config, data_sha256=datasets.fingerprint(data))
     path = out or Path("runs") / _run_name(settings, config)
-    run = Run.create(path, dataclasses.asdict(config), ignoring=("data_dir",), earlier=LATER_FIELDS)
+    run = Run.create(path, dataclasses.asdict(config), ignoring=("data_dir", "data_sha256"), earlier=LATER_FIELDS)
+    _check_data(run, config)
     return Job(run, config, data)
+
+
+def _check_data(run: Run, config: RunConfig) -> None:
+    """The run goes on with the data it began with, or, where an older version made it, with a word."""
+    began = run.config.get("data_sha256")
+    if began is None:
+        warnings.warn(
+            f"{run.path / 'config.json'} is of an older version and has no fingerprint of the data: "
+            "whether they are still the same is not checked",
+            UserWarning,
+            stacklevel=3,
+        )
+    elif began != config.data_sha256:
+        raise InputError(
+            f"{run.path} was begun with other data than those found now in {config.data_dir or 'the usual place'} "
+            f"(SHA-256 {shortened(began)[:18]}…, now {str(config.data_sha256)[:16]}…); "
+            "name the folder of the same data by --data-dir, or start another run with another --out"
+        )
 
 
 def assemble(settings: Settings, load: Callable[..., Dataset] = datasets.load) -> tuple[RunConfig, Dataset]:
@@ -73,11 +97,17 @@ def assemble(settings: Settings, load: Callable[..., Dataset] = datasets.load) -
         test_examples_per_class=settings.test_examples_per_class,
     )
     config = configure(settings, data, per_class)
-    with torch.device("meta"):
-        net = build_network(config, data)
-        if config.devices > 1:
-            _check_shards(config)
-            synchronised(net, config.device)  # refuses what it cannot share
+    if config.devices > 1:
+        _check_shards(config)
+    try:
+        with torch.device("meta"):
+            net = build_network(config, data)
+    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:  # sizes that no tensor can have
+        raise InputError(
+            f"{config.model} of width {config.width:g} cannot be built ({shortened(error)}); take another --width"
+        ) from error
+    if config.devices > 1:
+        synchronised(net, config.device)  # refuses what it cannot share
     return config, data
 
 
@@ -101,22 +131,23 @@ def _check_shards(config: RunConfig) -> None:
 
 def _settings_of(run: Run, asked: Settings) -> Settings:
     """The settings of an existing run; what the user repeats beside --resume must agree, --data-dir may move."""
+    where = run.path / "config.json"
+    config = {**LATER_FIELDS, **reading.configuration(run)}
     stored: dict[str, Any] = {}
-    config = {**LATER_FIELDS, **run.config}
     for field in dataclasses.fields(Settings):
         if field.name not in config:
-            raise InputError(f"{run.path / 'config.json'} has no {field.name!r}, so the run cannot be continued")
+            raise InputError(f"{where} has no {field.name!r}, so the run cannot be continued")
         value, wanted = config[field.name], getattr(asked, field.name)
-        value = tuple(value) if isinstance(value, list) else value
+        given = tuple(value) if isinstance(value, list) else value
         if field.name == "data_dir":
-            value = wanted or (Path(str(value)) if value else None)
-        elif wanted not in (None, "auto", value):
+            value = value if wanted is None else str(wanted)
+        elif wanted not in (None, "auto", given):
             raise InputError(
                 f"{run.path} was made with {field.name} {value}, now {wanted} is asked for; "
                 "leave that option out, or start another run with --out"
             )
         stored[field.name] = value
-    return Settings(**stored)
+    return recipes.from_json(stored, str(where))
 
 
 def _run_name(settings: Settings, config: RunConfig) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from neuralcollapse._checks import InputError, check_classifier, first_bad_row
+from neuralcollapse._files import replace_file
 from neuralcollapse.lab.feature_files import Block, Classifier, Examples, open_classifier, open_examples
+from neuralcollapse.lab.feature_files.rows import machine_bytes
 from neuralcollapse.lab.measure_options import STANDARD_OUTPUT, Options
 from neuralcollapse.lab.parts import (
     Counts,
@@ -24,7 +25,6 @@ from neuralcollapse.lab.parts import (
     write_counts,
     write_moments,
 )
-from neuralcollapse.lab.runs import replace_file
 from neuralcollapse.measure import make_report
 from neuralcollapse.moments import ClassMoments, Weighting
 from neuralcollapse.passes import Tally
@@ -53,7 +53,10 @@ def measure_files(
         InputError: options that do not go together; files that are absent, damaged or do not fit.
     """
     options.check(features)
-    outcome = _merge(options) if features is None else _measure(features, options, progress)
+    try:
+        outcome = _merge(options) if features is None else _measure(features, options, progress)
+    except MemoryError as error:
+        raise InputError(f"{features or options.merge[0]}: what is measured of it does not fit in memory") from error
     if outcome.report is None:
         return outcome
     if options.json is None:
@@ -268,11 +271,7 @@ def _require_memory(examples: Examples, num_classes: int, weighting: str) -> Non
     """Raise where the state alone is more than the machine has, instead of being killed halfway."""
     scatters = num_classes if weighting == "class" else 1
     needed = 8 * (num_classes * examples.dim + scatters * examples.dim**2)
-    try:
-        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not a system that tells
-        return
-    if needed > there:
+    if (there := machine_bytes()) is not None and needed > there:
         raise InputError(
             f"{examples.path}: expected moments that fit in this machine's {there / 2**30:.1f} GiB, got {num_classes} "
             f"classes of {examples.dim} features, each {weighting} counting alike, which take {needed / 2**30:.1f} GiB"

@@ -201,3 +201,5 @@ _ROWS = (
     ("NC4  nearest-centre mismatch", "nc4_mismatch", percent),
     ("loss L of the last layer, with λ", "mse.total", number),
 )
+SUMMARISED = (*(key for _, key, _ in _ROWS), "mse.ls_perp")
+"""The columns of the history that `summary` shows."""

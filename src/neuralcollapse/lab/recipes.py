@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from neuralcollapse._checks import InputError
+from neuralcollapse._files import write_json
 from neuralcollapse.lab import protocol
-from neuralcollapse.lab.runs import write_json
 from neuralcollapse.lab.settings import Settings
 from neuralcollapse.lab.values import is_a, said
 

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import pickle
+import re
+import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -30,6 +31,8 @@ import numpy as np
 import torch
 
 from neuralcollapse._checks import InputError
+from neuralcollapse._files import append_line, read_json, read_lines, replace_file, shortened, write_json
+from neuralcollapse.lab.values import is_a
 
 try:
     import fcntl
@@ -37,7 +40,7 @@ except ImportError:  # not a Unix: two processes in one run directory are then n
     fcntl = None  # type: ignore[assignment]
 
 LOG = "log.txt"
-_NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+_PATIENCE = 0.5  # seconds to wait for a lock that somebody only looks at
 
 
 @dataclass(frozen=True)
@@ -74,21 +77,22 @@ class Run:
         """
         path = Path(path)
         config = json.loads(json.dumps(config))
-        if (path / "config.json").is_file():
-            run = cls.open(path)
-            if differing := differing_fields({**(earlier or {}), **run.config}, config, ignoring):
-                raise InputError(
-                    f"{path} holds a run with other settings ({'; '.join(differing)}); "
-                    "choose another --out, or repeat the settings of that run"
-                )
-            return run
-        if path.exists() and not path.is_dir():
-            raise InputError(f"{path} is a file; --out must name a folder")
-        if path.is_dir() and any(entry.name[0] != "." and entry.name != LOG for entry in path.iterdir()):
-            raise InputError(f"{path} is not empty and holds no config.json, so it is no run; choose another --out")
+        _check_folder(path)
         path.mkdir(parents=True, exist_ok=True)
-        write_json(path / "config.json", config)
-        return cls(path, config)
+        run = cls(path, config)
+        with run.locked():  # of two that begin at once, the second sees what the first has written
+            if (path / "config.json").is_file():
+                run = cls.open(path)
+                if differing := differing_fields({**(earlier or {}), **run.config}, config, ignoring):
+                    raise InputError(
+                        f"{path} holds a run with other settings ({'; '.join(differing)}); "
+                        "choose another --out, or repeat the settings of that run"
+                    )
+            else:
+                _check_folder(path)
+                write_json(path / "config.json", config)
+        run.check_unfinished()
+        return run
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -116,7 +120,7 @@ class Run:
 
     def history(self) -> list[dict[str, Any]]:
         """The analysed epochs, oldest first; empty when none was finished yet."""
-        return read_history(self.history_path) if self.history_path.exists() else []
+        return read_lines(self.history_path) if self.history_path.exists() else []
 
     def last(self, *names: str) -> dict[str, Any]:
         """The last analysed epoch; empty when none was finished yet.
@@ -130,9 +134,22 @@ class Run:
                 raise InputError(f"{self.history_path}: expected a number {name!r} in the last line")
         return history[-1] if history else {}
 
+    def check_unfinished(self) -> None:
+        """Refuse a run that cannot be gone on with: measured epochs without the checkpoint that they led to.
+
+        Raises:
+            InputError: there is a history, or snapshots, and no checkpoint.
+        """
+        if not (self.path / "checkpoint.pt").exists() and (self.history_size() or self.snapshots()):
+            raise InputError(
+                f"{self.path} is finished work, with measured epochs and no checkpoint.pt to go on from, "
+                "so it is left as it is; start another run with another --out"
+            )
+
     def snapshots(self) -> list[Path]:
-        """The snapshot files, oldest first."""
-        return sorted((self.path / "snapshots").glob("epoch_*.npz"))
+        """The snapshot files, oldest first; files of other names, such as copies, are passed over."""
+        found = (self.path / "snapshots").glob("epoch_*.npz")
+        return sorted((path for path in found if re.fullmatch(r"epoch_[0-9]{4,12}\.npz", path.name)), key=epoch_of)
 
     def status(self) -> dict[str, Any]:
         """The content of `status.json`; empty before the first epoch.
@@ -142,9 +159,10 @@ class Run:
         """
         path = self.path / "status.json"
         content = read_json(path) if path.is_file() else {}
-        for name, kinds in (("status", (str,)), ("epoch", (int,)), ("seconds", (int, float))):
-            if name in content and type(content[name]) not in kinds:
-                raise InputError(f"{path}: {name} cannot be {content[name]!r}; delete the file to go on without it")
+        for name, hint in (("status", str), ("epoch", int), ("seconds", float)):
+            value: Any = content.get(name)
+            if name in content and not (is_a(value, hint) and (hint is str or 0 <= value < 10**12)):
+                raise InputError(f"{path}: {name} cannot be {shortened(value)}; delete the file to go on without it")
         return content
 
     def write_status(self, **fields: Any) -> None:
@@ -153,31 +171,42 @@ class Run:
 
     def append_history(self, record: dict[str, Any]) -> None:
         """Add one line to the history and force it to disk."""
-        with self.history_path.open("ab") as file:
-            file.write((json.dumps(_finite(record), allow_nan=False) + "\n").encode())
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self.history_path, record)
 
-    def truncate_history(self, size: int) -> None:
-        """Cut the history to the first `size` bytes, dropping what came after the last checkpoint."""
-        have = self.history_path.stat().st_size if self.history_path.exists() else 0
-        if have < size:
+    def cut_back(self, size: int, epoch: int) -> None:
+        """Drop what a killed process wrote after its last checkpoint: it will be made again, as it was.
+
+        That is one line of the history at most, and one snapshot: a checkpoint follows every epoch.
+
+        Args:
+            size: bytes of the history at the checkpoint.
+            epoch: the last epoch of the checkpoint.
+
+        Raises:
+            InputError: there is less, or more, than one epoch after the checkpoint leaves; nothing is dropped then.
+        """
+        history = self.history_path.read_bytes() if self.history_path.exists() else b""
+        later = [path for path in self.snapshots() if epoch_of(path) > epoch]
+        why = ""
+        if len(history) < size:
+            why = f"{self.history_path} has {len(history)} bytes, the checkpoint expects at least {size}"
+        elif size and history[size - 1 : size] != b"\n":
+            why = f"no line of {self.history_path} ends at byte {size}, where the checkpoint expects it"
+        elif history.count(b"\n", size) > 1 or len(later) > 1:
+            why = f"{self.path} has several measured epochs after epoch {epoch}, where its checkpoint is"
+        if why:
             raise InputError(
-                f"{self.history_path} has {have} bytes, the checkpoint expects at least {size}; "
-                "the file was changed, so the run cannot go on: start again with another --out"
+                f"{why}; the files were changed, so the run cannot go on and is left as it is: "
+                "start another run with --out"
             )
-        if have > size:
+        if len(history) > size:
             os.truncate(self.history_path, size)
+        for path in later:
+            path.unlink()
 
     def history_size(self) -> int:
         """Bytes of history written so far."""
         return self.history_path.stat().st_size if self.history_path.exists() else 0
-
-    def drop_snapshots_after(self, epoch: int) -> None:
-        """Delete the snapshots of epochs later than `epoch`: they will be made again."""
-        for path in self.snapshots():
-            if int(path.stem.removeprefix("epoch_")) > epoch:
-                path.unlink()
 
     def save_snapshot(self, epoch: int, **arrays: np.ndarray) -> Path:
         """Write `snapshots/epoch_NNNN.npz`."""
@@ -188,13 +217,7 @@ class Run:
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Replace `checkpoint.pt`; a process killed meanwhile leaves the earlier one whole."""
-        try:
-            replace_file(self.path / "checkpoint.pt", lambda file: torch.save(state, file))
-        except RuntimeError as error:
-            # an interrupted writer of PyTorch's complains of the file it could not finish
-            if isinstance(error.__context__, KeyboardInterrupt):
-                raise KeyboardInterrupt from error
-            raise
+        replace_file(self.path / "checkpoint.pt", lambda file: torch.save(state, file))
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The last checkpoint, on the CPU, or None where there is none yet.
@@ -233,70 +256,27 @@ class Run:
         Raises:
             InputError: another process holds it.
         """
-        with (self.path / ".lock").open("w") as file:
-            if fcntl is not None:
-                try:
+        end = time.monotonic() + _PATIENCE
+        while True:
+            file = (self.path / ".lock").open("w")
+            try:
+                if fcntl is not None:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
+                if fcntl is None or _is_at(file, self.path / ".lock"):  # else the directory was set aside meanwhile
+                    break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    file.close()
                     raise InputError(f"another process is training in {self.path}; wait for it or stop it") from None
+                time.sleep(0.02)
+            file.close()
+        with file:
             yield
 
 
-def read_history(path: str | Path) -> list[dict[str, Any]]:
-    """Read a `history.jsonl`; the strings "inf", "-inf" and "nan" become numbers again.
-
-    A last line without its newline is one a process is still writing, or was killed in: it is left out.
-
-    Raises:
-        InputError: a finished line is no JSON object.
-    """
-    path = Path(path)
-    lines = path.read_bytes().split(b"\n")[:-1]
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}, line {number}: expected a JSON object, got {line[:60]!r}") from error
-        if not isinstance(record, dict):
-            raise InputError(f"{path}, line {number}: expected a JSON object, got {line[:60]!r}")
-        records.append({key: _numbers(value) for key, value in record.items()})
-    return records
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        InputError: the file holds anything else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON file: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a JSON object, got {type(content).__name__}")
-    return content
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Replace a file by a JSON object, atomically."""
-    text = json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
-    replace_file(path, lambda file: file.write(text.encode()))
-
-
-def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a hidden file beside `path`, force it to disk, then move it over `path` in one step."""
-    temporary = path.with_name(f".{path.name}.tmp")  # one fixed name: what a killed process left is written over
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+def epoch_of(snapshot: Path) -> int:
+    """The epoch in the name of a snapshot."""
+    return int(snapshot.stem.removeprefix("epoch_"))
 
 
 def differing_fields(stored: dict[str, Any], wanted: dict[str, Any], ignoring: tuple[str, ...] = ()) -> list[str]:
@@ -304,22 +284,29 @@ def differing_fields(stored: dict[str, Any], wanted: dict[str, Any], ignoring: t
     missing = "absent"
     keys = [*stored, *(key for key in wanted if key not in stored)]
     return [
-        f"{key}: {stored.get(key, missing)}, now {wanted.get(key, missing)}"
+        f"{key}: {_said(stored.get(key, missing))}, now {_said(wanted.get(key, missing))}"
         for key in keys
         if key not in ignoring and stored.get(key, missing) != wanted.get(key, missing)
     ]
 
 
-def _finite(value: Any) -> Any:
-    """Non-finite floats as the strings JSON can carry, in nested dictionaries and lists too."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+def _said(value: Any) -> str:
+    return shortened(str(value) if isinstance(value, list | dict) else value, 60)
 
 
-def _numbers(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    return _NON_FINITE.get(value, value) if isinstance(value, str) else value
+def _check_folder(path: Path) -> None:
+    """Refuse a file, and a folder that holds something and is no run."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; --out must name a folder")
+    if not path.is_dir() or (path / "config.json").is_file():
+        return
+    if any(entry.name[0] != "." and entry.name != LOG for entry in path.iterdir()):
+        raise InputError(f"{path} is not empty and holds no config.json, so it is no run; choose another --out")
+
+
+def _is_at(file: IO[Any], path: Path) -> bool:
+    """Whether an open file is the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except OSError:
+        return False

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from neuralcollapse._checks import InputError
+from neuralcollapse._files import shortened
 from neuralcollapse.lab import hardware, heads, losses, optimizers, protocol
 from neuralcollapse.lab.datasets import Corruption, Dataset
 from neuralcollapse.lab.datasets.corruption import DEFAULT_RATIO, ImbalanceName
@@ -19,6 +20,8 @@ from neuralcollapse.lab.optimizers import OptimizerName
 from neuralcollapse.lab.robustness import robustness_subset
 
 T = TypeVar("T")
+LARGEST = 10**9
+"""Of what is counted: epochs, examples, devices. More of them no run can have."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,8 @@ class RunConfig:
     optimizer: str = "sgd"
     robustness_examples: int = 0
     test_examples_per_class: int | None = None
+    data_sha256: str | None = None
+    """`datasets.fingerprint` of the data, in a run directory; None where an older run did not record it."""
 
 
 LATER_FIELDS: dict[str, Any] = {
@@ -196,7 +201,7 @@ def configure(settings: Settings, data: Dataset, examples_per_class: int | None)
         optimizer=optimizer.name,
         robustness_examples=_given(settings.robustness_examples, 0),
         test_examples_per_class=settings.test_examples_per_class,
-        **values,
+        **values,  # type: ignore[arg-type]
     )
 
 
@@ -227,21 +232,29 @@ def check(settings: Settings) -> None:
     """Refuse numbers no training can use, each by name."""
     for name in ("epochs", "batch_size", "examples_per_class", "test_examples_per_class", "devices"):
         value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+        if value is not None and not 1 <= value <= LARGEST:
+            raise _wrong(name, f"at least 1 and at most {LARGEST:,}", value)
     for name in ("learning_rate", "width", "temperature"):
         value = getattr(settings, name)
         if value is not None and not (value > 0 and math.isfinite(value)):
-            raise InputError(f"--{name.replace('_', '-')} must be a positive number, got {value}")
+            raise _wrong(name, "a positive number", value)
+    for name in ("rescale", "target", "focal_gamma", "smoothing", "imbalance_ratio", "label_noise"):
+        value = getattr(settings, name)
+        if value is not None and not math.isfinite(value):
+            raise _wrong(name, "a finite number", value)
     if settings.momentum is not None and not 0 <= settings.momentum < 1:
-        raise InputError(f"--momentum must be at least 0 and below 1, got {settings.momentum}")
+        raise _wrong("momentum", "at least 0 and below 1", settings.momentum)
     if settings.weight_decay is not None and not 0 <= settings.weight_decay < math.inf:
-        raise InputError(f"--weight-decay must be at least 0, got {settings.weight_decay}")
+        raise _wrong("weight_decay", "at least 0", settings.weight_decay)
     if settings.milestones is not None:
         ordered = sorted(settings.milestones) == list(settings.milestones)
         if not ordered or not all(0 < share < 1 for share in settings.milestones):
-            raise InputError(f"--milestones must be rising shares between 0 and 1, got {settings.milestones}")
-    if settings.robustness_examples is not None and settings.robustness_examples < 0:
-        raise InputError(f"--robustness-examples must be at least 0, got {settings.robustness_examples}")
+            raise _wrong("milestones", "rising shares between 0 and 1", settings.milestones)
+    if settings.robustness_examples is not None and not 0 <= settings.robustness_examples <= LARGEST:
+        raise _wrong("robustness_examples", f"at least 0 and at most {LARGEST:,}", settings.robustness_examples)
     if settings.seed is not None and not 0 <= settings.seed < 2**63:
-        raise InputError(f"--seed must be at least 0, got {settings.seed}")
+        raise _wrong("seed", "at least 0 and below 2**63", settings.seed)
+
+
+def _wrong(name: str, expected: str, value: object) -> InputError:
+    return InputError(f"--{name.replace('_', '-')} must be {expected}, got {shortened(value)}")

@@ -9,13 +9,16 @@ from typing import Literal
 import numpy as np
 import torch
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._checks import InputError, check_weight_decay
 from neuralcollapse.dynamics.flow import Flow, integrate, renormalize
 from neuralcollapse.formulas.central_path import CentralPath
 from neuralcollapse.formulas.collapse import nc1, nc2, nc3
 from neuralcollapse.formulas.least_squares import least_squares_classifier
 from neuralcollapse.formulas.signal_to_noise import snr_singular_values
 from neuralcollapse.moments import ClassMoments
+
+LONGEST = 1000
+"""How manyfold the singular values may grow: in a flow that runs for longer nothing new is seen."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,11 @@ def simulate(
         raise InputError(f"expected between C − 1 = {classes - 1} and C (N − 1) = {most} dimensions, got {dim}")
     if time is not None and not 0.0 < time < float("inf"):
         raise InputError(f"expected a positive time, got {time}")
+    check_weight_decay(weight_decay)
+    if weight_decay > 1e100:  # its square has no number
+        raise InputError(f"expected a weight decay of at most 1e100, got {weight_decay}")
+    if not 0 <= seed < 2**63:
+        raise InputError(f"expected a seed of at least 0 and below 2**63, got {seed}")
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(classes).repeat_interleave(examples_per_class)
     means = torch.randn(classes, dim, generator=generator, dtype=torch.float64) / dim**0.5
@@ -86,6 +94,12 @@ def simulate(
         start, num_classes=classes, samples_per_class=examples_per_class, weight_decay=weight_decay, flow=flow
     )
     end = float(np.max(path.time(10 * start))) if time is None else time
+    longest = float(np.max(path.time(LONGEST * start)))
+    if not end <= longest:
+        raise InputError(
+            f"expected a time of at most {longest:.3g}, at which every singular value has grown {LONGEST}-fold, "
+            f"got {end:.3g}"
+        )
     times = np.concatenate([[0.0], np.geomspace(end / 1e5, end, frames - 1)])
     found = integrate(
         features,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,15 +11,16 @@ import numpy as np
 import torch
 
 from neuralcollapse._checks import InputError
+from neuralcollapse.lab.datasets.archive import is_archive
 from neuralcollapse.lab.datasets.batches import Batches
 from neuralcollapse.lab.datasets.corruption import Corruption, class_sizes, noisy_labels
 from neuralcollapse.lab.datasets.digits import read_digits
-from neuralcollapse.lab.datasets.folder import is_archive, read_folder
+from neuralcollapse.lab.datasets.folder import read_folder
 from neuralcollapse.lab.datasets.npz import read_npz
 from neuralcollapse.lab.datasets.sources import SOURCES, find
-from neuralcollapse.lab.datasets.types import Array, Dataset, ImageData, Split, pixel_statistics
+from neuralcollapse.lab.datasets.types import Array, Dataset, ImageData, Split, fingerprint, pixel_statistics, printable
 
-__all__ = ["Batches", "Corruption", "Dataset", "Found", "ImageData", "available", "load", "names"]
+__all__ = ["Batches", "Corruption", "Dataset", "Found", "ImageData", "available", "fingerprint", "load", "names"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ def load(
     tested = np.arange(len(test.labels))
     if test_examples_per_class is not None:
         tested = balanced(test.labels, class_names, test_examples_per_class, 0, option="--test-examples-per-class")
-    halves = [_in_memory(train, chosen), _in_memory(test, tested)]
+    with _memory_for(name):
+        halves = [_in_memory(train, chosen), _in_memory(test, tested)]
     if corruption.label_noise:
         changed = noisy_labels(train.labels[chosen], len(class_names), corruption.label_noise, seed)
         halves[0] = ImageData(halves[0].images, torch.from_numpy(changed))
@@ -107,14 +110,15 @@ def available(data_dir: Path | None = None) -> list[Found]:
     for name in ("digits", *SOURCES, *_own_kind(data_dir)):
         found, looked = places.get(name, (None, []))
         if name in SOURCES and found is None:
-            result.append(Found(name, "", str(looked[0]), problem="not found"))
+            result.append(Found(name, "", printable(str(looked[0])), problem="not found"))
             continue
         try:
             title, path, train, test, class_names = _open(name, data_dir)
             counts = np.bincount(train.labels, minlength=len(class_names))
-            result.append(Found(name, title, path, tuple(counts.tolist()), len(test.labels)))
-        except InputError as error:
-            result.append(Found(name, "", str(found[1] if found else data_dir), problem=str(error)))
+            result.append(Found(name, title, printable(path), tuple(counts.tolist()), len(test.labels)))
+        except (InputError, OSError) as error:
+            path = str(found[1] if found else data_dir)
+            result.append(Found(name, "", printable(path), problem=printable(str(error))))
     return result
 
 
@@ -156,13 +160,22 @@ def _drawn(labels: Array, sizes: Sequence[int], seed: int) -> Array:
     return np.sort(np.concatenate(chosen))
 
 
+@contextmanager
+def _memory_for(name: str) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        raise InputError(f"{name} does not fit in memory; take fewer examples or a machine with more") from error
+
+
 def _open(name: str, data_dir: Path | None) -> tuple[str, str, Split, Split, tuple[str, ...]]:
     """Title, path, the two halves, class names; both halves have examples."""
-    title, path, train, test, class_names = _opened(name, data_dir)
+    with _memory_for(name):
+        title, path, train, test, class_names = _opened(name, data_dir)
     for half, split in (("training", train), ("test", test)):
         if not len(split.labels):
             raise InputError(f"{path}: the {half} half of {name} is empty")
-    return title, path, train, test, class_names
+    return printable(title), path, train, test, tuple(map(printable, class_names))
 
 
 def _opened(name: str, data_dir: Path | None) -> tuple[str, str, Split, Split, tuple[str, ...]]:

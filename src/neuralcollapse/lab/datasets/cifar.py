@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import codecs
-import io
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.lab.datasets.files import check_labels, in_memory, read_bytes, records
+from neuralcollapse.lab.datasets.files import check_labels, in_memory, records
+from neuralcollapse.lab.datasets.pickles import read_pickle
 from neuralcollapse.lab.datasets.types import Array, Split
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -32,15 +29,6 @@ FINE_NAMES = (
 NEEDED = "data_batch_1..5 and test_batch (or .bin), or a folder or .tar.xz of images train/<class>, test/<class>"
 NEEDED_100 = "train and test (or .bin)"
 _PIXELS = 3 * 32 * 32
-
-# What pickled dictionaries of byte strings, lists and NumPy arrays need, and nothing that runs anything.
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
-    ("numpy.core.numeric", "_frombuffer"): np.zeros(0).__reduce_ex__(5)[0],
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): codecs.encode,
-}
 
 
 @dataclass(frozen=True)
@@ -95,29 +83,23 @@ CIFAR100 = Files(("train",), ("test",), 2, b"fine_labels")  # a coarse label com
 
 
 def _python_batch(path: Path, label_key: bytes, num_classes: int) -> tuple[Array, Array]:
-    stored = read_bytes(path)
+    stored = bytes(records(path, 1)[:, 0].data)
     try:
-        content = _Unpickler(io.BytesIO(stored), encoding="bytes").load()
+        content = read_pickle(stored)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except Exception as error:  # a damaged pickle can raise anything; nothing outside _ALLOWED was called
+    except Exception as error:  # a damaged pickle can raise anything; nothing in it was called
         reason = f"{type(error).__name__} in {len(stored):,} bytes"
         raise InputError(f"{path} is damaged or no CIFAR batch ({reason}); fetch it again") from error
     images, labels = (content.get(key) if isinstance(content, dict) else None for key in (b"data", label_key))
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (_PIXELS,):
         found = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
         raise InputError(f"{path}: expected data of type uint8 and shape (n, {_PIXELS}), found {found}")
-    if not isinstance(labels, list) or len(labels) != len(images) or not all(type(label) is int for label in labels):
+    if (
+        not isinstance(labels, list)
+        or len(labels) != len(images)
+        or not all(type(label) is int and abs(label) < 1 << 63 for label in labels)
+    ):
         found = f"{len(labels):,} entries" if isinstance(labels, list) else type(labels).__name__
         raise InputError(f"{path}: expected a list of {len(images):,} integer labels, found {found}")
     return images, check_labels(np.array(labels), num_classes, str(path))
-
-
-class _Unpickler(pickle.Unpickler):
-    """Refuses every name but the few that arrays need, so that a foreign file cannot run anything."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        key = (module.replace("numpy._core.", "numpy.core."), name)  # NumPy 2 renamed it
-        if key not in _ALLOWED:
-            raise InputError(f"refused, it asks for {module}.{name}, which no CIFAR batch needs")
-        return _ALLOWED[key]

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from pathlib import Path
 
 import numpy as np
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.lab.datasets.files import check_labels, in_memory, read_bytes
-from neuralcollapse.lab.datasets.types import Array, Split
+from neuralcollapse.lab.datasets.files import (
+    LARGEST_FILE,
+    LARGEST_LABELS,
+    check_labels,
+    in_memory,
+    opened,
+    read_exactly,
+    require_size,
+)
+from neuralcollapse.lab.datasets.types import LARGEST_SIDE, Array, Split
 
 _PARTS = {"train": "train", "test": "t10k"}
 _UNSIGNED_BYTE = 0x08
@@ -29,11 +38,8 @@ def read_idx(folder: Path, num_classes: int) -> tuple[Split, Split]:
 def _split(folder: Path, part: str, num_classes: int) -> Split:
     images, labels = _find(folder, part, "images"), _find(folder, part, "labels")
     assert images is not None and labels is not None  # has_idx was asked before
-    values = check_labels(_array(labels, dimensions=1), num_classes, str(labels))
-    pixels = _array(images, dimensions=3)
-    if len(pixels) != len(values):
-        raise InputError(f"{images}: expected {len(values):,} images, as many as labels, found {len(pixels):,}")
-    return in_memory(pixels[:, None], values)
+    values = check_labels(_array(labels, (None,)), num_classes, str(labels))
+    return in_memory(_array(images, (len(values), None, None))[:, None], values)
 
 
 def _find(folder: Path, part: str, kind: str) -> Path | None:
@@ -45,16 +51,22 @@ def _find(folder: Path, part: str, kind: str) -> Path | None:
     return None
 
 
-def _array(path: Path, dimensions: int) -> Array:
-    """Magic number (0, 0, type, dimensions), the sizes as big-endian 32-bit integers, then the bytes."""
-    content = read_bytes(path)
-    header = 4 + 4 * dimensions
-    if content[:4] != bytes([0, 0, _UNSIGNED_BYTE, dimensions]) or len(content) < header:
-        expected = bytes([0, 0, _UNSIGNED_BYTE, dimensions]).hex()
-        raise InputError(f"{path} is no IDX file: expected magic number {expected}, found {content[:4].hex()}")
-    shape = struct.unpack(f">{dimensions}I", content[4:header])
-    expected_size = int(np.prod(shape, dtype=object))
-    if len(content) - header != expected_size:
-        found = len(content) - header
-        raise InputError(f"{path}: expected {expected_size:,} bytes after the header, found {found:,}; fetch it again")
-    return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
+def _array(path: Path, expected: tuple[int | None, ...]) -> Array:
+    """Magic number (0, 0, type, dimensions), the sizes as big-endian 32-bit integers, then the bytes.
+
+    Args:
+        expected: the sizes, of which the first is a number where labels have told how many images there are.
+    """
+    dimensions = len(expected)
+    magic = bytes([0, 0, _UNSIGNED_BYTE, dimensions])
+    with opened(path) as file:
+        header = file.read(4 + 4 * dimensions)
+        if header[:4] != magic or len(header) < 4 + 4 * dimensions:
+            raise InputError(f"{path} is no IDX file: expected magic number {magic.hex()}, found {header[:4].hex()}")
+        shape = struct.unpack(f">{dimensions}I", header[4:])
+        if expected[0] not in (None, shape[0]):
+            raise InputError(f"{path}: expected {expected[0]:,} images, as many as labels, found {shape[0]:,}")
+        if max(shape[1:], default=0) > LARGEST_SIDE:
+            raise InputError(f"{path}: expected images of at most {LARGEST_SIDE} pixels a side, found {shape[1:]}")
+        require_size(path, math.prod(shape), LARGEST_LABELS if dimensions == 1 else LARGEST_FILE)
+        return np.frombuffer(read_exactly(path, file, math.prod(shape)), dtype=np.uint8).reshape(shape)

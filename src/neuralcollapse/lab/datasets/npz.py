@@ -9,6 +9,7 @@ import numpy as np
 from neuralcollapse._checks import InputError
 from neuralcollapse.lab.datasets.files import check_labels, in_memory
 from neuralcollapse.lab.datasets.types import Array, Split
+from neuralcollapse.lab.feature_files.numpy_files import npz_arrays
 
 NEEDED = "train_images, train_labels, test_images and test_labels"
 _CHANNELS = (1, 3)
@@ -21,16 +22,10 @@ def read_npz(path: Path) -> tuple[Split, Split, tuple[str, ...]]:
         InputError: a damaged file, an absent array, or one of another type or shape.
     """
     names = [f"{half}_{kind}" for half in ("train", "test") for kind in ("images", "labels")]
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            if absent := [name for name in names if name not in content]:
-                raise InputError(f"{path} has no {' and no '.join(absent)}; expected {NEEDED}")
-            arrays = {name: content[name] for name in names}
-    except InputError:
-        raise
-    except Exception as error:  # NumPy and zipfile raise whatever the damaged bytes led them to
-        reason = f"{type(error).__name__} in {path.stat().st_size:,} bytes"
-        raise InputError(f"{path} is damaged or no .npz of plain arrays ({reason})") from error
+    found = npz_arrays(path)
+    if absent := [name for name in names if name not in found]:
+        raise InputError(f"{path} has no {' and no '.join(absent)}; expected {NEEDED}")
+    arrays = {name: found[name]().array for name in names}
     for half in ("train", "test"):
         _check(path, half, arrays[f"{half}_images"], arrays[f"{half}_labels"])
     num_classes = _count_classes(path, arrays["train_labels"])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.lab.datasets import cifar, folder, idx, stl10, svhn
+from neuralcollapse.lab.datasets.archive import is_archive
 from neuralcollapse.lab.datasets.types import Split
 
 _DIGIT_NAMES = tuple(str(digit) for digit in range(10))
@@ -66,7 +67,7 @@ def _has_idx(other: str) -> Callable[[Path], bool]:
 
 
 def _has_images(path: Path) -> bool:
-    if folder.is_archive(path):
+    if is_archive(path):
         return True
     return all((path / half / name).is_dir() for half in ("train", "test") for name in cifar.CLASS_NAMES)
 
@@ -159,6 +160,6 @@ def find(name: str, data_dir: Path | None) -> tuple[tuple[Layout, Path] | None, 
                 try:
                     if layout.present(path):
                         return (layout, path), looked
-                except PermissionError:
-                    continue  # of no use to this user; the search goes on
+                except OSError:
+                    continue  # no permission, or a name too long: of no use to this user; the search goes on
     return None, looked

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.lab.datasets.files import check_labels, read_bytes, records
+from neuralcollapse.lab.datasets.files import LARGEST_LABELS, check_labels, records
 from neuralcollapse.lab.datasets.types import Split
 
 CLASS_NAMES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
@@ -29,9 +29,7 @@ def read_stl10(folder: Path, num_classes: int) -> tuple[Split, Split]:
 
 def _split(folder: Path, part: str, num_classes: int) -> Split:
     path = folder / f"{part}_y.bin"
-    labels = np.frombuffer(read_bytes(path), dtype=np.uint8).astype(np.int64)
-    if not labels.size:
-        raise InputError(f"{path} is empty; fetch it again")
+    labels = records(path, 1, largest=LARGEST_LABELS)[:, 0].astype(np.int64)
     if labels.min() < 1 or labels.max() > num_classes:
         raise InputError(f"{path}: expected labels in 1..{num_classes}, found {labels.min()}..{labels.max()}")
     content = records(folder / f"{part}_X.bin", 3 * _SIZE * _SIZE, count=len(labels))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.lab.datasets.files import check_labels, in_memory
+from neuralcollapse.lab.datasets.files import check_labels, in_memory, require_size
+from neuralcollapse.lab.datasets.mat5 import variables
 from neuralcollapse.lab.datasets.types import Split
 
 _FILES = ("train_32x32.mat", "test_32x32.mat")
@@ -26,23 +28,17 @@ def read_svhn(folder: Path, num_classes: int) -> tuple[Split, Split]:
 
 
 def _split(path: Path, num_classes: int) -> Split:
-    from scipy.io import loadmat
-
-    try:
-        content = loadmat(path, variable_names=["X", "y"])
-    except Exception as error:  # scipy raises whatever the damaged bytes led it to
-        reason = f"{type(error).__name__} in {path.stat().st_size:,} bytes"
-        raise InputError(f"{path} is damaged or no MATLAB file ({reason}); fetch it again") from error
-    images, labels = content.get("X"), content.get("y")
-    if images is None or labels is None:
-        raise InputError(f"{path}: expected the variables X and y")
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[:3] != (32, 32, 3):
-        raise InputError(
-            f"{path}: expected X of type uint8 and shape (32, 32, 3, n), got {images.dtype} {images.shape}"
-        )
-    if labels.dtype.kind not in "iuf" or labels.size != images.shape[3]:
-        raise InputError(f"{path}: expected {images.shape[3]:,} labels, as many as images, found {labels.size:,}")
-    labels = labels.astype(np.int64).ravel()
-    return in_memory(
-        images.transpose(3, 2, 0, 1), check_labels(np.where(labels == 10, 0, labels), num_classes, str(path))
-    )
+    found = variables(path, ("X", "y"))
+    if absent := [name for name in ("X", "y") if name not in found]:
+        raise InputError(f"{path}: expected arrays of numbers called X and y, found no {' and no '.join(absent)}")
+    images, labels = found["X"], found["y"]
+    if images.dtype != "u1" or images.stored != "u1" or images.shape[:3] != (32, 32, 3) or len(images.shape) != 4:
+        dtype = np.dtype(images.dtype)
+        raise InputError(f"{path}: expected X of type uint8 and shape (32, 32, 3, n), got {dtype} {images.shape}")
+    if math.prod(labels.shape) != images.shape[3]:
+        size = math.prod(labels.shape)
+        raise InputError(f"{path}: expected {images.shape[3]:,} labels, as many as images, found {size:,}")
+    require_size(path, images.size)
+    values = labels.read().ravel()
+    values = check_labels(np.where(values == 10, values.dtype.type(0), values), num_classes, str(path))
+    return in_memory(images.read().transpose(3, 2, 0, 1), values)

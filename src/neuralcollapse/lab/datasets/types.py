@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +12,9 @@ import torch
 from torch import Tensor
 
 Array = np.ndarray
+
+LARGEST_SIDE = 512
+"""Pixels; the networks here are for small images, and a larger one is more likely the wrong file or a bomb."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,11 @@ class Dataset:
     source: str
 
 
+def printable(text: str) -> str:
+    """The same text, with an escape for what cannot be shown: names of files may be any bytes."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
 def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel, pixels in 0 … 1, exact from the counts of the 256 values."""
     values = torch.arange(256, dtype=torch.float64) / 255
@@ -69,3 +79,18 @@ def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ..
         means.append(float(mean))
         deviations.append(float((share @ (values - mean).square()).sqrt()) or 1.0)
     return tuple(means), tuple(deviations)
+
+
+def fingerprint(data: Dataset) -> str:
+    """SHA-256, in hexadecimal, of what a network is trained and tested on: class names, images and labels.
+
+    It is the same wherever the files lie and in whichever form they were read, and another one when a single pixel, a
+    label, or the order of two examples is another.
+    """
+    found = hashlib.sha256(json.dumps(data.class_names).encode())
+    for half in (data.train, data.test):
+        images, labels = half.images.cpu().contiguous().numpy(), half.labels.cpu().numpy().astype("<i8")
+        found.update(f"{images.shape} {images.dtype} {labels.shape}".encode())
+        found.update(images.data)
+        found.update(labels.data)
+    return found.hexdigest()

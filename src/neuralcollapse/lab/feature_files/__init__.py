@@ -61,7 +61,7 @@ class Examples:
     def blocks(self, start: int, stop: int) -> Iterator[Block]:
         """Rows start … stop − 1 in blocks of at most ``BLOCK_BYTES`` of features."""
         size: int = getattr(torch, self.features.dtype).itemsize
-        step = max(1, BLOCK_BYTES // (size * self.dim))
+        step = max(1, min(BLOCK_BYTES // (size * self.dim), BLOCK_BYTES // torch.int64.itemsize))
         pairs = zip(self.features.blocks(start, stop, step), self.labels.blocks(start, stop, step), strict=True)
         for features, labels in pairs:
             yield Block(start, features, labels.to(torch.int64))
@@ -145,9 +145,9 @@ def _arrays(path: Path, name: str, columns: str = "features") -> Arrays:
     if not path.is_file():
         raise InputError(f"no file {path}; expected one ending in {_ENDINGS} with {name} in it")
     if path.suffix == ".npy":
-        return npy_arrays(path, name)
+        return dict(npy_arrays(path, name))
     if path.suffix == ".npz":
-        return npz_arrays(path)
+        return dict(npz_arrays(path))
     if path.suffix == ".safetensors":
         return safetensors_arrays(path)
     if path.suffix == ".parquet":

@@ -6,6 +6,7 @@ Of each column a page and a dictionary are in memory too, most often 2 MiB: a co
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,9 +18,11 @@ from torch import Tensor
 
 from neuralcollapse._checks import InputError
 
+from .parquet_sizes import Sizes, read_sizes
 from .rows import Arrays, Rows, first_line
 
 _LABELS = ("label", "labels")
+_LARGEST_RATIO, _RATIO_FROM = 1000, 64 << 20  # of unpacked to packed bytes, from so many unpacked ones on
 
 
 def parquet_arrays(path: Path, prefix: str) -> Arrays:
@@ -30,57 +33,87 @@ def parquet_arrays(path: Path, prefix: str) -> Arrays:
             order of the numbers they end in where all do, else in the file's.
     """
     try:
-        import pyarrow
         import pyarrow.parquet
     except ImportError:
         raise InputError(f"{path} needs pyarrow: pip install 'neuralcollapse[parquet]'") from None
-    try:
-        file = pyarrow.parquet.ParquetFile(path, memory_map=True)
+    with _readable(path):
+        sizes = read_sizes(path)
+        # where a writer has left checksums of the pages, they are compared
+        file = pyarrow.parquet.ParquetFile(path, memory_map=True, page_checksum_verification=True)
         names = list(file.schema_arrow.names)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{path} is no readable Parquet file: {first_line(error)}") from error
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"{path}: expected each column once, got {twice[0]} {names.count(twice[0])} times")
-    found: Arrays = {name: partial(_open, path, file, [name], True) for name in names}
+    found: Arrays = {name: partial(_open, path, file, sizes, [name], True) for name in names}
     if "label" in found:
         found.setdefault("labels", found["label"])
     features = [prefix] if prefix in names else _by_number(names, prefix)
     if features:
-        found["features"] = partial(_open, path, file, features, False)
+        found["features"] = partial(_open, path, file, sizes, features, False)
     return found
 
 
 def _by_number(names: list[str], prefix: str) -> list[str]:
     chosen = [name for name in names if name.startswith(prefix) and name not in _LABELS]
-    endings = [name.removeprefix(prefix).lstrip("_-.") for name in chosen]
-    if all(ending.isascii() and ending.isdigit() for ending in endings):
-        chosen.sort(key=lambda name: int(name.removeprefix(prefix).lstrip("_-.")))
+    endings = {name: name.removeprefix(prefix).lstrip("_-.") for name in chosen}
+    if all(ending.isascii() and ending.isdigit() for ending in endings.values()):
+        # of two numbers without leading zeros the longer is the larger, whatever its length
+        chosen.sort(key=lambda name: (len(endings[name].lstrip("0")), endings[name].lstrip("0")))
     return chosen
 
 
-def _open(path: Path, file: Any, names: list[str], flat: bool) -> Rows:
+def _open(path: Path, file: Any, sizes: Sizes, names: list[str], flat: bool) -> Rows:
     """One column as a vector if ``flat``, else columns, or one column of lists, as a matrix."""
     from pyarrow import types
 
-    kinds = [file.schema_arrow.field(name).type for name in names]
-    is_list = not flat and len(kinds) == 1 and hasattr(kinds[0], "value_type")
-    values = [kinds[0].value_type] if is_list else kinds
-    for name, kind, value in zip(names, kinds, values, strict=True):
-        if not (types.is_floating(value) or types.is_integer(value)):
-            raise InputError(f"{path}: expected numbers in column {name}, got {kind}")
-    dtype = np.result_type(*[value.to_pandas_dtype() for value in values]).name
-    rows = _ColumnRows(path, file, tuple(names), is_list, (file.metadata.num_rows,), dtype)
+    with _readable(path):
+        kinds = [file.schema_arrow.field(name).type for name in names]
+        is_list = not flat and len(kinds) == 1 and hasattr(kinds[0], "value_type")
+        values = [kinds[0].value_type] if is_list else kinds
+        for name, kind, value in zip(names, kinds, values, strict=True):
+            if not (types.is_floating(value) or types.is_integer(value)):
+                raise InputError(f"{path}: expected numbers in column {name}, got {kind}")
+        dtype = np.result_type(*[value.to_pandas_dtype() for value in values])
+    _require_sizes(path, sizes, names, dtype.itemsize)
+    count = sum(sizes.rows)
+    rows = _ColumnRows(path, file, sizes.rows, tuple(names), is_list, (count,), dtype.name)
     if flat:
         return rows
     # a list whose type does not say its length says it in its rows
     width = getattr(kinds[0], "list_size", None) or rows.first_length() if is_list else len(names)
-    return replace(rows, shape=(file.metadata.num_rows, width))
+    return replace(rows, shape=(count, width))
+
+
+def _require_sizes(path: Path, sizes: Sizes, names: list[str], itemsize: int) -> None:
+    """Raise where a column has more numbers than can come from so small a file; a few bytes can announce a billion."""
+    chosen, most = set(names), max(_LARGEST_RATIO * path.stat().st_size, _RATIO_FROM)
+    for chunk in sizes.chunks:
+        # a name may have dots, and so many parts
+        if not any(".".join(chunk.path[:end]) in chosen for end in range(1, len(chunk.path) + 1)):
+            continue
+        size = max(itemsize * chunk.values, chunk.size)
+        if size > most:
+            raise InputError(
+                f"{path}: expected columns that unpack to at most {_LARGEST_RATIO} times its "
+                f"{path.stat().st_size:,} bytes, got {size:,}; save them as .npy"
+            )
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Say what is wrong with a file in one sentence."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # pyarrow raises whatever the damaged bytes led it to
+        raise InputError(f"{path} is no readable Parquet file: {first_line(error)}") from error
 
 
 @dataclass(frozen=True)
 class _ColumnRows:
     path: Path
     file: Any
+    group_rows: tuple[int, ...]
     names: tuple[str, ...]
     is_list: bool
     shape: tuple[int, ...]
@@ -88,14 +121,16 @@ class _ColumnRows:
 
     def first_length(self) -> int:
         for batch, _ in self._batches(0, 1, 1):
-            return len(batch.column(0)[0].as_py() or ())
+            with _readable(self.path):
+                return int(batch.column(0).value_lengths()[0].as_py() or 0)
         return 0
 
     def blocks(self, start: int, stop: int, step: int) -> Iterator[Tensor]:
         pending: list[np.ndarray[Any, Any]] = []
         size = 0
         for batch, first in self._batches(start, stop, step):
-            values = self._values(batch, first)
+            with _readable(self.path):
+                values = self._values(batch, first)
             while len(values):  # batches end where row groups do; blocks do not
                 pending.append(values[: step - size])
                 size += len(pending[-1])
@@ -108,26 +143,26 @@ class _ColumnRows:
 
     def _batches(self, start: int, stop: int, step: int) -> Iterator[tuple[Any, int]]:
         """Record batches of rows start … stop − 1, each with the number of its first row."""
-        import pyarrow
-
         groups: list[int] = []
         first, end = 0, 0
-        for group in range(self.file.metadata.num_row_groups):
-            rows = self.file.metadata.row_group(group).num_rows
+        for group, rows in enumerate(self.group_rows):
             if end + rows > start and end < stop:
                 first = first if groups else end
                 groups.append(group)
             end += rows
-        try:
-            for batch in self.file.iter_batches(batch_size=step, row_groups=groups, columns=list(self.names)):
-                low, high = max(start - first, 0), min(stop - first, len(batch))
-                if low < high:
-                    yield batch.slice(low, high - low), first + low
-                first += len(batch)
-                if first >= stop:
-                    return
-        except (pyarrow.ArrowException, OSError) as error:
-            raise InputError(f"{self.path} is no readable Parquet file: {first_line(error)}") from error
+        with _readable(self.path):
+            batches = self.file.iter_batches(batch_size=step, row_groups=groups, columns=list(self.names))
+        while True:
+            with _readable(self.path):
+                batch = next(batches, None)
+            if batch is None:
+                raise InputError(f"{self.path} is no readable Parquet file: it ends at row {first} of {self.shape[0]}")
+            low, high = max(start - first, 0), min(stop - first, len(batch))
+            if low < high:
+                yield batch.slice(low, high - low), first + low
+            first += len(batch)
+            if first >= stop:
+                return
 
     def _values(self, batch: Any, first: int) -> np.ndarray[Any, Any]:
         columns = []

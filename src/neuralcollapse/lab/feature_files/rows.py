@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,15 +58,20 @@ class ArrayRows:
             yield torch.from_numpy(np.array(self.array[first : min(first + step, stop)], dtype=native, order="C"))
 
 
-def numeric_rows(path: Path, name: str, array: np.ndarray[Any, Any]) -> ArrayRows:
-    """Rows of numbers that PyTorch has a type for.
+def require_memory(path: Path, name: str, size: int) -> None:
+    """Raise where an array that must be in memory whole has more bytes than the machine, instead of being killed."""
+    if (there := machine_bytes()) is not None and size > there:
+        raise InputError(
+            f"{path}: expected {name} that fits in this machine's {there / 2**30:.1f} GiB, got {size / 2**30:.1f} GiB"
+        )
 
-    Raises:
-        InputError: text, objects, complex or extended numbers.
-    """
-    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
-        raise InputError(f"{path}: expected numeric {name}, got {array.dtype}")
-    return ArrayRows(array)
+
+def machine_bytes() -> int | None:
+    """The machine's memory; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def whole(rows: Rows) -> Tensor:

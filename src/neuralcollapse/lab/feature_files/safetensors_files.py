@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,23 +25,31 @@ _NAMES = {
 def safetensors_arrays(path: Path) -> Arrays:
     """The tensors of a file by name."""
     try:
-        from safetensors import SafetensorError, safe_open
+        from safetensors import safe_open
     except ImportError:
         raise InputError(f"{path} needs safetensors: pip install 'neuralcollapse[lab]'") from None
-    try:
+    with _readable(path):
         # left open for as long as a slice of it lives
         file: Any = safe_open(path, framework="pt")
         return {name: partial(_open, path, file, name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path} is no readable .safetensors: {first_line(error)}") from error
 
 
 def _open(path: Path, file: Any, name: str) -> Rows:
-    tensor = file.get_slice(name)
-    dtype = tensor.get_dtype()
+    with _readable(path):
+        tensor = file.get_slice(name)
+        dtype, shape = tensor.get_dtype(), tuple(tensor.get_shape())
     if dtype not in _NAMES:
         raise InputError(f"{path}: expected {name} of 16, 32 or 64 bits, got {dtype}")
-    return _SliceRows(path, tensor, tuple(tensor.get_shape()), _NAMES[dtype])
+    return _SliceRows(path, tensor, shape, _NAMES[dtype])
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Say what is wrong with a file in one sentence."""
+    try:
+        yield
+    except Exception as error:  # safetensors raises whatever the damaged bytes led it to
+        raise InputError(f"{path} is no readable .safetensors: {first_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -52,4 +61,6 @@ class _SliceRows:
 
     def blocks(self, start: int, stop: int, step: int) -> Iterator[Tensor]:
         for first in range(start, stop, step):
-            yield self.tensor[first : min(first + step, stop)]
+            with _readable(self.path):
+                rows = self.tensor[first : min(first + step, stop)]
+            yield rows

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.lab import recipes
+from neuralcollapse.lab import recipes, study
 from neuralcollapse.lab.grid import plan as planning
 from neuralcollapse.lab.grid.board import Board, plan_notes, plan_table
 from neuralcollapse.lab.grid.estimate import Estimate, estimate
@@ -43,7 +43,7 @@ class Outcome:
     dry: bool = False
 
 
-def carry_out(cells: Sequence[Cell], out: Path, how: How, console: Console) -> Outcome:
+def carry_out(cells: Sequence[Cell], out: Path, how: How, console: Console, study_runs: Sequence[str] = ()) -> Outcome:
     """Plan the runs, say what they will cost, and train those that are not finished.
 
     Args:
@@ -51,12 +51,15 @@ def carry_out(cells: Sequence[Cell], out: Path, how: How, console: Console) -> O
         out: the folder of their directories.
         how: where and how.
         console: what is told goes there.
+        study_runs: names of all runs of the study, for `study.json`; those of the cells without it.
 
     Raises:
         InputError: options that cannot be, no run with its data, or no Ray where it is asked for.
     """
     check(how, out)
     planned = planning.plan(cells, out)
+    if not how.dry_run:
+        study.record(out, study_runs or [cell.name for cell in cells])
     chosen = to_run(planned, retry_diverged=how.retry_diverged)
     states = {each.cell.name: each.state for each in planned}
     problems = {each.cell.name: each.why for each in planned if each.why and each.state is not State.FINISHED}

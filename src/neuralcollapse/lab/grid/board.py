@@ -15,9 +15,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.lab.grid.estimate import Estimate, gpu_memory, machine_memory
+from neuralcollapse.lab.grid.estimate import Estimate
 from neuralcollapse.lab.grid.how import How
 from neuralcollapse.lab.grid.plan import Planned, State
+from neuralcollapse.lab.hardware import gpu_memory, machine_memory
 from neuralcollapse.lab.progress import number, off_path, percent
 from neuralcollapse.lab.runs import Run
 

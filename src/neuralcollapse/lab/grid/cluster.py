@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from neuralcollapse._checks import InputError
+from neuralcollapse._files import replace_file
 from neuralcollapse.lab.grid.processes import GRACE, Ending, ask_to_stop, ending, launch, wait_or_kill
 from neuralcollapse.lab.grid.task import INTERRUPTED, Task, note_failure
-from neuralcollapse.lab.runs import Run, replace_file
+from neuralcollapse.lab.runs import Run
 
 RETRIES = 3
 """How often Ray starts a task again whose process or machine was lost."""

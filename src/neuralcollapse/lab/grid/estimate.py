@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from neuralcollapse.lab import protocol
 from neuralcollapse.lab.grid.plan import Planned
 from neuralcollapse.lab.settings import RunConfig
@@ -109,13 +107,3 @@ def _probe(config: RunConfig, image: Any, threads: int | None) -> dict[str, floa
         return f"not timed: {reason}"
     result: dict[str, float] = json.loads(done.stdout.strip().split("\n")[-1])
     return result
-
-
-def machine_memory() -> int:
-    """Bytes of memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def gpu_memory() -> float:
-    """Bytes of memory of the GPU that runs go to; 0 without one."""
-    return float(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else 0.0

@@ -241,9 +241,12 @@ def why_not(status: dict[str, Any]) -> str:
 
 
 def _free(settings: Settings) -> tuple[str, ...]:
-    """Fields of a stored run that may differ: where the data are, and what is left to the machine it began on."""
+    """Fields of a stored run that may differ: where the data are, and what is left to the machine it began on.
+
+    Whether the data are the same is asked when the run goes on: the plan reads those of one seed for all.
+    """
     auto = (name for name in ("device", "precision") if getattr(settings, name) in (None, "auto"))
-    return ("data_dir", *auto)
+    return ("data_dir", "data_sha256", *auto)
 
 
 def _as_json(config: RunConfig) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from neuralcollapse.lab import hardware
 from neuralcollapse.lab.assembly import build_network
 from neuralcollapse.lab.datasets import Dataset, ImageData
 from neuralcollapse.lab.job import Job
@@ -39,6 +40,8 @@ def measure(config: RunConfig, image: tuple[int, int, int]) -> dict[str, float]:
         seconds an epoch; `memory` and `gpu`: bytes at the peak, of this process and of its GPU, data not counted;
         `dim`: p, features of the last layer; `whole`: 1 when timed in whole batches, 0 when scaled from small ones.
     """
+    if config.device == "cpu":
+        hardware.keep_memory()  # as a worker does
     before = _peak()
     batch = max(1, config.batch_size // config.devices)
     least = 2 * config.num_classes  # two examples of each class, or there is nothing to measure

@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.lab import recipes, trainer
+from neuralcollapse.lab import hardware, recipes, trainer
 from neuralcollapse.lab.grid.task import DIVERGED, FINISHED, INTERRUPTED, WRONG_INPUT, Task, note_failure
 from neuralcollapse.lab.job import prepare
 
@@ -38,6 +38,8 @@ def _train(task: Task) -> int:
     try:
         settings = recipes.from_json(task.settings, "task")
         job = prepare(settings, **({"resume": path} if there else {"out": path}))
+        if job.config.device == "cpu":
+            hardware.keep_memory()
         status = trainer.train(job)
     except InputError as error:
         note_failure(path, str(error))

@@ -7,11 +7,13 @@ import typing
 from typing import Any
 
 from neuralcollapse._checks import InputError
+from neuralcollapse._files import shortened
 from neuralcollapse.lab.runs import Run
 from neuralcollapse.lab.settings import RunConfig
 from neuralcollapse.lab.values import is_a, said
 
 _A_COUNT = "a whole number of at least 1"
+_LONGEST = 4096  # letters; as long as a path can be
 
 
 def configuration(run: Run, *needed: str) -> dict[str, Any]:
@@ -33,8 +35,13 @@ def configuration(run: Run, *needed: str) -> dict[str, Any]:
         if config.get(name) is None:
             raise InputError(f"{where} gives no {name}, so it is no complete configuration; restore or remove the run")
     for name, hint in _hints().items():
-        if name in config and not is_a(config[name], hint):
-            raise _wrong(where, name, config[name], said(hint))
+        value = config.get(name)
+        if name in config and not is_a(value, hint):
+            raise _wrong(where, name, value, said(hint))
+        if type(value) is int and abs(value) >= 2**63:
+            raise _wrong(where, name, value, "a whole number of at most 63 bits")
+        if isinstance(value, str) and len(value) > _LONGEST:
+            raise _wrong(where, name, value, f"a text of at most {_LONGEST} letters")
     for name in ("epochs", "num_classes"):
         if name in config and not _is_count(config[name]):
             raise _wrong(where, name, config[name], _A_COUNT)
@@ -59,16 +66,33 @@ def history(run: Run) -> list[dict[str, Any]]:
             value = record.get(name)
             if not (_is_measured(value) or (value is None and name in ("test_accuracy", "robustness"))):
                 raise _wrong(where, name, value, said(float))
+        for name, value in record.items():
+            if type(value) is int and not is_a(value, float):
+                raise _wrong(where, name, value, said(float))
         spectrum = record.get("snr")
         if not isinstance(spectrum, list) or not all(map(_is_measured, spectrum)):
             raise _wrong(where, "snr", spectrum, "a list of numbers")
+        if len(spectrum) != len(records[0]["snr"]):
+            raise _wrong(where, "snr", spectrum, f"{len(records[0]['snr'])} numbers, as in line 1")
     return records
 
 
 def _wrong(where: object, name: str, value: Any, expected: str) -> InputError:
     return InputError(
-        f"{where}: {name} cannot be {repr(value)[:60]}; expected {expected}, so restore or remove the run"
+        f"{where}: {name} cannot be {shortened(repr(value), 60)}; expected {expected}, so restore or remove the run"
     )
+
+
+def numbers(run: Run, records: list[dict[str, Any]], *names: str) -> None:
+    """Make sure that every one of these lines has these numbers.
+
+    Raises:
+        InputError: a line without one of them.
+    """
+    for record in records:
+        for name in names:
+            if not _is_measured(record.get(name)):
+                raise _wrong(f"{run.history_path}, epoch {record['epoch']}", name, record.get(name), said(float))
 
 
 def _is_count(value: Any) -> bool:

@@ -15,6 +15,8 @@ LAYERS = (
     "_storage",
     "_state",
     "_waiting",
+    "_batches",
+    "_networks",
     "moments",
     "formulas",
     "dynamics",

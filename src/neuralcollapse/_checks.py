@@ -8,55 +8,160 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# PyTorch has these types of integers, and few functions for them.
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+
 
 class InputError(ValueError):
     """A mistake in the input, said in one sentence; the command line prints it without a traceback."""
 
 
 def as_tensor(value: Any, name: str = "labels") -> Tensor:
-    """A tensor of what is one already, or an array, or a list of numbers."""
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, np.ndarray) and not value.flags.writeable:
-        value = value.copy()  # torch warns of memory it must not write to
+    """A tensor of numbers from a tensor, an array of any layout, or a list of numbers; without gradient.
+
+    Types that PyTorch can store and hardly compute with are widened: unsigned integers to int64, floats of 8 bits to
+    float32. Extended precision becomes float64.
+
+    Raises:
+        InputError: no numbers, complex ones, or such as have no values: sparse, masked, of the meta device.
+    """
+    if not isinstance(value, Tensor):
+        value = _from_array(_as_array(value, name), name)
+    require_values(value, name)
+    return _widened(value.detach(), name)
+
+
+def as_labels(value: Any) -> Tensor:
+    """Labels as :func:`as_tensor` reads them; of shape (n, 1) they become (n,)."""
+    labels = as_tensor(value, "labels")
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+
+
+def _as_array(value: Any, name: str) -> np.ndarray[Any, Any]:
+    if isinstance(value, (list, tuple)) and value and all(isinstance(part, Tensor) for part in value):
+        if len({part.shape for part in value}) > 1:
+            raise InputError(f"expected numeric {name} of one shape, got a list of tensors of several")
+        value = torch.stack([as_tensor(part, name).cpu() for part in value]).numpy()
     try:
-        return torch.as_tensor(value)
-    except (TypeError, ValueError) as error:
-        kind = getattr(value, "dtype", type(value).__name__)
-        raise InputError(f"expected numeric {name}, got {kind}") from error
+        array: np.ndarray[Any, Any] = np.asanyarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"expected numeric {name} of one shape, got {type(value).__name__}: {error}") from None
+    if array.ndim == 0 and array.dtype.kind in "OUSV":
+        raise InputError(f"expected numeric {name}, got {type(value).__name__}")
+    return array
+
+
+def _from_array(array: np.ndarray[Any, Any], name: str) -> Tensor:
+    if isinstance(array, np.ma.MaskedArray):
+        masked = int(np.ma.getmaskarray(array).sum())
+        if masked:
+            raise InputError(f"expected {name} without masked entries, got {masked}: leave their rows out")
+        array = array.data
+    kind, stored = array.dtype.kind, array.dtype.name
+    if kind == "c":
+        raise InputError(f"expected real {name}, got {array.dtype}: give its .real or its absolute values")
+    if kind == "f" and array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    elif kind == "V" and stored.startswith(("bfloat16", "float8")):  # types that ml_dtypes adds to NumPy
+        array = array.astype(np.float32)
+    elif kind not in "biuf":
+        raise InputError(f"expected numeric {name}, got an array of {array.dtype}")
+    # PyTorch takes arrays of the machine's own byte order, with strides of at least 0, that it may write to.
+    array = np.asarray(array, dtype=array.dtype.newbyteorder("="))
+    if not array.flags.writeable or any(stride < 0 or stride % array.itemsize for stride in array.strides):
+        array = array.copy()
+    return torch.from_numpy(array)
+
+
+def _widened(tensor: Tensor, name: str) -> Tensor:
+    if tensor.dtype in _UNSIGNED:
+        wide = tensor.to(torch.int64)
+        if tensor.dtype == torch.uint64 and bool((wide < 0).any()):
+            raise InputError(f"expected {name} below 2⁶³, got {int(tensor[(wide < 0)].flatten()[0].item())}")
+        return wide
+    return tensor.float() if tensor.is_floating_point() and tensor.element_size() < 2 else tensor
+
+
+def require_values(tensor: Tensor, name: str) -> None:
+    """Raise unless ``tensor`` is a tensor of real numbers that are there, one after the other."""
+    if not isinstance(tensor, Tensor):
+        raise InputError(f"expected a tensor of {name}, got {type(tensor).__name__}: torch.as_tensor makes one")
+    if tensor.is_meta:
+        raise InputError(f"expected {name} with values, got a tensor of the meta device, which holds none")
+    if tensor.is_nested or tensor.layout != torch.strided:
+        kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+        way = "give its parts as batches" if tensor.is_nested else "give its .to_dense()"
+        raise InputError(f"expected a dense tensor of {name}, got a {kind} one: {way}")
+    if tensor.is_quantized:
+        raise InputError(f"expected {name} of plain numbers, got {tensor.dtype}: give its .dequantize()")
+    if tensor.is_complex():
+        raise InputError(f"expected real {name}, got {tensor.dtype}: give its .real or its .abs()")
 
 
 def check_features(features: Tensor, dim: int | None = None) -> None:
     """Raise unless ``features`` is a floating (n, p) tensor, with p = ``dim`` where that is known."""
+    require_values(features, "features")
     if features.ndim != 2:
         raise InputError(f"expected features of shape (n, p), got {tuple(features.shape)}")
     if not features.is_floating_point():
         raise InputError(f"expected floating-point features, got {features.dtype}")
+    if not features.shape[1]:
+        raise InputError(f"expected at least one feature, got shape {tuple(features.shape)}")
     if dim is not None and features.shape[1] != dim:
         raise InputError(f"expected features with p = {dim} columns, got {features.shape[1]}")
 
 
 def check_labels(labels: Tensor, examples: int, num_classes: int) -> None:
     """Raise unless ``labels`` is an integer (n,) tensor with values in 0 … C−1."""
+    require_values(labels, "labels")
     if labels.ndim != 1 or labels.shape[0] != examples:
-        raise InputError(f"expected one label per example, shape ({examples},), got {tuple(labels.shape)}")
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise InputError(f"expected integer labels, got {labels.dtype}")
+        got = f"got {tuple(labels.shape)}{_hint(labels, examples)}"
+        raise InputError(f"expected one label per example, shape ({examples},), {got}")
+    if labels.is_floating_point():
+        raise InputError(f"expected integer labels, got {labels.dtype}{_float_hint(labels)}")
+    if labels.dtype == torch.bool:
+        raise InputError(f"expected integer labels, got {labels.dtype}: give labels.long() where False is class 0")
     if examples:
-        low, high = (int(v) for v in torch.aminmax(labels))
+        low, high = (int(v) for v in torch.aminmax(_widened(labels, "labels")))
         if low < 0 or high >= num_classes:
             bad = low if low < 0 else high
             raise InputError(f"expected labels in 0..{num_classes - 1}, got {bad}")
 
 
+def _hint(labels: Tensor, examples: int) -> str:
+    """What labels of (n, k) may be, and what then is possible."""
+    if labels.ndim != 2 or labels.shape[0] != examples or not labels.numel():
+        return ""
+    if labels.shape[1] == 1:
+        return ": give labels.squeeze(1)"
+    values = labels.double()
+    if not bool((values.sum(dim=1) - 1).abs().max() < 1e-3) or bool((values < 0).any()):
+        return ": with several labels or numbers an example, as in regression, there is no class to collapse to"
+    return ": for soft or one-hot labels give labels.argmax(1)"
+
+
+def _float_hint(labels: Tensor) -> str:
+    whole = labels == labels.round()
+    if bool(whole.all()):
+        return ": give labels.long() if they are classes"
+    return f": {float(labels[~whole][0]):g} is no class, and numbers to predict, as in regression, have none"
+
+
 def check_classifier(weight: Tensor, bias: Tensor | None, num_classes: int, dim: int) -> None:
     """Raise unless ``weight`` is a finite (C, p) tensor and ``bias`` a finite (C,) tensor or None."""
+    require_values(weight, "weight")
+    if bias is not None:
+        require_values(bias, "bias")
     if tuple(weight.shape) != (num_classes, dim):
         raise InputError(f"expected a classifier weight of shape ({num_classes}, {dim}), got {tuple(weight.shape)}")
     if bias is not None and tuple(bias.shape) != (num_classes,):
         raise InputError(f"expected a classifier bias of shape ({num_classes},), got {tuple(bias.shape)}")
     for name, value in (("weight", weight), ("bias", bias)):
-        if value is not None and not bool(torch.isfinite(value).all()):
+        if value is None:
+            continue
+        if not value.is_floating_point():
+            raise InputError(f"expected a floating-point classifier {name}, got {value.dtype}: give its .float()")
+        if not bool(torch.isfinite(value).all()):
             raise InputError(f"expected a finite classifier {name}, got NaN or infinity in it")
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import is_dataclass
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -17,10 +15,6 @@ from torch import Tensor, nn
 from ._checks import InputError
 
 Side = Literal["input", "output"]
-
-# One lock a module, so that a model and a wrapper or a part of it exclude one another too.
-_LOCKS: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
-_LOCKS_CHANGE = threading.Lock()
 
 
 @contextmanager
@@ -167,34 +161,19 @@ _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
 @contextmanager
 def evaluation(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; modules' modes and the random states of Python, NumPy and PyTorch are put back.
-
-    Only one thread at a time is within it for a model, or for models that share modules; others wait.
-    """
-    with _alone(model):
-        modes = {module: module.training for module in model.modules()}
-        python_state, numpy_state, cpu_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        model.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
-            torch.set_rng_state(cpu_state)
-            if cuda_states:
-                torch.cuda.set_rng_state_all(cuda_states)
-
-
-@contextmanager
-def _alone(model: nn.Module) -> Iterator[None]:
-    with _LOCKS_CHANGE:
-        # in one order for all threads, so that none holds what another waits for
-        locks = [_LOCKS.setdefault(module, threading.RLock()) for module in sorted(model.modules(), key=id)]
-    with ExitStack() as stack:
-        for lock in locks:
-            stack.enter_context(lock)
-        yield
+    """Eval mode without gradients; modules' modes and the random states of Python, NumPy and PyTorch are put back."""
+    modes = {module: module.training for module in model.modules()}
+    python_state, numpy_state, cpu_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(cpu_state)
+        if cuda_states:
+            torch.cuda.set_rng_state_all(cuda_states)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ._checks import InputError
+from ._networks import innermost, observed
 from .measure import reports_of
 from .moments import ClassMoments, Weighting
 from .reading import Choice, Features, Layer, Reader
@@ -161,8 +162,6 @@ def measure_layers(
         InputError: a layer that does not exist, does not run, runs twice or gives no tensor; an axis of features that
             is not certain; or as ``measure``.
     """
-    stages = Stages(model, layers, spatial, channel_axis)
-    reader = Reader(model, Choice(layer, features, weight, bias, num_classes), next_token, stages)
 
     def of_reference(name: str) -> ClassMoments:
         assert reference is not None
@@ -180,20 +179,24 @@ def measure_layers(
                 f"need {need:,}: use spatial='mean', or raise it"
             )
 
-    reports = reports_of(
-        model,
-        loader,
-        reader,
-        weight_decay=weight_decay,
-        weighting=weighting,
-        device=device,
-        memory_budget=memory_budget,
-        metrics=metrics,
-        ood=ood,
-        reference=None if reference is None else of_reference,
-        distributed=distributed,
-        check_room=check_room,
-    )
+    with observed(model, loader, ood) as inside:
+        stages = Stages(inside, layers, spatial, channel_axis)
+        choice = Choice(innermost(layer), innermost(features), weight, bias, num_classes)
+        reader = Reader(inside, choice, next_token, stages)
+        reports = reports_of(
+            inside,
+            loader,
+            reader,
+            weight_decay=weight_decay,
+            weighting=weighting,
+            device=device,
+            memory_budget=memory_budget,
+            metrics=metrics,
+            ood=ood,
+            reference=None if reference is None else of_reference,
+            distributed=distributed,
+            check_room=check_room,
+        )
     assert reader.head is not None
     last = reader.head.name
     return LayerReports((LayerReport(name, each, name != last) for name, each in reports.items()), stages.left_out)

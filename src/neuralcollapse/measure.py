@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._checks import InputError, as_tensor, check_classifier, check_features
+from ._checks import InputError, as_labels, as_tensor, check_classifier, check_features
+from ._networks import innermost, observed
 from .engine import about_reference, classes_of, read_all, tally_of
 from .formulas.collapse import nc1, nc2, nc3
 from .formulas.mse import decompose_mse
@@ -65,7 +66,7 @@ def measure_features(
     """
     chosen(metrics)
     check_num_classes(num_classes)
-    features, labels = as_tensor(features, "features"), as_tensor(labels)
+    features, labels = as_tensor(features, "features"), as_labels(labels)
     weight = None if weight is None else as_tensor(weight, "weight")
     bias = None if bias is None else as_tensor(bias, "bias")
     check_features(features)
@@ -161,20 +162,21 @@ def measure(
     Raises:
         InputError: no classifier or several, no data, labels that do not fit, features that are not finite.
     """
-    reader = Reader(model, Choice(layer, features, weight, bias, num_classes), next_token)
-    reports = reports_of(
-        model,
-        loader,
-        reader,
-        weight_decay=weight_decay,
-        weighting=weighting,
-        device=device,
-        memory_budget=memory_budget,
-        metrics=metrics,
-        ood=ood,
-        reference=None if reference is None else lambda _: reference,
-        distributed=distributed,
-    )
+    with observed(model, loader, ood) as inside:
+        choice = Choice(innermost(layer), innermost(features), weight, bias, num_classes)
+        reports = reports_of(
+            inside,
+            loader,
+            Reader(inside, choice, next_token),
+            weight_decay=weight_decay,
+            weighting=weighting,
+            device=device,
+            memory_budget=memory_budget,
+            metrics=metrics,
+            ood=ood,
+            reference=None if reference is None else lambda _: reference,
+            distributed=distributed,
+        )
     (report,) = reports.values()
     return report
 

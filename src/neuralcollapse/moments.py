@@ -125,7 +125,6 @@ class ClassMoments:
             InputError: wrong shapes or types, a label out of range, NaN or infinity. The state is then unchanged.
         """
         check_features(features, self.dim)
-        labels = labels.to(features.device)
         check_labels(labels, features.shape[0], self.num_classes)
         if self.dim is None:
             self._allocate(features.shape[1], self.device or features.device)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +25,13 @@ class Monitor:
     Args:
         model, loader: as for :func:`neuralcollapse.measure`; training data, unaugmented.
         every: epochs between measurements; the model is measured at those that it divides.
-        path: a file that gets one JSON line a measurement, flushed at once; lines already there stay. Of several
-            processes (``distributed=True``) the first writes.
+        path: a file that gets one JSON line a measurement, at once, and whole or not at all; lines already there stay.
+            Of several processes (``distributed=True``) the first writes.
         **options: of :func:`neuralcollapse.measure`.
 
     Raises:
-        InputError: a period below 1, a folder that does not exist, an unknown metric.
+        InputError: a period below 1, a folder that does not exist, an unknown option or metric.
+        OSError: when measuring, the file can't be written; the measurement is then in ``history`` alone.
 
     Example:
         >>> import torch
@@ -43,12 +47,8 @@ class Monitor:
     def __init__(
         self, model: nn.Module, loader: Iterable[Any], *, every: int = 1, path: str | Path | None = None, **options: Any
     ) -> None:
-        if every < 1:
-            raise InputError(f"expected every of at least 1 epoch, got {every}")
-        chosen(options.get("metrics", "default"))
+        check_monitor(every, path, options)
         self._path = None if path is None else Path(path)
-        if self._path is not None and not self._path.parent.is_dir():
-            raise InputError(f"expected an existing folder for {self._path.name}, got {self._path.parent}")
         self._model, self._loader, self._every, self._options = model, loader, every, options
         self.history: list[dict[str, object]] = []
 
@@ -64,6 +64,42 @@ class Monitor:
         self.history.append({"epoch": epoch, **report.to_dict()})
         first = not self._options.get("distributed") or dist.get_rank() == 0
         if self._path is not None and first:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(self.history[-1]) + "\n")
+            append_line(self._path, json.dumps(self.history[-1]))
         return report
+
+
+def check_monitor(every: int, path: str | Path | None, options: Mapping[str, Any]) -> None:
+    """Raise unless a :class:`Monitor` can be made of these, so that a mistake is told before the training."""
+    if every < 1:
+        raise InputError(f"expected every of at least 1 epoch, got {every}")
+    known = [name for name in inspect.signature(measure).parameters if name not in ("model", "loader")]
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            meant = f"did you mean {near[0]!r}?" if near else f"they are {', '.join(known)}"
+            raise InputError(f"expected options of nc.measure, got {name!r}; {meant}")
+    chosen(options.get("metrics", "default"))
+    if path is not None and not Path(path).parent.is_dir():
+        raise InputError(f"expected an existing folder for {Path(path).name}, got {Path(path).parent}")
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, whole or not at all; a last line that was cut short is ended first.
+
+    Raises:
+        OSError: the file can't be written, such as for a full disk; it is then as it was, and the error names it.
+    """
+    text = line.encode() + b"\n"
+    # Without a buffer: what a buffer holds after an error would be written once more when the file is closed.
+    with path.open("a+b", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        if end:
+            file.seek(end - 1)
+            text = text if file.read(1) == b"\n" else b"\n" + text
+        try:
+            written = 0
+            while written < len(text):
+                written += file.write(text[written:])
+        except OSError as error:
+            file.truncate(end)
+            raise OSError(error.errno, error.strerror, str(path)) from error

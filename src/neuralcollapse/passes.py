@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ._checks import InputError, as_tensor
+from ._batches import Call, Prepared, moved, read_batch, require_loader, unshared
+from ._checks import InputError
 from ._waiting import Waiting
 from .formulas.decisions import DecisionRule
 from .moments import ClassMoments
@@ -30,37 +32,37 @@ class Batches:
     """Forward passes of a model over a loader.
 
     Args:
-        model: in eval mode, see :func:`neuralcollapse.capture.evaluation`.
-        loader: batches of (inputs, labels), or dictionaries whose ``labels`` entry is kept from the model.
-        device: where inputs go.
+        model: in eval mode and observed: see :func:`neuralcollapse.capture.evaluation` and ``_networks.observed``.
+        loader: batches as ``_batches.read_batch`` reads them.
+        device: where inputs and labels go.
         labelled: False where labels are not wanted: batches may then be of inputs alone.
     """
 
     def __init__(self, model: nn.Module, loader: Iterable[Any], device: torch.device, *, labelled: bool = True) -> None:
-        if isinstance(loader, Iterator):
-            kind = type(loader).__name__
-            raise InputError(f"expected a loader that can be gone through again, got a {kind}: pass a list of batches")
         self._model, self._loader, self._device = model, loader, device
         self.labelled = labelled
 
     def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
         """Run each batch, and give its labels and what the model returned; hooks on the model have then fired."""
-        for batch in self._loader:
-            yield self._forward(batch)
+        for call in self._calls():
+            yield self._forward(call)
 
-    def _forward(self, batch: Any) -> tuple[Tensor, Any]:
-        if isinstance(batch, Mapping):
-            if self.labelled and "labels" not in batch:
-                raise InputError(f"expected a 'labels' entry in each batch, got {sorted(batch)}")
-            moved = {key: value.to(self._device) for key, value in batch.items()}
-            labels = moved.pop("labels", torch.empty(0))
-            return as_tensor(labels), self._model(**moved)
-        if not self.labelled and isinstance(batch, Tensor):
-            batch = (batch, torch.empty(0))
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-            raise InputError(f"expected batches of (inputs, labels), got {type(batch).__name__}")
-        inputs, labels = batch
-        return as_tensor(labels).to(self._device), self._model(inputs.to(self._device))
+    def _calls(self) -> Iterator[Call]:
+        """What the network is to be called with for each batch."""
+        prepared = self._loader if isinstance(self._loader, Prepared) else None
+        loader = self._loader if prepared is None else prepared.loader
+        require_loader(loader)
+        for number, batch in enumerate(unshared(loader)):
+            place = f"batch {number}"
+            ready = moved(batch, self._device, place) if prepared is None else prepared.transfer(batch)
+            yield read_batch(ready, self._model, labelled=self.labelled, place=place)
+
+    def _forward(self, call: Call) -> tuple[Tensor, Any]:
+        """(labels, the network's output); labels are empty where they are not wanted."""
+        with self._loader.context() if isinstance(self._loader, Prepared) else nullcontext():
+            output = self._model(*call.arguments, **call.named)
+        labels = torch.empty(0) if call.labels is None else call.labels
+        return labels.to(self._device), output
 
 
 class Tally:
@@ -143,8 +145,13 @@ class Fingerprint:
         """See a batch."""
         if self._direction is None:
             generator = torch.Generator().manual_seed(0)
-            self._direction = torch.rand(features.shape[1], generator=generator).to(features)
-        values = (features @ self._direction).double().cpu()
+            self._direction = torch.rand(features.shape[1], generator=generator).to(features.device)
+        # Features of 16 bits are projected in float32, and in float64 those whose sums float32 can't hold.
+        work = features if features.dtype == torch.float64 else features.float()
+        with torch.autocast(features.device.type, enabled=False):
+            values = (work @ self._direction.to(work.dtype)).double().cpu()
+            if not bool(torch.isfinite(values).all()):
+                values = (work.double() @ self._direction.double()).cpu()
         self._sums.index_add_(
             0, labels.cpu().long(), torch.stack([torch.ones_like(values), values, values.abs()], dim=1)
         )
@@ -157,7 +164,9 @@ class Fingerprint:
         """Raise where another pass saw other examples."""
         count, total, size = self._sums.T
         count2, total2, _ = other._sums.T
-        differ = ((count != count2) | ((total - total2).abs() > _CHECK_TOLERANCE * size)).nonzero()[:, 0].tolist()
+        # so written that numbers which are not finite differ too
+        same = (count == count2) & ((total - total2).abs() <= _CHECK_TOLERANCE * size)
+        differ = (~same).nonzero()[:, 0].tolist()
         if differ:
             label = differ[0]
             raise InputError(
@@ -168,19 +177,38 @@ class Fingerprint:
 
 
 def jointly(work: Callable[[], Result], distributed: bool) -> Result:
-    """``work()``; when distributed, an error on one process is an error on all, so that none waits for another."""
+    """``work()``; when distributed, an error on one process is an error on all, so that none waits for another.
+
+    Raises:
+        InputError: no process group; or what a process refused, with its rank.
+        RuntimeError: any other error of another process, by its rank and type; the process itself raises it as it is.
+    """
     if not distributed:
         return work()
     if not dist.is_available() or not dist.is_initialized():
         raise InputError("expected an initialised torch.distributed process group for distributed=True, got none")
-    result, message = None, None
+    result: Result | None = None
+    mine: Exception | None = None
+    told: tuple[bool, str] | None = None
+    reports: list[tuple[bool, str] | None] = [None] * dist.get_world_size()
     try:
-        result = work()
-    except InputError as error:
-        message = str(error)
-    messages: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(messages, message)
-    failed = [(rank, text) for rank, text in enumerate(messages) if text is not None]
-    if failed:
-        raise InputError(f"process {failed[0][0]}: {failed[0][1]}")
-    return result  # type: ignore[return-value]
+        try:
+            result = work()
+        except Exception as error:
+            refused = isinstance(error, InputError)
+            mine, told = error, (refused, str(error) if refused else f"{type(error).__name__}: {error}")
+        try:
+            dist.all_gather_object(reports, told)
+        except RuntimeError as error:
+            if mine is not None:
+                raise mine from None
+            raise RuntimeError(f"expected all processes to measure, one has ended: {error}") from error
+        failed = next(((rank, report) for rank, report in enumerate(reports) if report is not None), None)
+        if failed is None:
+            return result  # type: ignore[return-value]
+        if mine is not None and not isinstance(mine, InputError):
+            raise mine
+        rank, (refused, text) = failed
+        raise (InputError if refused else RuntimeError)(f"process {rank}: {text}") from mine
+    finally:
+        mine = None  # an error that its own frame holds would keep the network until Python looks for cycles

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from neuralcollapse._batches import Prepared
 from neuralcollapse._checks import InputError
 from neuralcollapse.integrations._shards import shard_of
-from neuralcollapse.metrics import chosen
-from neuralcollapse.monitor import Monitor
+from neuralcollapse.monitor import Monitor, check_monitor
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -24,8 +24,10 @@ class NeuralCollapse(Callback):
     """Measures the module on its training data and logs each number as ``nc/NAME``, for loggers and other callbacks.
 
     ``EarlyStopping(monitor="nc/nc1")`` works, for instance. The module's ``forward`` must give the logits; batches are
-    (inputs, labels) or dictionaries with ``labels``. Over several processes each measures its part, and all log the
-    report on the whole.
+    those of :func:`neuralcollapse.measure`, after the module's own hooks have prepared and moved them as for training
+    (``on_after_batch_transfer`` and its neighbours), in the trainer's precision. What such a hook augments while
+    ``self.training`` holds is not augmented. Over several processes each measures its part, and all log the report on
+    the whole.
 
     Args:
         loader: the data; by default the training data set in order, each example once. Where it is augmented, pass one
@@ -38,13 +40,12 @@ class NeuralCollapse(Callback):
         history: by measurement, the numbers and their ``epoch``, counted from 1.
 
     Raises:
-        InputError: a period below 1, an unknown metric; when fitting, training data without a length and no loader.
+        InputError: a period below 1, an unknown option or metric; when fitting, training data without a length and no
+            loader.
     """
 
     def __init__(self, loader: Iterable[Any] | None = None, *, every: int = 1, **options: Any) -> None:
-        if every < 1:
-            raise InputError(f"expected every of at least 1 epoch, got {every}")
-        chosen(options.get("metrics", "default"))
+        check_monitor(every, options.get("path"), {name: options[name] for name in options if name != "path"})
         self._loader, self._every, self._options = loader, every, options
         self.history: list[dict[str, object]] = []
 
@@ -56,7 +57,18 @@ class NeuralCollapse(Callback):
         loader = self._loader
         if loader is None:
             loader = shard_of(trainer.train_dataloader, None, trainer.global_rank, trainer.world_size)
-        monitor = Monitor(pl_module, loader, distributed=trainer.world_size > 1, **self._options)
+        precision = trainer.precision_plugin
+
+        def transfer(batch: Any) -> Any:
+            batch = pl_module._on_before_batch_transfer(precision.convert_input(batch))
+            return trainer.strategy.batch_to_device(batch)
+
+        options = {"distributed": trainer.world_size > 1, **self._options}
+        if options.get("ood") is not None:
+            options["ood"] = Prepared(options["ood"], transfer, precision.forward_context)
+        # the strategy's model has all the wrappers: the module itself is without its weights where they are sharded
+        model = trainer.strategy.model or pl_module
+        monitor = Monitor(model, Prepared(loader, transfer, precision.forward_context), **options)
         report = monitor(epoch)
         assert report is not None
         self.history += monitor.history

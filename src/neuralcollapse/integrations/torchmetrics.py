@@ -8,13 +8,15 @@ metric.compute()["nc1"]
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._checks import InputError, as_labels, as_tensor
 from neuralcollapse.measure import make_report
 from neuralcollapse.metrics import chosen
 from neuralcollapse.moments import ClassMoments, Weighting
@@ -24,6 +26,9 @@ try:
     import torchmetrics
 except ImportError:
     raise InputError("this integration needs torchmetrics: pip install 'neuralcollapse[torchmetrics]'") from None
+
+
+_NAMES = ("counts", "means", "variances", "scatter", "eps")
 
 
 class _Reference:
@@ -92,33 +97,121 @@ class NeuralCollapse(torchmetrics.Metric):
         Args:
             features: (n, p) that enter the classifier; labels: (n,).
         """
+        features, labels = as_tensor(features, "features"), as_labels(labels)
         moments = ClassMoments.from_state_dict(self._state(), weighting=self._weighting, trusted=True)
         moments.update(features, labels)
         for name, tensor in moments.state_dict().items():
             setattr(self, name, tensor.to(self.counts.device))
         if self._keep:
-            self.features.append(features.detach())
-            self.labels.append(labels.detach())
+            self.features.append(features)
+            self.labels.append(labels)
+
+    def forward(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Add a batch, and give its own numbers; all are NaN where a batch can't be measured, such as of one class.
+
+        With ``dist_sync_on_step`` they are those of all processes' batches.
+        """
+        if self._is_synced:
+            return super().forward(features, labels)  # type: ignore[no-any-return] # which refuses
+        features, labels = as_tensor(features, "features"), as_labels(labels)
+        self.update(features, labels)
+        own = ClassMoments(self.counts.shape[0], weighting=self._weighting, device=self.counts.device)
+        own.update(features, labels)
+        if self.dist_sync_on_step and dist.is_available() and dist.is_initialized():
+            own.all_reduce(self.process_group)
+        try:
+            numbers = self._numbers(own, [features], [labels], shared=self.dist_sync_on_step)
+        except InputError as error:
+            warnings.warn(f"a batch alone gives no numbers, NaN instead: {error}", stacklevel=2)
+            numbers = dict.fromkeys(self._names(), torch.tensor(torch.nan, dtype=torch.float64))
+        self._forward_cache: Any = numbers
+        return numbers
 
     def compute(self) -> dict[str, Tensor]:
         """As :meth:`neuralcollapse.Report.numbers` names them."""
-        moments = self._merged()
+        return self._numbers(self._merged(), self.features, self.labels, shared=self._is_synced)
+
+    def merge_state(self, incoming_state: dict[str, Any] | torchmetrics.Metric) -> None:
+        """Add what another metric of the same settings has seen, or a state as ``metric_state`` gives it.
+
+        Raises:
+            InputError: another kind of metric, or settings that differ.
+        """
+        if isinstance(incoming_state, torchmetrics.Metric):
+            if not isinstance(incoming_state, NeuralCollapse):
+                raise InputError(f"expected a NeuralCollapse metric to merge, got {type(incoming_state).__name__}")
+            if (incoming_state._weighting, incoming_state._keep) != (self._weighting, self._keep):
+                wanted = f"weighting={self._weighting!r}, keep_features={self._keep}"
+                got = f"weighting={incoming_state._weighting!r}, keep_features={incoming_state._keep}"
+                raise InputError(f"expected a metric with {wanted} to merge, got {got}")
+            seen, incoming_state = incoming_state._update_count, incoming_state.metric_state
+        else:
+            seen = 1
+        state: dict[str, Any] = dict(incoming_state)
+        missing = sorted(self._defaults.keys() - state.keys())
+        if missing:
+            raise InputError(f"expected a state with {', '.join(self._defaults)}, got none of {', '.join(missing)}")
+        other = ClassMoments.from_state_dict({name: state[name] for name in _NAMES}, weighting=self._weighting)
+        merged = ClassMoments.from_state_dict(self._state(), weighting=self._weighting)
+        merged.merge(other)
+        for name, tensor in merged.state_dict().items():
+            setattr(self, name, tensor.to(self.counts.device))
+        if self._keep:
+            self.features.extend(state["features"])
+            self.labels.extend(state["labels"])
+        self._update_count += seen
+        self._computed = None
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Draw the numbers, or ``val``: what ``compute`` or ``forward`` gave, or a list of that over time.
+
+        Returns:
+            The figure and the axes. A number that is not finite has no point.
+        """
+        return self._plot(val, ax)
+
+    def _apply(self, fn: Callable[..., Any], exclude_state: Sequence[str] = "") -> NeuralCollapse:
+        """Follow ``.to(device)`` alone: in half the precision, sums over examples would be lost."""
+        super()._apply(fn, exclude_state=[*exclude_state, *self._defaults])
+        device = fn(torch.empty(0, dtype=torch.float64, device=self.counts.device)).device
+        for name, default in self._defaults.items():
+            value = getattr(self, name)
+            if isinstance(default, Tensor):
+                self._defaults[name] = default.to(device)
+                setattr(self, name, value.to(device))
+            else:
+                setattr(self, name, [part.to(device) for part in value])
+        return self
+
+    def _numbers(
+        self, moments: ClassMoments, features: list[Tensor], labels: list[Tensor], *, shared: bool
+    ) -> dict[str, Tensor]:
+        """The report's, with NC4 and the accuracies over the features; of those of all processes where ``shared``."""
         classifier = self._reference.classifier
         weight = classifier.weight.detach()
         bias = None if classifier.bias is None else classifier.bias.detach()
         tally = None
         if self._keep:
             tally = Tally(moments, weight, bias)
-            for features, labels in zip(self.features, self.labels, strict=True):
-                tally.add(features, labels)
-            if self._is_synced:
+            for rows, classes in zip(features, labels, strict=True):
+                tally.add(rows, classes)
+            if shared and dist.is_available() and dist.is_initialized():
                 tally.all_reduce(self.process_group)
         report = make_report(moments, weight, bias, weight_decay=self._weight_decay, metrics=self._metrics, tally=tally)
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in report.numbers().items()}
 
+    def _names(self) -> list[str]:
+        """Of the numbers, from a report on three points."""
+        corners = torch.eye(3, dtype=torch.float64)
+        moments = ClassMoments(3, weighting=self._weighting)
+        moments.update(corners.repeat(2, 1) + torch.arange(6)[:, None] * corners[0] / 8, torch.arange(6) % 3)
+        tally = Tally(moments, corners) if self._keep else None
+        if tally is not None:
+            tally.add(corners, torch.arange(3))
+        return list(make_report(moments, corners, metrics=self._metrics, tally=tally).numbers())
+
     def _state(self, index: int | None = None) -> dict[str, Tensor]:
-        names = ("counts", "means", "variances", "scatter", "eps")
-        return {name: getattr(self, name) if index is None else getattr(self, name)[index] for name in names}
+        return {name: getattr(self, name) if index is None else getattr(self, name)[index] for name in _NAMES}
 
     def _merged(self) -> ClassMoments:
         """The moments; where processes were synchronised, of the stacked states of all."""

@@ -12,8 +12,7 @@ from typing import Any
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.integrations._shards import shard_of
-from neuralcollapse.metrics import chosen
-from neuralcollapse.monitor import Monitor
+from neuralcollapse.monitor import Monitor, check_monitor
 
 try:
     from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -26,7 +25,8 @@ class NeuralCollapse(TrainerCallback):
 
     That is where every reporter and ``trainer.state.log_history`` get them from. Classifiers of whole texts, of tokens
     and causal language models (``next_token=True``, where the vocabulary is the classes) are measured at the linear
-    layer that gives their logits. Over several processes each measures its part, and all log the report on the whole.
+    layer that gives their logits; decoders that classify whole texts (GPT-2, Llama) at the position they take.
+    Over several processes each measures its part, and all log the report on the whole.
 
     Args:
         trainer: which this is then added to.
@@ -39,17 +39,16 @@ class NeuralCollapse(TrainerCallback):
         history: by measurement, the numbers and their ``epoch``, counted from 1.
 
     Raises:
-        InputError: a period below 1, an unknown metric; when training, training data without a length and no loader.
+        InputError: a period below 1, an unknown option or metric; when training, training data without a length and no
+            loader.
     """
 
     def __init__(
         self, trainer: Trainer, loader: Iterable[Any] | None = None, *, every: int = 1, **options: Any
     ) -> None:
-        if every < 1:
-            raise InputError(f"expected every of at least 1 epoch, got {every}")
+        check_monitor(every, options.get("path"), {name: options[name] for name in options if name != "path"})
         if not isinstance(trainer, Trainer):
             raise InputError(f"expected the Trainer to log through, got {type(trainer).__name__}")
-        chosen(options.get("metrics", "default"))
         self._trainer, self._loader, self._every, self._options = trainer, loader, every, options
         self.history: list[dict[str, object]] = []
 
@@ -64,7 +63,9 @@ class NeuralCollapse(TrainerCallback):
         if loader is None:
             size = args.per_device_eval_batch_size
             loader = shard_of(kwargs["train_dataloader"], size, args.process_index, args.world_size)
-        monitor = Monitor(kwargs["model"], loader, distributed=args.world_size > 1, **self._options)
+        # with all its wrappers: the network itself is without its weights where they are sharded
+        model = self._trainer.model_wrapped
+        monitor = Monitor(model, loader, **{"distributed": args.world_size > 1, **self._options})
         report = monitor(epoch)
         assert report is not None
         self.history += monitor.history

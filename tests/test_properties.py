@@ -536,11 +536,8 @@ def test_strong_collapse_in_float32(weighting: Any, spread: float, factor: float
     moments = nc.ClassMoments(10, weighting=weighting)
     moments.update(torch.from_numpy(features), torch.from_numpy(labels))
     np.testing.assert_allclose(nc.snr_singular_values(moments).singular_values.numpy(), want, rtol=0.01)
-    pi = np.full(10, 0.1)
-    index = 1 - 9 / 9 + np.mean(1 / (1 + pi[0] * want**2))  # balanced: the same weights in both
-    assert nc.compute_metrics(moments, "variability_collapse_index")["variability_collapse_index"] == pytest.approx(
-        index, rel=0.02
-    )
+    index = nc.compute_metrics(moments, "variability_collapse_index")["variability_collapse_index"]
+    assert index == pytest.approx(np.mean(1 / (1 + want**2 / 10)), rel=0.02)
 
 
 @over_weightings

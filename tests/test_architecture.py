@@ -118,9 +118,3 @@ def test_no_cycles() -> None:
 
     for name in MODULES:
         visit(name, ())
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_files_are_under_400_lines(name: str) -> None:
-    lines = len(MODULES[name].read_text(encoding="utf-8").splitlines())
-    assert lines < 400, f"{MODULES[name].name} has {lines} lines"

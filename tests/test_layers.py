@@ -84,7 +84,8 @@ def assert_equal(got: nc.Report, want: nc.Report) -> None:
         if key in ("layer", "notes"):
             continue
         if isinstance(value, (float, list)):
-            np.testing.assert_allclose(mine[key], value, rtol=1e-10, atol=1e-13, err_msg=key)
+            got_values, values = np.array(mine[key], float), np.array(value, float)  # of "inf" too
+            np.testing.assert_allclose(got_values, values, rtol=1e-10, atol=1e-13, err_msg=key)
         else:
             assert mine[key] == value, key
 

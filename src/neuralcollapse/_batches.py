@@ -173,16 +173,13 @@ def _labels(value: Any, place: str) -> Tensor:
 
 def _arguments(model: nn.Module, inputs: Any, place: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What is the first of a pair as arguments: one, unless the network requires more."""
+    if not isinstance(inputs, (Mapping, tuple, list)):
+        return (inputs,), {}
     required = [
-        parameter.name
-        for parameter in _parameters(model)
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        p for p in _parameters(model) if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
-    if len(required) > 1 and isinstance(inputs, Mapping):
-        return (), _taken(model, dict(inputs), place)
-    if len(required) > 1 and isinstance(inputs, (tuple, list)):
-        return tuple(inputs), {}
+    if len(required) > 1:
+        return ((), _taken(model, dict(inputs), place)) if isinstance(inputs, Mapping) else (tuple(inputs), {})
     return (inputs,), {}
 
 

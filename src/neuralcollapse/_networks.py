@@ -34,7 +34,7 @@ def observed(model: nn.Module, *loaders: Any) -> Iterator[nn.Module]:
     One thread at a time is let in.
 
     Raises:
-        InputError: no module, or one scripted by TorchScript, which has no hooks.
+        InputError: no module.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"expected a network, a torch.nn.Module, got {type(model).__name__}")
@@ -50,11 +50,6 @@ def observed(model: nn.Module, *loaders: Any) -> Iterator[nn.Module]:
             sharded = [module for module in model.modules() if isinstance(module, fsdp.FSDPModule)]
             stack.enter_context(_gathered(sharded))
         inner = stack.enter_context(_unwrapped(model))
-        if isinstance(inner, torch.jit.ScriptModule):
-            raise InputError(
-                "expected a network whose layers can be observed, got one compiled by TorchScript: measure the module "
-                "it was made from, or give its features to measure_features"
-            )
         yield inner
 
 

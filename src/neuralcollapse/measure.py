@@ -126,7 +126,9 @@ def measure(
 ) -> Report:
     """Measure a classifier on the data a loader gives; the model is left as it was.
 
-    Runs in eval mode without gradients, streams the data once and puts modes, hooks and random states back.
+    Runs in eval mode without gradients, streams the data once and puts modes, hooks and random states back. Wrappers
+    (``torch.compile``, DataParallel, DDP, FSDP) are taken off meanwhile, and weights that FSDP spread over processes
+    gathered. Of several threads one at a time measures.
     Features are kept up to ``memory_budget``, because NC4 needs the final class means; beyond it the loader is
     gone through a second time, and an error says so if that pass saw other examples.
 
@@ -137,8 +139,11 @@ def measure(
 
     Args:
         model: any module that returns logits, alone or among other tensors.
-        loader: batches of (inputs, labels), or dictionaries with a ``labels`` entry, whose rest the model takes by
-            keyword. Give it training data, unaugmented, as the paper does.
+        loader: batches of (inputs, labels), a third entry being left out; or dictionaries and data classes with
+            ``labels`` or ``label``, whose rest the model takes by keyword, without entries it does not take. Whatever
+            can be moved in them is moved, the rest is passed on. Give it training data, unaugmented, as the paper does.
+            Generators of the loader, its samplers, data set and transforms are put back; state of another kind, such
+            as a sampler's own counter, is not.
         layer: the classifier or its name, instead of finding it: any module whose input is the features and whose
             output is W h + b, or a cosine classifier. Its output need not be the network's; the report then says so.
         features: the module whose output is the features, or its name, where no layer is the classifier;
@@ -157,7 +162,8 @@ def measure(
         next_token: the class of a position in a sequence is the label of the next one, as in causal language models.
             Positions labelled −100 are left out in either case.
         distributed: every process of ``torch.distributed`` calls this with its own shard of the data, and each gets
-            the report on all of it. A sampler that repeats examples to even the shards out has them counted twice.
+            the report on all of it, or the error of any; numbers of batches may differ. A sampler that repeats examples
+            to even the shards out has them counted twice.
 
     Raises:
         InputError: no classifier or several, no data, labels that do not fit, features that are not finite.

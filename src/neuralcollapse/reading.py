@@ -40,7 +40,7 @@ class Examples:
     """
 
     def __init__(self, labels: Tensor, next_token: bool = False, labelled: bool = True) -> None:
-        self.shape, self._next, self._labelled = labels.shape, next_token, labelled
+        self.shape, self._next, self._labelled, self._given = labels.shape, next_token, labelled, labels
         labels = (labels[..., 1:] if next_token else labels).flatten()
         kept = labels != _IGNORED
         self._kept = None if not labelled or bool(kept.all()) else kept
@@ -67,7 +67,10 @@ class Examples:
     def _misfit(self, features: Tensor) -> InputError:
         shape, got = tuple(features.shape[:-1]), tuple(self.shape)
         if features.ndim == 2:
-            return InputError(f"expected one label per example, shape {shape}, got {got}")
+            try:
+                check_labels(self._given, len(features), torch.iinfo(torch.int64).max)
+            except InputError as error:
+                return error
         return InputError(f"expected a label for each position, {shape}, got shape {got}")
 
 

@@ -221,13 +221,14 @@ def trace(matrix: Matrix) -> Fraction:
 
 
 def nc1(m: Moments) -> float:
-    """tr(Σ_W Σ_B⁺)/C; inf where class means span fewer directions than they could, nan where nothing varies at all.
+    """tr(Σ_W Σ_B⁺)/C; inf where means coincide or span fewer directions than they could, nan where nothing varies.
 
     With the columns R of a basis of Σ_B's range, Σ_B⁺ = R (Rᵀ Σ_B R)⁻¹ Rᵀ.
     """
     if m.directions == 0:
         return NAN
-    if m.signal_rank < m.directions:
+    means = [tuple(row) for row in m.centred]
+    if m.signal_rank < m.directions or len(set(means)) < len(means):
         return INF
     pivots = reduced(m.between)[1]
     basis = [transposed(m.between)[j] for j in pivots]  # rows are Rᵀ

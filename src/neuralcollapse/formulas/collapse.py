@@ -73,7 +73,7 @@ def nc1(moments: ClassMoments, *, divide: bool = True) -> float:
     inverse: Tensor | None = directions / spread[:, None]
     if float(spread[-1]) <= _WELL_SPREAD * float(spread[0]):
         inverse = _graded_inverse(moments, scaled, min(classes - 1, varying_directions(moments)))
-    if inverse is None:
+    if inverse is None or (len(inverse) < classes - 1 and _coinciding(moments, present) is not None):
         warnings.warn(_degenerate(moments, present), UserWarning, stacklevel=2)
         return float("inf")
     total = float(((inverse @ within_covariance) * inverse).sum().clamp(min=0.0))
@@ -111,16 +111,25 @@ def _scale(moments: ClassMoments) -> float:
 
 def _degenerate(moments: ClassMoments, present: Tensor) -> str:
     """Why Σ_B has too low a rank."""
+    pair = _coinciding(moments, present)
+    if pair is not None:
+        return f"NC1 is infinite: the means of classes {pair[0]} and {pair[1]} coincide"
+    return f"NC1 is infinite: the {int(present.sum())} class means are affinely dependent, so Σ_B has too low a rank"
+
+
+def _coinciding(moments: ClassMoments, present: Tensor) -> tuple[int, int] | None:
+    """Two classes whose means are the same up to rounding, found among neighbours along one direction."""
     classes = present.nonzero()[:, 0]
-    means = moments.means[classes]
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.randn(moments.means.shape[1], generator=generator, dtype=torch.float64).to(moments.means)
+    along = torch.cat([moments.means[block] @ direction for block in moments.class_blocks()])[classes]
+    order = along.argsort()
     floor = 8.0 * moments.eps * _scale(moments)
-    for i in range(len(classes) - 1):
-        distance = torch.linalg.vector_norm(means[i + 1 :] - means[i], dim=1)
-        nearest = int(distance.argmin())
-        if float(distance[nearest]) <= floor:
-            pair = f"{int(classes[i])} and {int(classes[i + 1 + nearest])}"
-            return f"NC1 is infinite: the means of classes {pair} coincide"
-    return f"NC1 is infinite: the {len(classes)} class means are affinely dependent, so Σ_B has too low a rank"
+    near = (along[order].diff() <= floor * torch.linalg.vector_norm(direction)).nonzero()[:, 0]
+    for first, second in zip(classes[order[near]].tolist(), classes[order[near + 1]].tolist(), strict=True):
+        if float(torch.linalg.vector_norm(moments.means[first] - moments.means[second])) <= floor:
+            return min(first, second), max(first, second)
+    return None
 
 
 def nc2(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> NC2:

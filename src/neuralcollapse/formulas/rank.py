@@ -57,5 +57,8 @@ def directions(moments: ClassMoments) -> int:
     moments = moments.at_unit_scale()
     within, between = moments.within_covariance, moments.between_covariance
     live = varies(moments, (within + between).diagonal())
-    values, _, bounds = resolved_directions(*total_correlation(moments, within, between, live)[::2])
+    correlation, scale, bounds = total_correlation(moments, within, between, live)
+    # Computed features, such as those of a layer normalisation, are off by some units of their last place, not by half.
+    bounds = bounds + 47.0 * rounding_variances(moments)[live] * scale.square()
+    values, _, bounds = resolved_directions(correlation, bounds)
     return int((values > bounds).sum())

@@ -12,6 +12,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -450,3 +451,21 @@ def test_loss_parts_are_never_negative() -> None:
         moments.update(features, labels)
         loss = nc.decompose_mse(moments, weight)
         assert min(loss.nc1, loss.nc23, loss.ls, loss.ls_perp, loss.total) >= 0
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.float16, Fraction, torch.tensor])
+@pytest.mark.parametrize("scale", [1.0, 1e-12, 1e-30])
+def test_decay_of_any_kind_of_number(kind: Callable[[float], Any], scale: float) -> None:
+    """λ = 0.5 exactly in each; a narrow type must not narrow what is computed with it."""
+    features, labels, weight, bias = ordinary(torch.float64, scale)
+    moments = nc.ClassMoments(4)
+    moments.update(features, labels)
+    want, _ = heard(lambda: nc.decompose_mse(moments, weight, bias, weight_decay=0.5))
+    try:
+        got, _ = heard(lambda: nc.decompose_mse(moments, weight, bias, weight_decay=kind(0.5)))
+    except nc.InputError:
+        assert kind in (Fraction, torch.tensor)
+        return
+    for name in ("total", "nc1", "nc23", "ls", "ls_perp"):
+        assert getattr(got, name) == pytest.approx(getattr(want, name), rel=1e-12), name

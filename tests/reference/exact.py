@@ -702,13 +702,13 @@ def report(
         return Exact(found, snr(m), undecided, np.array(outputs), kept, m)
 
 
-def condition(matrix: Matrix) -> float:
-    """Of a covariance scaled to unit diagonal, on its range; 1 where it is zero. Decides only tolerances."""
+def condition(matrix: Matrix, scaled: bool = True) -> float:
+    """Of a covariance, ``scaled`` to unit diagonal, on its range; 1 where it is zero. Decides only tolerances."""
     with mpmath.workdps(DIGITS):
         kept = [i for i in range(len(matrix)) if matrix[i][i]]
         if not kept:
             return 1.0
-        roots = {i: mpmath.sqrt(number(matrix[i][i])) for i in kept}
+        roots = {i: mpmath.sqrt(number(matrix[i][i])) if scaled else mpf(1) for i in kept}
         unit = mpmath.matrix([[number(matrix[i][j]) / (roots[i] * roots[j]) for j in kept] for i in kept])
         values = eigenvalues(unit)[len(kept) - rank(matrix) :]
-        return plain(values[-1] / values[0])
+        return plain(values[-1] / values[0]) if values[0] > values[-1] * mpf(10) ** (-DIGITS // 2) else INF

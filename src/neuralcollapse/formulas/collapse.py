@@ -16,8 +16,8 @@ from .._linalg import of_moderate_size, part_within, row_factor, unit_scale
 from ..moments import ClassMoments
 from .decisions import DecisionRule
 from .geometry import angles, equinorm
+from .rank import coincidence, feature_sizes, varies
 from .rank import directions as varying_directions
-from .rank import feature_sizes, varies
 
 # Above this ratio the smallest singular value of M̄ is exact to ten digits beside the largest.
 _WELL_SPREAD = 1e-6
@@ -104,11 +104,6 @@ def _graded_inverse(moments: ClassMoments, means: Tensor, rank: int) -> Tensor |
     return inverse
 
 
-def _scale(moments: ClassMoments) -> float:
-    """The size of the uncentred means: their rounding is what a vanishing distance is measured against."""
-    return float(torch.linalg.vector_norm(feature_sizes(moments)))
-
-
 def _degenerate(moments: ClassMoments, present: Tensor) -> str:
     """Why Σ_B has too low a rank."""
     pair = _coinciding(moments, present)
@@ -124,7 +119,7 @@ def _coinciding(moments: ClassMoments, present: Tensor) -> tuple[int, int] | Non
     direction = torch.randn(moments.means.shape[1], generator=generator, dtype=torch.float64).to(moments.means)
     along = torch.cat([moments.means[block] @ direction for block in moments.class_blocks()])[classes]
     order = along.argsort()
-    floor = 8.0 * moments.eps * _scale(moments)
+    floor = coincidence(moments)
     near = (along[order].diff() <= floor * torch.linalg.vector_norm(direction)).nonzero()[:, 0]
     for first, second in zip(classes[order[near]].tolist(), classes[order[near + 1]].tolist(), strict=True):
         if float(torch.linalg.vector_norm(moments.means[first] - moments.means[second])) <= floor:
@@ -241,7 +236,7 @@ def distinct_means(moments: ClassMoments) -> Float[Tensor, "k p"]:
     if not bool(moments.present.all()):
         means = means[moments.present]
     size = torch.linalg.vector_norm(means, dim=1, keepdim=True)
-    return means.mul_(size > 4.0 * moments.eps * _scale(moments))
+    return means.mul_(size > 0.5 * coincidence(moments))
 
 
 def rows_of_present(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> Float[Tensor, "k p"]:

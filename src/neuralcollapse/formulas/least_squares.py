@@ -151,17 +151,24 @@ def _in_the_limit(moments: ClassMoments, within: Tensor, between: Tensor, shrink
     if factor is not None:
         weight = _solve(moments, shrink, live, scale, lambda right: solve_right(right, correlation, factor))
         return weight, along_null
-    values, vectors, bounds = resolved_directions(correlation, bounds)
-    keep = values > bounds
+    values, vectors, along = resolved_directions(correlation, bounds)
+    keep = values > along
     kept, values, null = vectors[:, keep], values[keep], vectors[:, ~keep]
     weight = _solve(moments, shrink, live, scale, lambda right: (right @ kept / values) @ kept.T)
     # In the features' own units these columns span the null space of Σ_T. Whatever combination of them is taken off,
-    # predictions stay as they are; the norm becomes least by it.
-    basis = null * scale[:, None]
-    weight[:, live] -= part_within(weight[:, live], basis)
-    # Rounding turns the null space towards the smallest direction kept: that is no part of the mean.
+    # predictions stay as they are, as far as the columns are known; the norm becomes least by it. A feature that hardly
+    # takes part, such as the small one of a sum of two, is left out: beside it the others would grow without end.
+    basis = null * scale[:, None] * (torch.linalg.vector_norm(null, dim=1, keepdim=True) > moments.eps**0.5)
+    longer = part_within(weight[:, live], basis)
+    if float(((longer / scale).square() @ bounds).sum()) <= moments.eps**0.5:
+        weight[:, live] -= longer  # else features differ so much in size that the shortest would predict otherwise
+    # Rounding turns the null space towards the smallest direction kept, and leaves means as precise as features are
+    # beside their spread, which is one here: what the mean has along the null space beyond that is part of it.
     mean = moments.global_mean[live]
     turned = rounding_bound(correlation, torch.finfo(mean.dtype).eps) / float(values.amin()) if len(values) else 0.0
-    if float((null.T @ (mean * scale)).norm()) > 4.0 * len(mean) * turned * float((mean * scale).norm()):
-        along_null[live] = part_within(mean[None], basis)[0]
+    doubt = len(mean) * (4.0 * turned * float((mean * scale).norm()) + 8.0 * moments.eps)
+    if float((null.T @ (mean * scale)).norm()) > doubt:
+        part = part_within(mean[None], basis)[0]
+        if float((part / scale).square() @ bounds) <= moments.eps**0.5 * float(part.square().sum()) ** 2:
+            along_null[live] = part
     return weight, along_null

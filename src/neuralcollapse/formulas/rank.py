@@ -29,6 +29,11 @@ def varies(moments: ClassMoments, variances: Float[Tensor, " p"]) -> Bool[Tensor
     return varying
 
 
+def coincidence(moments: ClassMoments) -> float:
+    """How far two means may be apart and still be one and the same, but for the rounding of features of their size."""
+    return 8.0 * moments.eps * float(torch.linalg.vector_norm(feature_sizes(moments)))
+
+
 def rounding_variances(moments: ClassMoments) -> Float[Tensor, " p"]:
     """(p,) four times what rounding features to their type adds to their variances: 4 (eps μ)²/12.
 

@@ -12,7 +12,7 @@ from .._linalg import rounding_bound
 from ..moments import ClassMoments
 from .collapse import distinct_means, has_two_classes
 from .geometry import each_pair, squared_distance_tiles
-from .rank import feature_sizes, varies
+from .rank import coincidence, feature_sizes, varies
 from .signal_to_noise import whitened_singular_values
 
 
@@ -27,9 +27,10 @@ def cdnv(moments: ClassMoments) -> float:
         return float("nan")
     moments = moments.at_unit_scale()
     means, variances = distinct_means(moments), moments.class_variances[moments.present].double()
-    total = torch.zeros((), dtype=torch.float64, device=means.device)
+    total, nearest = torch.zeros((), dtype=torch.float64, device=means.device), coincidence(moments)
     for rows, columns, squared in squared_distance_tiles(means):
         spread = variances[rows, None] + variances[columns]
+        squared = torch.where(squared > nearest**2, squared, 0.0)
         total += each_pair(spread / (2 * squared), rows, columns).sum()
     if not bool(torch.isfinite(total)):
         what = (

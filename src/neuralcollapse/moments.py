@@ -23,6 +23,9 @@ _outlives_inference_mode = torch.inference_mode(mode=False)
 Weighting = Literal["example", "class"]
 Scatter = Literal["full", "trace"]
 
+# The entries of a state, see ClassMoments.state_dict.
+STATE_NAMES = ("counts", "means", "variances", "scatter", "eps", "product_eps", "exponent")
+
 
 class ClassMoments:
     """The first and second class moments of features, which every metric of Neural Collapse is computed from.

@@ -97,3 +97,21 @@ def test_a_refused_batch_changes_nothing() -> None:
         metric.update(torch.full((2, 6), torch.nan, dtype=torch.float64), torch.tensor([0, 1]))
     metric.update(*second)
     assert_same(metric.compute(), reference(*examples(), layer), 1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e19, 1e30])
+def test_features_whose_squares_leave_float32(scale: float) -> None:
+    """The power of two that moments divide them by is part of the metric's state, also where it is merged and reset."""
+    torch.manual_seed(0)
+    features, labels, classifier = torch.randn(60, 5), torch.arange(60) % 3, torch.nn.Linear(5, 3)
+    metric, other, plain = NeuralCollapse(classifier), NeuralCollapse(classifier), NeuralCollapse(classifier)
+    metric.update(features[:20] * scale, labels[:20])
+    other.update(features[20:] * scale, labels[20:])
+    metric.merge_state(other)
+    plain.update(features, labels)
+    got, want = metric.compute(), plain.compute()
+    for name in ("nc1", "nc2.maximal_angle_means", "mse.ls", "nc3"):
+        assert float(got[name]) == pytest.approx(float(want[name]), rel=1e-4), name
+    metric.reset()
+    metric.update(features, labels)
+    assert float(metric.compute()["nc1"]) == pytest.approx(float(want["nc1"]), rel=1e-6)

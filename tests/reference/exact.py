@@ -228,7 +228,8 @@ def nc1(m: Moments) -> float:
     if m.directions == 0:
         return NAN
     means = [tuple(row) for row in m.centred]
-    if m.signal_rank < m.directions or len(set(means)) < len(means):
+    distinct = len(set(means))
+    if m.signal_rank < m.directions or (distinct < len(means) and distinct - 1 <= m.signal_rank):
         return INF
     pivots = reduced(m.between)[1]
     basis = [transposed(m.between)[j] for j in pivots]  # rows are Rᵀ

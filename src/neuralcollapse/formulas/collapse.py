@@ -73,7 +73,11 @@ def nc1(moments: ClassMoments, *, divide: bool = True) -> float:
     inverse: Tensor | None = directions / spread[:, None]
     if float(spread[-1]) <= _WELL_SPREAD * float(spread[0]):
         inverse = _graded_inverse(moments, scaled, min(classes - 1, varying_directions(moments)))
-    if inverse is None or (len(inverse) < classes - 1 and _coinciding(moments, present) is not None):
+    if inverse is not None and len(inverse) < classes - 1:
+        # Where features vary in few directions two equal means may be why class means span no more.
+        equal = _coinciding(moments, present)
+        inverse = None if equal and classes - len(equal) - 1 <= len(inverse) else inverse
+    if inverse is None:
         warnings.warn(_degenerate(moments, present), UserWarning, stacklevel=2)
         return float("inf")
     total = float(((inverse @ within_covariance) * inverse).sum().clamp(min=0.0))
@@ -106,14 +110,14 @@ def _graded_inverse(moments: ClassMoments, means: Tensor, rank: int) -> Tensor |
 
 def _degenerate(moments: ClassMoments, present: Tensor) -> str:
     """Why Σ_B has too low a rank."""
-    pair = _coinciding(moments, present)
-    if pair is not None:
-        return f"NC1 is infinite: the means of classes {pair[0]} and {pair[1]} coincide"
+    pairs = _coinciding(moments, present)
+    if pairs:
+        return f"NC1 is infinite: the means of classes {pairs[0][0]} and {pairs[0][1]} coincide"
     return f"NC1 is infinite: the {int(present.sum())} class means are affinely dependent, so Σ_B has too low a rank"
 
 
-def _coinciding(moments: ClassMoments, present: Tensor) -> tuple[int, int] | None:
-    """Two classes whose means are the same up to rounding, found among neighbours along one direction."""
+def _coinciding(moments: ClassMoments, present: Tensor) -> list[tuple[int, int]]:
+    """Pairs of classes whose means are the same up to rounding, found among neighbours along one direction."""
     classes = present.nonzero()[:, 0]
     generator = torch.Generator().manual_seed(0)
     direction = torch.randn(moments.means.shape[1], generator=generator, dtype=torch.float64).to(moments.means)
@@ -121,10 +125,13 @@ def _coinciding(moments: ClassMoments, present: Tensor) -> tuple[int, int] | Non
     order = along.argsort()
     floor = coincidence(moments)
     near = (along[order].diff() <= floor * torch.linalg.vector_norm(direction)).nonzero()[:, 0]
-    for first, second in zip(classes[order[near]].tolist(), classes[order[near + 1]].tolist(), strict=True):
-        if float(torch.linalg.vector_norm(moments.means[first] - moments.means[second])) <= floor:
-            return min(first, second), max(first, second)
-    return None
+    pairs = zip(classes[order[near]].tolist(), classes[order[near + 1]].tolist(), strict=True)
+    means = moments.means
+    return [
+        (min(pair), max(pair))
+        for pair in pairs
+        if float(torch.linalg.vector_norm(means[pair[0]] - means[pair[1]])) <= floor
+    ]
 
 
 def nc2(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> NC2:

@@ -19,16 +19,13 @@ from torch import Tensor, nn
 from neuralcollapse._checks import InputError, as_labels, as_tensor
 from neuralcollapse.measure import make_report
 from neuralcollapse.metrics import chosen
-from neuralcollapse.moments import ClassMoments, Weighting
+from neuralcollapse.moments import STATE_NAMES, ClassMoments, Weighting
 from neuralcollapse.passes import Tally
 
 try:
     import torchmetrics
 except ImportError:
     raise InputError("this integration needs torchmetrics: pip install 'neuralcollapse[torchmetrics]'") from None
-
-
-_NAMES = ("counts", "means", "variances", "scatter", "eps")
 
 
 class _Reference:
@@ -119,11 +116,11 @@ class NeuralCollapse(torchmetrics.Metric):
         own.update(features, labels)
         if self.dist_sync_on_step and dist.is_available() and dist.is_initialized():
             own.all_reduce(self.process_group)
-        try:
-            numbers = self._numbers(own, [features], [labels], shared=self.dist_sync_on_step)
-        except InputError as error:
-            warnings.warn(f"a batch alone gives no numbers, NaN instead: {error}", stacklevel=2)
+        if int(own.present.sum()) < 2:
+            warnings.warn("a batch alone gives no numbers, NaN instead: its examples are of one class", stacklevel=2)
             numbers = dict.fromkeys(self._names(), torch.tensor(torch.nan, dtype=torch.float64))
+        else:
+            numbers = self._numbers(own, [features], [labels], shared=self.dist_sync_on_step)
         self._forward_cache: Any = numbers
         return numbers
 
@@ -151,7 +148,7 @@ class NeuralCollapse(torchmetrics.Metric):
         missing = sorted(self._defaults.keys() - state.keys())
         if missing:
             raise InputError(f"expected a state with {', '.join(self._defaults)}, got none of {', '.join(missing)}")
-        other = ClassMoments.from_state_dict({name: state[name] for name in _NAMES}, weighting=self._weighting)
+        other = ClassMoments.from_state_dict({name: state[name] for name in STATE_NAMES}, weighting=self._weighting)
         merged = ClassMoments.from_state_dict(self._state(), weighting=self._weighting)
         merged.merge(other)
         for name, tensor in merged.state_dict().items():
@@ -211,7 +208,7 @@ class NeuralCollapse(torchmetrics.Metric):
         return list(make_report(moments, corners, metrics=self._metrics, tally=tally).numbers())
 
     def _state(self, index: int | None = None) -> dict[str, Tensor]:
-        return {name: getattr(self, name) if index is None else getattr(self, name)[index] for name in _NAMES}
+        return {name: getattr(self, name) if index is None else getattr(self, name)[index] for name in STATE_NAMES}
 
     def _merged(self) -> ClassMoments:
         """The moments; where processes were synchronised, of the stacked states of all."""

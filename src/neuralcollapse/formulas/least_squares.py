@@ -15,6 +15,7 @@ from .._linalg import (
     resolved_directions,
     rounding_bound,
     scaled,
+    scaled_symmetric,
     solve_right,
     unit_scale,
 )
@@ -69,20 +70,16 @@ def solve_least_squares(
         weight = scaled(small, exponent)
         return weight, small, (prior - weight @ mean) / (1.0 + weight_decay)
     within, between = moments.within_covariance, moments.between_covariance
-    penalised = _penalised(moments, within, between, decay, shrink) if decay > 0.0 else None
-    if penalised is not None:
-        weight, bias = penalised, (prior - penalised @ mean) / (1.0 + weight_decay)
-        return weight, scaled(weight, -exponent), bias
-    weight, along_null = _in_the_limit(moments, within, between, 0.0)
-    share, one = float(along_null.square().sum()), _decay_at(1.0, exponent)
+    if weight_decay > 0.0:
+        weight = _penalised(moments, within, between, decay, shrink)
+        return weight, scaled(weight, -exponent), (prior - weight @ mean) / (1.0 + weight_decay)
+    weight, along_null = _unpenalised(moments, within, between)
+    rest, share = prior - weight @ mean, float(along_null.square().sum())
     if share > 0.0:
         # Directions in which features are constant do the bias's work; the least norm shares it between the two.
-        rest = prior - weight @ mean
-        weight = torch.addr(weight, rest, along_null / (one + share))
-        return weight, scaled(weight, -exponent), rest * (one / (one + share))
-    if weight_decay > 0.0:
-        weight, _ = _in_the_limit(moments, within, between, shrink)
-    return weight, scaled(weight, -exponent), (prior - weight @ mean) / (1.0 + weight_decay)
+        one = _decay_at(1.0, exponent)
+        weight, rest = torch.addr(weight, rest, along_null / (one + share)), rest * (one / (one + share))
+    return weight, scaled(weight, -exponent), rest
 
 
 def _decay_at(weight_decay: float, exponent: int) -> float:
@@ -102,29 +99,36 @@ def _solve(moments: ClassMoments, shrink: float, live: Tensor, scale: Tensor, so
     return weight
 
 
-def _penalised(moments: ClassMoments, within: Tensor, between: Tensor, decay: float, shrink: float) -> Tensor | None:
-    """W_LS for λ > 0; None where λ is below the rounding of Σ_T, and so as good as zero."""
-    mean, everything = moments.global_mean, torch.ones_like(moments.global_mean, dtype=torch.bool)
-    system, scale = _penalised_system(within + between, mean, decay, shrink)
+def _penalised(moments: ClassMoments, within: Tensor, between: Tensor, decay: float, shrink: float) -> Tensor:
+    """W_LS for λ > 0."""
+    mean, total = moments.global_mean, within + between
+    used = total.diagonal() + decay + shrink * mean.square() > 0.0
+    system, scale = _penalised_system(total, used, mean, decay, shrink)
     exact = 2.0 * rounding_bound(system, torch.finfo(system.dtype).eps)
-    bound = exact + rounding_bound(within * scale * scale[:, None], moments.product_eps)
+    bound = exact + rounding_bound(scaled_symmetric(within, used, scale), moments.product_eps)
     factor = definite_factor(system, bound)
     if factor is None:
         # Without the penalty some direction would not be told from rounding, of whatever sign: that is taken out.
-        system, scale = _penalised_system(_without_rounding(moments, within, between), mean, decay, shrink)
+        total = _without_rounding(moments, within, between)
+        system, scale = _penalised_system(total, used, mean, decay, shrink)
         factor = definite_factor(system, exact)
-    if factor is None:
-        return None
-    return _solve(moments, shrink, everything, scale, lambda right: solve_right(right, system, factor))
+    if factor is not None:
+        return _solve(moments, shrink, used, scale, lambda right: solve_right(right, system, factor))
+    # The penalty itself is below the rounding of what is beside it in some directions: there only the norm counts.
+    values, vectors = torch.linalg.eigh(system)
+    kept, values, null = vectors[:, values > exact], values[values > exact], vectors[:, values <= exact]
+    weight = _solve(moments, shrink, used, scale, lambda right: (right @ kept / values) @ kept.T)
+    weight[:, used] = _shortest(moments, weight[:, used], null, scale, torch.full_like(scale, exact))
+    return weight
 
 
-def _penalised_system(total: Tensor, mean: Tensor, decay: float, shrink: float) -> tuple[Tensor, Tensor]:
-    """A = Σ_T + λI + λ/(1+λ) μ_G μ_Gᵀ with a diagonal of about one, and the factors that bring it there."""
+def _penalised_system(total: Tensor, used: Tensor, mean: Tensor, decay: float, shrink: float) -> tuple[Tensor, Tensor]:
+    """A = Σ_T + λI + λ/(1+λ) μ_G μ_Gᵀ of the features ``used``, its diagonal about one, and what brings it there."""
     total = total.clone()
     total.diagonal().add_(decay)
     total.addr_(mean, mean, alpha=shrink)
-    scale = unit_scale(total.diagonal())
-    return total.mul_(scale).mul_(scale[:, None]), scale
+    scale = unit_scale(total.diagonal()[used])
+    return scaled_symmetric(total, used, scale), scale
 
 
 def _without_rounding(moments: ClassMoments, within: Tensor, between: Tensor) -> Tensor:
@@ -139,36 +143,41 @@ def _without_rounding(moments: ClassMoments, within: Tensor, between: Tensor) ->
     return total
 
 
-def _in_the_limit(moments: ClassMoments, within: Tensor, between: Tensor, shrink: float) -> tuple[Tensor, Tensor]:
-    """W of least norm where the weight is not penalised, and the part of μ_G in the null space of Σ_T."""
+def _unpenalised(moments: ClassMoments, within: Tensor, between: Tensor) -> tuple[Tensor, Tensor]:
+    """For λ = 0 the W of least norm, and the part of μ_G in the null space of Σ_T."""
     live = varies(moments, (within + between).diagonal())
     along_null = moments.global_mean * ~live
     correlation, scale, bounds = total_correlation(moments, within, between, live)
-    if shrink > 0.0:
-        shift = moments.global_mean[live] * scale
-        correlation.addr_(shift, shift, alpha=shrink)
     factor = definite_factor(correlation, bounds)
     if factor is not None:
-        weight = _solve(moments, shrink, live, scale, lambda right: solve_right(right, correlation, factor))
+        weight = _solve(moments, 0.0, live, scale, lambda right: solve_right(right, correlation, factor))
         return weight, along_null
     values, vectors, along = resolved_directions(correlation, bounds)
     keep = values > along
     kept, values, null = vectors[:, keep], values[keep], vectors[:, ~keep]
-    weight = _solve(moments, shrink, live, scale, lambda right: (right @ kept / values) @ kept.T)
-    # In the features' own units these columns span the null space of Σ_T. Whatever combination of them is taken off,
-    # predictions stay as they are, as far as the columns are known; the norm becomes least by it. A feature that hardly
-    # takes part, such as the small one of a sum of two, is left out: beside it the others would grow without end.
-    basis = null * scale[:, None] * (torch.linalg.vector_norm(null, dim=1, keepdim=True) > moments.eps**0.5)
-    longer = part_within(weight[:, live], basis)
-    if float(((longer / scale).square() @ bounds).sum()) <= moments.eps**0.5:
-        weight[:, live] -= longer  # else features differ so much in size that the shortest would predict otherwise
+    weight = _solve(moments, 0.0, live, scale, lambda right: (right @ kept / values) @ kept.T)
+    weight[:, live] = _shortest(moments, weight[:, live], null, scale, bounds)
     # Rounding turns the null space towards the smallest direction kept, and leaves means as precise as features are
     # beside their spread, which is one here: what the mean has along the null space beyond that is part of it.
     mean = moments.global_mean[live]
     turned = rounding_bound(correlation, torch.finfo(mean.dtype).eps) / float(values.amin()) if len(values) else 0.0
     doubt = len(mean) * (4.0 * turned * float((mean * scale).norm()) + 8.0 * moments.eps)
     if float((null.T @ (mean * scale)).norm()) > doubt:
-        part = part_within(mean[None], basis)[0]
+        part = part_within(mean[None], null * scale[:, None])[0]
         if float((part / scale).square() @ bounds) <= moments.eps**0.5 * float(part.square().sum()) ** 2:
             along_null[live] = part
     return weight, along_null
+
+
+def _shortest(moments: ClassMoments, rows: Tensor, null: Tensor, scale: Tensor, bounds: Tensor) -> Tensor:
+    """Rows of a weight with the least norm among those that predict the same.
+
+    In the features' own units the columns null · scale span the null space. Whatever combination of them is taken off,
+    predictions stay as they are, as far as the columns are known. So a feature that hardly takes part, such as the
+    small one of a sum of two, is left out: beside it the others would grow without end. Where features differ so much
+    in size that the shortest rows would predict otherwise all the same, rows stay as they are.
+    """
+    takes_part = torch.linalg.vector_norm(null, dim=1, keepdim=True) > moments.eps**0.5
+    longer = part_within(rows, null * scale[:, None] * takes_part)
+    certain = float(((longer / scale).square() @ bounds).sum()) <= moments.eps**0.5
+    return rows - longer if certain else rows

@@ -750,11 +750,175 @@ FUNCTIONS = (
     unconstrained,
 )
 
+# -- the same functions, with the arguments that the ones above leave as they are
 
-def call(seed: int) -> Call:
+
+def anything(d: Draw, good: Any, name: str, wrong: tuple[Any, ...] = ()) -> Any:
+    """The value, or often a wrong one: of those named, of WRONG or of NUMBERS."""
+    if d.chance(0.6):
+        return good
+    options = (*((lambda value=value: value) for value in wrong), *(WRONG if d.chance(0.5) else NUMBERS))
+    made = d.pick(options)()
+    d.note(f"{name} = {made!r:.40}")
+    return made
+
+
+def wrong_moments(d: Draw) -> Callable[[], Any]:
+    moments = anything(d, d.moments(), "moments", (torch.ones(3, 2), nc.ClassMoments(3), nc.ClassMoments))
+    weight = d.weight()
+    functions: dict[str, Callable[[], Any]] = {
+        "nc1": lambda: nc.nc1(moments),
+        "nc2": lambda: nc.nc2(moments, weight),
+        "nc3": lambda: nc.nc3(moments, weight, centred=False, squared=False),
+        "nc4": lambda: nc.nc4_mismatch(torch.ones(2, 3), torch.tensor([0, 1]), torch.ones(2, 3), moments=moments),
+        "snr": lambda: nc.snr_singular_values(moments),
+        "least_squares": lambda: nc.least_squares_classifier(moments),
+        "decompose": lambda: nc.decompose_mse(moments, weight),
+        "make_report": lambda: nc.make_report(moments, weight),
+        "own": lambda: nc.make_report(d.moments(), None, own=moments),
+        "compute_metrics": lambda: nc.compute_metrics(moments, weight=weight),
+        "cdnv": lambda: variability.cdnv(moments),
+        "variability_ratio": lambda: variability.variability_ratio(moments),
+        "vci": lambda: variability.variability_collapse_index(moments),
+        "numerical_rank": lambda: variability.numerical_rank(moments),
+        "effective_rank": lambda: variability.effective_rank(moments),
+        "duality_error": lambda: duality.duality_error(moments, weight),
+        "nc3_trace": lambda: duality.nc3_trace(moments, weight),
+        "uniform_duality": lambda: duality.uniform_duality(moments, weight),
+        "alignment_distance": lambda: duality.alignment_distance(moments, weight),
+        "nc5": lambda: duality.nc5(moments, torch.ones(d.dim), centred=True),
+        "reference": lambda: nc.measure_features(torch.ones(4, 3), torch.arange(4) % 2, reference=moments),
+        "from_state_dict": lambda: nc.ClassMoments.from_state_dict(moments),
+    }
+    name = d.pick(list(functions))
+    d.note(name)
+    return functions[name]
+
+
+def features_options(d: Draw) -> Callable[[], Any]:
+    arguments = d.features(), d.labels(), d.weight() if d.chance(0.3) else None, d.bias() if d.chance(0.3) else None
+    options = {
+        "num_classes": anything(d, None, "num_classes"),
+        "layer": anything(d, "a layer", "layer"),
+        "ood": anything(d, None, "ood"),
+        "reference": anything(d, None, "reference"),
+    }
+    return lambda: str(nc.measure_features(*arguments, **options))
+
+
+def measure_options(d: Draw) -> Callable[[], Any]:
+    """Of :func:`measure` and its neighbours; the network takes what the loader gives."""
+    model: Any = nn.Sequential(nn.Linear(d.dim, 5), nn.ReLU(), nn.Linear(5, d.classes))
+    batch = torch.from_numpy(d.rng.normal(size=(d.examples, d.dim))).float()
+    labels = torch.from_numpy(d.rng.integers(0, d.classes, size=d.examples))
+    loader: Any = [(batch, labels)]
+    options: dict[str, Any] = {}
+    given = {
+        "features": ("0", model[1], (model[2], "input"), ("0", "middle"), ("0",), ("nothing", "output")),
+        "weight": (torch.ones(d.classes, 5), np.ones((d.classes, 5))),
+        "bias": (torch.ones(d.classes),),
+        "num_classes": (d.classes, 2),
+        "layer": ("2", "0", "nothing", model[2]),
+        "device": ("cpu", "nowhere", "meta", "cuda:77", -1),
+        "ood": ([batch], [(batch, labels)], [], batch, None, 3, np.float32(0.5), "three", object()),
+        "reference": (d.moments("full"), torch.ones(3)),
+        "memory_budget": (0, 10**400, 1e9, np.int64(5)),
+        "next_token": (True, False),
+        "distributed": (True,),
+        "weighting": ("example", "class", None),
+        "metrics": ("all", None, iter(["cdnv"]), np.array(["cdnv"]), [["cdnv"]]),
+    }
+    for name, values in given.items():
+        if d.chance(0.15):
+            # what the network itself makes of other batches is its own
+            options[name] = d.pick(values) if name == "ood" else anything(d, d.pick(values), name)
+            d.note(f"{name} given")
+    if d.chance(0.1):
+        model = d.pick((None, "model", 3, lambda x: x, nn.Linear, object()))
+        d.note(f"model = {model!r:.30}")
+    function = d.pick(("measure", "measure_layers", "Monitor"))
+    d.note(function)
+    if function == "measure_layers":
+        for name, values in (
+            ("layers", (["0"], "0", ["nothing"], [3], [None], {})),
+            ("spatial", ("flatten", "nothing")),
+            ("channel_axis", (-1, 1, 7, {"0": 1}, {"0": "one"})),
+        ):
+            if d.chance(0.2):
+                options[name] = anything(d, d.pick(values), name)
+        return lambda: (made := nc.measure_layers(model, loader, **options), str(made), made.to_dict())
+    if function == "Monitor":
+        epoch = anything(d, 2, "epoch")
+        every = anything(d, 1, "every")
+        # none that a file would be written to
+        path = d.pick((None, None, "", "\0", "/nowhere/file", "/", Path("/dev/null/x"), 3, b"bytes", ["a"]))
+        d.note(f"path = {path!r}")
+        return lambda: nc.Monitor(model, loader, every=every, path=path, **options)(epoch)
+    return lambda: str(nc.measure(model, loader, **options))
+
+
+def options_of_formulas(d: Draw) -> Callable[[], Any]:
+    vectors = d.vectors()
+    correction = anything(d, 1, "correction", (2, 10**6))
+    kernel = anything(d, "riesz", "kernel", ("nothing",))
+    omega = torch.tensor([0.5, 1.5], dtype=torch.float64)
+    path = nc.CentralPath(omega if d.chance(0.5) else omega.numpy(), num_classes=3, samples_per_class=10)
+    times = anything(d, 3.0, "t", (10**400, 1e300, np.float32(2.0), torch.tensor([1, 2]), [1, 2], True))
+    right = anything(d, None, "right_vectors", (torch.ones(3, 2), np.eye(3)[:, :2]))
+    model = ufm.UnconstrainedFeatures((2, 2), 2, 0.1, 0.1)
+    labels = torch.arange(8) % 2
+    features = torch.from_numpy(d.rng.normal(size=(8, 3)))
+    functions: dict[str, Callable[[], Any]] = {
+        "equinorm": lambda: nc.equinorm(vectors, correction=correction),
+        "equiangularity": lambda: nc.equiangularity(vectors, correction=correction),
+        "hyperspherical_energy": lambda: frames.hyperspherical_energy(vectors, kernel),
+        "metrics": lambda: path.metrics(times, right),
+        "asymptote": lambda: path.asymptote(times),
+        "loss": lambda: path.loss(times),
+        "condition": lambda: path.condition(times),
+        "singular_values": lambda: path.singular_values(times),
+        "time": lambda: path.time(times),
+        "ufm.descend": lambda: model.descend(
+            learning_rate=anything(d, 0.1, "rate", (1e300,)),
+            steps=anything(d, 2, "steps", (3.0,)),
+            every=anything(d, 1, "every", (0,)),
+            seed=anything(d, 0, "seed", (2**70,)),
+            scale=anything(d, 0.1, "scale", (1e300,)),
+        ),
+        "ufm.minimise": lambda: model.minimise(
+            anything(d, 0, "seed", (2**70,)),
+            scale=anything(d, 1.0, "scale", (1e300,)),
+            max_steps=anything(d, 3, "max_steps", (0,)),
+        ),
+        "flow.descend": lambda: flow.descend(
+            features,
+            labels,
+            learning_rate=anything(d, 0.1, "rate", (1e3, 1e300)),
+            steps=anything(d, 2, "steps", (3.0,)),
+            every=anything(d, 1, "every", (0,)),
+            renormalization="none",
+        ),
+        "flow.integrate": lambda: flow.integrate(
+            features,
+            labels,
+            torch.tensor([0.0, 0.1]),
+            rtol=anything(d, 1e-3, "rtol", (0,)),
+            atol=anything(d, 1e-3, "atol", (0,)),
+            renormalization="none",
+        ),
+    }
+    name = d.pick(list(functions))
+    d.note(name)
+    return functions[name]
+
+
+MORE = (wrong_moments, features_options, measure_options, measure_options, measure_options, options_of_formulas)
+
+
+def call(seed: int, functions: tuple[Callable[[Draw], Callable[[], Any]], ...] = FUNCTIONS) -> Call:
     """The call of a seed."""
     draw = Draw(seed)
-    function = draw.pick(FUNCTIONS)
+    function = draw.pick(functions)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = function(draw)
@@ -762,9 +926,13 @@ def call(seed: int) -> Call:
     return Call(f"{function.__name__} {size}: {'; '.join(draw.notes)}", made)
 
 
-def fault(seed: int, allowed: tuple[type[BaseException], ...] = (nc.InputError,)) -> str | None:
+def fault(
+    seed: int,
+    allowed: tuple[type[BaseException], ...] = (nc.InputError,),
+    functions: tuple[Callable[[Draw], Callable[[], Any]], ...] = FUNCTIONS,
+) -> str | None:
     """What is wrong with the call of a seed: an exception of another type, or a warning that is not the package's."""
-    made = call(seed)
+    made = call(seed, functions)
     own: list[str] = []
     warn = warnings.warn
 

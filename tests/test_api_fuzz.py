@@ -1,7 +1,7 @@
 """No exception but InputError, and no foreign warning, out of random calls of the public functions.
 
 See :mod:`random_calls`; NEURALCOLLAPSE_FUZZ=20000 for many. A failure names its seed: ``random_calls.call(seed)`` is
-that call again.
+that call again, and ``random_calls.call(seed, random_calls.MORE)`` that of the other arguments.
 """
 
 from __future__ import annotations
@@ -22,6 +22,14 @@ BLOCKS = 8
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_nothing_but_input_errors(block: int) -> None:
     found = [(seed, random_calls.fault(seed)) for seed in range(block, CALLS, BLOCKS)]
+    wrong = [f"seed {seed}: {text}" for seed, text in found if text is not None]
+    assert not wrong, f"{len(wrong)} faults\n" + "\n".join(wrong[:40])
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_nothing_but_input_errors_from_the_other_arguments(block: int) -> None:
+    found = [(seed, random_calls.fault(seed, functions=random_calls.MORE)) for seed in range(block, CALLS, BLOCKS)]
     wrong = [f"seed {seed}: {text}" for seed, text in found if text is not None]
     assert not wrong, f"{len(wrong)} faults\n" + "\n".join(wrong[:40])
 

@@ -246,7 +246,7 @@ def test_kinds_and_shapes_come_back() -> None:
         ({"omega0": 0.0}, r"positive, finite singular values, got 0\.0"),
         ({"omega0": [1.0, -2.0]}, r"got -2\.0"),
         ({"omega0": float("nan")}, "got nan"),
-        ({"num_classes": 1}, "at least two classes, got num_classes = 1"),
+        ({"num_classes": 1}, "num_classes of at least 2, got 1"),
         ({"samples_per_class": 0}, "samples per class, got 0"),
         ({"weight_decay": -1.0}, r"weight decay of at least 0, got -1\.0"),
         ({"flow": "newtonian"}, "got 'newtonian'"),

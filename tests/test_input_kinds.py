@@ -114,8 +114,8 @@ def test_what_holds_no_such_numbers_is_named_in_one_line(name: str) -> None:
     ("features", "labels", "said"),
     [
         (TENSOR[:, :0], torch.tensor(LABELS), "at least one feature"),
-        (FEATURES, torch.tensor(LABELS), "expected a tensor of features, got ndarray"),
-        (TENSOR, LABELS, "expected a tensor of labels, got ndarray"),
+        ("features", torch.tensor(LABELS), "expected numeric features, got str"),
+        (TENSOR, None, "expected numeric labels, got NoneType"),
         (TENSOR.to("meta"), torch.tensor(LABELS), "meta device"),
         (TENSOR, torch.tensor(LABELS, device="meta"), "meta device"),
         (TENSOR.to_sparse(), torch.tensor(LABELS), "to_dense"),

@@ -331,6 +331,28 @@ def test_many_examples_in_one_call_equal_many_calls() -> None:
     assert_same(together, state(apart))
 
 
+@pytest.mark.parametrize(
+    "sizes", [(1e-22, 5e-4, 2e-25), (1e-25, 1e-7, 1e-27), (1e-30, 1e-12, 0.0), (1e25, 1e-25, 1e36)]
+)
+@pytest.mark.parametrize("first", [torch.float32, torch.float64])
+def test_batches_of_very_different_size_in_any_order(sizes: tuple[float, ...], first: torch.dtype) -> None:
+    """Small features after larger ones are far from the class means: the scale that fits is that of the means."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(12) % 3
+    batches = [size * torch.randn(12, 4, generator=generator, dtype=torch.float64) for size in sizes]
+    moments = nc.ClassMoments(3)
+    for number, batch in enumerate(batches):
+        moments.update(batch.to(torch.float64 if number else first), labels)
+        assert moments.num_examples == 12 * (number + 1)  # which adds the rows that waited
+    unit = 1.0 / max(sizes)
+    whole, of_class = unit * torch.cat(batches), labels.repeat(3)
+    for label in range(3):
+        mean = whole[of_class == label].mean(dim=0)
+        torch.testing.assert_close(unit * moments.means[label], mean, rtol=1e-6, atol=1e-9)
+        variance = (whole[of_class == label] - mean).square().sum(dim=1).mean()
+        torch.testing.assert_close(moments.class_variances[label] * unit * unit, variance, rtol=1e-6, atol=0.0)
+
+
 BAD_INPUT = {
     "label-too-large": (torch.zeros(3, 2), torch.tensor([0, 1, 4]), "4"),
     "label-negative": (torch.zeros(3, 2), torch.tensor([0, -1, 1]), "-1"),

@@ -60,7 +60,7 @@ def require_loader(loader: Any) -> None:
         raise InputError(
             f"expected a loader of batches, got the data set {kind}: pass DataLoader(data_set, batch_size=128)"
         )
-    if isinstance(loader, (Tensor, np.ndarray, str, bytes, Mapping)) or not (
+    if isinstance(loader, (Tensor, np.ndarray, np.generic, str, bytes, Mapping)) or not (
         hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")
     ):
         raise InputError(f"expected a loader of batches, got {kind}: pass a DataLoader or a list of batches")

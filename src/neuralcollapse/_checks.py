@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import numbers
+import operator
+import os
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+Array = np.ndarray
+
+# No counter of examples, classes or features is beyond PyTorch's int64.
+_LARGEST_COUNT = 2**63 - 1
 # PyTorch has these types of integers, and few functions for them.
 _UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
@@ -165,10 +175,116 @@ def check_classifier(weight: Tensor, bias: Tensor | None, num_classes: int, dim:
             raise InputError(f"expected a finite classifier {name}, got NaN or infinity in it")
 
 
-def check_weight_decay(weight_decay: float) -> None:
-    """Raise unless λ is a finite number ≥ 0."""
-    if not 0.0 <= weight_decay < float("inf"):
-        raise InputError(f"expected a finite weight decay of at least 0, got {weight_decay}")
+def as_classifier(weight: Any, bias: Any, num_classes: int, dim: int) -> tuple[Tensor, Tensor | None]:
+    """A finite (C, p) weight and a finite (C,) bias or None, as :func:`as_tensor` reads them."""
+    weight = as_tensor(weight, "weight")
+    bias = None if bias is None else as_tensor(bias, "bias")
+    check_classifier(weight, bias, num_classes, dim)
+    return weight, bias
+
+
+def as_number(value: Any, name: str, *, least: float = 0.0, above: bool = False, most: float = math.inf) -> float:
+    """A finite float of at least ``least``, or above 0; also from a NumPy number, or a tensor or array of one number.
+
+    Raises:
+        InputError: anything else, True and False too.
+    """
+    number = _number_of(value, name)
+    if number is not None and math.isfinite(number) and least <= number <= most and (number > 0.0 or not above):
+        return number
+    finite = number is not None and math.isfinite(number)
+    if finite and number is not None and number > most:
+        wanted = f"a {name} of at most {most:g}"
+    elif above:
+        wanted = f"a positive {name}" if finite else f"a positive, finite {name}"
+    else:
+        wanted = f"a finite {name}" + (f" of at least {least:g}" if least > -math.inf else "")
+    raise InputError(f"expected {wanted}, got {shown(value)}")
+
+
+def _number_of(value: Any, name: str) -> float | None:
+    """The value as a float, infinite where it is too large for one; None where it is no real number."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        tensor = as_tensor(value, name)
+        return None if tensor.numel() != 1 or tensor.dtype == torch.bool else float(tensor.item())
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def as_count(value: Any, name: str, *, least: int = 1, unit: str = "", most: int = _LARGEST_COUNT) -> int:
+    """A whole number from ``least`` to ``most``; also from a NumPy integer, or an integer tensor of one number.
+
+    Raises:
+        InputError: anything else, 2.0 and True too.
+    """
+    count: int | None = None
+    if isinstance(value, (Tensor, np.ndarray)):
+        tensor = as_tensor(value, name)
+        whole = not tensor.is_floating_point() and tensor.dtype != torch.bool
+        count = int(tensor.item()) if whole and tensor.numel() == 1 else None
+    elif not isinstance(value, bool):
+        try:
+            count = operator.index(value)
+        except TypeError:
+            count = None
+    if count is None or not least <= count <= most:
+        way = "" if count is not None else ": give a whole number"
+        limit = f" and at most {most}" if count is not None and count > most else ""
+        raise InputError(f"expected {name} of at least {least}{unit}{limit}, got {shown(value)}{way}")
+    return count
+
+
+def as_switch(value: Any, name: str) -> bool:
+    """True or False, of Python or NumPy."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise InputError(f"expected {name} to be True or False, got {shown(value)}")
+    return bool(value)
+
+
+def as_word(value: Any, name: str, words: Collection[str]) -> str:
+    """One of the ``words``."""
+    if not isinstance(value, str) or value not in words:
+        *others, last = (repr(word) for word in words)
+        raise InputError(f"expected {name} {', '.join(others)} or {last}, got {shown(value)}")
+    return value
+
+
+def as_path(value: Any, name: str = "a path") -> Path:
+    """A path that the system's functions take, which may lead nowhere."""
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(text, str) or "\0" in text:
+        raise InputError(f"expected {name} of a file, as text or a pathlib.Path, got {shown(value)}")
+    return Path(text)
+
+
+def as_device(value: Any) -> torch.device:
+    """A device of this machine that holds values."""
+    try:
+        device = torch.device(value)
+        torch.empty(0, device=device)
+    except (RuntimeError, TypeError, ValueError, AssertionError, NotImplementedError, ImportError) as error:
+        raise InputError(f"expected a device of this machine, such as 'cpu' or 'cuda:0', got {shown(value)}") from error
+    if device.type == "meta":
+        raise InputError("expected a device that holds values, got 'meta', which holds none: 'cpu' does")
+    return device
+
+
+def shown(value: Any) -> str:
+    """A value as an error names it: short, on one line; what is no number, word or path by its type."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"an integer of {value.bit_length()} bits"
+    if isinstance(value, Tensor) and value.is_nested:
+        return "a nested tensor"
+    if isinstance(value, (Tensor, np.ndarray)):
+        return f"a {type(value).__name__} of shape {tuple(value.shape)}, {value.dtype}"
+    if value is None or isinstance(value, (str, bytes, numbers.Number, np.generic, os.PathLike, torch.dtype)):
+        text = repr(value) if isinstance(value, (str, bytes)) else str(value)
+        return " ".join((text if len(text) <= 80 else f"{text[:77]}…").split())
+    return f"a {type(value).__name__}"
 
 
 def first_bad_row(features: Tensor) -> int:

@@ -80,7 +80,8 @@ def scaled(values: Tensor, exponent: int) -> Tensor:
     if exponent == 0:
         return values
     half = exponent // 2
-    return values * 2.0**half * 2.0 ** (exponent - half)
+    # 2^1024 is no float; what a factor of 2^2046 does not bring to infinity is not there to begin with
+    return values * 2.0 ** min(half, 1023) * 2.0 ** min(exponent - half, 1023)
 
 
 def squares(values: Tensor, weights: Tensor | None = None) -> Tensor:

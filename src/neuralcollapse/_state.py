@@ -165,7 +165,10 @@ class State:
                 if not bool(torch.isfinite(features).all()):
                     row = first_bad_row(features)
                     raise InputError(f"expected finite features, got NaN or infinity in row {row}") from None
-                self.rescale(power_of_two(features) or 0)
+                # a residual is as large as the features, or as the means that they are centred at
+                held = power_of_two(self.means)
+                sizes = (power_of_two(features), None if held is None else held + (self.exponent or 0))
+                self.rescale(max((size for size in sizes if size is not None), default=0))
 
     def _fit(self, features: Tensor) -> None:
         """Choose the power of two by the first features that are not zero, and a larger one for larger features."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from torch import Tensor
@@ -38,7 +39,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         from safetensors import SafetensorError, safe_open
     except ImportError:
         raise InputError(_NEEDED) from None
-    if not path.is_file():
+    if not os.path.isfile(path):  # which is False of a name that no file can have, too
         raise InputError(f"expected a file of saved moments, {path} is none")
     try:
         with safe_open(path, framework="pt") as file:

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ._checks import InputError
+from ._checks import InputError, as_device, as_number, as_switch
 from .capture import evaluation
 from .formulas.least_squares import least_squares_classifier
 from .head import Head
@@ -47,7 +47,7 @@ def read_all(
     weight_decay: float,
     weighting: Weighting,
     device: torch.device | str | None,
-    memory_budget: int,
+    memory_budget: float,
     ood: Iterable[Any] | None,
     reference: Callable[[str], ClassMoments] | None,
     distributed: bool,
@@ -61,8 +61,10 @@ def read_all(
         check_room: is told a layer's name, features and classes before its scatter is made, to refuse it.
         others: of :func:`neuralcollapse.measure`.
     """
+    memory_budget = as_number(memory_budget, "memory_budget")
+    distributed = as_switch(distributed, "distributed")
     with evaluation(model):
-        target = torch.device(device) if device is not None else _device_of(model)
+        target = as_device(device) if device is not None else _device_of(model)
         batches = Batches(model, loader, target)
         passed = jointly(lambda: _first_pass(reader, batches, weighting, memory_budget, check_room), distributed)
         if distributed:
@@ -128,7 +130,7 @@ def _first_pass(
     reader: Reader,
     batches: Batches,
     weighting: Weighting,
-    memory_budget: int,
+    memory_budget: float,
     check_room: Callable[[str, int, int], None] | None,
 ) -> _Pass:
     """Moments of all features, and the features while they fit."""

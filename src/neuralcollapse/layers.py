@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._checks import InputError
+from ._checks import InputError, as_word, shown
 from ._networks import innermost, observed
 from .measure import reports_of
 from .moments import ClassMoments, Weighting
@@ -119,7 +119,7 @@ def measure_layers(
     num_classes: int | None = None,
     spatial: Spatial = "mean",
     channel_axis: int | Mapping[str, int] | None = None,
-    metrics: str | Sequence[str] = "default",
+    metrics: str | Sequence[str] | None = "default",
     weight_decay: float = 0.0,
     weighting: Weighting = "example",
     device: torch.device | str | None = None,
@@ -162,6 +162,11 @@ def measure_layers(
         InputError: a layer that does not exist, does not run, runs twice or gives no tensor; an axis of features that
             is not certain; or as ``measure``.
     """
+
+    if reference is not None and not isinstance(reference, (LayerReports, Mapping)):
+        raise InputError(f"expected reference= of measure_layers, or moments by layer, got {shown(reference)}")
+
+    as_word(weighting, "weighting", ("example", "class"))
 
     def of_reference(name: str) -> ClassMoments:
         assert reference is not None

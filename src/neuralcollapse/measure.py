@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._checks import InputError, as_labels, as_tensor, check_classifier, check_features
+from ._checks import InputError, as_classifier, as_labels, as_number, as_tensor, check_classifier, check_features
 from ._networks import innermost, observed
 from .engine import about_reference, classes_of, read_all, tally_of
 from .formulas.collapse import nc1, nc2, nc3
 from .formulas.mse import decompose_mse
 from .formulas.signal_to_noise import snr_singular_values
 from .metrics import chosen, compute_metrics
-from .moments import ClassMoments, Weighting
+from .moments import ClassMoments, Weighting, require_moments
 from .passes import Tally
 from .reading import Choice, Features, Layer, Reader, check_num_classes
 from .report import NO_CLASSIFIER, Report
@@ -35,7 +35,7 @@ def measure_features(
     layer: str = "features given",
     weight_decay: float = 0.0,
     weighting: Weighting = "example",
-    metrics: str | Sequence[str] = "default",
+    metrics: str | Sequence[str] | None = "default",
     ood: Tensor | np.ndarray[Any, Any] | None = None,
     reference: ClassMoments | None = None,
 ) -> Report:
@@ -66,6 +66,7 @@ def measure_features(
     """
     chosen(metrics)
     check_num_classes(num_classes)
+    weight_decay = as_number(weight_decay, "weight decay")
     features, labels = as_tensor(features, "features"), as_labels(labels)
     weight = None if weight is None else as_tensor(weight, "weight")
     bias = None if bias is None else as_tensor(bias, "bias")
@@ -118,7 +119,7 @@ def measure(
     weighting: Weighting = "example",
     device: torch.device | str | None = None,
     memory_budget: int = 4 << 30,
-    metrics: str | Sequence[str] = "default",
+    metrics: str | Sequence[str] | None = "default",
     ood: Iterable[Any] | None = None,
     reference: ClassMoments | None = None,
     next_token: bool = False,
@@ -192,12 +193,13 @@ def reports_of(
     loader: Iterable[Any],
     reader: Reader,
     *,
-    metrics: str | Sequence[str],
+    metrics: str | Sequence[str] | None,
     weight_decay: float,
     **options: Any,
 ) -> dict[str, Report]:
     """By name the reports on every layer that ``reader`` reads; options are those of :func:`read_all`."""
     chosen(metrics)
+    weight_decay = as_number(weight_decay, "weight decay")
     found = read_all(model, loader, reader, weight_decay=weight_decay, **options)
     reports = {
         name: make_report(
@@ -220,12 +222,12 @@ def reports_of(
 
 def make_report(
     moments: ClassMoments,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
+    weight: Tensor | np.ndarray[Any, Any] | None = None,
+    bias: Tensor | np.ndarray[Any, Any] | None = None,
     *,
     weight_decay: float = 0.0,
-    metrics: str | Sequence[str] = "default",
-    ood_mean: Tensor | None = None,
+    metrics: str | Sequence[str] | None = "default",
+    ood_mean: Tensor | np.ndarray[Any, Any] | None = None,
     tally: Tally | None = None,
     own: ClassMoments | None = None,
     layer: str = "features given",
@@ -245,10 +247,13 @@ def make_report(
     Raises:
         InputError: a weight or bias that does not fit the moments, a negative λ.
     """
-    dim = moments.means.shape[1]
+    require_moments(moments)
+    dim, own = moments.means.shape[1], moments if own is None else own
+    require_moments(own, "own")
     if weight is not None:
-        check_classifier(weight, bias, moments.num_classes, dim)
-    own = moments if own is None else own
+        weight, bias = as_classifier(weight, bias, moments.num_classes, dim)
+    elif bias is not None:
+        raise InputError("expected weight with bias, got bias alone")
 
     def share(count: int) -> float:
         assert tally is not None

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from ._checks import InputError
+from ._checks import Array, InputError, as_classifier, as_tensor, shown
 from .formulas import collapse, duality, frames, geometry, variability
-from .moments import ClassMoments
+from .moments import ClassMoments, require_moments
 
 
 @dataclass(frozen=True)
@@ -160,35 +161,41 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def chosen(metrics: str | Sequence[str]) -> list[str]:
-    """The names that ``"default"`` (none), ``"all"``, one name or several mean.
+def chosen(metrics: str | Sequence[str] | None) -> list[str]:
+    """The names that None and ``"default"`` (none), ``"all"``, one name or several mean.
 
     Raises:
-        InputError: a name that is none of them.
+        InputError: a name that is none of them, or what is no collection of names; an iterator, which gives its names
+            once, is none either.
     """
-    if metrics == "default":
+    if metrics is None:
         return []
-    if metrics == "all":
-        return list(METRICS)
-    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    if isinstance(metrics, str):
+        if metrics in ("default", "all"):
+            return list(METRICS) if metrics == "all" else []
+        names = [metrics]
+    elif isinstance(metrics, Collection) and not isinstance(metrics, (Tensor, np.ndarray, bytes)):
+        names = list(metrics)
+    else:
+        raise InputError(f"expected metrics 'default', 'all', a name or a list of names, got {shown(metrics)}")
     for name in names:
-        if name not in METRICS:
-            raise InputError(f"expected 'default', 'all' or metrics among {', '.join(METRICS)}, got {name!r}")
+        if not isinstance(name, str) or name not in METRICS:
+            raise InputError(f"expected 'default', 'all' or metrics among {', '.join(METRICS)}, got {shown(name)}")
     return names
 
 
 def compute_metrics(
     moments: ClassMoments,
-    metrics: str | Sequence[str] = "all",
+    metrics: str | Sequence[str] | None = "all",
     *,
-    weight: Float[Tensor, "c p"] | None = None,
-    ood_mean: Float[Tensor, " p"] | None = None,
+    weight: Float[Tensor, "c p"] | Array | None = None,
+    ood_mean: Float[Tensor, " p"] | Array | None = None,
 ) -> dict[str, float]:
     """Later metrics from class moments alone, which may be of ``scatter="trace"`` for those that need no more.
 
     Args:
         moments: of the features.
-        metrics: names, or ``"all"``: those that what is given, and the number of classes, allow.
+        metrics: names, none for None, or ``"all"``: those that what is given, and the number of classes, allow.
         weight: (C, p) of the classifier; ood_mean: (p,) mean of out-of-distribution features.
 
     Returns:
@@ -205,16 +212,23 @@ def compute_metrics(
         {'variability_ratio': 0.0}
     """
     names = chosen(metrics)
-    given = Given(moments, weight, ood_mean)
+    require_moments(moments)
+    rows = mean = None
+    if weight is not None:
+        rows, _ = as_classifier(weight, None, moments.num_classes, moments.means.shape[1])
+    if ood_mean is not None:
+        mean = as_tensor(ood_mean, "ood_mean")
+    given = Given(moments, rows, mean)
     here = {"weight"} if weight is not None else set()
     here |= {"ood"} if ood_mean is not None else set()
     here |= {"scatter"} if moments.scatter == "full" else set()
     means = {"weight": "a classifier", "ood": "out-of-distribution data (ood=)", "scatter": "moments of scatter='full'"}
     asked: dict[str, Metric] = {}
+    everything = isinstance(metrics, str) and metrics == "all"
     for name in names:
         metric = METRICS[name]
         missing = sorted(metric.needs - here)
-        if metrics == "all":
+        if everything:
             many = metric.most_classes is not None and moments.num_classes > metric.most_classes
             if missing or many:
                 continue

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,19 @@ import torch.distributed as dist
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
-from ._checks import InputError, check_features, check_labels
+from ._checks import (
+    Array,
+    InputError,
+    as_count,
+    as_device,
+    as_number,
+    as_path,
+    as_tensor,
+    as_word,
+    check_features,
+    check_labels,
+    shown,
+)
 from ._linalg import full_precision, scaled
 from ._state import State, block_rows, mirror_upper, squared_norms
 from ._storage import read_state, write_state
@@ -22,6 +35,13 @@ _outlives_inference_mode = torch.inference_mode(mode=False)
 
 Weighting = Literal["example", "class"]
 Scatter = Literal["full", "trace"]
+_ENTRIES = ("counts", "means", "variances", "scatter", "eps", "product_eps", "exponent")
+
+
+def require_moments(value: object, name: str = "moments") -> None:
+    """Raise unless ``value`` is a :class:`ClassMoments`."""
+    if not isinstance(value, ClassMoments):
+        raise InputError(f"expected {name} to be a ClassMoments, got {shown(value)}: make one, and update() it")
 
 # The entries of a state, see ClassMoments.state_dict.
 STATE_NAMES = ("counts", "means", "variances", "scatter", "eps", "product_eps", "exponent")
@@ -67,22 +87,18 @@ class ClassMoments:
         dtype: torch.dtype = torch.float64,
         device: torch.device | str | None = None,
     ) -> None:
-        if num_classes < 1:
-            raise InputError(f"expected at least one class, got num_classes = {num_classes}")
-        if dim is not None and dim < 1:
-            raise InputError(f"expected a positive feature dimension, got dim = {dim}")
-        if weighting not in ("example", "class"):
-            raise InputError(f"expected weighting 'example' or 'class', got {weighting!r}")
-        if scatter not in ("full", "trace"):
-            raise InputError(f"expected scatter 'full' or 'trace', got {scatter!r}")
-        if dtype not in (torch.float32, torch.float64):
-            raise InputError(f"expected a state of float32 or float64, got {dtype}")
+        num_classes = as_count(num_classes, "num_classes")
+        dim = None if dim is None else as_count(dim, "dim")
+        as_word(weighting, "weighting", ("example", "class"))
+        as_word(scatter, "scatter", ("full", "trace"))
+        if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float64):
+            raise InputError(f"expected a state of torch.float32 or torch.float64, got {shown(dtype)}")
         self.num_classes = num_classes
         self.dim = dim
         self.weighting: Weighting = weighting
         self.scatter: Scatter = scatter
         self.dtype = dtype
-        self.device = torch.device(device) if device is not None else None
+        self.device = None if device is None else as_device(device)
         # The coarsest precision that features came in: it says which class means coincide.
         self.eps = torch.finfo(dtype).eps
         if dim is not None:
@@ -90,9 +106,16 @@ class ClassMoments:
 
     @_outlives_inference_mode
     def _allocate(self, dim: int, device: torch.device) -> None:
-        self.dim, self.device = dim, device
         full, by_class = self.scatter == "full", self.weighting == "class"
-        self._take(State(self.num_classes, dim, full, by_class, self.dtype, device))
+        try:
+            state = State(self.num_classes, dim, full, by_class, self.dtype, device)
+        except RuntimeError as error:  # what PyTorch says where there is no such memory
+            raise InputError(
+                f"no room for moments of {self.num_classes:,} classes and {dim:,} features: are labels 0 … C−1, and is "
+                "scatter='trace' enough?"
+            ) from error
+        self.dim, self.device = dim, device
+        self._take(state)
 
     def _take(self, state: State) -> None:
         self._settled, self._waiting = state, Waiting()
@@ -117,21 +140,22 @@ class ClassMoments:
             self._settled.add(features, labels, own=own)
 
     @_outlives_inference_mode
-    def update(self, features: Float[Tensor, "n p"], labels: Integer[Tensor, " n"]) -> None:
+    def update(self, features: Float[Tensor, "n p"] | Array, labels: Integer[Tensor, " n"] | Array) -> None:
         """Add a batch of examples.
 
         Args:
-            features: (n, p), any floating type; moved to the state's device.
+            features: (n, p), any floating type, tensors or arrays; moved to the state's device.
             labels: (n,), integers in 0 … C−1.
 
         Raises:
             InputError: wrong shapes or types, a label out of range, NaN or infinity. The state is then unchanged.
         """
+        features, labels = as_tensor(features, "features"), as_tensor(labels, "labels")
         check_features(features, self.dim)
         check_labels(labels, features.shape[0], self.num_classes)
         if self.dim is None:
             self._allocate(features.shape[1], self.device or features.device)
-        features, labels = features.detach().to(self.device), labels.to(self.device, torch.int64)
+        features, labels = features.to(self.device), labels.to(self.device, torch.int64)
         if features.dtype != torch.float64 or self.dtype == torch.float32:
             features = features.to(torch.float32)
         self._waiting.gather(features, labels, self._add)
@@ -145,6 +169,7 @@ class ClassMoments:
         Raises:
             InputError: the two differ in classes, dimension, weighting or kind of scatter.
         """
+        require_moments(other)
         for name in ("num_classes", "weighting", "scatter"):
             if getattr(self, name) != getattr(other, name):
                 raise InputError(f"expected {name} = {getattr(self, name)}, got {getattr(other, name)}")
@@ -230,11 +255,14 @@ class ClassMoments:
         Raises:
             InputError: entries that are missing, do not fit one another, or hold what no data gives.
         """
+        if not isinstance(state, Mapping):
+            raise InputError(f"expected a dictionary of tensors, as state_dict() gives, got {shown(state)}")
         missing = sorted({"counts", "means", "variances", "scatter", "eps"} - state.keys())
         if missing:
-            raise InputError(
-                f"expected moments with {', '.join(missing)}, got only {', '.join(sorted(state)) or 'none'}"
-            )
+            found = ", ".join(sorted(map(str, state))) or "none"
+            raise InputError(f"expected moments with {', '.join(missing)}, got only {found}")
+        if not trusted:
+            state = {name: as_tensor(state[name], name) for name in _ENTRIES if name in state}
         counts, means, scatter = state["counts"], state["means"], state["scatter"]
         if means.ndim != 2 or counts.dtype != torch.int64:
             raise InputError(f"expected means (C, p) and integer counts, got {tuple(means.shape)} and {counts.dtype}")
@@ -266,8 +294,9 @@ class ClassMoments:
 
     def _settle_about(self, state: dict[str, Tensor]) -> None:
         """Take the precisions and the exponent of a state; in an older one eps is also that of the products."""
-        eps = float(state["eps"])
-        product_eps, exponent = float(state.get("product_eps", eps)), float(state.get("exponent", 0.0))
+        eps = as_number(state["eps"], "eps", least=-math.inf)
+        product_eps = as_number(state.get("product_eps", eps), "product_eps", least=-math.inf)
+        exponent = as_number(state.get("exponent", 0.0), "exponent", least=-math.inf)
         for name, value in (("eps", eps), ("product_eps", product_eps)):
             if not 0.0 < value < 1.0:
                 raise InputError(f"expected a relative precision {name} between 0 and 1, got {value}")
@@ -278,7 +307,7 @@ class ClassMoments:
 
     def save(self, path: str | Path) -> None:
         """Write the state to a safetensors file, whole or not at all."""
-        write_state(Path(path), self.state_dict(), {"weighting": self.weighting})
+        write_state(as_path(path), self.state_dict(), {"weighting": self.weighting})
 
     @classmethod
     def load(cls, path: str | Path) -> ClassMoments:
@@ -287,7 +316,7 @@ class ClassMoments:
         Raises:
             InputError: no such file, or not one of moments.
         """
-        state, about = read_state(Path(path))
+        state, about = read_state(as_path(path))
         weighting = about.get("weighting", "example")
         try:
             return cls.from_state_dict(state, weighting=weighting)  # type: ignore[arg-type]
@@ -304,6 +333,7 @@ class ClassMoments:
         Raises:
             InputError: the two differ in classes or dimension, or a class here is absent there.
         """
+        require_moments(reference, "reference")
         if (self.num_classes, self.dim) != (reference.num_classes, reference.dim):
             mine, other = (self.num_classes, self.dim), (reference.num_classes, reference.dim)
             raise InputError(f"expected a reference with (C, p) = {mine}, got {other}")

@@ -13,7 +13,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import nn
 
-from ._checks import InputError
+from ._checks import InputError, as_count, as_path
 from .measure import measure
 from .metrics import chosen
 from .report import Report
@@ -49,7 +49,7 @@ class Monitor:
     ) -> None:
         check_monitor(every, path, options)
         self._path = None if path is None else Path(path)
-        self._model, self._loader, self._every, self._options = model, loader, every, options
+        self._model, self._loader, self._every, self._options = model, loader, int(every), options
         self.history: list[dict[str, object]] = []
 
     def __call__(self, epoch: int) -> Report | None:
@@ -58,6 +58,7 @@ class Monitor:
         Returns:
             The report, or None between measurements.
         """
+        epoch = as_count(epoch, "epoch", least=0)
         if epoch % self._every:
             return None
         report = measure(self._model, self._loader, **self._options)
@@ -70,8 +71,7 @@ class Monitor:
 
 def check_monitor(every: int, path: str | Path | None, options: Mapping[str, Any]) -> None:
     """Raise unless a :class:`Monitor` can be made of these, so that a mistake is told before the training."""
-    if every < 1:
-        raise InputError(f"expected every of at least 1 epoch, got {every}")
+    as_count(every, "every", unit=" epoch")
     known = [name for name in inspect.signature(measure).parameters if name not in ("model", "loader")]
     for name in options:
         if name not in known:
@@ -79,7 +79,9 @@ def check_monitor(every: int, path: str | Path | None, options: Mapping[str, Any
             meant = f"did you mean {near[0]!r}?" if near else f"they are {', '.join(known)}"
             raise InputError(f"expected options of nc.measure, got {name!r}; {meant}")
     chosen(options.get("metrics", "default"))
-    if path is not None and not Path(path).parent.is_dir():
+    if path is not None and as_path(path).is_dir():
+        raise InputError(f"expected a file to write lines to, got the folder {path}")
+    if path is not None and not as_path(path).parent.is_dir():
         raise InputError(f"expected an existing folder for {Path(path).name}, got {Path(path).parent}")
 
 

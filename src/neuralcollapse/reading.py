@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ._checks import InputError, as_tensor, check_classifier, check_features, check_labels
+from ._checks import InputError, as_count, as_switch, as_tensor, check_classifier, check_features, check_labels, shown
 from .capture import Side, Tap, clean_names
 from .classifier import Search, place_of
 from .head import ITSELF, Head, classes_last, of_relation
@@ -86,7 +86,7 @@ class Choice:
 
     def __post_init__(self) -> None:
         if self.layer is not None and self.features is not None:
-            raise InputError(f"expected layer= or features=, got both, {self.layer!r} and {self.features!r}")
+            raise InputError(f"expected layer= or features=, got both, {shown(self.layer)} and {shown(self.features)}")
         if self.weight is not None and self.features is None:
             raise InputError("expected features= with weight=, the module whose output they are, got weight= alone")
         if self.bias is not None and self.weight is None:
@@ -120,8 +120,8 @@ class Choice:
 
 def check_num_classes(number: int | None) -> None:
     """Raise unless it is None or an integer from 2 on."""
-    if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 2):
-        raise InputError(f"expected num_classes of at least 2, got {number!r}")
+    if number is not None:
+        as_count(number, "num_classes", least=2)
 
 
 class Stages(Protocol):
@@ -154,7 +154,8 @@ class Reader:
     def __init__(
         self, model: nn.Module, choice: Choice, next_token: bool = False, stages: Stages | None = None
     ) -> None:
-        self._model, self._choice, self._next, self._stages = model, choice, next_token, stages
+        self._model, self._choice, self._stages = model, choice, stages
+        self._next = as_switch(next_token, "next_token")
         self._modules = clean_names(model)
         self.head: Head | None = None
         self.network = [0, 0]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._checks import InputError
+from ._checks import InputError, as_word, shown
 from .capture import clean_names, first_tensor, require_watchable
 from .head import Head
 from .layouts import Layouts, batch_second
@@ -33,8 +34,7 @@ class Stages:
         spatial: Spatial,
         channel_axis: int | Mapping[str, int] | None,
     ) -> None:
-        if spatial not in ("mean", "flatten"):
-            raise InputError(f"expected spatial 'mean' or 'flatten', got {spatial!r}")
+        as_word(spatial, "spatial", ("mean", "flatten"))
         self._model, self._spatial = model, spatial
         self._modules = clean_names(model)
         self._chosen = layers is not None
@@ -42,7 +42,7 @@ class Stages:
         self._axes: dict[str, int | None] = {}
         for axis in channel_axis.values() if isinstance(channel_axis, Mapping) else [channel_axis]:
             if axis is not None and (isinstance(axis, bool) or not isinstance(axis, int)):
-                raise InputError(f"expected channel_axis to be an integer, or integers by layer, got {axis!r}")
+                raise InputError(f"expected channel_axis to be an integer, or integers by layer, got {shown(axis)}")
         if isinstance(channel_axis, Mapping):
             self._axes |= {name: channel_axis[name] for name in _known(self._modules, list(channel_axis))}
         elif channel_axis is not None:
@@ -191,7 +191,11 @@ def _dims(shape: tuple[int, ...]) -> str:
 def _known(modules: Mapping[str, nn.Module], names: Sequence[str]) -> list[str]:
     if isinstance(names, str):
         raise InputError(f"expected a list of layers, got the text {names!r}: write [{names!r}]")
+    if not isinstance(names, Collection) or isinstance(names, (Tensor, np.ndarray, bytes)):
+        raise InputError(f"expected a list of names of layers, got {shown(names)}")
     for name in names:
+        if not isinstance(name, str):
+            raise InputError(f"expected names of layers, as text, got {shown(name)}")
         if name not in modules or not name:
             near = difflib.get_close_matches(name, modules, 3) or list(modules)[-3:]
             raise InputError(f"expected names of layers, got {name!r}; did you mean {', '.join(near)}?")

@@ -97,8 +97,8 @@ def test_the_objective_by_hand() -> None:
     ("change", "message"),
     [
         ({"counts": (3,)}, "at least two classes"),
-        ({"counts": (3, 0)}, "at least two classes with examples"),
-        ({"dim": 0}, "positive feature dimension, got 0"),
+        ({"counts": (3, 0)}, "counts of at least 1, got 0"),
+        ({"dim": 0}, "dim of at least 1, got 0"),
         ({"feature_decay": 0.0}, r"positive feature_decay, got 0\.0"),
         ({"loss": "hinge"}, "got 'hinge'"),
     ],

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from .._checks import InputError
+from .._checks import InputError, as_tensor
 from ..formulas.central_path import CentralPath, Flow
 
 Array = np.ndarray
@@ -60,12 +60,15 @@ def fit_clock(
     Raises:
         InputError: fewer than two epochs, or values that are not positive and finite.
     """
-    epochs, omega = np.asarray(epochs, dtype=np.float64), np.asarray(omega, dtype=np.float64)
-    if omega.ndim != 2 or len(epochs) < 2 or len(epochs) != len(omega):
+    epochs = as_tensor(epochs, "epochs").cpu().double().resolve_neg().numpy()
+    omega = as_tensor(omega, "singular values").cpu().double().resolve_neg().numpy()
+    if omega.ndim != 2 or epochs.ndim != 1 or not omega.shape[1] or len(epochs) < 2 or len(epochs) != len(omega):
         raise InputError(f"expected two or more epochs with a row of singular values each, got shape {omega.shape}")
     if not bool((np.isfinite(omega) & (omega > 0)).all()):
         wrong = omega[~(np.isfinite(omega) & (omega > 0))][0]
         raise InputError(f"expected positive, finite singular values at every epoch, got {wrong}")
+    if not bool((np.isfinite(epochs) & (epochs > 0)).all()) or not bool((np.diff(epochs) > 0).all()):
+        raise InputError("expected finite, positive epochs that rise, the first one where the path starts")
     path = CentralPath(
         omega[0], num_classes=num_classes, samples_per_class=samples_per_class, weight_decay=weight_decay, flow=flow
     )

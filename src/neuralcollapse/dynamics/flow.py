@@ -15,18 +15,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from .._checks import InputError, check_features, check_labels, check_weight_decay
+from .._checks import (
+    InputError,
+    as_count,
+    as_number,
+    as_tensor,
+    as_word,
+    check_features,
+    check_labels,
+)
 
 Renormalization = Literal["projected", "multiplicative", "none"]
 Progress = Callable[[float], object]
 
 _SINGULAR = 1e-10
+_LARGEST, _LARGEST_CLASSES = 1e75, 1 << 20
+_RENORMALIZATIONS = ("projected", "multiplicative", "none")
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,13 @@ class _Balanced:
         system = (
             within + between + self.weight_decay * torch.eye(means.shape[1], dtype=means.dtype, device=means.device)
         )
-        weight: Tensor = torch.linalg.solve(system, means.T / self.classes).T
+        solution, info = torch.linalg.solve_ex(system, means.T / self.classes)
+        if int(info):
+            raise InputError(
+                "expected features that vary in every direction, got a singular total covariance: give weight_decay "
+                "above 0, or project the directions out in which nothing varies"
+            )
+        weight: Tensor = solution.T
         return weight
 
     def residual(self, weight: Tensor, centred: Tensor) -> Tensor:
@@ -103,7 +119,9 @@ def flow_direction(
     Raises:
         InputError: unbalanced classes, a negative λ, an unknown renormalization.
     """
-    return _direction(_Balanced(labels, weight_decay), features, renormalization)
+    as_word(renormalization, "the renormalization", _RENORMALIZATIONS)
+    problem, x = _problem(features, labels, weight_decay)
+    return _direction(problem, x, renormalization)
 
 
 def _direction(problem: _Balanced, features: Tensor, renormalization: Renormalization) -> Tensor:
@@ -131,7 +149,8 @@ def renormalize(features: Float[Tensor, "n p"], labels: Integer[Tensor, " n"]) -
     Raises:
         InputError: unbalanced classes, or a singular Σ_W.
     """
-    return _whiten(_Balanced(labels, 0.0), features, whole=True)
+    problem, x = _problem(features, labels, 0.0)
+    return _whiten(problem, x, whole=True)
 
 
 def _whiten(problem: _Balanced, features: Tensor, *, whole: bool) -> Tensor:
@@ -182,18 +201,23 @@ def integrate(
         from torchdiffeq import odeint
     except ImportError:
         raise InputError("integrating a flow needs torchdiffeq: pip install 'neuralcollapse[lab]'") from None
+    rtol, atol = as_number(rtol, "rtol", above=True), as_number(atol, "atol", above=True)
     problem, start = _prepare(features, labels, weight_decay, renormalization)
-    clock = torch.as_tensor(times, dtype=torch.float64, device=start.device)
+    clock = as_tensor(times, "times").to(start.device, torch.float64)
     if clock.ndim != 1 or len(clock) < 2 or not bool((clock.diff() > 0).all()):
         raise InputError("expected at least two rising times")
 
     def rate(t: Tensor, x: Tensor) -> Tensor:
         if progress is not None:
             progress(float(t))
+        _require_moderate(x, f"the flow can't be followed: at time {float(t):g}")
         return _direction(problem, x, renormalization)
 
     with torch.no_grad():
-        path: Tensor = odeint(rate, start, clock, rtol=rtol, atol=atol, method="dopri5")
+        try:
+            path: Tensor = odeint(rate, start, clock, rtol=rtol, atol=atol, method="dopri5")
+        except AssertionError as error:  # what torchdiffeq says of a step that vanishes
+            raise InputError(f"the flow can't be followed to {float(clock[-1]):g} at rtol={rtol:g}: {error}") from error
         return _describe(problem, clock, path)
 
 
@@ -221,14 +245,15 @@ def descend(
     Raises:
         InputError: as `integrate`, or a step that is not positive.
     """
-    if not 0.0 < learning_rate < float("inf") or steps < 1 or every < 1:
-        raise InputError(f"expected a positive step and count, got {learning_rate}, {steps} steps, every {every}")
+    learning_rate = as_number(learning_rate, "step", above=True)
+    steps, every = as_count(steps, "steps"), as_count(every, "every")
     problem, x = _prepare(features, labels, weight_decay, renormalization)
     kept, times = [x], [0.0]
     with torch.no_grad():
         for number in range(1, steps + 1):
             along: Renormalization = "none" if renormalization == "multiplicative" else renormalization
             x = x + learning_rate * _direction(problem, x, along)
+            _require_moderate(x, f"the step {learning_rate:g} is too large: after {number} steps")
             if renormalization != "none":
                 x = _whiten(problem, x, whole=renormalization == "multiplicative")
             if number % every == 0 or number == steps:
@@ -240,24 +265,33 @@ def descend(
 def _prepare(
     features: Tensor, labels: Tensor, weight_decay: float, renormalization: Renormalization
 ) -> tuple[_Balanced, Tensor]:
-    if renormalization not in ("projected", "multiplicative", "none"):
-        expected = "'projected', 'multiplicative' or 'none'"
-        raise InputError(f"expected the renormalization {expected}, got {renormalization!r}")
-    check_weight_decay(weight_decay)
-    check_features(features)
-    check_labels(labels, len(features), int(labels.max()) + 1 if labels.numel() else 1)
-    if not bool(torch.isfinite(features).all()):
-        raise InputError("expected finite features, got NaN or infinity")
-    problem = _Balanced(labels.to(features.device, torch.int64), weight_decay)
-    if features.shape[1] < problem.classes - 1:
-        raise InputError(f"expected at least C − 1 = {problem.classes - 1} dimensions, got p = {features.shape[1]}")
-    x = features.detach().double()
+    as_word(renormalization, "the renormalization", _RENORMALIZATIONS)
+    problem, x = _problem(features, labels, weight_decay)
     drift = float(_drift(problem, x))
     if renormalization != "none" and drift > 1e-6:
         raise InputError(
             f"expected features with within-class covariance I, it is off by {drift:.2g}: renormalize them first"
         )
     return problem, x
+
+
+def _require_moderate(features: Tensor, told: str) -> None:
+    largest = float(features.abs().max()) if features.numel() else 0.0
+    if not largest < _LARGEST:
+        raise InputError(f"{told}, got one of size {largest:g}, whose products are not finite")
+
+
+def _problem(features: Any, labels: Any, weight_decay: float) -> tuple[_Balanced, Tensor]:
+    """The labels' classes, and the features in float64, once both are known to fit."""
+    weight_decay = as_number(weight_decay, "weight decay")
+    x, of_class = as_tensor(features, "features"), as_tensor(labels, "labels")
+    check_features(x)
+    check_labels(of_class, len(x), _LARGEST_CLASSES)
+    _require_moderate(x, "expected finite features")
+    problem = _Balanced(of_class.to(x.device, torch.int64), weight_decay)
+    if x.shape[1] < problem.classes - 1:
+        raise InputError(f"expected at least C − 1 = {problem.classes - 1} dimensions, got p = {x.shape[1]}")
+    return problem, x.double()
 
 
 def _drift(problem: _Balanced, features: Tensor) -> Tensor:
@@ -270,7 +304,12 @@ def _describe(problem: _Balanced, times: Tensor, path: Tensor) -> Flow:
     spectra = []
     for x in path:
         _, means, deviations = problem.split(x)
-        factor = torch.linalg.cholesky(deviations.T @ deviations / len(x))
+        factor, info = torch.linalg.cholesky_ex(deviations.T @ deviations / len(x))
+        if int(info):
+            raise InputError(
+                "expected a nonsingular within-class covariance along the whole flow, got a singular one: take a "
+                "smaller step, or give more examples than features"
+            )
         whitened = torch.linalg.solve_triangular(factor, means.T, upper=False)
         spectra.append(torch.linalg.svdvals(whitened)[: problem.classes - 1])
     losses = torch.stack([problem.loss(x) for x in path])

@@ -8,6 +8,7 @@ found its minima. The bias is not penalised.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError
+from .._checks import InputError, as_count, as_number, as_word, shown
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,14 @@ class UnconstrainedFeatures:
     bias: bool = True
 
     def __post_init__(self) -> None:
-        if len(self.counts) < 2 or min(self.counts) < 1:
-            raise InputError(f"expected at least two classes with examples, got counts {self.counts}")
-        if self.dim < 1:
-            raise InputError(f"expected a positive feature dimension, got {self.dim}")
+        if not isinstance(self.counts, Sequence) or isinstance(self.counts, (str, bytes)) or len(self.counts) < 2:
+            raise InputError(f"expected counts of at least two classes, got {shown(self.counts)}")
+        # as plain numbers, whatever kind they came as; the class itself is frozen
+        object.__setattr__(self, "counts", tuple(as_count(count, "counts") for count in self.counts))
+        object.__setattr__(self, "dim", as_count(self.dim, "dim"))
         for name in ("weight_decay", "feature_decay"):
-            if not 0.0 < getattr(self, name) < float("inf"):
-                raise InputError(f"expected a positive {name}, got {getattr(self, name)}: without it no minimum exists")
-        if self.loss not in ("mse", "ce"):
-            raise InputError(f"expected the loss 'mse' or 'ce', got {self.loss!r}")
+            object.__setattr__(self, name, as_number(getattr(self, name), name, above=True))
+        as_word(self.loss, "the loss", ("mse", "ce"))
 
     @property
     def labels(self) -> Tensor:
@@ -145,8 +145,9 @@ class UnconstrainedFeatures:
         Raises:
             InputError: a step that is not positive, or so large that f is no longer finite.
         """
-        if not 0.0 < learning_rate < float("inf") or steps < 1 or every < 1:
-            raise InputError(f"expected a positive step and count, got {learning_rate}, {steps} steps, every {every}")
+        learning_rate, scale = as_number(learning_rate, "step", above=True), as_number(scale, "scale")
+        seed = as_count(seed, "seed", least=0)
+        steps, every = as_count(steps, "steps"), as_count(every, "every")
         classes, n = len(self.counts), sum(self.counts)
         generator = torch.Generator().manual_seed(seed)
         shapes = ((classes, self.dim), (n, self.dim))
@@ -176,6 +177,9 @@ class UnconstrainedFeatures:
             max_steps: evaluations of f at most.
         """
         from scipy.optimize import minimize
+
+        seed, scale = as_count(seed, "seed", least=0), as_number(scale, "scale")
+        max_steps = as_count(max_steps, "max_steps")
 
         classes, n = len(self.counts), sum(self.counts)
         sizes = (classes * self.dim, n * self.dim, classes if self.bias else 0)

@@ -19,13 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._checks import InputError, check_weight_decay
+from .._checks import InputError, as_count, as_number, as_tensor, as_word
 from .geometry import equiangularity, equinorm, maximal_angle, simplex_etf
 from .monotone import invert, travelled
 
 Flow = Literal["projected", "multiplicative"]
 Array = np.ndarray
 T = TypeVar("T", float, Array, Tensor)
+
+# Within these bounds no step of the closed form, whose terms grow like N C² (1 + λ) and ω⁴, leaves the range of floats.
+_MOST, _MOST_CLASSES = 1e30, 10**9
+_LEAST_VALUE, _LARGEST_VALUE = 1e-150, 1e60
+_LONGEST = 1e110  # in units of N, after which no ω is above 1e60
 
 
 class Constants(NamedTuple):
@@ -121,20 +126,19 @@ class CentralPath:
         weight_decay: float = 0.0,
         flow: Flow = "projected",
     ) -> None:
-        if num_classes < 2:
-            raise InputError(f"expected at least two classes, got num_classes = {num_classes}")
-        if not 0.0 < samples_per_class < float("inf"):
-            raise InputError(f"expected a positive number of samples per class, got {samples_per_class}")
-        check_weight_decay(weight_decay)
-        if flow not in ("projected", "multiplicative"):
-            raise InputError(f"expected the flow 'projected' or 'multiplicative', got {flow!r}")
-        self.omega0 = omega0 if isinstance(omega0, Tensor) else np.asarray(omega0, dtype=np.float64)
-        values = _numbers(self.omega0)
+        num_classes = as_count(num_classes, "num_classes", least=2, most=_MOST_CLASSES)
+        samples_per_class = as_number(samples_per_class, "number of samples per class", above=True, most=_MOST)
+        weight_decay = as_number(weight_decay, "weight decay", most=_MOST)
+        if samples_per_class < 1.0 / _MOST:
+            raise InputError(f"expected at least {1.0 / _MOST:g} samples per class, got {samples_per_class:g}")
+        as_word(flow, "the flow", ("projected", "multiplicative"))
+        values = _numbers(omega0, "singular values")
+        self.omega0 = omega0 if isinstance(omega0, Tensor) else values
         if values.ndim > 1 or values.size > num_classes - 1:
             raise InputError(
                 f"expected at most C − 1 = {num_classes - 1} singular values in one row, got shape {values.shape}"
             )
-        _check_positive("singular values", values)
+        _check_range("singular values", values)
         self.num_classes, self.samples_per_class = num_classes, samples_per_class
         self.weight_decay, self.flow = weight_decay, flow
 
@@ -151,14 +155,11 @@ class CentralPath:
         Raises:
             InputError: a negative time, or one that is not finite.
         """
-        times = _numbers(t)
-        wrong = times[~(np.isfinite(times) & (times >= 0))]
-        if wrong.size:
-            raise InputError(f"expected finite times of at least 0, got {wrong.flat[0]}")
+        times = self._times(t)
         result: Any
         if isinstance(t, Tensor) or isinstance(self.omega0, Tensor):
             start = torch.as_tensor(self.omega0, dtype=torch.float64)
-            clock = torch.as_tensor(t, dtype=torch.float64, device=start.device)
+            clock = torch.as_tensor(t if isinstance(t, Tensor) else times, dtype=torch.float64, device=start.device)
             clock = clock[..., None] if start.ndim else clock
             result = _Solve.apply(*torch.broadcast_tensors(start, clock), self.constants)  # type: ignore[no-untyped-call]
         else:
@@ -173,11 +174,14 @@ class CentralPath:
         Raises:
             InputError: ω ≤ 0 or not finite.
         """
-        values = _numbers(omega)
-        _check_positive("singular values", values)
+        values = _numbers(omega, "singular values")
+        _check_range("singular values", values)
+        count = self.omega0.shape[0] if self.omega0.ndim else 1
+        if count > 1 and values.ndim and values.shape[-1] not in (1, count):
+            raise InputError(f"expected {count} singular values in each row, got shape {values.shape}")
         result: Any
         if isinstance(omega, Tensor) or isinstance(self.omega0, Tensor):
-            end = torch.as_tensor(omega, dtype=torch.float64)
+            end = torch.as_tensor(omega if isinstance(omega, Tensor) else values, dtype=torch.float64)
             start = torch.as_tensor(self.omega0, dtype=torch.float64, device=end.device)
             c1, c2, c3 = self.constants
             squares = (end - start) * (end + start)
@@ -185,6 +189,16 @@ class CentralPath:
         else:
             result = travelled(self.omega0, values, *self.constants)[()]
         return result  # type: ignore[no-any-return]
+
+    def _times(self, t: Any) -> Array:
+        times = _numbers(t, "times")
+        wrong = times[~(np.isfinite(times) & (times >= 0))]
+        if wrong.size:
+            raise InputError(f"expected finite times of at least 0, got {wrong.flat[0]}")
+        longest = _LONGEST * self.samples_per_class
+        if times.size and float(times.max()) > longest:
+            raise InputError(f"expected times of at most {longest:g}, got {times.max():g}: no path is followed longer")
+        return times
 
     def loss(self, t: T) -> T:
         """L = ½ Σ_j κ/(Cκ + ω_j(t)²), at each time."""
@@ -196,8 +210,10 @@ class CentralPath:
     def asymptote(self, t: T) -> T:
         """(t/c₃)^{1/4}, which every ω_j tends to (Corollary 1); (t/c₂)^{1/2} for the multiplicative flow."""
         _, c2, c3 = self.constants
-        result: T = (t / c3) ** 0.25 if self.flow == "projected" else (t / c2) ** 0.5
-        return result
+        times: Any = t.double() if isinstance(t, Tensor) else self._times(t)[()]
+        self._times(t)
+        result: Any = (times / c3) ** 0.25 if self.flow == "projected" else (times / c2) ** 0.5
+        return result  # type: ignore[no-any-return]
 
     def condition(self, t: T) -> T:
         """max_j ω_j / min_j ω_j, which falls to 1 (Corollary 1)."""
@@ -221,13 +237,13 @@ class CentralPath:
             InputError: fewer than C − 1 singular values, or a V that is not as above.
         """
         classes = self.num_classes
-        omega = np.atleast_1d(_numbers(self.singular_values(np.asarray(t, dtype=np.float64))))
-        if omega.shape[-1] != classes - 1 or _numbers(self.omega0).ndim == 0:
+        omega = np.atleast_1d(_numbers(self.singular_values(self._times(t)), "singular values"))
+        if omega.shape[-1] != classes - 1 or self.omega0.ndim == 0:
             raise InputError(f"expected C − 1 = {classes - 1} singular values for the metrics, got {omega.shape[-1]}")
         if right_vectors is None:
             frame = simplex_etf(classes, classes - 1).numpy()
             right_vectors = frame * np.sqrt((classes - 1) / classes)
-        basis = np.asarray(right_vectors, dtype=np.float64)
+        basis = _numbers(right_vectors, "right vectors")
         if basis.shape != (classes, classes - 1) or not (
             np.allclose(basis.T @ basis, np.eye(classes - 1), atol=1e-10)
             and np.allclose(basis.sum(axis=0), 0, atol=1e-10)
@@ -267,7 +283,8 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, start, t, constants):  # type: ignore[no-untyped-def]
-        omega = torch.from_numpy(invert(_numbers(start), _numbers(t), *constants)).to(start.device)
+        omega = torch.from_numpy(invert(_numbers(start, "singular values"), _numbers(t, "times"), *constants))
+        omega = omega.to(start.device)
         ctx.save_for_backward(start, omega)
         ctx.constants = constants
         return omega
@@ -280,13 +297,15 @@ class _Solve(torch.autograd.Function):
         return gradient * rates[0] / rates[1], gradient / rates[1], None
 
 
-def _numbers(value: Any) -> Array:
-    if isinstance(value, Tensor):
-        value = value.detach().cpu().numpy()
-    return np.asarray(value, dtype=np.float64)
+def _numbers(value: Any, name: str) -> Array:
+    numbers: Array = as_tensor(value, name).cpu().double().resolve_neg().numpy()
+    return numbers
 
 
-def _check_positive(name: str, values: Array) -> None:
+def _check_range(name: str, values: Array) -> None:
     wrong = values[~(np.isfinite(values) & (values > 0))]
     if wrong.size:
         raise InputError(f"expected positive, finite {name}, got {wrong.flat[0]}")
+    wrong = values[(values < _LEAST_VALUE) | (values > _LARGEST_VALUE)]
+    if wrong.size:
+        raise InputError(f"expected {name} between {_LEAST_VALUE:g} and {_LARGEST_VALUE:g}, got {wrong.flat[0]:g}")

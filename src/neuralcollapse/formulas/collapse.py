@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from .._checks import check_classifier
+from .._checks import Array, InputError, as_classifier, as_tensor
 from .._linalg import of_moderate_size, part_within, row_factor, unit_scale
-from ..moments import ClassMoments
+from ..moments import ClassMoments, require_moments
 from .decisions import DecisionRule
 from .geometry import angles, equinorm
 from .rank import coincidence, feature_sizes, varies
@@ -56,6 +56,7 @@ def nc1(moments: ClassMoments, *, divide: bool = True) -> float:
 
     Source: Papyan, Han & Donoho (PNAS 2020), Figure 6.
     """
+    require_moments(moments)
     if not has_two_classes(moments, "NC1"):
         return float("nan")
     moments = moments.at_unit_scale()
@@ -134,7 +135,7 @@ def _coinciding(moments: ClassMoments, present: Tensor) -> list[tuple[int, int]]
     ]
 
 
-def nc2(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> NC2:
+def nc2(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -> NC2:
     """Equinorm, equiangularity and maximal angle of the class means μ_c − μ_G and of the classifier rows w_c.
 
     Args:
@@ -145,10 +146,11 @@ def nc2(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> NC2:
 
     The formulas and their sources are in :mod:`neuralcollapse.formulas.geometry`.
     """
-    check_classifier(weight, None, moments.num_classes, moments.means.shape[1])
+    require_moments(moments)
+    given, _ = as_classifier(weight, None, moments.num_classes, moments.means.shape[1])
     if not has_two_classes(moments, "NC2"):
         return NC2(*[float("nan")] * 6)
-    rows = rows_of_present(moments, weight)
+    rows = rows_of_present(moments, given)
     found = {}
     for side, name, vectors in (
         ("means", "centred class mean", distinct_means(moments)),
@@ -166,7 +168,9 @@ def nc2(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> NC2:
     return NC2(**found)
 
 
-def nc3(moments: ClassMoments, weight: Float[Tensor, "c p"], *, centred: bool = True, squared: bool = True) -> float:
+def nc3(
+    moments: ClassMoments, weight: Float[Tensor, "c p"] | Array, *, centred: bool = True, squared: bool = True
+) -> float:
     """Self-duality ‖Wᵀ/‖W‖_F − M̄/‖M̄‖_F‖_F², zero where classifier and centred class means are proportional.
 
     It is nan, with a warning, where either is zero altogether, or examples are of one class.
@@ -178,17 +182,18 @@ def nc3(moments: ClassMoments, weight: Float[Tensor, "c p"], *, centred: bool = 
 
     Source: Papyan, Han & Donoho (PNAS 2020), Figure 5.
     """
-    check_classifier(weight, None, moments.num_classes, moments.means.shape[1])
+    require_moments(moments)
+    given, _ = as_classifier(weight, None, moments.num_classes, moments.means.shape[1])
     if not has_two_classes(moments, "NC3"):
         return float("nan")
-    moments, weight = moments.at_unit_scale(), of_moderate_size(weight)
+    moments, given = moments.at_unit_scale(), of_moderate_size(given)
     present = moments.present
     origin = moments.global_mean if centred else torch.zeros_like(moments.global_mean)
 
     def pairs() -> Iterator[tuple[Tensor, Tensor]]:
         for block in moments.class_blocks():
             here = present[block]
-            rows = weight[block].detach().to(moments.means)
+            rows = given[block].to(moments.means)
             yield rows[here], moments.means[block][here] - origin
 
     sizes = [0.0, 0.0]
@@ -204,10 +209,10 @@ def nc3(moments: ClassMoments, weight: Float[Tensor, "c p"], *, centred: bool = 
 
 
 def nc4_mismatch(
-    features: Float[Tensor, "n p"],
-    labels: Integer[Tensor, " n"],
-    weight: Float[Tensor, "c p"],
-    bias: Float[Tensor, " c"] | None = None,
+    features: Float[Tensor, "n p"] | Array,
+    labels: Integer[Tensor, " n"] | Array,
+    weight: Float[Tensor, "c p"] | Array,
+    bias: Float[Tensor, " c"] | Array | None = None,
     *,
     moments: ClassMoments | None = None,
 ) -> float:
@@ -222,10 +227,16 @@ def nc4_mismatch(
 
     Source: Papyan, Han & Donoho (PNAS 2020), Figure 7.
     """
+    examples, classes = as_tensor(features, "features"), as_tensor(labels, "labels")
+    rows = as_tensor(weight, "weight")
+    offset = None if bias is None else as_tensor(bias, "bias")
     if moments is None:
-        moments = ClassMoments(len(weight))
-        moments.update(features, labels)
-    return float((~DecisionRule(moments, weight, bias)(features, labels).agree).double().mean())
+        if rows.ndim != 2:
+            raise InputError(f"expected a classifier weight of shape (C, p), got {tuple(rows.shape)}")
+        moments = ClassMoments(len(rows))
+        moments.update(examples, classes)
+    require_moments(moments)
+    return float((~DecisionRule(moments, rows, offset)(examples, classes).agree).double().mean())
 
 
 def has_two_classes(moments: ClassMoments, name: str) -> bool:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
-from .._checks import InputError, check_classifier, check_features, check_labels, first_bad_row
+from .._checks import InputError, as_classifier, check_features, check_labels, first_bad_row
 from .._linalg import full_precision, power_of_two, scaled
 from .._state import block_of
 from ..moments import ClassMoments
@@ -44,19 +44,19 @@ class DecisionRule:
     def __init__(
         self, moments: ClassMoments, weight: Float[Tensor, "c p"], bias: Float[Tensor, " c"] | None = None
     ) -> None:
-        check_classifier(weight, bias, moments.num_classes, moments.means.shape[1])
+        weight, bias = as_classifier(weight, bias, moments.num_classes, moments.means.shape[1])
         self._classes, self._dim = moments.num_classes, moments.means.shape[1]
         # Features are divided by a power of two as in the moments, an extreme weight by one of its own; the scores are
         # then as much smaller, and so the bias has to be: the largest of them stays the largest.
         self._exponent, moments = moments.exponent, moments.at_unit_scale()
-        weight, size = weight.detach(), power_of_two(weight.detach()) or 0
+        size = power_of_two(weight) or 0
         size = size if abs(size) > _MODERATE else 0
         self._present = moments.present.nonzero()[:, 0]
         self._means, self._centre = moments.means, moments.global_mean
         self._weight = scaled(weight.to(self._means.device), -size)
         zero = self._means.new_zeros(self._classes)
         shift = max(-900, min(900, -self._exponent - size))
-        self._bias = zero if bias is None else scaled(bias.detach().to(self._means), shift)
+        self._bias = zero if bias is None else scaled(bias.to(self._means), shift)
         self._offset = zero.clone()
         for block, rows in moments.centred_blocks():
             self._offset[block] = -(rows @ self._centre) - 0.5 * rows.square().sum(dim=1)

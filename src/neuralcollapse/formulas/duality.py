@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError, check_classifier
+from .._checks import Array, InputError, as_classifier, as_tensor
 from .._linalg import norm, of_moderate_size, scaled
-from ..moments import ClassMoments
+from ..moments import ClassMoments, require_moments
 from .collapse import distinct_means, has_two_classes, rows_of_present
 from .frames import gram_error, gram_trace_error
 from .geometry import have_directions, unit_rows
 
 
-def duality_error(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> float:
+def duality_error(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -> float:
     """‖A/‖A‖_F − (I − 11ᵀ/C)/√(C−1)‖_F with A = W M̄ᵀ: self-duality and the simplex in one number, zero at both.
 
     Args:
@@ -29,7 +29,7 @@ def duality_error(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> float:
     return float("nan") if pair is None else gram_error(*pair)
 
 
-def nc3_trace(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> float:
+def nc3_trace(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -> float:
     """‖A/tr A − (I − 11ᵀ/C)/(C−1)‖_F with A = W M̄ᵀ: the same, scaled by the trace instead of the norm.
 
     Args:
@@ -41,7 +41,7 @@ def nc3_trace(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> float:
     return float("nan") if pair is None else gram_trace_error(*pair)
 
 
-def uniform_duality(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> float:
+def uniform_duality(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -> float:
     """UNC3: Std_c ⟨ŵ_c, û_c⟩ / |Avg_c ⟨ŵ_c, û_c⟩|, unit classifier rows and unit centred class means; unbiased Std.
 
     Zero where every class is aligned as well as every other, which needs no C ≤ p + 1.
@@ -63,7 +63,7 @@ def uniform_duality(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> floa
     return float(cosines.std()) / mean
 
 
-def alignment_distance(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> float:
+def alignment_distance(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -> float:
     """GNC3: Avg_c ‖ŵ_c − û_c‖, unit classifier rows and unit centred class means.
 
     Args:
@@ -79,7 +79,7 @@ def alignment_distance(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> f
     return float(torch.cat(distances).mean())
 
 
-def nc0(weight: Float[Tensor, "c p"]) -> float:
+def nc0(weight: Float[Tensor, "c p"] | Array) -> float:
     """‖Wᵀ1‖₂, the norm of the sum of the classifier's rows; zero at a simplex.
 
     Gradient descent with weight decay on a loss whose gradients over the classes sum to zero brings it to zero.
@@ -88,12 +88,14 @@ def nc0(weight: Float[Tensor, "c p"]) -> float:
 
     Source: Zhu et al. (2021), A geometric analysis of neural collapse with unconstrained features, Theorem 3.1.
     """
-    if weight.ndim != 2 or not bool(torch.isfinite(weight).all()):
-        raise InputError(f"expected a finite classifier weight (C, p), got shape {tuple(weight.shape)}")
-    return norm(weight.detach().sum(dim=0, dtype=torch.float64))
+    rows = as_tensor(weight, "weight")
+    if rows.ndim != 2:
+        raise InputError(f"expected a classifier weight of shape (C, p), got {tuple(rows.shape)}")
+    rows, _ = as_classifier(rows, None, *rows.shape)
+    return norm(rows.sum(dim=0, dtype=torch.float64))
 
 
-def nc5(moments: ClassMoments, ood_mean: Float[Tensor, " p"], *, centred: bool = False) -> float:
+def nc5(moments: ClassMoments, ood_mean: Float[Tensor, " p"] | Array, *, centred: bool = False) -> float:
     """Avg_c |cos(μ_c, μ_OOD)|: out-of-distribution data become orthogonal to the classes.
 
     Args:
@@ -103,7 +105,8 @@ def nc5(moments: ClassMoments, ood_mean: Float[Tensor, " p"], *, centred: bool =
 
     Source: Ammar et al. (2024), NECO: neural collapse based out-of-distribution detection, Section 4.
     """
-    ood = ood_mean.detach().to(moments.means).double()
+    require_moments(moments)
+    ood = as_tensor(ood_mean, "ood_mean").to(moments.means).double()
     if ood.shape != moments.means.shape[1:] or not bool(torch.isfinite(ood).all()):
         raise InputError(f"expected a finite out-of-distribution mean of {moments.dim} entries, got {tuple(ood.shape)}")
     exponent, moments = moments.exponent, moments.at_unit_scale()
@@ -125,17 +128,18 @@ def nc5(moments: ClassMoments, ood_mean: Float[Tensor, " p"], *, centred: bool =
 
 
 def _pair(
-    moments: ClassMoments, weight: Tensor, name: str, *, directions: bool = False
+    moments: ClassMoments, weight: Tensor | Array, name: str, *, directions: bool = False
 ) -> tuple[Tensor, Tensor] | None:
     """Classifier rows, and centred means of the classes present, both of moderate size.
 
     None, with a warning that the number of this name is undefined, where examples are of one class; and where each row
     must have a direction and one is zero.
     """
-    check_classifier(weight, None, moments.num_classes, moments.means.shape[1])
+    require_moments(moments)
+    given, _ = as_classifier(weight, None, moments.num_classes, moments.means.shape[1])
     if not has_two_classes(moments, name):
         return None
-    rows, means = rows_of_present(moments, weight), distinct_means(moments)
+    rows, means = rows_of_present(moments, given), distinct_means(moments)
     if directions and not (have_directions(rows, name) and have_directions(means, name)):
         return None
     return rows, means

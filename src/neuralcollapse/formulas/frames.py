@@ -11,24 +11,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError
+from .._checks import Array, InputError, as_word
 from .._linalg import of_moderate_size, row_factor
-from .geometry import cosine_tiles, each_pair, have_directions, require_rows, squared_distance_tiles, tiles, unit_rows
+from .geometry import as_rows, cosine_tiles, each_pair, have_directions, squared_distance_tiles, tiles, unit_rows
 
 
-def etf_error(vectors: Float[Tensor, "c p"]) -> float:
+def etf_error(vectors: Float[Tensor, "c p"] | Array) -> float:
     """‖VVᵀ/‖VVᵀ‖_F − (I − 11ᵀ/C)/√(C−1)‖_F, zero at a simplex ETF of any scale and rotation.
 
     The rows are taken as they are: pass centred class means, or the classifier.
 
     Source: Zhu et al. (2021), A geometric analysis of neural collapse with unconstrained features, Section 4.
     """
-    return gram_error(vectors, vectors)
+    rows = as_rows(vectors)
+    return gram_error(rows, rows)
 
 
 def gram_error(left: Float[Tensor, "c p"], right: Float[Tensor, "c p"]) -> float:
     """‖A/‖A‖_F − (I − 11ᵀ/C)/√(C−1)‖_F of A = L Rᵀ, nan with a warning where A is zero."""
-    require_rows(left)
     left, right = of_moderate_size(left), of_moderate_size(right)
     count, dim = left.shape
     if count > 2 * (dim + 1):
@@ -54,7 +54,6 @@ def gram_error(left: Float[Tensor, "c p"], right: Float[Tensor, "c p"]) -> float
 
 def gram_trace_error(left: Float[Tensor, "c p"], right: Float[Tensor, "c p"]) -> float:
     """‖A/tr A − (I − 11ᵀ/C)/(C−1)‖_F of A = L Rᵀ; nan with a warning where tr A is zero."""
-    require_rows(left)
     left, right = of_moderate_size(left), of_moderate_size(right)
     count, dim = left.shape
     squared, trace, total = _gram_sums(left, right)
@@ -95,7 +94,7 @@ def _gram_sums(left: Tensor, right: Tensor) -> tuple[float, float, float]:
     return float((first * second).sum()), trace, float(sums[0] @ sums[1])
 
 
-def etf_distance(vectors: Float[Tensor, "c p"]) -> float:
+def etf_distance(vectors: Float[Tensor, "c p"] | Array) -> float:
     """Distance from the nearest simplex ETF: min over U of ‖V/‖V‖_F − E U‖_F, E = (I − 11ᵀ/C)/√(C−1).
 
     U runs over all rotations of the simplex into the p dimensions, the scale is that of V, and 0 ≤ distance ≤ √2.
@@ -104,7 +103,7 @@ def etf_distance(vectors: Float[Tensor, "c p"]) -> float:
 
     Source: Schönemann (1966), A generalized solution of the orthogonal Procrustes problem.
     """
-    require_rows(vectors)
+    vectors = as_rows(vectors)
     count, dim = vectors.shape
     if dim < count - 1:
         return float("nan")
@@ -129,7 +128,7 @@ class HypersphericalEnergy:
 
 
 def hyperspherical_energy(
-    vectors: Float[Tensor, "c p"], kernel: Literal["log", "riesz"] = "log"
+    vectors: Float[Tensor, "c p"] | Array, kernel: Literal["log", "riesz"] = "log"
 ) -> HypersphericalEnergy:
     """GNC2: Avg over c ≠ c' of K(u_c, u_c'), u = v/‖v‖, and Std K/|Avg K| (unbiased).
 
@@ -142,9 +141,8 @@ def hyperspherical_energy(
     Source: Liu et al. (2023), Generalizing and decoupling neural collapse via hyperspherical uniformity gap; its
     coefficient of variation: Wu & Papyan (2024), Linguistic collapse.
     """
-    if kernel not in ("log", "riesz"):
-        raise InputError(f"expected the kernel 'log' or 'riesz', got {kernel!r}")
-    require_rows(vectors)
+    as_word(kernel, "the kernel", ("log", "riesz"))
+    vectors = as_rows(vectors)
     if not have_directions(vectors, "the hyperspherical energy"):
         return HypersphericalEnergy(float("nan"), float("nan"))
     unit = unit_rows(vectors)
@@ -169,7 +167,7 @@ def hyperspherical_energy(
     return HypersphericalEnergy(mean, variance**0.5 / abs(mean) if mean else float("nan"))
 
 
-def one_vs_rest_margin(vectors: Float[Tensor, "c p"]) -> float:
+def one_vs_rest_margin(vectors: Float[Tensor, "c p"] | Array) -> float:
     """min_c of the distance of u_c from the convex hull of the other u_c', u = v/‖v‖; C/(C−1) at a simplex ETF.
 
     Generalised Neural Collapse for C > p maximises it. Each class is a small quadratic programme, solved exactly by
@@ -184,7 +182,7 @@ def one_vs_rest_margin(vectors: Float[Tensor, "c p"]) -> float:
         from scipy.optimize import nnls
     except ImportError:
         raise InputError("the one-vs-rest margin needs SciPy: pip install 'neuralcollapse[lab]'") from None
-    require_rows(vectors)
+    vectors = as_rows(vectors)
     if not have_directions(vectors, "the one-vs-rest margin"):
         return float("nan")
     unit = row_space(unit_rows(vectors)).cpu()
@@ -208,7 +206,7 @@ def row_space(rows: Float[Tensor, "c p"]) -> Float[Tensor, "c r"]:
     return coordinates
 
 
-def frame_error(vectors: Float[Tensor, "c p"]) -> float:
+def frame_error(vectors: Float[Tensor, "c p"] | Array) -> float:
     """Distance of the unit rows U from a tight frame of r = min(p, C−1) dimensions, ‖UᵀU/‖UᵀU‖_F − I_r/√r‖_F.
 
     By the singular values s of U: √(Σ_{i≤r} (s_i²/√Σ s⁴ − 1/√r)²). It vanishes at a simplex ETF, and for C > p at
@@ -216,7 +214,7 @@ def frame_error(vectors: Float[Tensor, "c p"]) -> float:
 
     Source: Benedetto & Fickus (2003), Finite normalized tight frames, Theorem 7.1.
     """
-    require_rows(vectors)
+    vectors = as_rows(vectors)
     if not have_directions(vectors, "the distance from a tight frame"):
         return float("nan")
     rank = min(vectors.shape[1], len(vectors) - 1)
@@ -225,7 +223,7 @@ def frame_error(vectors: Float[Tensor, "c p"]) -> float:
     return float((powers / torch.linalg.vector_norm(powers) - rank**-0.5).square().sum().sqrt())
 
 
-def welch_excess(vectors: Float[Tensor, "c p"]) -> float:
+def welch_excess(vectors: Float[Tensor, "c p"] | Array) -> float:
     """max over c ≠ c' of |cos(v_c, v_c')|, less Welch's bound √((C−p)/(p(C−1))), which no C > p vectors go below.
 
     Zero at equiangular tight frames; nan for C ≤ p, where the bound says nothing.
@@ -233,7 +231,7 @@ def welch_excess(vectors: Float[Tensor, "c p"]) -> float:
     Source: Welch (1974), Lower bounds on the maximum cross correlation of signals;
     Strohmer & Heath (2003), Theorem 2.3.
     """
-    require_rows(vectors)
+    vectors = as_rows(vectors)
     count, dim = vectors.shape
     if count <= dim or not have_directions(vectors, "the excess over Welch's bound"):
         return float("nan")

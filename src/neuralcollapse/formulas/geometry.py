@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import InputError
+from .._checks import Array, InputError, as_count, as_tensor, shown
 from .._linalg import of_moderate_size
 
 # Pairs of vectors are gone through in tiles of this many rows, so that a C × C matrix is never held for many classes.
@@ -41,8 +42,9 @@ def simplex_etf(num_classes: int, dim: int, *, dtype: torch.dtype = torch.float6
         >>> torch.allclose(frame @ frame.T, 1.5 * torch.eye(3).double() - 0.5)
         True
     """
-    if num_classes < 2:
-        raise InputError(f"expected at least 2 classes for a simplex, got {num_classes}")
+    num_classes, dim = as_count(num_classes, "num_classes", least=2), as_count(dim, "dim")
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point or dtype.itemsize < 2:
+        raise InputError(f"expected a floating-point dtype, such as torch.float64, got {shown(dtype)}")
     if dim < num_classes - 1:
         raise InputError(f"expected dim of at least {num_classes - 1} for {num_classes} classes, got {dim}")
     # Row c of the Helmert basis of the hyperplane 1ᵀx = 0: orthonormal columns, in closed form.
@@ -55,7 +57,7 @@ def simplex_etf(num_classes: int, dim: int, *, dtype: torch.dtype = torch.float6
     return frame.to(dtype)
 
 
-def equinorm(vectors: Float[Tensor, "c p"], *, correction: int = 1) -> Float[Tensor, ""]:
+def equinorm(vectors: Float[Tensor, "c p"] | Array, *, correction: int = 1) -> Float[Tensor, ""]:
     """Std_c ‖v_c‖ / Avg_c ‖v_c‖ of the rows; zero at a simplex ETF.
 
     Args:
@@ -64,18 +66,17 @@ def equinorm(vectors: Float[Tensor, "c p"], *, correction: int = 1) -> Float[Ten
 
     Source: Han, Papyan & Donoho (2022), Figure 3.
     """
-    require_rows(vectors)
-    vectors = of_moderate_size(vectors)
+    correction, rows = as_count(correction, "correction", least=0, most=1), of_moderate_size(as_rows(vectors))
     # squares are summed in float64 whatever the type: a classifier's half precision would decide the answer
-    starts = range(0, len(vectors), _TILE)
-    norms = torch.cat([torch.linalg.vector_norm(vectors[s : s + _TILE].double(), dim=1) for s in starts])
+    starts = range(0, len(rows), _TILE)
+    norms = torch.cat([torch.linalg.vector_norm(rows[s : s + _TILE].double(), dim=1) for s in starts])
     if not bool(norms.any()):
         warnings.warn("NC2's equinorm is undefined: all vectors are zero", UserWarning, stacklevel=2)
     variation: Tensor = norms.std(correction=correction) / norms.mean()
     return variation
 
 
-def equiangularity(vectors: Float[Tensor, "c p"], *, correction: int = 1) -> Float[Tensor, ""]:
+def equiangularity(vectors: Float[Tensor, "c p"] | Array, *, correction: int = 1) -> Float[Tensor, ""]:
     """Std over ordered pairs c ≠ c' of cos(v_c, v_c'); zero at a simplex ETF.
 
     Args:
@@ -87,7 +88,7 @@ def equiangularity(vectors: Float[Tensor, "c p"], *, correction: int = 1) -> Flo
     return angles(vectors, correction=correction).equiangularity
 
 
-def maximal_angle(vectors: Float[Tensor, "c p"]) -> Float[Tensor, ""]:
+def maximal_angle(vectors: Float[Tensor, "c p"] | Array) -> Float[Tensor, ""]:
     """Avg over c ≠ c' of |cos(v_c, v_c') + 1/(C−1)|; zero at a simplex ETF.
 
     Source: Han, Papyan & Donoho (2022), Figure 5.
@@ -103,14 +104,14 @@ class Angles:
     maximal_angle: Float[Tensor, ""]
 
 
-def angles(vectors: Float[Tensor, "c p"], *, correction: int = 1) -> Angles:
+def angles(vectors: Float[Tensor, "c p"] | Array, *, correction: int = 1) -> Angles:
     """Equiangularity and maximal angle of the rows, by one pass over the pairs, each pair once.
 
     Args:
         vectors: (C, p); the products are made in float64, a tile at a time, whatever the type.
         correction: of the Std.
     """
-    require_rows(vectors)
+    correction, vectors = as_count(correction, "correction", least=0, most=1), as_rows(vectors)
     if not have_directions(vectors, "the angles of NC2"):
         nothing = torch.tensor(float("nan"), dtype=torch.float64)
         return Angles(nothing, nothing)
@@ -145,10 +146,20 @@ def unit_rows(vectors: Float[Tensor, "c p"]) -> Float[Tensor, "c p"]:
     return unit
 
 
-def require_rows(vectors: Float[Tensor, "c p"]) -> None:
-    """Raise unless there are at least two rows, as a matrix."""
-    if vectors.ndim != 2 or len(vectors) < 2:
-        raise InputError(f"expected at least 2 vectors, as a matrix with one a row, got shape {tuple(vectors.shape)}")
+def as_rows(vectors: Float[Tensor, "c p"] | Array) -> Float[Tensor, "c p"]:
+    """At least two finite vectors, as a floating-point matrix with one a row.
+
+    Raises:
+        InputError: anything else.
+    """
+    rows = as_tensor(vectors, "vectors")
+    if rows.ndim != 2 or len(rows) < 2 or not rows.shape[1]:
+        raise InputError(f"expected at least 2 vectors, as a matrix with one a row, got shape {tuple(rows.shape)}")
+    rows = rows if rows.is_floating_point() else rows.double()
+    # the least and the greatest are nan where any entry is
+    if not all(math.isfinite(float(value)) for value in torch.aminmax(rows)):
+        raise InputError("expected finite vectors, got NaN or infinity in them")
+    return rows
 
 
 def have_directions(vectors: Float[Tensor, "c p"], name: str) -> bool:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import check_weight_decay
+from .._checks import as_number
 from .._linalg import (
     definite_factor,
     part_within,
@@ -19,7 +19,7 @@ from .._linalg import (
     solve_right,
     unit_scale,
 )
-from ..moments import ClassMoments
+from ..moments import ClassMoments, require_moments
 from .rank import total_correlation, varies
 
 Solver = Callable[[Tensor], Tensor]
@@ -57,7 +57,8 @@ def solve_least_squares(
     moments: ClassMoments, weight_decay: float
 ) -> tuple[Float[Tensor, "c p"], Float[Tensor, "c p"], Float[Tensor, " c"]]:
     """W_LS for features divided by 2^e, W_LS itself, b_LS; the first is a number also where the second is none."""
-    check_weight_decay(weight_decay)
+    require_moments(moments)
+    weight_decay = as_number(weight_decay, "weight decay")
     exponent, moments = moments.exponent, moments.at_unit_scale()
     # The weight of features divided by 2^e is 2^e times as large, and its square is penalised 4^-e times as much.
     decay = _decay_at(weight_decay, exponent)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import check_classifier, check_weight_decay
+from .._checks import Array, as_classifier, as_number
 from .._linalg import power_of_two, row_factor, scaled, squares
-from ..moments import ClassMoments
+from ..moments import ClassMoments, require_moments
 from .least_squares import solve_least_squares
 
 # A classifier's rows, a block of classes at a time.
@@ -43,8 +43,8 @@ class MSEDecomposition:
 
 def decompose_mse(
     moments: ClassMoments,
-    weight: Float[Tensor, "c p"],
-    bias: Float[Tensor, " c"] | None = None,
+    weight: Float[Tensor, "c p"] | Array,
+    bias: Float[Tensor, " c"] | Array | None = None,
     *,
     weight_decay: float = 0.0,
 ) -> MSEDecomposition:
@@ -66,16 +66,17 @@ def decompose_mse(
 
     Source: Han, Papyan & Donoho (2022), Theorem 1; Han, Papyan & Donoho (2022), Theorem 2.
     """
-    check_classifier(weight, bias, moments.num_classes, moments.means.shape[1])
-    check_weight_decay(weight_decay)
-    bias = moments.means.new_zeros(len(weight)) if bias is None else bias.detach().to(moments.means)
+    require_moments(moments)
+    rows_in_use, own_bias = as_classifier(weight, bias, moments.num_classes, moments.means.shape[1])
+    weight_decay = as_number(weight_decay, "weight decay")
+    offset = moments.means.new_zeros(len(rows_in_use)) if own_bias is None else own_bias.to(moments.means)
     unit_ls, weight_ls, bias_ls = solve_least_squares(moments, weight_decay)
     exponent, moments = moments.exponent, moments.at_unit_scale()
     within, parts = moments.within_covariance, _MeanOutputs(moments)
 
     # Each as it is for features divided by 2^exponent.
     def in_use(block: slice) -> Tensor:
-        return scaled(weight[block].detach().to(within), exponent)
+        return scaled(rows_in_use[block].to(within), exponent)
 
     def optimal(block: slice) -> Tensor:
         return unit_ls[block]
@@ -92,10 +93,10 @@ def decompose_mse(
                 total = total + weight_decay * (squares(scaled(rows, -exponent)) + squares(b[block]))
         return 0.5 * total
 
-    ls_perp = spread(difference, bias - bias_ls) + parts.size(difference, bias - bias_ls)
+    ls_perp = spread(difference, offset - bias_ls) + parts.size(difference, offset - bias_ls)
     nc1, nc23 = spread(optimal, bias_ls), parts.misfit(optimal, bias_ls)
     return MSEDecomposition(
-        total=_or_infinite(spread(in_use, bias) + parts.misfit(in_use, bias)),
+        total=_or_infinite(spread(in_use, offset) + parts.misfit(in_use, offset)),
         nc1=float(nc1),
         nc23=float(nc23),
         ls=float(nc1 + nc23),

@@ -17,7 +17,7 @@ from .._linalg import (
     scaled_symmetric,
     unit_scale,
 )
-from ..moments import ClassMoments
+from ..moments import ClassMoments, require_moments
 from .rank import feature_sizes, rounding_variances, varies
 
 
@@ -52,6 +52,7 @@ def snr_singular_values(moments: ClassMoments) -> SNRSpectrum:
 
     Source: Han, Papyan & Donoho (2022), Definition 2.
     """
+    require_moments(moments)
     values = whitened_singular_values(moments, torch.ones_like(moments.weights)).cpu()
     return SNRSpectrum(values, "limit" if bool(values.isinf().any()) else "full")
 

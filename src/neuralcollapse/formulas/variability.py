@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._linalg import rounding_bound
-from ..moments import ClassMoments
+from ..moments import ClassMoments, require_moments
 from .collapse import distinct_means, has_two_classes
 from .geometry import each_pair, squared_distance_tiles
 from .rank import coincidence, feature_sizes, varies
@@ -23,6 +23,7 @@ def cdnv(moments: ClassMoments) -> float:
 
     Source: Galanti, György & Hutter (2021), On the role of neural collapse in transfer learning, Section 3.
     """
+    require_moments(moments)
     if not has_two_classes(moments, "CDNV"):
         return float("nan")
     moments = moments.at_unit_scale()
@@ -48,6 +49,7 @@ def variability_ratio(moments: ClassMoments) -> float:
 
     Source: Tirer, Huang & Niles-Weed (2023), Perturbation analysis of neural collapse.
     """
+    require_moments(moments)
     if not has_two_classes(moments, "the variability ratio"):
         return float("nan")
     moments = moments.at_unit_scale()
@@ -69,6 +71,7 @@ def variability_collapse_index(moments: ClassMoments) -> float:
 
     Source: Xu & Liu (2023), Quantifying the variability collapse of neural networks, Definition 1.
     """
+    require_moments(moments)
     if not has_two_classes(moments, "VCI"):
         return float("nan")
     if not bool(distinct_means(moments).any()):
@@ -83,6 +86,7 @@ def numerical_rank(moments: ClassMoments) -> float:
 
     Source: Rudelson & Vershynin (2007), Sampling from large matrices, Section 1.
     """
+    require_moments(moments)
     values = _total_spectrum(moments)
     if not bool(values.any()):
         warnings.warn("the numerical rank is undefined: all features are equal", UserWarning, stacklevel=2)
@@ -95,6 +99,7 @@ def effective_rank(moments: ClassMoments) -> float:
 
     Source: Roy & Vetterli (2007), The effective rank: a measure of effective dimensionality, Definition 1.
     """
+    require_moments(moments)
     singular = _total_spectrum(moments).sqrt()
     if not bool(singular.any()):
         warnings.warn("the effective rank is undefined: all features are equal", UserWarning, stacklevel=2)

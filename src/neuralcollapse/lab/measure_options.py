@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from neuralcollapse._checks import InputError, check_weight_decay
+from neuralcollapse._checks import InputError, as_number
 from neuralcollapse.metrics import METRICS, chosen
 
 STANDARD_OUTPUT = Path("-")
@@ -62,7 +62,7 @@ class Options:
 
     def check(self, features: Path | None) -> None:
         """Raise where options do not go together or cannot be followed, before the hours that files may take."""
-        check_weight_decay(self.weight_decay)
+        as_number(self.weight_decay, "weight decay")
         for name in chosen(self.metric_names):
             if self.metrics != "all" and "ood" in METRICS[name].needs:
                 raise InputError(f"the metric {name!r} needs out-of-distribution data: measure it by nc.measure(ood=…)")

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from neuralcollapse._checks import InputError, check_weight_decay
+from neuralcollapse._checks import InputError, as_number
 from neuralcollapse.dynamics.flow import Flow, integrate, renormalize
 from neuralcollapse.formulas.central_path import CentralPath
 from neuralcollapse.formulas.collapse import nc1, nc2, nc3
@@ -77,7 +77,7 @@ def simulate(
         raise InputError(f"expected between C − 1 = {classes - 1} and C (N − 1) = {most} dimensions, got {dim}")
     if time is not None and not 0.0 < time < float("inf"):
         raise InputError(f"expected a positive time, got {time}")
-    check_weight_decay(weight_decay)
+    weight_decay = as_number(weight_decay, "weight decay")
     if weight_decay > 1e100:  # its square has no number
         raise InputError(f"expected a weight decay of at most 1e100, got {weight_decay}")
     if not 0 <= seed < 2**63:

@@ -43,6 +43,7 @@ def require_moments(value: object, name: str = "moments") -> None:
     if not isinstance(value, ClassMoments):
         raise InputError(f"expected {name} to be a ClassMoments, got {shown(value)}: make one, and update() it")
 
+
 # The entries of a state, see ClassMoments.state_dict.
 STATE_NAMES = ("counts", "means", "variances", "scatter", "eps", "product_eps", "exponent")
 

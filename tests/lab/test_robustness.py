@@ -229,7 +229,7 @@ def test_one_logit_is_refused() -> None:
         relative_perturbations(Affine(1, 16, seed=0), torch.rand(2, 1, 4, 4), *PLAIN)
 
 
-@pytest.mark.parametrize(("number", "message"), [(-1, "at least 0, got -1"), (301, "at most 300")])
+@pytest.mark.parametrize(("number", "message"), [(-1, "at least 0 .*got -1"), (301, "at most 300")])
 def test_a_run_cannot_ask_for_more_than_there_is(tmp_path: Path, number: int, message: str) -> None:
     with pytest.raises(InputError, match=f"--robustness-examples.*{message}"):
         prepare(Settings(**{**TINY, "robustness_examples": number}), out=tmp_path / "run")

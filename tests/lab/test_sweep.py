@@ -199,7 +199,12 @@ def test_a_sweep_from_end_to_end(
     told = capsys.readouterr()
     assert "best: learning_rate 0.05 of 2 values (1 finished, 1 diverged)" in told.out
     assert "learning_rate-1e+06: diverged in epoch 1" in told.err
-    assert {path.name for path in out.iterdir() if path.is_file()} == {"recipe.json", "sweep.png", "sweep.svg"}
+    assert {path.name for path in out.iterdir() if path.is_file()} == {
+        "recipe.json",
+        "study.json",
+        "sweep.png",
+        "sweep.svg",
+    }
     run = ["run", "--recipe", str(out / "recipe.json"), "--precision", "32", "--device", "cpu"]
     assert dispatch([*run, "--out", str(tmp_path / "run")]) == 0
     again, first = Run.open(tmp_path / "run"), Run.open(out / "learning_rate-0.05")

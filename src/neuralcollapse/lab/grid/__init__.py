@@ -58,15 +58,17 @@ def carry_out(cells: Sequence[Cell], out: Path, how: How, console: Console, stud
     """
     check(how, out)
     planned = planning.plan(cells, out)
-    if not how.dry_run:
-        study.record(out, study_runs or [cell.name for cell in cells])
+    listed = study_runs or [cell.name for cell in cells]
     chosen = to_run(planned, retry_diverged=how.retry_diverged)
     states = {each.cell.name: each.state for each in planned}
     problems = {each.cell.name: each.why for each in planned if each.why and each.state is not State.FINISHED}
     if how.dry_run or not chosen:
+        if not how.dry_run:
+            study.record(out, listed)
         _tell(planned, chosen, how, console)
         return Outcome(states, problems, dry=how.dry_run)
     with contextlib.closing(_pool(out, how)) as pool:  # before the estimate: no cluster is said at once
+        study.record(out, listed)
         costs = _tell(planned, chosen, how, console)
         with Board(console, planned, costs, [each.cell.name for each in chosen]) as board:
             tasks = deque((each, _task(each, _threads(how))) for each in chosen)

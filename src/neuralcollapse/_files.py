@@ -25,6 +25,13 @@ except ImportError:  # not a Unix: what a killed writer left is then not removed
 NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
+class WriteError(InputError, OSError):
+    """A file that cannot be written, such as for a full disk; ``filename`` is its path."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # the sentence, instead of what an OSError makes of its number and file
+
+
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A file to write in place of ``path``, which it becomes at the end of the block, or not at all.
@@ -236,6 +243,8 @@ def _cause(error: BaseException, before: BaseException | None) -> OSError | Keyb
     return None
 
 
-def _unwritten(path: str | Path, error: BaseException) -> InputError:
+def _unwritten(path: str | Path, error: BaseException) -> WriteError:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else shortened(error)
-    return InputError(f"cannot write {path}: {reason}")
+    made = WriteError(f"cannot write {path}: {reason}")
+    made.errno, made.filename = getattr(error, "errno", None), str(path)
+    return made

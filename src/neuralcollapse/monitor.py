@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from ._checks import InputError, as_count, as_path
+from ._files import append_line
 from .measure import measure
 from .metrics import chosen
 from .report import Report
@@ -31,7 +30,8 @@ class Monitor:
 
     Raises:
         InputError: a period below 1, a folder that does not exist, an unknown option or metric.
-        OSError: when measuring, the file can't be written; the measurement is then in ``history`` alone.
+            When measuring, a file that can't be written, which is an OSError too; the measurement is in ``history`` then
+            and the file as it was.
 
     Example:
         >>> import torch
@@ -65,7 +65,7 @@ class Monitor:
         self.history.append({"epoch": epoch, **report.to_dict()})
         first = not self._options.get("distributed") or dist.get_rank() == 0
         if self._path is not None and first:
-            append_line(self._path, json.dumps(self.history[-1]))
+            append_line(self._path, self.history[-1])
         return report
 
 
@@ -83,25 +83,3 @@ def check_monitor(every: int, path: str | Path | None, options: Mapping[str, Any
         raise InputError(f"expected a file to write lines to, got the folder {path}")
     if path is not None and not as_path(path).parent.is_dir():
         raise InputError(f"expected an existing folder for {Path(path).name}, got {Path(path).parent}")
-
-
-def append_line(path: Path, line: str) -> None:
-    """Add a line to a file, whole or not at all; a last line that was cut short is ended first.
-
-    Raises:
-        OSError: the file can't be written, such as for a full disk; it is then as it was, and the error names it.
-    """
-    text = line.encode() + b"\n"
-    # Without a buffer: what a buffer holds after an error would be written once more when the file is closed.
-    with path.open("a+b", buffering=0) as file:
-        end = file.seek(0, os.SEEK_END)
-        if end:
-            file.seek(end - 1)
-            text = text if file.read(1) == b"\n" else b"\n" + text
-        try:
-            written = 0
-            while written < len(text):
-                written += file.write(text[written:])
-        except OSError as error:
-            file.truncate(end)
-            raise OSError(error.errno, error.strerror, str(path)) from error

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 from torch import Tensor
 
+from ._files import finite
 from ._linalg import norm
 from .formulas.collapse import NC2
 from .formulas.mse import MSEDecomposition
@@ -72,20 +73,20 @@ class Report:
             "classes_present": self.classes_present,
             "dim": self.dim,
             "weighting": self.weighting,
-            "accuracy": _plain(self.accuracy),
-            "nearest_mean_accuracy": _plain(self.nearest_mean_accuracy),
-            "nc1": _plain(self.nc1),
+            "accuracy": finite(self.accuracy),
+            "nearest_mean_accuracy": finite(self.nearest_mean_accuracy),
+            "nc1": finite(self.nc1),
         }
-        flat.update({f"nc2.{name}": _plain(value) for name, value in asdict(self.nc2).items()})
-        flat["nc3"] = _plain(self.nc3)
-        flat["nc4_mismatch"] = _plain(self.nc4_mismatch)
+        flat.update({f"nc2.{name}": finite(value) for name, value in asdict(self.nc2).items()})
+        flat["nc3"] = finite(self.nc3)
+        flat["nc4_mismatch"] = finite(self.nc4_mismatch)
         for name in ("total", "nc1", "nc23", "ls", "ls_perp"):
-            flat[f"mse.{name}"] = _plain(getattr(self.mse, name))
-        flat["mse.weight_ls_norm"] = _plain(norm(self.mse.weight_ls))
+            flat[f"mse.{name}"] = finite(getattr(self.mse, name))
+        flat["mse.weight_ls_norm"] = finite(norm(self.mse.weight_ls))
         flat["mse.weight_decay"] = self.mse.weight_decay
-        flat["snr"] = [_plain(value) for value in self.snr.singular_values.tolist()]
+        flat["snr"] = [finite(value) for value in self.snr.singular_values.tolist()]
         flat["snr_space"] = self.snr.space
-        flat.update({name: _plain(value) for name, value in self.extra.items()})
+        flat.update({name: finite(value) for name, value in self.extra.items()})
         return flat
 
     def numbers(self) -> dict[str, float]:
@@ -168,7 +169,3 @@ def _of_loss(loss: MSEDecomposition) -> str:
     if loss.total is None or loss.ls_perp is None or not 0.0 < loss.total < math.inf:
         return ""
     return f", {loss.ls_perp / loss.total:.2%} of the loss"
-
-
-def _plain(value: float | None) -> float | str | None:
-    return value if value is None or math.isfinite(value) else str(value)

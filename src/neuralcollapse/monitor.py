@@ -30,8 +30,8 @@ class Monitor:
 
     Raises:
         InputError: a period below 1, a folder that does not exist, an unknown option or metric.
-            When measuring, a file that can't be written, which is an OSError too; the measurement is in ``history`` then
-            and the file as it was.
+            When measuring, a file that can't be written, which is an OSError too: it is as it was, and the measurement
+            is in ``history`` all the same.
 
     Example:
         >>> import torch

@@ -242,6 +242,8 @@ class State:
         sums = torch.zeros(len(counts), dim, dtype=self.means.dtype, device=features.device)
         traces = torch.zeros(len(counts), dtype=self.means.dtype, device=features.device)
         products = _Products(self.means.new_zeros(self.scatter_shape(len(counts))))
+        # What is in the state already decides for these rows, too; else the first of them do.
+        products.resolved, products.decides = self._products.resolved, not self._products.rows
         for start in range(0, len(features), rows):
             block, which = features[start : start + rows], index[start : start + rows]
             residual = block if own else residuals[: len(block)]
@@ -354,7 +356,8 @@ class _Products:
         self._sum: Tensor | None = None
         self._waiting = 0
         self.rows: int = 0 if like is None else like.rows
-        # whether float32 would do from here on, and whether it was used
+        # whether float32 would do from here on, whether it was used, and whether to look at rows while they are added
+        self.decides = True
         self.resolved: bool = False if like is None else like.resolved
         self.coarse: bool = False if like is None else like.coarse
 
@@ -372,11 +375,11 @@ class _Products:
             self.rows += len(rows)
             return
         while len(rows) and not self.resolved:
-            step = self._boundary(self.rows) - self.rows
+            step = self._boundary(self.rows) - self.rows if self.decides else len(rows)
             part, rows = rows[:step].to(self._total.dtype), rows[step:]
             _add_gram(self._total, part)
             self.rows += len(part)
-            if len(part) == step:
+            if self.decides and len(part) == step:
                 self.resolved = _resolved(self._total, self.rows)
         if len(rows):
             self._add_coarse(rows)

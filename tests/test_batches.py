@@ -281,3 +281,30 @@ def test_both_passes_are_compared_in_every_type_and_scale(dtype: torch.dtype, sc
     other.add(changed, labels)
     with pytest.raises(nc.InputError, match="class 1 differed"):
         one.require_same(other)
+
+
+class Reusing:
+    """A loader that writes each batch into the same memory, as some do for speed."""
+
+    def __init__(self, inputs: Tensor, labels: Tensor) -> None:
+        self.inputs, self.labels = inputs, labels
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        x, y = torch.empty_like(self.inputs[:20]), torch.empty_like(self.labels[:20])
+        for start in range(0, len(self.labels), 20):
+            x.copy_(self.inputs[start : start + 20])
+            y.copy_(self.labels[start : start + 20])
+            yield x, y
+
+
+@pytest.mark.parametrize("budget", [1 << 30, 0])
+def test_a_loader_may_reuse_its_memory(budget: int) -> None:
+    torch.manual_seed(0)
+    inputs, labels = torch.randn(100, 6), torch.randint(0, 3, (100,))
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    got = nc.measure(model, Reusing(inputs, labels), memory_budget=budget)
+    want = nc.measure(model, [(inputs, labels)])
+    for name in ("accuracy", "nearest_mean_accuracy", "nc4_mismatch"):
+        assert getattr(got, name) == getattr(want, name), name
+    layers = nc.measure_layers(model, Reusing(inputs, labels), memory_budget=1 << 30)
+    assert layers["2"].report.accuracy == want.accuracy

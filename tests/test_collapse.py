@@ -412,3 +412,15 @@ def test_labels_of_several_types_are_counted_alike() -> None:
     for labels in (torch.arange(9, dtype=torch.uint8), torch.arange(290, 300)):
         tally.add(means[labels.long()], labels)
     assert tally.counts == (19, 0, 19, 19)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_near_copy_of_a_unit_in_float32_is_no_infinite_signal(seed: int) -> None:
+    """0.3 h rounded to float32 is no exact copy of h: what rounding leaves between them is neither noise nor signal."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(150) % 5
+    features = torch.randn(5, 8, generator=generator)[labels] + 0.01 * torch.randn(150, 8, generator=generator)
+    alone, beside = nc.ClassMoments(5), nc.ClassMoments(5)
+    alone.update(features.double(), labels)
+    beside.update(torch.cat([features, 0.3 * features[:, :1], features[:, 1:2] - 0.7 * features[:, 2:3]], 1), labels)
+    torch.testing.assert_close(snr(beside), snr(alone), rtol=0.02, atol=0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -421,3 +422,24 @@ def test_the_cases_cover_what_they_say() -> None:
     assert max(max(c.counts) / min(n for n in c.counts if n) for c in CASES) == 50
     assert any(0 in c.counts for c in CASES) and any(1 in c.counts for c in CASES)
     assert any(c.dim > sum(c.counts) for c in CASES) and any(c.num_classes > c.dim for c in CASES)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda s: s["scatter"].neg_(),
+        lambda s: s["variances"].neg_(),
+        lambda s: s["variances"].mul_(2.0),
+        lambda s: s["counts"].fill_(2**62),
+        lambda s: s["counts"][0].zero_(),
+    ],
+)
+@pytest.mark.parametrize("weighting", ["example", "class"])
+def test_a_state_that_no_data_give_is_refused(damage: Any, weighting: Any) -> None:
+    moments = nc.ClassMoments(3, weighting=weighting)
+    moments.update(torch.randn(30, 4, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 3)
+    state = {name: tensor.clone() for name, tensor in moments.state_dict().items()}
+    nc.ClassMoments.from_state_dict(state, weighting=weighting)
+    damage(state)
+    with pytest.raises(InputError, match=r"no data give|variances of at least 0|fewer than"):
+        nc.ClassMoments.from_state_dict(state, weighting=weighting)

@@ -220,3 +220,18 @@ def test_a_classifier_with_nan_is_refused() -> None:
     weight[1, 2] = float("nan")
     with pytest.raises(InputError, match="weight"):
         nc.decompose_mse(moments_of(case, "example"), weight)
+
+
+@pytest.mark.parametrize("spread", [1e-4, 1e-7, 1e-8])
+def test_rows_of_classes_without_examples_change_nothing(spread: float) -> None:
+    """Four classes, and a classifier of 50 rows on 8 features: the loss near zero keeps its digits, and its sign."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(80) % 4
+    means = torch.randn(4, 8, generator=generator, dtype=torch.float64)
+    features = means[labels] + spread * torch.randn(80, 8, generator=generator, dtype=torch.float64)
+    few, many = nc.ClassMoments(4), nc.ClassMoments(50)
+    few.update(features, labels)
+    many.update(features, labels)
+    got, want = nc.decompose_mse(many, torch.zeros(50, 8)), nc.decompose_mse(few, torch.zeros(4, 8))
+    assert got.nc23 >= 0.0 and got.ls == pytest.approx(want.ls, rel=1e-6)
+    assert got.total == pytest.approx(want.total, rel=1e-12)

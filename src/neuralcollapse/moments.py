@@ -35,17 +35,14 @@ _outlives_inference_mode = torch.inference_mode(mode=False)
 
 Weighting = Literal["example", "class"]
 Scatter = Literal["full", "trace"]
-_ENTRIES = ("counts", "means", "variances", "scatter", "eps", "product_eps", "exponent")
+# The entries of a state, see ClassMoments.state_dict.
+STATE_NAMES = ("counts", "means", "variances", "scatter", "eps", "product_eps", "exponent")
 
 
 def require_moments(value: object, name: str = "moments") -> None:
     """Raise unless ``value`` is a :class:`ClassMoments`."""
     if not isinstance(value, ClassMoments):
         raise InputError(f"expected {name} to be a ClassMoments, got {shown(value)}: make one, and update() it")
-
-
-# The entries of a state, see ClassMoments.state_dict.
-STATE_NAMES = ("counts", "means", "variances", "scatter", "eps", "product_eps", "exponent")
 
 
 class ClassMoments:
@@ -263,7 +260,7 @@ class ClassMoments:
             found = ", ".join(sorted(map(str, state))) or "none"
             raise InputError(f"expected moments with {', '.join(missing)}, got only {found}")
         if not trusted:
-            state = {name: as_tensor(state[name], name) for name in _ENTRIES if name in state}
+            state = {name: as_tensor(state[name], name) for name in STATE_NAMES if name in state}
         counts, means, scatter = state["counts"], state["means"], state["scatter"]
         if means.ndim != 2 or counts.dtype != torch.int64:
             raise InputError(f"expected means (C, p) and integer counts, got {tuple(means.shape)} and {counts.dtype}")
@@ -288,10 +285,28 @@ class ClassMoments:
             if not bool(torch.isfinite(state[name]).all()):
                 raise InputError(f"expected finite {name}, got NaN or infinity in them")
             own.copy_(state[name])
+        made._settle_about(state)
+        made._require_possible()
+        return made
+
+    def _require_possible(self) -> None:
+        """Raise where the state is one that no data give."""
+        state = self._state
+        counts, traces, scatter = state.counts, state.traces, state.scatter
         if bool((counts < 0).any()):
             raise InputError(f"expected counts of at least 0, got {int(counts.min())}")
-        made._settle_about(state)
-        return made
+        if float(counts.double().sum()) >= 2.0**53:
+            raise InputError(f"expected counts of fewer than 2^53 examples, got {float(counts.double().sum()):g}")
+        if bool((traces < 0).any()) or bool((traces[counts == 0] != 0).any()) or bool(state.means[counts == 0].any()):
+            raise InputError("expected variances of at least 0, and none and no mean where a class has no examples")
+        if not scatter.numel():
+            return
+        diagonal = scatter.diagonal(dim1=-2, dim2=-1)
+        own, sums = (traces, diagonal.sum(dim=-1)) if scatter.ndim == 3 else (traces.sum(), diagonal.sum())
+        if bool((diagonal < -1e-4 * own.amax()).any()) or not torch.allclose(sums, own, rtol=1e-3, atol=0.0):
+            raise InputError(
+                "expected a scatter whose diagonal is the variances, got another: it holds what no data give"
+            )
 
     def _settle_about(self, state: dict[str, Tensor]) -> None:
         """Take the precisions and the exponent of a state; in an older one eps is also that of the products."""

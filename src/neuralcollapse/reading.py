@@ -246,7 +246,8 @@ class Reader:
         if labelled and head.weights is not None and head.relation is None:
             self._count(output, examples)
         read = {} if self._stages is None else self._stages.take(examples, head)
-        return {**read, head.name: rows}, found.long()
+        # a copy, as features are: a loader may write its next batch into the same memory
+        return {**read, head.name: rows}, found.to(torch.int64, copy=True)
 
     def _check_labels(self, labels: Tensor, examples: int) -> None:
         assert self.head is not None

@@ -115,3 +115,17 @@ def test_features_whose_squares_leave_float32(scale: float) -> None:
     metric.reset()
     metric.update(features, labels)
     assert float(metric.compute()["nc1"]) == pytest.approx(float(want["nc1"]), rel=1e-6)
+
+
+def test_batches_may_share_their_memory() -> None:
+    torch.manual_seed(0)
+    features, labels, classifier = torch.randn(60, 5), torch.randint(0, 3, (60,)), torch.nn.Linear(5, 3)
+    metric, want = NeuralCollapse(classifier), NeuralCollapse(classifier)
+    want.update(features, labels)
+    x, y = torch.empty(20, 5), torch.empty(20, dtype=torch.int64)
+    for start in range(0, 60, 20):
+        x.copy_(features[start : start + 20])
+        y.copy_(labels[start : start + 20])
+        metric.update(x, y)
+    for name in ("accuracy", "nearest_mean_accuracy", "nc4_mismatch"):
+        assert metric.compute()[name] == want.compute()[name], name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -112,7 +113,7 @@ class _MeanOutputs:
 
     def __init__(self, moments: ClassMoments) -> None:
         self._moments, self._prior, self._centre = moments, moments.weights, moments.global_mean
-        self._many = moments.num_classes > 2 * (len(self._centre) + 1)
+        self._many = int(moments.present.sum()) > 2 * (len(self._centre) + 1)
         roots = self._prior.sqrt()
         # Rᵀ R = Σ_B
         self._factor = row_factor(rows * roots[block, None] for block, rows in moments.centred_blocks())
@@ -129,22 +130,23 @@ class _MeanOutputs:
     def misfit(self, w: Rows, b: Tensor) -> Tensor:
         """½ Σ_c π_c ‖W μ_c + b − e_c‖²."""
         if self._many:
-            # At least C − p − 1 of the C targets are out of reach: the sum is far from zero, and expanding it is safe.
+            # Of C classes present at least C − p − 1 targets are out of reach: the sum is far from zero, and expanding
+            # it is safe.
             hits = b.new_zeros(())
             for block, means in self._moments.centred_blocks():
                 rows = w(block)
                 hits = hits + self._prior[block] @ ((rows * means).sum(dim=1) + rows @ self._centre + b[block])
             return self.size(w, b) - hits + 0.5
-        total = b.new_zeros(())
+        present = self._moments.present
+        means = torch.cat([rows[present[block]] for block, rows in self._moments.centred_blocks()])
+        labels, prior, total = present.nonzero()[:, 0], self._prior[present], b.new_zeros(())
         for block in self._moments.class_blocks():
             rows = w(block)
             # The global mean is split off, so that a large common offset cancels once, not C times.
-            shift = rows @ self._centre + b[block]
-            for others, means in self._moments.centred_blocks():
-                outputs = rows @ means.T + shift[:, None]
-                if others == block:
-                    outputs.diagonal().sub_(1.0)
-                total = total + squares(outputs, self._prior[others])
+            outputs = rows @ means.T + (rows @ self._centre + b[block])[:, None]
+            own = ((labels >= block.start) & (labels < block.stop)).nonzero()[:, 0]
+            outputs[labels[own] - block.start, own] -= 1.0
+            total = total + squares(outputs, prior)
         return 0.5 * total
 
 

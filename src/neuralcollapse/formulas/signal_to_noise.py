@@ -90,10 +90,14 @@ def whitened_singular_values(moments: ClassMoments, class_scales: Float[Tensor, 
         values, vectors, bounds = resolved_directions(correlation, bounds)
         keep = values > bounds
         kept, count = signal @ vectors[:, keep], int(keep.sum())
-        # Rounding may leave a standard deviation of √bound in a direction without noise, and turns such a direction
-        # towards the others by bound/λ: signal is there for certain where it is above both.
+        # Rounding may leave a standard deviation of √bound in a direction without noise. It turns such a direction
+        # towards the others, whose signal then shows in it: that of products by bound/λ, that of the features by what
+        # their covariance with the others shows by chance. Signal is there for certain where it is above all three.
         leak = float(torch.linalg.matrix_norm(kept / values[keep])) * bound
-        floor = 4.0 * float(bounds[~keep].sum()) ** 0.5 + leak
+        rounded = (rounding_variances(moments)[noisy] * scale.square()) @ vectors[:, ~keep].square()
+        loudest = torch.linalg.matrix_norm(kept / values[keep].sqrt())
+        chance = float((rounded.sum() / moments.num_examples).sqrt() * loudest)
+        floor = 4.0 * (float(bounds[~keep].sum()) ** 0.5 + chance) + leak
         more = _left_basis(signal @ vectors[:, ~keep], floor)
         infinite = torch.cat([infinite, more], dim=1)
         whitened = _without(kept / values[keep].sqrt(), infinite)

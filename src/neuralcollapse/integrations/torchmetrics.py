@@ -100,8 +100,9 @@ class NeuralCollapse(torchmetrics.Metric):
         for name, tensor in moments.state_dict().items():
             setattr(self, name, tensor.to(self.counts.device))
         if self._keep:
-            self.features.append(features)
-            self.labels.append(labels)
+            # copies: a loader may write its next batch into the same memory
+            self.features.append(features.clone())
+            self.labels.append(labels.clone())
 
     def forward(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Add a batch, and give its own numbers; all are NaN where a batch can't be measured, such as of one class.

@@ -154,6 +154,8 @@ class State:
 
         ``own`` says that nobody needs the rows afterwards, whose memory then serves the work.
         """
+        if self.exponent is None:
+            self._fit(features[:_BLOCK_ROWS])  # the first rows mostly tell; where they do not, squares do below
         if self.exponent != 0 or features.dtype == torch.float64:
             self._fit(features)
         while True:

@@ -629,6 +629,138 @@ def test_logits_of_zero_prove_one_layer_only(make: Callable[[], nn.Module]) -> N
     assert nc.measure(single, batches()).layer == "1"
 
 
+# --- layers whose outputs are alike, and several heads ---
+
+
+class Copied(nn.Module):
+    """A classifier and another of nearly its weights, which runs after it."""
+
+    def __init__(self, apart: float, through: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.body, self.head, self.ema, self.through = body(), nn.Linear(P, C), nn.Linear(P, C), through
+        self.ema.weight.data = self.head.weight.data * (1 + apart * torch.randn(C, P))
+        self.ema.bias.data = self.head.bias.data.clone()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.body(inputs)
+        logits = self.head(hidden)
+        self.ema(hidden)
+        return self.through(logits)
+
+
+@pytest.mark.parametrize("through", [lambda logits: logits, lambda logits: F.log_softmax(logits, dim=1)])
+@pytest.mark.parametrize(("dtype", "apart"), [(torch.bfloat16, 0.01), (torch.float32, 1e-6)])
+def test_the_layer_whose_very_output_is_returned_comes_before_a_near_copy(
+    dtype: torch.dtype, apart: float, through: Callable[[Tensor], Tensor]
+) -> None:
+    model = Copied(apart, through).to(dtype)
+    assert nc.measure(model, batches(points().to(dtype))).layer == "head"
+
+
+def test_several_layers_that_come_near_what_is_returned_are_refused() -> None:
+    model = Copied(1e-6, lambda logits: logits * (1 + 2e-7))
+    with pytest.raises(nc.InputError, match=r"found several: 'ema' \(Linear, 16 → 3\), 'head' \(.*layer="):
+        nc.measure(model, batches())
+    assert nc.measure(model, batches(), layer="head").layer == "head"
+    model.ema.load_state_dict(model.head.state_dict())
+    assert nc.measure(model, batches()).layer in ("head", "ema"), "of the same weights either will do"
+
+
+class Unrelated(nn.Module):
+    """The logits are a product in the network's own code; a layer of other weights and the same bias runs too."""
+
+    def __init__(self, classes: int, size: float, bias: float, through: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.body, self.other, self.through = body(), nn.Linear(P, classes), through
+        self.w = nn.Parameter(size * torch.randn(classes, P))
+        self.other.weight.data = size * torch.randn(classes, P)
+        self.other.bias.data = bias * torch.randn(classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.body(inputs)
+        self.other(hidden)
+        return self.through(F.linear(hidden, self.w, self.other.bias))
+
+
+UNRELATED: dict[str, tuple[int, float, float, torch.dtype, Callable[[Tensor], Tensor]]] = {
+    "softmax": (100, 0.1, 0.0, torch.bfloat16, lambda logits: F.softmax(logits, dim=1)),
+    "softmax-float32": (1000, 1e-3, 0.0, torch.float32, lambda logits: F.softmax(logits, dim=1)),
+    "log-softmax": (1000, 1e-2, 0.0, torch.bfloat16, lambda logits: F.log_softmax(logits, dim=1)),
+    "sigmoid": (C, 1e-2, 0.0, torch.bfloat16, torch.sigmoid),
+    "bias": (C, 0.01, 30.0, torch.bfloat16, lambda logits: logits),
+    "bias-float32": (C, 0.01, 3e4, torch.float32, lambda logits: logits),
+    "bias-scaled": (C, 0.01, 30.0, torch.bfloat16, lambda logits: logits / 0.07),
+}
+
+
+@pytest.mark.parametrize("name", UNRELATED)
+def test_what_a_bias_or_near_uniform_probabilities_share_is_no_proof(name: str) -> None:
+    classes, size, bias, dtype, through = UNRELATED[name]
+    torch.manual_seed(0)
+    model = Unrelated(classes, size, bias, through).to(dtype)
+    with pytest.raises(nc.InputError, match="found none or several"):
+        nc.measure(model, batches(points().to(dtype)))
+
+
+class TwoHeads(nn.Module):
+    """Two plain layers of one body, of these widths, and what is returned of them."""
+
+    def __init__(self, first: int, second: int, form: Callable[..., Any] = lambda hidden, one, two: (one, two)) -> None:
+        super().__init__()
+        self.body, self.one, self.two, self.form = body(), nn.Linear(P, first), nn.Linear(P, second), form
+
+    def forward(self, inputs: Tensor) -> Any:
+        hidden = self.body(inputs)
+        return self.form(hidden, self.one(hidden), self.two(hidden))
+
+
+@pytest.mark.parametrize(("first", "second"), [(32, 4), (4, 8), (C, C), (4, 4)])
+def test_heads_that_the_labels_do_not_tell_apart_are_refused(first: int, second: int) -> None:
+    model = TwoHeads(first, second)
+    listed = rf"found several: 'one' \(Linear, 16 → {first}\), 'two' \(Linear, 16 → {second}\); name the .*layer="
+    with pytest.raises(nc.InputError, match=listed):
+        nc.measure(model, batches())
+    assert nc.measure(model, batches(), layer="two").layer == "two"
+    model.form = lambda hidden, one, two: {"other": one, "logits": two}
+    assert nc.measure(model, batches()).layer == "two"
+
+
+def test_labels_beyond_those_that_told_the_head_stop_the_measuring() -> None:
+    order = LABELS.argsort()
+    split = batches_of(points()[order], LABELS[order], 50)  # the first batch has the classes 0 and 1
+    with pytest.raises(nc.InputError, match=r"labels in 0\.\.1, as of the first batch, by which .* got 2: name the"):
+        nc.measure(TwoHeads(2, C), split)
+    with pytest.raises(nc.InputError, match="found several: 'one'"):
+        nc.measure(TwoHeads(12, C), split)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda hidden, one, two: (two, hidden),
+        lambda hidden, one, two: (hidden, two),
+        lambda hidden, one, two: (two, F.softmax(two, dim=1)),
+    ],
+)
+def test_logits_beside_their_features_or_probabilities_need_no_labels(form: Callable[..., Any]) -> None:
+    model = TwoHeads(12, 8, form)
+    report = nc.measure(model, batches())
+    assert report.layer == "two" and report.num_classes == 8
+
+
+def test_an_embedding_that_a_layer_gives_is_no_head_of_its_own() -> None:
+    class Embeds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.fc = nn.Linear(D, 12), nn.Linear(12, 8)
+
+        def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+            embedding = self.embed(inputs)
+            return embedding, self.fc(embedding)
+
+    assert nc.measure(Embeds(), batches()).layer == "fc"
+
+
 # --- said beside the number ---
 
 

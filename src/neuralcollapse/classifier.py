@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from .relations import (
     Returned,
     Weights,
     coarseness,
+    exactly,
     is_pointwise,
     relate,
     returned,
@@ -177,6 +178,8 @@ class Search:
             for target in outputs
             if (found := relate(each.logits, target.tensor))
         ]
+        if len(pairs) > 1:
+            pairs.sort(key=lambda pair: not exactly(pair[0].logits, pair[1].tensor, pair[2]))
         seen, target, relation = pairs[0] if pairs else (calls[-1], None, None)
         weights = self._weights(seen)
         if weights is None:
@@ -197,24 +200,41 @@ class Search:
         order = [each for each in reversed(self._seen) if _is_plain(each.module)]
         order += [each for each in self._seen if not _is_plain(each.module)]
         matches: dict[str, list[tuple[_Seen, Relation]]] = {}
+        exact: dict[str, list[tuple[_Seen, Relation]]] = {}
         for target in () if outputs[0].tensor.is_meta else outputs:
             matches[target.name] = [
                 (each, found)
                 for each in order
                 if not each.overwritten and (found := relate(each.logits, target.tensor)) is not None
             ]
+            near = matches[target.name]
+            # what gives the very numbers comes before what only comes near
+            exact[target.name] = [
+                pair for pair in near if len(near) == 1 or exactly(pair[0].logits, target.tensor, pair[1])
+            ]
+            matches[target.name] = exact[target.name] + [
+                pair for pair in near if not any(pair is each for each in exact[target.name])
+            ]
         if outputs[0].tensor.is_meta:
             return self._by_shape(outputs[0])
-        target = self._target(outputs, matches, labels)
+        target, by_labels = self._target(
+            outputs, matches, {name: exact[name] or found for name, found in matches.items()}, labels
+        )
         plain = {seen.module for seen, _ in matches[target.name] if _is_plain(seen.module)}
         if len(plain) > 1 and not bool(target.tensor.any()):
             raise self._none("returns, which is zero as of a classifier that starts at zero")
         others = [matches[each.name][0][0] for each in outputs if each is not target and matches[each.name]]
         notes = [f"the network also returns the output of {each}" for each in others if _is_plain(each.module)]
-        for seen, relation in sorted(matches[target.name], key=lambda pair: pair[1] != DIRECT):
-            weights = self._weights(seen)
-            if weights is not None:
-                return self._head(seen, weights, target, relation, notes)
+        certain = len(exact[target.name])
+        for pairs in (matches[target.name][:certain], matches[target.name][certain:]):
+            several = _different([seen for seen, _ in pairs])
+            if len(several) > 1:
+                raise self._none(f"returns as {target.name!r}, and not several whose outputs are alike", several)
+            for seen, relation in sorted(pairs, key=lambda pair: pair[1] != DIRECT):
+                weights = self._weights(seen)
+                if weights is not None:
+                    head, entered, left = self._head(seen, weights, target, relation, notes)
+                    return replace(head, by_labels=by_labels), entered, left
         seen = matches[target.name][0][0]
         raise InputError(
             f"expected a classifier whose logits are W h + b of its input h, {seen}, which gives what the network "
@@ -230,39 +250,54 @@ class Search:
         raise self._none("returns, by shape")
 
     def _target(
-        self, outputs: list[Returned], matches: dict[str, list[tuple[_Seen, Relation]]], labels: Tensor | None
-    ) -> Returned:
-        """Which of the tensors that the network returns are its logits."""
-        target = outputs[0]
+        self,
+        outputs: list[Returned],
+        matches: dict[str, list[tuple[_Seen, Relation]]],
+        best: dict[str, list[tuple[_Seen, Relation]]],
+        labels: Tensor | None,
+    ) -> tuple[Returned, bool]:
+        """Which of the tensors that the network returns are its logits, and whether the labels told.
+
+        Args:
+            best: those of ``matches`` that give the very numbers, where there are any.
+        """
+        target, by_labels = outputs[0], False
         if len(outputs) > 1:
+            names = ", ".join(each.name for each in outputs)
             top = None if labels is None else int(labels.long().max()) + 1
             exact = [] if labels is None else [each for each in outputs if _classes(each, labels) == top]
+            # what enters the layer of another is no head of its own
+            inside = {
+                each.name
+                for each in outputs
+                for other in outputs
+                if other is not each and best[other.name] and _same(each.tensor, best[other.name][0][0].features)
+            }
+            heads = [each for each in outputs if best[each.name] and each.name not in inside]
+            modules = [{seen.module for seen, _ in best[each.name]} for each in heads]
+            several = any(modules[0].isdisjoint(each) for each in modules[1:])
             if len(exact) == 1:
-                (target,) = exact
-            elif matches[target.name]:
-                entered = matches[target.name][0][0].features
-                told = [
-                    _same(each.tensor, entered) or any(_is_plain(seen.module) for seen, _ in matches[each.name])
-                    for each in outputs[1:]
-                ]
-                if not all(told):
-                    raise self._none(
-                        f"returns {', '.join(each.name for each in outputs)}, and which are logits is not told"
-                    )
-            elif labels is not None:
-                known = [each for each in outputs if matches[each.name]]
-                if len(known) != 1 or not all(
-                    _same(each.tensor, matches[known[0].name][0][0].features)
-                    for each in outputs
-                    if each is not known[0]
-                ):
-                    raise self._none(f"returns among {', '.join(each.name for each in outputs)}")
-                (target,) = known
+                (target,), by_labels = exact, several
+            elif several:
+                found = [best[each.name][0][0] for each in heads]
+                raise self._none(f"returns as logits, which of {names} they are is not told", found)
+            elif heads:
+                target = heads[0]
+                if not {each.name for each in outputs} <= inside | {each.name for each in heads}:
+                    raise self._none(f"returns {names}, and which are logits is not told")
+            else:
+                raise self._none(f"returns among {names}")
         if not matches[target.name]:
             raise self._none(f"returns as {target.name!r}")
-        return target
+        return target, by_labels
 
-    def _none(self, what: str) -> InputError:
+    def _none(self, what: str, several: list[_Seen] | None = None) -> InputError:
+        """Found none, or several layers, which are listed."""
+        if several:
+            return InputError(
+                f"expected one layer whose output is what {type(self._model).__name__} {what}, found several: "
+                f"{', '.join(dict.fromkeys(map(str, several)))}; {WAYS_OUT}"
+            )
         linear = [each for each in self._seen if _is_plain(each.module)]
         ran = ", ".join(dict.fromkeys(str(each) for each in (linear or list(self._seen))[-4:]))
         changed = [each.name for each in self._seen if each.overwritten]
@@ -305,6 +340,25 @@ def _has_matrix(module: nn.Module, model: nn.Module) -> bool:
 
 def _is_plain(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or is_pointwise(module)
+
+
+def _different(calls: list[_Seen]) -> list[_Seen]:
+    """One call of each plain layer, of those that have the same weights one."""
+    found: list[_Seen] = []
+    for each in calls:
+        if _is_plain(each.module) and not any(_same_weights(each.module, other.module) for other in found):
+            found.append(each)
+    return found
+
+
+def _same_weights(a: nn.Module, b: nn.Module) -> bool:
+    if a is b:
+        return True
+    pairs = [(getattr(a, name), getattr(b, name)) for name in ("weight", "bias")]
+    return all(
+        x is y or (x is not None and y is not None and x.dtype == y.dtype and _same(x.detach(), y.detach()))
+        for x, y in pairs
+    )
 
 
 def _classes(each: Returned, labels: Tensor) -> int | None:

@@ -30,6 +30,7 @@ class Head:
         relation: what the network's tensor ``target`` is of W h + b; None where it is not known to be anything of it.
         error: the relative error of the layer's output by its type, where a network widens it before it returns it.
         channels_first: whether features are along axis 1, as of a convolution.
+        by_labels: whether the first batch's labels told which of several tensors are the logits.
         notes: sentences for the report.
     """
 
@@ -42,6 +43,7 @@ class Head:
     target: str = ""
     error: float = 0.0
     channels_first: bool = False
+    by_labels: bool = False
     notes: tuple[str, ...] = ()
 
     @property

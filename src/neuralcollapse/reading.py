@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ._checks import InputError, as_count, as_switch, as_tensor, check_classifier, check_features, check_labels, shown
 from .capture import Side, Tap, clean_names
 from .classifier import Search, place_of
-from .head import ITSELF, Head, classes_last, of_relation
+from .head import ITSELF, WAYS_OUT, Head, classes_last, of_relation
 from .passes import Batches
 from .relations import Weights, relate, returned
 from .report import NO_CLASSIFIER
@@ -258,7 +258,16 @@ class Reader:
                 f"features=({self.head.place!r}, 'input'), and weight= of two rows, −w/2 and w/2, if the classifier is "
                 "to be measured too"
             )
-        check_labels(labels, examples, torch.iinfo(torch.int64).max if classes is None else classes)
+        most = torch.iinfo(torch.int64).max
+        if self.head.by_labels and classes is not None:
+            check_labels(labels, examples, most)
+            if labels.numel() and int(labels.max()) >= classes:
+                raise InputError(
+                    f"expected labels in 0..{classes - 1}, as of the first batch, by which {self.head.target!r} of "
+                    f"{self.head.name!r} was taken for the logits among what the network returns, got "
+                    f"{int(labels.max())}: {WAYS_OUT}"
+                )
+        check_labels(labels, examples, most if classes is None else classes)
 
     def _of_features(self, entered: Tensor, output: Any, labels: Tensor) -> Head:
         """What ``features=`` and ``weight=`` name, with what the network's output is of it."""

@@ -15,6 +15,9 @@ from torch.nn import functional as F
 _ROWS = 64
 # A weight is read off a layer's outputs for this many numbers of the identity matrix at a time, and at most that many.
 _PROBE, _MOST_PROBED = 1 << 24, 1 << 30
+# How far, of what is left of logits without the means of classes and of examples, they may be from others. Those of
+# independent weights are farther by far, and rounding is less where more than it is left.
+_APART = 0.1
 
 Pooling = Literal["none", "selected", "mean"]
 
@@ -141,7 +144,8 @@ def relate(logits: Tensor, tensor: Tensor, error: float = 0.0) -> Relation | Non
                 return found
         elif logits.ndim > 2 and len(rows) == len(logits):
             by_example = logits.flatten(1, -2)
-            if selected(by_example, rows, error) is not None:
+            where = selected(by_example, rows, error)
+            if where is not None and _proved(by_example[torch.arange(len(where)), where], rows):
                 return Relation(pooling="selected")
             found = _alike(some(by_example.mean(dim=1)), some(rows), 4.0 * coarseness(logits, rows))
             if found is not None:
@@ -152,22 +156,64 @@ def relate(logits: Tensor, tensor: Tensor, error: float = 0.0) -> Relation | Non
 def _alike(a: Tensor, b: Tensor, error: float) -> Relation | None:
     """What rows b are of rows a."""
     error = max(error, coarseness(a, b))
+    given, returned = a, b
     a, b = _wide(a), _wide(b)
     if not bool(torch.isfinite(a).all() and torch.isfinite(b).all()):
         return Relation() if close(a, b, error) else None
-    if close(a, b, error * a.abs().amax(dim=1, keepdim=True)):
+    if close(a, b, error * a.abs().amax(dim=1, keepdim=True)) and _proved(given, returned):
         return Relation()
     square, product = float((a * a).sum()), float((a * b).sum())
     scale = product / square if square > 0.0 else 0.0
     if a.numel() >= 8 and scale != 0.0:
         scale = _written(scale, error / a.numel() ** 0.5)
-        if close(scale * a, b, 4.0 * error * abs(scale) * a.abs().amax(dim=1, keepdim=True)):
+        near = close(scale * a, b, 4.0 * error * abs(scale) * a.abs().amax(dim=1, keepdim=True))
+        if near and _proved(given, returned, Relation(scale=scale)):
             return Relation(scale=scale)
-    for through in ("log_softmax", "softmax", "sigmoid"):
+    throughs: tuple[Literal["log_softmax", "softmax", "sigmoid"], ...] = ("log_softmax", "softmax", "sigmoid")
+    for through in throughs:
         made = _FUNCTIONS[through](a)
-        if a.shape[1] > 1 and close(made, b, 4.0 * error * (1.0 + a.abs().amax(dim=1, keepdim=True))):
-            return Relation(through)  # type: ignore[arg-type]
+        # an error of logits is one of probabilities relative to them
+        size = 1.0 if through == "log_softmax" else made.amax(dim=1, keepdim=True)
+        near = a.shape[1] > 1 and close(made, b, 4.0 * error * (1.0 + a.abs().amax(dim=1, keepdim=True)) * size)
+        if near and _proved(given, returned, Relation(through)):
+            return Relation(through)
     return None
+
+
+def _proved(a: Tensor, b: Tensor, relation: Relation = DIRECT) -> bool:
+    """Whether rows b, near what the relation makes of rows a, are so by more than a bias or a constant of each row."""
+    if _identical(a, b, relation):
+        return True
+    made, wanted = relation.of(_wide(a)), _wide(b)
+    rounding = max(torch.finfo(each.dtype).eps for each in (a, b)) * float(made.abs().max())
+    for dim in (0, 1):
+        if made.shape[dim] > 1:
+            made, wanted = (each - each.mean(dim=dim, keepdim=True) for each in (made, wanted))
+    spread = float(made.square().mean().sqrt())
+    return spread > rounding and float((made - wanted).square().mean().sqrt()) <= _APART * spread
+
+
+def _identical(a: Tensor, b: Tensor, relation: Relation = DIRECT) -> bool:
+    """Whether rows b are to the last bit what the relation makes of rows a, in either's type."""
+    a = a.to(b.device)
+    for made in (a,) if relation == DIRECT else (relation.of(a), relation.of(a.to(b))):
+        if bool(((made.to(b) == b) | (made.isnan() & b.isnan())).all()):
+            return True
+    return False
+
+
+def exactly(logits: Tensor, tensor: Tensor, relation: Relation) -> bool:
+    """Whether a tensor is to the last bit what a relation, found by :func:`relate`, makes of a layer's output."""
+    classes = logits.shape[-1]
+    for rows in rows_of(tensor, classes):
+        made = logits.reshape(-1, classes)
+        if relation.pooling != "none" and len(rows) == len(logits):
+            by_example = logits.flatten(1, -2)
+            where = None if relation.pooling == "mean" else selected(by_example, rows)
+            made = by_example.mean(dim=1) if where is None else by_example[torch.arange(len(where)), where]
+        if len(made) == len(rows) and _identical(made, rows, relation):
+            return True
+    return False
 
 
 def _written(scale: float, error: float) -> float:

@@ -266,6 +266,7 @@ def test_measure_refuses_options_that_do_not_fit(tmp_path: Path, capsys: pytest.
     assert {path.name for path in tmp_path.iterdir()} == {"layer.npz"}
 
 
+@pytest.mark.usefixtures("nothing_found")
 def test_run_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "full").mkdir()

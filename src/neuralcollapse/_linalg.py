@@ -75,6 +75,12 @@ def power_of_two(values: Tensor) -> int | None:
     return None if largest == 0.0 or not math.isfinite(largest) else math.frexp(largest)[1]
 
 
+def extreme_power(values: Tensor, limit: int) -> int:
+    """:func:`power_of_two`, where it is above ``limit`` or below −``limit``; else 0."""
+    exponent = power_of_two(values) or 0
+    return exponent if abs(exponent) > limit else 0
+
+
 def scaled(values: Tensor, exponent: int) -> Tensor:
     """values · 2^exponent, the very tensor where that is 1; in two steps, as 2^exponent itself may not be a number."""
     if exponent == 0:
@@ -87,8 +93,7 @@ def scaled(values: Tensor, exponent: int) -> Tensor:
 def squares(values: Tensor, weights: Tensor | None = None) -> Tensor:
     """Σ w v² over all entries, w one for each column or 1; also where v² alone would leave the range of numbers."""
     values = values.double()
-    exponent = power_of_two(values) or 0
-    exponent = exponent if abs(exponent) > 400 else 0
+    exponent = extreme_power(values, 400)
     each = scaled(values, -exponent).square()
     total: Tensor = each.sum() if weights is None else (each @ weights.to(each)).sum()
     return scaled(total, 2 * exponent)
@@ -96,8 +101,7 @@ def squares(values: Tensor, weights: Tensor | None = None) -> Tensor:
 
 def norm(values: Tensor) -> float:
     """√Σ v², also where v² would leave the range of numbers."""
-    exponent = power_of_two(values) or 0
-    exponent = exponent if abs(exponent) > 400 else 0
+    exponent = extreme_power(values, 400)
     return float(scaled(torch.linalg.vector_norm(scaled(values.double(), -exponent)), exponent))
 
 
@@ -106,8 +110,7 @@ def of_moderate_size(values: Tensor) -> Tensor:
     values = values.detach()
     if values.dtype != torch.float64:
         values = values.float()
-    exponent = power_of_two(values) or 0
-    return values if abs(exponent) <= 200 else scaled(values, -exponent)
+    return scaled(values, -extreme_power(values, 200))
 
 
 def unit_scale(variances: Tensor) -> Tensor:

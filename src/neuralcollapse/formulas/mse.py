@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._checks import Array, as_classifier, as_number
-from .._linalg import power_of_two, row_factor, scaled, squares
+from .._linalg import extreme_power, row_factor, scaled, squares
 from ..moments import ClassMoments, require_moments
 from .least_squares import solve_least_squares
 
@@ -152,8 +152,7 @@ class _MeanOutputs:
 
 def _quadratic(weight: Tensor, covariance: Tensor) -> Tensor:
     """tr W Σ Wᵀ, floored at zero: a covariance of rounding noise alone may be slightly indefinite."""
-    exponent = power_of_two(weight) or 0
-    exponent = exponent if abs(exponent) > 400 else 0
+    exponent = extreme_power(weight, 400)
     weight = scaled(weight, -exponent)
     return scaled(((weight @ covariance) * weight).sum().clamp(min=0.0), 2 * exponent)
 

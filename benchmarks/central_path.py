@@ -18,7 +18,7 @@ import scipy
 from scipy.integrate import solve_ivp
 
 import neuralcollapse as nc
-from neuralcollapse.lab.hardware import environment
+from neuralcollapse.training.hardware import environment
 
 
 def seconds(work: Callable[[], object], repeats: int) -> float:

@@ -26,9 +26,9 @@ from torch import Tensor
 from two_pass import two_pass
 
 import neuralcollapse as nc
-from neuralcollapse.lab.hardware import environment
-from neuralcollapse.lab.models import build
-from neuralcollapse.passes import Tally
+from neuralcollapse.measuring.passes import Tally
+from neuralcollapse.networks import build
+from neuralcollapse.training.hardware import environment
 
 DEVICE = torch.device("cpu")
 

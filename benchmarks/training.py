@@ -35,12 +35,12 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from neuralcollapse.lab import losses, optimizers, trainer
-from neuralcollapse.lab.assembly import build_network, make_batches
-from neuralcollapse.lab.hardware import environment, keep_memory
-from neuralcollapse.lab.job import assemble
-from neuralcollapse.lab.progress import Reporter
-from neuralcollapse.lab.settings import RunConfig, Settings
+from neuralcollapse.training import losses, optimizers, trainer
+from neuralcollapse.training.assembly import build_network, make_batches
+from neuralcollapse.training.config import RunConfig, Settings
+from neuralcollapse.training.hardware import environment, keep_memory
+from neuralcollapse.training.job import assemble
+from neuralcollapse.training.progress import Reporter
 
 PAD = 2
 

@@ -13,9 +13,9 @@ from hypothesis import settings
 
 # The shapes in the signatures are checked at every call; before anything imports the package.
 _CHECKED = (
-    "moments",
-    *(f"formulas.{name}" for name in ("collapse", "decisions", "duality", "frames", "geometry", "least_squares")),
-    *(f"formulas.{name}" for name in ("mse", "signal_to_noise", "variability")),
+    "moments.class_moments",
+    *(f"metrics.{name}" for name in ("collapse", "duality", "frames", "geometry", "least_squares", "mse")),
+    *(f"metrics.{name}" for name in ("nearest_mean", "signal_to_noise", "variability")),
 )
 jaxtyping.install_import_hook([f"neuralcollapse.{name}" for name in _CHECKED], "beartype.beartype")
 

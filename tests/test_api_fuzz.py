@@ -10,7 +10,7 @@ import os
 
 import jaxtyping
 import pytest
-import random_calls
+from helpers import random_calls
 
 import neuralcollapse as nc
 

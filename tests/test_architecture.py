@@ -8,42 +8,13 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "neuralcollapse"
-LAYERS = (
-    "_checks",
-    "_files",
-    "_linalg",
-    "_storage",
-    "_state",
-    "_waiting",
-    "_batches",
-    "_networks",
-    "moments",
-    "formulas",
-    "dynamics",
-    "metrics",
-    "report",
-    "capture",
-    "relations",
-    "head",
-    "classifier",
-    "passes",
-    "reading",
-    "engine",
-    "measure",
-    "layouts",
-    "stages",
-    "layers",
-    "monitor",
-    "integrations",
-    "lab",
-    "figures",
-    "cli",
-)
-EXPERIMENTS = ("lab", "figures", "cli")
+LIBRARY = ("_checks", "_files", "_linalg", "moments", "metrics", "theory", "measuring", "integrations")
+LABORATORY = ("data", "networks", "training", "study", "files", "figures", "cli")
+LAYERS = (*LIBRARY, *LABORATORY)  # each imports only from those before it
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip("."): path
     for path in sorted(PACKAGE.rglob("*.py"))
-}  # "" is the package itself, "formulas.mse" a module, "formulas" a folder's __init__
+}  # "" is the package itself, "metrics.mse" a module, "metrics" a folder's __init__
 
 
 def imported_by(name: str, source: str, is_package: bool) -> set[str]:
@@ -84,10 +55,10 @@ def test_the_walk_sees_every_form_of_import() -> None:
     source = (
         "import neuralcollapse.moments\nfrom neuralcollapse import _linalg\nfrom .geometry import x\n"
         "from ..moments import y\nfrom .. import _checks\nimport os\n"
-        "def f():\n    from neuralcollapse.formulas import mse\n"
+        "def f():\n    from neuralcollapse.metrics import mse\n"
     )
-    found = imported_by("formulas.collapse", source, is_package=False)
-    assert {"moments", "_linalg", "_checks", "formulas.geometry", "formulas.mse"} <= found
+    found = imported_by("metrics.collapse", source, is_package=False)
+    assert {"moments", "_linalg", "_checks", "metrics.geometry", "metrics.mse"} <= found
     assert not any(name == "os" for name in found)
 
 
@@ -96,14 +67,14 @@ def test_imports_only_from_lower_layers(name: str) -> None:
     assert layer(name) in LAYERS, f"{name} is in no known layer: {LAYERS}"
     for target in IMPORTS[name]:
         if not target:  # the public names, which belong to the library and sit just above it
-            assert layer(name) in EXPERIMENTS, f"{name} imports neuralcollapse itself, not the module it needs"
+            assert layer(name) in LABORATORY, f"{name} imports neuralcollapse itself, not the module it needs"
         elif layer(target) != layer(name):
             assert LAYERS.index(layer(target)) < LAYERS.index(layer(name)), f"{name} imports {target}, a layer above it"
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if layer(name) not in (*EXPERIMENTS, "__main__")])
+@pytest.mark.parametrize("name", [name for name in MODULES if layer(name) not in (*LABORATORY, "__main__")])
 def test_the_library_never_imports_the_experiments(name: str) -> None:
-    assert not {layer(target) for target in IMPORTS[name]} & set(EXPERIMENTS)
+    assert not {layer(target) for target in IMPORTS[name]} & set(LABORATORY)
 
 
 def test_no_cycles() -> None:

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 import neuralcollapse as nc
-from neuralcollapse.dynamics import clock, flow, ufm
-from neuralcollapse.formulas import duality, frames
+from neuralcollapse.metrics import duality, frames
+from neuralcollapse.theory import clock, flow
+from neuralcollapse.theory import unconstrained_features as ufm
 
 pytestmark = pytest.mark.wrong_input
 

@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 import neuralcollapse as nc
 from neuralcollapse import InputError
 from neuralcollapse._files import append_line, read_json, read_lines, replace_file, replacing, shortened, write_json
-from neuralcollapse._storage import write_state
 from neuralcollapse.figures.save import save
-from neuralcollapse.lab.runs import Run
+from neuralcollapse.moments.storage import write_state
+from neuralcollapse.training.run_directory import Run
 
 VALUES = st.recursive(
     st.one_of(st.integers(-(2**53), 2**53), st.floats(), st.text(max_size=5), st.none(), st.booleans()),

@@ -51,7 +51,7 @@ class Function:
 def functions() -> list[Function]:
     """The public functions of the formulas whose docstring has a Source line."""
     found = []
-    for path in sorted((ROOT / "src/neuralcollapse/formulas").glob("*.py")):
+    for path in sorted((ROOT / "src/neuralcollapse").rglob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
                 text = ast.get_docstring(node) or ""

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from neuralcollapse.lab.runs import Run
+from neuralcollapse.training.run_directory import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- {} table -->", "<!-- end of {} table -->"

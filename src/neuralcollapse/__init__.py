@@ -7,19 +7,19 @@ print(report)                           # NC1–NC4, the MSE decomposition, the 
 report.nc1, report.mse.ls_perp          # numbers by name;  report.to_dict() is JSON-ready
 """
 
-from ._checks import InputError
-from .formulas.central_path import CentralPath
-from .formulas.collapse import NC2, nc1, nc2, nc3, nc4_mismatch
-from .formulas.geometry import equiangularity, equinorm, maximal_angle, simplex_etf
-from .formulas.least_squares import least_squares_classifier
-from .formulas.mse import MSEDecomposition, decompose_mse
-from .formulas.signal_to_noise import SNRSpectrum, snr_singular_values
-from .layers import LayerReport, LayerReports, measure_layers
-from .measure import make_report, measure, measure_features
-from .metrics import METRICS, compute_metrics
-from .moments import ClassMoments
-from .monitor import Monitor
-from .report import Report
+from neuralcollapse._checks import InputError
+from neuralcollapse.measuring.layers import LayerReport, LayerReports, measure_layers
+from neuralcollapse.measuring.measure import make_report, measure, measure_features
+from neuralcollapse.measuring.monitor import Monitor
+from neuralcollapse.measuring.report import Report
+from neuralcollapse.metrics.collapse import NC2, nc1, nc2, nc3, nc4_mismatch
+from neuralcollapse.metrics.geometry import equiangularity, equinorm, maximal_angle, simplex_etf
+from neuralcollapse.metrics.least_squares import least_squares_classifier
+from neuralcollapse.metrics.mse import MSEDecomposition, decompose_mse
+from neuralcollapse.metrics.registry import METRICS, compute_metrics
+from neuralcollapse.metrics.signal_to_noise import SNRSpectrum, snr_singular_values
+from neuralcollapse.moments.class_moments import ClassMoments
+from neuralcollapse.theory.central_path import CentralPath
 
 __version__ = "0.1.0"
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from ._checks import InputError
+from neuralcollapse._checks import InputError
 
 try:
     import fcntl

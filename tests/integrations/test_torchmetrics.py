@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 import torch
-from integrations.tester import OPTIONS, assert_same, classifier, examples, reference, split
+from helpers.metric_tester import OPTIONS, assert_same, classifier, examples, reference, split
 from torch import nn
 
 import neuralcollapse as nc

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from gloo import on_processes
-from integrations import ways
-from integrations.tester import OPTIONS, examples, measure_where_one_has_nan, split
+from helpers import ways
+from helpers.gloo import on_processes
+from helpers.metric_tester import OPTIONS, examples, measure_where_one_has_nan, split
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 

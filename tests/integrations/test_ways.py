@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from integrations import ways
-from integrations.tester import check_one_process, check_two_processes
+from helpers import ways
+from helpers.metric_tester import check_one_process, check_two_processes
 
 PACKAGES = {"torchmetrics": "torchmetrics", "lightning_callback": "lightning", "trainer_callback": "transformers"}
 EVERYWHERE = ["core", "model", "small_budget", "monitor", *PACKAGES]

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from neuralcollapse.lab import protocol
-from neuralcollapse.lab.grid import How, Outcome, State
-from neuralcollapse.lab.measure_options import Options
-from neuralcollapse.lab.settings import Settings
+from neuralcollapse.files.options import Options
+from neuralcollapse.study.grid import How, Outcome, State
+from neuralcollapse.training import protocol
+from neuralcollapse.training.config import Settings
 
 DIVERGED, UNFINISHED, INTERRUPTED = 1, 1, 130
 
@@ -35,8 +35,8 @@ class RunCommand:
 
     def __call__(self, console: Console) -> int:
         from neuralcollapse import figures
-        from neuralcollapse.lab import hardware, progress, reading, recipes, trainer
-        from neuralcollapse.lab.job import prepare
+        from neuralcollapse.training import hardware, progress, reading, recipes, trainer
+        from neuralcollapse.training.job import prepare
 
         settings = self.settings if self.recipe is None else recipes.for_run(self.recipe, self.settings)
         job = prepare(settings, out=self.out, resume=self.resume)
@@ -97,8 +97,8 @@ class GridCommand:
     settings: tyro.conf.OmitArgPrefixes[_CommonSettings] = field(default_factory=_CommonSettings)
 
     def __call__(self, console: Console) -> int:
-        from neuralcollapse.lab import grid, recipes
-        from neuralcollapse.lab.grid import plan
+        from neuralcollapse.study import grid, plan
+        from neuralcollapse.training import recipes
 
         found = [recipe for path in self.recipe for recipe in recipes.read(path)]
         cells = plan.cells(self.datasets, self.models, self.losses, self.seeds, self.settings, found)
@@ -126,7 +126,7 @@ class SweepCommand:
 
     def __call__(self, console: Console) -> int:
         from neuralcollapse.figures.sweep import draw_sweep
-        from neuralcollapse.lab import grid, sweep
+        from neuralcollapse.study import grid, sweep
 
         made = sweep.make(self.settings, self.setting, self.values, self.out)
         outcome = grid.carry_out(made.cells, made.out, self.how, console)
@@ -161,7 +161,8 @@ class MeasureCommand:
     options: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=Options)
 
     def __call__(self, console: Console) -> int:
-        from neuralcollapse.lab import measuring, progress
+        from neuralcollapse.files import measuring
+        from neuralcollapse.training import progress
 
         with progress.share_bar(console, "measuring") as advance:
             outcome = measuring.measure_files(self.features, self.options, advance)
@@ -202,7 +203,8 @@ class DataCommand:
     """A folder to look in first."""
 
     def __call__(self, console: Console) -> int:
-        from neuralcollapse.lab import datasets, progress
+        from neuralcollapse import data as datasets
+        from neuralcollapse.training import progress
 
         console.print(progress.data_table(datasets.available(self.data_dir)))
         return 0
@@ -237,7 +239,8 @@ class DynamicsCommand:
 
     def __call__(self, console: Console) -> int:
         from neuralcollapse.figures import theory
-        from neuralcollapse.lab import progress, simulation
+        from neuralcollapse.theory import simulation
+        from neuralcollapse.training import progress
 
         if self.run is not None:
             fit, written = theory.compare_run(self.run, self.flow, self.out)

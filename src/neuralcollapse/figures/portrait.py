@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from neuralcollapse.figures import style
 from neuralcollapse.figures.runview import RunView
-from neuralcollapse.formulas.geometry import simplex_etf
+from neuralcollapse.metrics.geometry import simplex_etf
 
 _COLORS = (style.BLUE, style.ORANGE, style.GREEN, style.PURPLE)
 

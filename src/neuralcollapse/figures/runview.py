@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.lab import reading
-from neuralcollapse.lab.runs import Run, epoch_of
-from neuralcollapse.lab.wording import data_words, head_words, optimizer_words
+from neuralcollapse.training import reading
+from neuralcollapse.training.run_directory import Run, epoch_of
+from neuralcollapse.training.wording import data_words, head_words, optimizer_words
 
 _UNREADABLE: tuple[type[Exception], ...] = (
     zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, KeyError, NotImplementedError,

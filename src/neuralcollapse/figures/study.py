@@ -18,7 +18,7 @@ from neuralcollapse.figures import curves, style
 from neuralcollapse.figures.runview import RunView, plain
 from neuralcollapse.figures.save import save
 from neuralcollapse.figures.studyview import PAPER_EPOCHS, Cell, Study, loss_title, network_title
-from neuralcollapse.lab import losses
+from neuralcollapse.training import losses
 
 WIDTH = 7.2
 """Inches of a page's two columns: the figures are drawn at the size they are printed at."""

@@ -9,10 +9,11 @@ from typing import Any
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.figures.runview import RunView
-from neuralcollapse.lab import losses, protocol, reading, study
-from neuralcollapse.lab.runs import Run
-from neuralcollapse.lab.settings import LATER_FIELDS
-from neuralcollapse.lab.wording import data_words, head_words, optimizer_words, protocol_words
+from neuralcollapse.study import listing as study
+from neuralcollapse.training import losses, protocol, reading
+from neuralcollapse.training.config import LATER_FIELDS
+from neuralcollapse.training.run_directory import Run
+from neuralcollapse.training.wording import data_words, head_words, optimizer_words, protocol_words
 
 NETWORKS = {"vgg": "VGG", "resnet": "ResNet", "densenet": "DenseNet"}
 """The rows, in the paper's order; other networks follow by name."""
@@ -150,7 +151,7 @@ class Study:
         """Read the runs of a study: those `study.json` lists, or, without it, those directly in the folder.
 
         Raises:
-            InputError: no run is there, or nothing says which of them belong together (see `lab.study`); a file is
+            InputError: no run is there, or nothing says which of them belong together (see `study.listing`); a file is
                 damaged, or two runs would share a panel and differ in more than their seed.
         """
         found = [_read(path) for path in study.directories(folder)]

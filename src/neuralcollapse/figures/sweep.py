@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from neuralcollapse.figures import style
 from neuralcollapse.figures.save import save
-from neuralcollapse.lab.sweep import Point, Sweep, best
+from neuralcollapse.study.sweep import Point, Sweep, best
 
 _PANELS = (
     ("test_error", "final test error", style.ORANGE),

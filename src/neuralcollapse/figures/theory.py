@@ -10,14 +10,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from neuralcollapse.dynamics.clock import ClockFit, fit_clock
-from neuralcollapse.dynamics.flow import Flow
 from neuralcollapse.figures import style
 from neuralcollapse.figures.animation import write_gif
 from neuralcollapse.figures.portrait import draw_projection, project
 from neuralcollapse.figures.runview import RunView
 from neuralcollapse.figures.save import save
-from neuralcollapse.lab.simulation import Simulation
+from neuralcollapse.theory.clock import ClockFit, fit_clock
+from neuralcollapse.theory.flow import Flow
+from neuralcollapse.theory.simulation import Simulation
 
 
 def compare_run(run_dir: Path, flow: str = "projected", out: Path | None = None) -> tuple[ClockFit, list[Path]]:

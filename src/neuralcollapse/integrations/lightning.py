@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from neuralcollapse._batches import Prepared
 from neuralcollapse._checks import InputError
 from neuralcollapse.integrations._shards import shard_of
-from neuralcollapse.monitor import Monitor, check_monitor
+from neuralcollapse.measuring.batches import Prepared
+from neuralcollapse.measuring.monitor import Monitor, check_monitor
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer

@@ -17,10 +17,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from neuralcollapse._checks import InputError, as_labels, as_tensor
-from neuralcollapse.measure import make_report
-from neuralcollapse.metrics import chosen
-from neuralcollapse.moments import STATE_NAMES, ClassMoments, Weighting
-from neuralcollapse.passes import Tally
+from neuralcollapse.measuring.measure import make_report
+from neuralcollapse.measuring.passes import Tally
+from neuralcollapse.metrics.registry import chosen
+from neuralcollapse.moments.class_moments import STATE_NAMES, ClassMoments, Weighting
 
 try:
     import torchmetrics
@@ -46,7 +46,7 @@ class NeuralCollapse(torchmetrics.Metric):
 
     Args:
         classifier: the last layer; its weights are read at ``compute``, and it is neither copied nor trained by this.
-        metrics: later metrics to add, by name or ``"all"`` (see :mod:`neuralcollapse.metrics`).
+        metrics: later metrics to add, by name or ``"all"`` (see :mod:`neuralcollapse.metrics.registry`).
         weight_decay: λ of the paper's loss.
         weighting: see :class:`neuralcollapse.ClassMoments`.
         keep_features: keep them until ``compute``, for NC4 and the accuracies; False leaves those out, and memory at

@@ -12,7 +12,7 @@ from typing import Any
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.integrations._shards import shard_of
-from neuralcollapse.monitor import Monitor, check_monitor
+from neuralcollapse.measuring.monitor import Monitor, check_monitor
 
 try:
     from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments

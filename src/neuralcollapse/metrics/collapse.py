@@ -1,0 +1,263 @@
+"""NC1–NC4 as the paper measures them; classes without examples take no part."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Integer
+from torch import Tensor
+
+from neuralcollapse._checks import Array, InputError, as_classifier, as_tensor
+from neuralcollapse._linalg import of_moderate_size, part_within, row_factor, unit_scale
+from neuralcollapse.metrics.geometry import angles, equinorm
+from neuralcollapse.metrics.nearest_mean import DecisionRule
+from neuralcollapse.metrics.rank import coincidence, feature_sizes, varies
+from neuralcollapse.metrics.rank import directions as varying_directions
+from neuralcollapse.moments.class_moments import ClassMoments, require_moments
+
+# Above this ratio the smallest singular value of M̄ is exact to ten digits beside the largest.
+_WELL_SPREAD = 1e-6
+
+
+@dataclass(frozen=True)
+class NC2:
+    """Convergence to a simplex ETF, of the centred class means and of the classifier's rows; all zero at an ETF.
+
+    The classifier's are None in a report without a classifier.
+    """
+
+    equinorm_means: float
+    equinorm_classifier: float | None
+    equiangularity_means: float
+    equiangularity_classifier: float | None
+    maximal_angle_means: float
+    maximal_angle_classifier: float | None
+
+
+def nc1(moments: ClassMoments, *, divide: bool = True) -> float:
+    """Within-class variability tr(Σ_W Σ_B⁺) / C, with C the number of classes present.
+
+    With the thin SVD M̄ diag(√π) = U S Vᵀ this is Σ_j u_jᵀ Σ_W u_j / s_j² / C over the (classes present) − 1
+    directions that the class means span: no p × p inverse, and no accidental rank. Where features vary in fewer
+    directions (fewer features than classes, dead units, the one that layer normalisation takes), it is over these.
+
+    Args:
+        moments: of the features.
+        divide: by C, as the papers do; False leaves it out, as the authors' notebook does.
+
+    Returns:
+        A number ≥ 0; infinity, with a warning that names the classes, where class means coincide or are affinely
+        dependent, because a direction that should separate classes then does not; nan, with a warning, where all
+        features are equal, or of one class.
+
+    Source: Papyan, Han & Donoho (PNAS 2020), Figure 6.
+    """
+    require_moments(moments)
+    if not has_two_classes(moments, "NC1"):
+        return float("nan")
+    moments = moments.at_unit_scale()
+    present, within_covariance = moments.present, moments.within_covariance
+    classes, roots = int(present.sum()), moments.weights.sqrt()
+    scaled = row_factor((rows * roots[block, None])[present[block]] for block, rows in moments.centred_blocks())
+    if not bool(distinct_means(moments).any()):
+        if not bool(varies(moments, within_covariance.diagonal()).any()):
+            warnings.warn("NC1 is undefined: all features are equal", UserWarning, stacklevel=2)
+            return float("nan")
+        warnings.warn(_degenerate(moments, present), UserWarning, stacklevel=2)
+        return float("inf")
+    _, spread, directions = torch.linalg.svd(scaled, full_matrices=False)
+    spread, directions = spread[: classes - 1], directions[: classes - 1]
+    inverse: Tensor | None = directions / spread[:, None]
+    if float(spread[-1]) <= _WELL_SPREAD * float(spread[0]):
+        inverse = _graded_inverse(moments, scaled, min(classes - 1, varying_directions(moments)))
+    if inverse is not None and len(inverse) < classes - 1:
+        # Where features vary in few directions two equal means may be why class means span no more.
+        equal = _coinciding(moments, present)
+        inverse = None if equal and classes - len(equal) - 1 <= len(inverse) else inverse
+    if inverse is None:
+        warnings.warn(_degenerate(moments, present), UserWarning, stacklevel=2)
+        return float("inf")
+    total = float(((inverse @ within_covariance) * inverse).sum().clamp(min=0.0))
+    return total / (classes if divide else 1)
+
+
+def _graded_inverse(moments: ClassMoments, means: Tensor, rank: int) -> Tensor | None:
+    """(rank, p) rows whose squares sum to Σ_B⁺, where features differ much in size; None where Σ_B has a lower rank.
+
+    With M̄ = X S, S the features' sizes and X = U Λ Vᵀ, they are those of Λ⁻¹ (Vᵀ S)⁺ᵀ. Each step is as exact as X is
+    well conditioned, whatever the sizes; the singular values of M̄ itself are exact only beside the largest of them.
+
+    Args:
+        means: rows with the Gram matrix Σ_B.
+        rank: of Σ_B where class means are in general position.
+    """
+    size, rounding = torch.linalg.vector_norm(means, dim=0), moments.eps * feature_sizes(moments)
+    live = size > 64.0 * torch.finfo(means.dtype).eps * feature_sizes(moments)
+    scale = unit_scale(size[live].square())
+    _, values, vectors = torch.linalg.svd(means[:, live] * scale, full_matrices=True)
+    noise = float(torch.linalg.vector_norm(rounding[live] * scale))
+    floor = noise + max(means.shape) * torch.finfo(means.dtype).eps * float(values[0])
+    if len(values) < rank or float(values[rank - 1]) <= floor:
+        return None
+    rows, null = vectors[:rank] * scale, vectors[rank:] * scale
+    inverse = means.new_zeros(rank, means.shape[1])
+    inverse[:, live] = (rows - part_within(rows, null.T)) / values[:rank, None]
+    return inverse
+
+
+def _degenerate(moments: ClassMoments, present: Tensor) -> str:
+    """Why Σ_B has too low a rank."""
+    pairs = _coinciding(moments, present)
+    if pairs:
+        return f"NC1 is infinite: the means of classes {pairs[0][0]} and {pairs[0][1]} coincide"
+    return f"NC1 is infinite: the {int(present.sum())} class means are affinely dependent, so Σ_B has too low a rank"
+
+
+def _coinciding(moments: ClassMoments, present: Tensor) -> list[tuple[int, int]]:
+    """Pairs of classes whose means are the same up to rounding, found among neighbours along one direction."""
+    classes = present.nonzero()[:, 0]
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.randn(moments.means.shape[1], generator=generator, dtype=torch.float64).to(moments.means)
+    along = torch.cat([moments.means[block] @ direction for block in moments.class_blocks()])[classes]
+    order = along.argsort()
+    floor = coincidence(moments)
+    near = (along[order].diff() <= floor * torch.linalg.vector_norm(direction)).nonzero()[:, 0]
+    pairs = zip(classes[order[near]].tolist(), classes[order[near + 1]].tolist(), strict=True)
+    means = moments.means
+    return [
+        (min(pair), max(pair))
+        for pair in pairs
+        if float(torch.linalg.vector_norm(means[pair[0]] - means[pair[1]])) <= floor
+    ]
+
+
+def nc2(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -> NC2:
+    """Equinorm, equiangularity and maximal angle of the class means μ_c − μ_G and of the classifier rows w_c.
+
+    Args:
+        moments: of the features; weight: (C, p).
+
+    A class mean that equals the global mean, or a row of zeros, has no direction: the two angles are then nan, and a
+    warning names its class. All are nan, with a warning, where examples are of one class.
+
+    The formulas and their sources are in :mod:`neuralcollapse.metrics.geometry`.
+    """
+    require_moments(moments)
+    given, _ = as_classifier(weight, None, moments.num_classes, moments.means.shape[1])
+    if not has_two_classes(moments, "NC2"):
+        return NC2(*[float("nan")] * 6)
+    rows = rows_of_present(moments, given)
+    found = {}
+    for side, name, vectors in (
+        ("means", "centred class mean", distinct_means(moments)),
+        ("classifier", "classifier row", rows),
+    ):
+        found[f"equinorm_{side}"] = float(equinorm(vectors)) if bool(vectors.any()) else float("nan")
+        zero = moments.present.nonzero()[:, 0][~vectors.any(dim=1)].tolist()
+        if zero:
+            few = ", ".join(map(str, zero[:5])) + (", …" if len(zero) > 5 else "")
+            text = f"the angles of NC2 are undefined: the {name} of class {few} is zero"
+            warnings.warn(text, UserWarning, stacklevel=2)
+        both = None if zero else angles(vectors)
+        found[f"equiangularity_{side}"] = float("nan") if both is None else float(both.equiangularity)
+        found[f"maximal_angle_{side}"] = float("nan") if both is None else float(both.maximal_angle)
+    return NC2(**found)
+
+
+def nc3(
+    moments: ClassMoments, weight: Float[Tensor, "c p"] | Array, *, centred: bool = True, squared: bool = True
+) -> float:
+    """Self-duality ‖Wᵀ/‖W‖_F − M̄/‖M̄‖_F‖_F², zero where classifier and centred class means are proportional.
+
+    It is nan, with a warning, where either is zero altogether, or examples are of one class.
+
+    Args:
+        moments: of the features; weight: (C, p).
+        centred: class means less μ_G, as the papers have them; False takes μ_c themselves.
+        squared: the norm, as in the paper's figures; False gives the norm itself.
+
+    Source: Papyan, Han & Donoho (PNAS 2020), Figure 5.
+    """
+    require_moments(moments)
+    given, _ = as_classifier(weight, None, moments.num_classes, moments.means.shape[1])
+    if not has_two_classes(moments, "NC3"):
+        return float("nan")
+    moments, given = moments.at_unit_scale(), of_moderate_size(given)
+    present = moments.present
+    origin = moments.global_mean if centred else torch.zeros_like(moments.global_mean)
+
+    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+        for block in moments.class_blocks():
+            here = present[block]
+            rows = given[block].to(moments.means)
+            yield rows[here], moments.means[block][here] - origin
+
+    sizes = [0.0, 0.0]
+    for matrices in pairs():
+        sizes = [size + float(matrix.square().sum()) for size, matrix in zip(sizes, matrices, strict=True)]
+    if not sizes[0] or not sizes[1] or (centred and not bool(distinct_means(moments).any())):
+        what = "classifier" if not sizes[0] else "matrix of class means"
+        warnings.warn(f"NC3 is undefined: the {what} is zero", UserWarning, stacklevel=2)
+        return float("nan")
+    of_rows, of_means = (size**0.5 for size in sizes)
+    total = sum(float((rows / of_rows - means / of_means).square().sum()) for rows, means in pairs())
+    return total if squared else math.sqrt(total)
+
+
+def nc4_mismatch(
+    features: Float[Tensor, "n p"] | Array,
+    labels: Integer[Tensor, " n"] | Array,
+    weight: Float[Tensor, "c p"] | Array,
+    bias: Float[Tensor, " c"] | Array | None = None,
+    *,
+    moments: ClassMoments | None = None,
+) -> float:
+    """Share of examples whose predicted class is not that of the nearest class mean.
+
+        Ave 1[argmax_c ⟨w_c, h⟩ + b_c ≠ argmin_c ‖h − μ_c‖]
+
+    Args:
+        features: (n, p); labels: (n,), used for the class means where ``moments`` is None.
+        weight: (C, p); bias: (C,) or None.
+        moments: class means from elsewhere, such as the whole training set.
+
+    Source: Papyan, Han & Donoho (PNAS 2020), Figure 7.
+    """
+    examples, classes = as_tensor(features, "features"), as_tensor(labels, "labels")
+    rows = as_tensor(weight, "weight")
+    offset = None if bias is None else as_tensor(bias, "bias")
+    if moments is None:
+        if rows.ndim != 2:
+            raise InputError(f"expected a classifier weight of shape (C, p), got {tuple(rows.shape)}")
+        moments = ClassMoments(len(rows))
+        moments.update(examples, classes)
+    require_moments(moments)
+    return float((~DecisionRule(moments, rows, offset)(examples, classes).agree).double().mean())
+
+
+def has_two_classes(moments: ClassMoments, name: str) -> bool:
+    """Whether examples are of at least two classes; warns that the number of this name is undefined where not."""
+    if int(moments.present.sum()) >= 2:
+        return True
+    warnings.warn(f"{name} is undefined: all examples are of one class", UserWarning, stacklevel=3)
+    return False
+
+
+def distinct_means(moments: ClassMoments) -> Float[Tensor, "k p"]:
+    """Centred means of the classes present, at unit scale; those within rounding of the global mean are zero."""
+    moments = moments.at_unit_scale()
+    means = moments.centred_means
+    if not bool(moments.present.all()):
+        means = means[moments.present]
+    size = torch.linalg.vector_norm(means, dim=1, keepdim=True)
+    return means.mul_(size > 0.5 * coincidence(moments))
+
+
+def rows_of_present(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> Float[Tensor, "k p"]:
+    """The classifier's rows of the classes present, in float32 or float64, where the moments are."""
+    rows = of_moderate_size(weight).to(moments.means.device)
+    return rows if bool(moments.present.all()) else rows[moments.present]

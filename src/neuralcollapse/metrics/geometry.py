@@ -1,0 +1,211 @@
+"""The geometry Neural Collapse tends to: the simplex equiangular tight frame (ETF) and three distances from it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from neuralcollapse._checks import Array, InputError, as_count, as_tensor, shown
+from neuralcollapse._linalg import of_moderate_size
+
+# Pairs of vectors are gone through in tiles of this many rows, so that a C × C matrix is never held for many classes.
+_TILE = 2048
+
+
+def simplex_etf(num_classes: int, dim: int, *, dtype: torch.dtype = torch.float64) -> Float[Tensor, "c p"]:
+    """The standard simplex ETF: unit vectors with pairwise cosine −1/(C−1) and zero sum.
+
+    M* = √(C/(C−1)) (I − 11ᵀ/C), expressed in an orthonormal basis of its C−1 dimensions where p < C, and padded
+    with zeros where p > C.
+
+    Args:
+        num_classes: C ≥ 2.
+        dim: p ≥ C − 1, the least dimension that holds C equiangular vectors of zero sum.
+        dtype: type of the result.
+
+    Returns:
+        (C, p), one vector a row.
+
+    Raises:
+        InputError: C < 2 or p < C − 1.
+
+    Source: Papyan, Han & Donoho (PNAS 2020), Definition 1.
+
+    Example:
+        >>> frame = simplex_etf(3, 2)
+        >>> torch.allclose(frame @ frame.T, 1.5 * torch.eye(3).double() - 0.5)
+        True
+    """
+    num_classes, dim = as_count(num_classes, "num_classes", least=2), as_count(dim, "dim")
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point or dtype.itemsize < 2:
+        raise InputError(f"expected a floating-point dtype, such as torch.float64, got {shown(dtype)}")
+    if dim < num_classes - 1:
+        raise InputError(f"expected dim of at least {num_classes - 1} for {num_classes} classes, got {dim}")
+    # Row c of the Helmert basis of the hyperplane 1ᵀx = 0: orthonormal columns, in closed form.
+    order = torch.arange(1, num_classes, dtype=torch.float64)
+    basis = torch.ones(num_classes, num_classes - 1, dtype=torch.float64).triu()
+    basis[1:].diagonal().copy_(-order)
+    basis = basis / (order * (order + 1)).sqrt()
+    frame = torch.zeros(num_classes, dim, dtype=torch.float64)
+    frame[:, : num_classes - 1] = basis * (num_classes / (num_classes - 1)) ** 0.5
+    return frame.to(dtype)
+
+
+def equinorm(vectors: Float[Tensor, "c p"] | Array, *, correction: int = 1) -> Float[Tensor, ""]:
+    """Std_c ‖v_c‖ / Avg_c ‖v_c‖ of the rows; zero at a simplex ETF.
+
+    Args:
+        vectors: (C, p).
+        correction: 1, the authors' unbiased Std (divisor C−1); 0 for the divisor C.
+
+    Source: Han, Papyan & Donoho (2022), Figure 3.
+    """
+    correction, rows = as_count(correction, "correction", least=0, most=1), of_moderate_size(as_rows(vectors))
+    # squares are summed in float64 whatever the type: a classifier's half precision would decide the answer
+    starts = range(0, len(rows), _TILE)
+    norms = torch.cat([torch.linalg.vector_norm(rows[s : s + _TILE].double(), dim=1) for s in starts])
+    if not bool(norms.any()):
+        warnings.warn("NC2's equinorm is undefined: all vectors are zero", UserWarning, stacklevel=2)
+    variation: Tensor = norms.std(correction=correction) / norms.mean()
+    return variation
+
+
+def equiangularity(vectors: Float[Tensor, "c p"] | Array, *, correction: int = 1) -> Float[Tensor, ""]:
+    """Std over ordered pairs c ≠ c' of cos(v_c, v_c'); zero at a simplex ETF.
+
+    Args:
+        vectors: (C, p).
+        correction: 1, the authors' unbiased Std (divisor C(C−1) − 1); 0 for the divisor C(C−1).
+
+    Source: Han, Papyan & Donoho (2022), Figure 4.
+    """
+    return angles(vectors, correction=correction).equiangularity
+
+
+def maximal_angle(vectors: Float[Tensor, "c p"] | Array) -> Float[Tensor, ""]:
+    """Avg over c ≠ c' of |cos(v_c, v_c') + 1/(C−1)|; zero at a simplex ETF.
+
+    Source: Han, Papyan & Donoho (2022), Figure 5.
+    """
+    return angles(vectors).maximal_angle
+
+
+@dataclass(frozen=True)
+class Angles:
+    """Both statistics of the pairwise cosines."""
+
+    equiangularity: Float[Tensor, ""]
+    maximal_angle: Float[Tensor, ""]
+
+
+def angles(vectors: Float[Tensor, "c p"] | Array, *, correction: int = 1) -> Angles:
+    """Equiangularity and maximal angle of the rows, by one pass over the pairs, each pair once.
+
+    Args:
+        vectors: (C, p); the products are made in float64, a tile at a time, whatever the type.
+        correction: of the Std.
+    """
+    correction, vectors = as_count(correction, "correction", least=0, most=1), as_rows(vectors)
+    if not have_directions(vectors, "the angles of NC2"):
+        nothing = torch.tensor(float("nan"), dtype=torch.float64)
+        return Angles(nothing, nothing)
+    vectors, count = of_moderate_size(vectors), len(vectors)
+    pairs = count * (count - 1)
+    target = -1.0 / (count - 1)
+    # Σ_{c≠c'} cos = ‖Σ u‖² − Σ‖u‖²: with the mean known at the start, deviations from it never cancel.
+    total, squares = vectors.new_zeros(vectors.shape[1], dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for start in range(0, count, _TILE):
+        unit = unit_rows(vectors[start : start + _TILE])
+        total = total + unit.sum(dim=0)
+        squares = squares + unit.square().sum().cpu()
+    mean = (total.square().sum().cpu() - squares) / pairs
+    variance, distance = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for _, _, cosines in cosine_tiles(vectors):
+        variance = variance + 2 * (cosines - mean.to(cosines.device)).square().sum().cpu()
+        distance = distance + 2 * (cosines - target).abs().sum().cpu()
+    return Angles((variance / (pairs - correction)).sqrt(), distance / pairs)
+
+
+def unit_rows(vectors: Float[Tensor, "c p"]) -> Float[Tensor, "c p"]:
+    """Each row divided by its norm, in float64."""
+    wide = vectors.double()
+    norms = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+    tiny = ((norms < 1e-140) & wide.any(dim=1, keepdim=True))[:, 0]
+    if bool(tiny.any()):
+        # their squares would vanish
+        wide = wide.clone()
+        wide[tiny] /= wide[tiny].abs().amax(dim=1, keepdim=True)
+        norms = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+    unit: Tensor = wide / norms
+    return unit
+
+
+def as_rows(vectors: Float[Tensor, "c p"] | Array) -> Float[Tensor, "c p"]:
+    """At least two finite vectors, as a floating-point matrix with one a row.
+
+    Raises:
+        InputError: anything else.
+    """
+    rows = as_tensor(vectors, "vectors")
+    if rows.ndim != 2 or len(rows) < 2 or not rows.shape[1]:
+        raise InputError(f"expected at least 2 vectors, as a matrix with one a row, got shape {tuple(rows.shape)}")
+    rows = rows if rows.is_floating_point() else rows.double()
+    # the least and the greatest are nan where any entry is
+    if not all(math.isfinite(float(value)) for value in torch.aminmax(rows)):
+        raise InputError("expected finite vectors, got NaN or infinity in them")
+    return rows
+
+
+def have_directions(vectors: Float[Tensor, "c p"], name: str) -> bool:
+    """Whether no row is zero; warns that the number of this name is undefined where one is."""
+    zero = (~vectors.any(dim=1)).nonzero()[:, 0].tolist()
+    if not zero:
+        return True
+    warnings.warn(f"{name} is undefined: row {zero[0]} of {len(vectors)} is zero", UserWarning, stacklevel=3)
+    return False
+
+
+def tiles(count: int) -> Iterator[tuple[slice, slice]]:
+    """Tiles of rows × columns that hold every pair c < c' of ``count`` once, those of the diagonal among others."""
+    for start in range(0, count, _TILE):
+        for other in range(start, count, _TILE):
+            yield slice(start, min(start + _TILE, count)), slice(other, min(other + _TILE, count))
+
+
+def each_pair(tile: Tensor, rows: slice, columns: slice) -> Tensor:
+    """The entries of a tile with c < c'."""
+    if rows != columns:
+        return tile
+    first, second = torch.triu_indices(len(tile), len(tile), 1, device=tile.device)
+    return tile[first, second]
+
+
+def cosine_tiles(vectors: Float[Tensor, "c p"]) -> Iterator[tuple[slice, slice, Tensor]]:
+    """(rows, columns, cosines of their pairs c < c'), every unordered pair of rows once."""
+    last, left = None, vectors
+    for rows, columns in tiles(len(vectors)):
+        if rows != last:
+            last, left = rows, unit_rows(vectors[rows])
+        right = left if rows == columns else unit_rows(vectors[columns])
+        yield rows, columns, each_pair(left @ right.T, rows, columns)
+
+
+def squared_distance_tiles(vectors: Float[Tensor, "c p"]) -> Iterator[tuple[slice, slice, Tensor]]:
+    """(rows, columns, ‖v_c − v_c'‖² as a whole tile), right to rounding also where two rows nearly coincide."""
+    for rows, columns in tiles(len(vectors)):
+        left, right = vectors[rows].double(), vectors[columns].double()
+        sizes = left.square().sum(dim=1)[:, None] + right.square().sum(dim=1)
+        squared = sizes - 2 * (left @ right.T)
+        # The formula above cancels where the distance is small beside the vectors: there the differences are taken.
+        close = (squared < 1e-3 * sizes).nonzero()
+        step = max(1, (1 << 22) // vectors.shape[1])
+        for start in range(0, len(close), step):
+            part = close[start : start + step]
+            squared[part[:, 0], part[:, 1]] = (left[part[:, 0]] - right[part[:, 1]]).square().sum(dim=1)
+        yield rows, columns, squared

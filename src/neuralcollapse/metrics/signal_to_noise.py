@@ -1,0 +1,119 @@
+"""The signal-to-noise matrix SNR = Σ_W^{-1/2} M̄ and its singular values (Theorem 3, Definition 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from neuralcollapse._linalg import (
+    definite_factor,
+    resolved_directions,
+    rounding_bound,
+    row_factor,
+    scaled_symmetric,
+    unit_scale,
+)
+from neuralcollapse.metrics.rank import feature_sizes, rounding_variances, varies
+from neuralcollapse.moments.class_moments import ClassMoments, require_moments
+
+
+@dataclass(frozen=True)
+class SNRSpectrum:
+    """The singular values, descending, and whether Σ_W is singular where class means differ.
+
+    Attributes:
+        singular_values: as many as (classes present) − 1, or as the directions in which features vary where these are
+            fewer. Infinite in a direction in which class means differ and nothing varies within classes.
+        space: ``"full"``, or ``"limit"`` where some are infinite: the spectrum is then the limit of
+            (Σ_W + εI)^{-1/2} M̄ for ε → 0.
+    """
+
+    singular_values: Float[Tensor, " k"]
+    space: Literal["full", "limit"]
+
+
+def snr_singular_values(moments: ClassMoments) -> SNRSpectrum:
+    """Singular values of Σ_W^{-1/2} M̄, M̄ = [μ_c − μ_G] over the classes present.
+
+    They are invariant under every nonsingular linear map of the features. Where Σ_W is singular they are the limit of
+    those of (Σ_W + εI)^{-1/2} M̄ for ε → 0: with N the null space of Σ_W, one is infinite for each of the rank(NᵀM̄)
+    directions, and the finite ones are those of Σ_W^{+/2} M̄ on the null space of NᵀM̄. Units that are constant, or
+    copies of others, change nothing.
+
+    Args:
+        moments: of the features, with the full scatter.
+
+    Returns:
+        The spectrum, on the CPU, in the precision of the moments.
+
+    Source: Han, Papyan & Donoho (2022), Definition 2.
+    """
+    require_moments(moments)
+    values = whitened_singular_values(moments, torch.ones_like(moments.weights)).cpu()
+    return SNRSpectrum(values, "limit" if bool(values.isinf().any()) else "full")
+
+
+def whitened_singular_values(moments: ClassMoments, class_scales: Float[Tensor, " c"]) -> Float[Tensor, " k"]:
+    """Singular values of Σ_W^{-1/2} M̄ diag(class_scales), descending, in the limit where Σ_W is singular.
+
+    Rank is decided with each feature scaled to unit variance within classes, because rounding is relative to each
+    feature's own size. So the answer is the same in whatever units single features come.
+    """
+    moments = moments.at_unit_scale()
+    present, within = moments.present, moments.within_covariance
+    sizes, noisy = feature_sizes(moments), varies(moments, within.diagonal())
+    signal = row_factor((rows * class_scales[block, None])[present[block]] for block, rows in moments.centred_blocks())
+    most = min(int(present.sum()) - 1, signal.shape[1])
+
+    # Features that are constant within each class: where their means differ at all, signal is infinitely above noise.
+    reach = torch.zeros_like(sizes)
+    for _, rows in moments.centred_blocks():
+        reach = torch.maximum(reach, rows.abs().amax(dim=0))
+    rounding = max(64.0 * torch.finfo(sizes.dtype).eps, 4.0 * moments.eps) * sizes
+    pure = ~noisy & (reach > rounding)
+    relative = (rounding[pure] / reach[pure]).sum()
+    infinite = _left_basis(signal[:, pure] / reach[pure], 8.0 * float(relative))
+
+    scale = unit_scale(within.diagonal()[noisy])
+    signal = _without(signal[:, noisy] * scale, infinite)
+    correlation = scaled_symmetric(within, noisy, scale)
+    bound = rounding_bound(correlation, moments.product_eps)
+    bounds = bound + rounding_variances(moments)[noisy] * scale.square()
+    factor = definite_factor(correlation, bounds)
+    if factor is not None:
+        whitened, count = torch.linalg.solve_triangular(factor, signal.T, upper=False), len(scale)
+    else:
+        values, vectors, bounds = resolved_directions(correlation, bounds)
+        keep = values > bounds
+        kept, count = signal @ vectors[:, keep], int(keep.sum())
+        # Rounding may leave a standard deviation of √bound in a direction without noise. It turns such a direction
+        # towards the others, whose signal then shows in it: that of products by bound/λ, that of the features by what
+        # their covariance with the others shows by chance. Signal is there for certain where it is above all three.
+        leak = float(torch.linalg.matrix_norm(kept / values[keep])) * bound
+        rounded = (rounding_variances(moments)[noisy] * scale.square()) @ vectors[:, ~keep].square()
+        loudest = torch.linalg.matrix_norm(kept / values[keep].sqrt())
+        chance = float((rounded.sum() / moments.num_examples).sqrt() * loudest)
+        floor = 4.0 * (float(bounds[~keep].sum()) ** 0.5 + chance) + leak
+        more = _left_basis(signal @ vectors[:, ~keep], floor)
+        infinite = torch.cat([infinite, more], dim=1)
+        whitened = _without(kept / values[keep].sqrt(), infinite)
+    finite = torch.linalg.svdvals(whitened)[: max(0, min(most - infinite.shape[1], count))]
+    return torch.cat([finite.new_full((min(most, infinite.shape[1]),), float("inf")), finite])
+
+
+def _left_basis(matrix: Tensor, floor: float) -> Tensor:
+    """An orthonormal basis, as columns, of the left singular vectors whose singular values are above ``floor``."""
+    if not matrix.shape[1]:
+        return matrix.new_zeros(len(matrix), 0)
+    left, values, _ = torch.linalg.svd(matrix, full_matrices=False)
+    basis: Tensor = left[:, values > max(floor, len(matrix) * torch.finfo(matrix.dtype).eps * float(values[0]))]
+    return basis
+
+
+def _without(matrix: Tensor, basis: Tensor) -> Tensor:
+    """The matrix with its part in the span of orthonormal columns taken off."""
+    return matrix - basis @ (basis.T @ matrix)

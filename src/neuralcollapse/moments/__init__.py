@@ -1,0 +1,1 @@
+"""Counts, means and scatter of labelled features, class by class, streamed and merged exactly."""

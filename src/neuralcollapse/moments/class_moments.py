@@ -1,0 +1,483 @@
+"""ClassMoments: counts, class means and centred scatter of labelled features, streamed and merged exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Bool, Float, Integer
+from torch import Tensor
+
+from neuralcollapse._checks import (
+    Array,
+    InputError,
+    as_count,
+    as_device,
+    as_number,
+    as_path,
+    as_tensor,
+    as_word,
+    check_features,
+    check_labels,
+    shown,
+)
+from neuralcollapse._linalg import full_precision, scaled
+from neuralcollapse.moments.accumulator import State, block_rows, mirror_upper, squared_norms
+from neuralcollapse.moments.row_buffer import Waiting
+from neuralcollapse.moments.storage import read_state, write_state
+
+# Within torch.inference_mode() PyTorch makes tensors that can't be changed outside it; a state is to outlive the block.
+_outlives_inference_mode = torch.inference_mode(mode=False)
+
+Weighting = Literal["example", "class"]
+Scatter = Literal["full", "trace"]
+# The entries of a state, see ClassMoments.state_dict.
+STATE_NAMES = ("counts", "means", "variances", "scatter", "eps", "product_eps", "exponent")
+
+
+def require_moments(value: object, name: str = "moments") -> None:
+    """Raise unless ``value`` is a :class:`ClassMoments`."""
+    if not isinstance(value, ClassMoments):
+        raise InputError(f"expected {name} to be a ClassMoments, got {shown(value)}: make one, and update() it")
+
+
+class ClassMoments:
+    """The first and second class moments of features, which every metric of Neural Collapse is computed from.
+
+    Scatter is centred from the start and merged by the pairwise formula of Chan, Golub & LeVeque (1983), never
+    derived from raw sums: during collapse the spread within a class is far below the rounding of ``E‖h‖²``.
+
+    Features are multiplied *after* subtracting a class mean, so that products carry the relative precision of the
+    spread itself; sums are kept in ``dtype``. Features of 16 or 32 bits are multiplied in float64 until every direction
+    is seen to vary by a thousand times the rounding of float32 products, and in float32 from then on; float64 features
+    are always multiplied in float64. Features whose squares would overflow or vanish are divided by a power of two
+    inside, so that every number that does not depend on their scale comes out as at any other scale.
+
+    Args:
+        num_classes: C, the number of classes that labels may name.
+        dim: p, the feature dimension; taken from the first batch when None.
+        weighting: ``"example"``, the default because it is the training loss's own: each example counts 1/n, so
+            class c has π_c = n_c/n. ``"class"``: each present class counts alike, each of its examples 1/(C n_c);
+            its state holds one p × p scatter per class.
+        scatter: ``"full"``, the default because NC1 and the loss need it: the p × p within-class scatter.
+            ``"trace"``: one number a class, its trace, for metrics that need no more.
+        dtype: type of the state; float64 by default, so that long streams lose nothing.
+        device: where the state lives; the first batch's device when None.
+
+    Example:
+        >>> moments = ClassMoments(num_classes=2)
+        >>> moments.update(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 1]))
+        >>> moments.means.tolist()
+        [[2.0], [5.0]]
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int | None = None,
+        *,
+        weighting: Weighting = "example",
+        scatter: Scatter = "full",
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str | None = None,
+    ) -> None:
+        num_classes = as_count(num_classes, "num_classes")
+        dim = None if dim is None else as_count(dim, "dim")
+        as_word(weighting, "weighting", ("example", "class"))
+        as_word(scatter, "scatter", ("full", "trace"))
+        if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float64):
+            raise InputError(f"expected a state of torch.float32 or torch.float64, got {shown(dtype)}")
+        self.num_classes = num_classes
+        self.dim = dim
+        self.weighting: Weighting = weighting
+        self.scatter: Scatter = scatter
+        self.dtype = dtype
+        self.device = None if device is None else as_device(device)
+        # The coarsest precision that features came in: it says which class means coincide.
+        self.eps = torch.finfo(dtype).eps
+        if dim is not None:
+            self._allocate(dim, self.device or torch.device("cpu"))
+
+    @_outlives_inference_mode
+    def _allocate(self, dim: int, device: torch.device) -> None:
+        full, by_class = self.scatter == "full", self.weighting == "class"
+        try:
+            state = State(self.num_classes, dim, full, by_class, self.dtype, device)
+        except RuntimeError as error:  # what PyTorch says where there is no such memory
+            raise InputError(
+                f"no room for moments of {self.num_classes:,} classes and {dim:,} features: are labels 0 … C−1, and is "
+                "scatter='trace' enough?"
+            ) from error
+        self.dim, self.device = dim, device
+        self._take(state)
+
+    def _take(self, state: State) -> None:
+        self._settled, self._waiting = state, Waiting()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles, which take no empty buffer along."""
+        state = {**self.__dict__}
+        if self.dim is not None:
+            state |= {"_settled": self._state, "_waiting": Waiting()}
+        return state
+
+    @property
+    def _state(self) -> State:
+        """With all rows that waited."""
+        self._waiting.finish(self._add)
+        return self._settled
+
+    @_outlives_inference_mode
+    def _add(self, features: Tensor, labels: Tensor, own: bool) -> None:
+        # An autocast or TF32 around the caller's own loop must not narrow these products.
+        with full_precision(features.device):
+            self._settled.add(features, labels, own=own)
+
+    @_outlives_inference_mode
+    def update(self, features: Float[Tensor, "n p"] | Array, labels: Integer[Tensor, " n"] | Array) -> None:
+        """Add a batch of examples.
+
+        Args:
+            features: (n, p), any floating type, tensors or arrays; moved to the state's device.
+            labels: (n,), integers in 0 … C−1.
+
+        Raises:
+            InputError: wrong shapes or types, a label out of range, NaN or infinity. The state is then unchanged.
+        """
+        features, labels = as_tensor(features, "features"), as_tensor(labels, "labels")
+        check_features(features, self.dim)
+        check_labels(labels, features.shape[0], self.num_classes)
+        if self.dim is None:
+            self._allocate(features.shape[1], self.device or features.device)
+        features, labels = features.to(self.device), labels.to(self.device, torch.int64)
+        if features.dtype != torch.float64 or self.dtype == torch.float32:
+            features = features.to(torch.float32)
+        self._waiting.gather(features, labels, self._add)
+        if len(features):
+            self.eps = max(self.eps, torch.finfo(features.dtype).eps)
+
+    @_outlives_inference_mode
+    def merge(self, other: ClassMoments) -> None:
+        """Add another state, as if its examples had been seen here; exact and associative up to rounding.
+
+        Raises:
+            InputError: the two differ in classes, dimension, weighting or kind of scatter.
+        """
+        require_moments(other)
+        for name in ("num_classes", "weighting", "scatter"):
+            if getattr(self, name) != getattr(other, name):
+                raise InputError(f"expected {name} = {getattr(self, name)}, got {getattr(other, name)}")
+        if other.dim is None:
+            return
+        if self.dim is None:
+            self._allocate(other.dim, self.device or other._state.means.device)
+        if self.dim != other.dim:
+            raise InputError(f"expected moments with dim = {self.dim}, got {other.dim}")
+        self.eps = max(self.eps, other.eps)
+        self._state.merge(other._state)
+
+    @_outlives_inference_mode
+    def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
+        """Merge the states of all processes; every process then holds the same result, bit for bit.
+
+        States are broadcast one rank after the other and folded in rank order, so memory stays at two states.
+        Shards may be uneven; a process that saw nothing may not even know the feature dimension.
+
+        Raises:
+            InputError: no process group, or, on every process, states that do not fit one another.
+        """
+        if not dist.is_available() or not dist.is_initialized():
+            raise InputError("expected an initialised torch.distributed process group, got none")
+        summaries: list[dict[str, Any]] = [{}] * dist.get_world_size(group)
+        mine: dict[str, object] = {"dim": self.dim, "num_classes": self.num_classes, "weighting": self.weighting}
+        mine |= {"scatter": self.scatter, "dtype": self.dtype}
+        scale = {"exponent": None if self.dim is None else self._state.exponent}
+        precision = {"eps": self.eps, "product_eps": self.eps if self.dim is None else self._state.eps}
+        dist.all_gather_object(summaries, {**mine, **scale, **precision}, group=group)
+        # Every process sees every summary, so that all refuse together and none waits for another.
+        for name in mine:
+            found = {str(summary[name]) for summary in summaries if summary[name] is not None}
+            if len(found) > 1:
+                raise InputError(f"expected the same {name} on all processes, got {' and '.join(sorted(found))}")
+        dim = next((summary["dim"] for summary in summaries if summary["dim"] is not None), None)
+        if dim is None:
+            return
+        if self.dim is None:
+            accelerated = dist.get_backend(group) == "nccl"
+            own = torch.device("cuda", torch.cuda.current_device()) if accelerated else torch.device("cpu")
+            self._allocate(dim, self.device or own)
+        exponents = [summary["exponent"] for summary in summaries if summary["exponent"] is not None]
+        if exponents:
+            self._state.rescale(max(exponents))
+        result = self._state.like()
+        for rank, summary in enumerate(summaries):
+            source = self._state if dist.get_rank(group) == rank else self._state.like()
+            global_rank = rank if group is None else dist.get_global_rank(group, rank)
+            for tensor in source.tensors().values():
+                dist.broadcast(tensor, src=global_rank, group=group)
+            source.settle_about(max(exponents, default=0), summary["product_eps"])
+            result.merge(source)
+        self._take(result)
+        self.eps = max(summary["eps"] for summary in summaries)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The whole state as tensors: counts, means, variances (n_c tr Σ_c), scatter (empty for "trace") and more.
+
+        Means, variances and scatter are those of features divided by 2^``exponent``, which is 0 unless features are
+        extremely large or small. ``eps`` is the coarsest precision of the features, ``product_eps`` that of their
+        products. The tensors are the state's own, not copies, and hold until the next update: ask again after it.
+        Moments that saw nothing have one where they know ``dim``.
+        """
+        if self.dim is None:
+            self._require()
+        state = self._state
+        about = {"eps": self.eps, "product_eps": state.eps, "exponent": state.exponent or 0}
+        return {**state.tensors(), **{name: torch.tensor(value, dtype=torch.float64) for name, value in about.items()}}
+
+    @classmethod
+    @_outlives_inference_mode
+    def from_state_dict(
+        cls, state: dict[str, Tensor], *, weighting: Weighting = "example", trusted: bool = False
+    ) -> ClassMoments:
+        """The moments that ``state_dict`` gave; counts of zero throughout give moments that saw nothing.
+
+        Args:
+            state: what ``state_dict`` gave.
+            weighting: of the moments that gave it.
+            trusted: take the tensors as they are, neither checked nor copied; updates then change them.
+
+        Raises:
+            InputError: entries that are missing, do not fit one another, or hold what no data gives.
+        """
+        if not isinstance(state, Mapping):
+            raise InputError(f"expected a dictionary of tensors, as state_dict() gives, got {shown(state)}")
+        missing = sorted({"counts", "means", "variances", "scatter", "eps"} - state.keys())
+        if missing:
+            found = ", ".join(sorted(map(str, state))) or "none"
+            raise InputError(f"expected moments with {', '.join(missing)}, got only {found}")
+        if not trusted:
+            state = {name: as_tensor(state[name], name) for name in STATE_NAMES if name in state}
+        counts, means, scatter = state["counts"], state["means"], state["scatter"]
+        if means.ndim != 2 or counts.dtype != torch.int64:
+            raise InputError(f"expected means (C, p) and integer counts, got {tuple(means.shape)} and {counts.dtype}")
+        kind: Scatter = "trace" if scatter.numel() == 0 else "full"
+        options: dict[str, Any] = {
+            "weighting": weighting,
+            "scatter": kind,
+            "dtype": means.dtype,
+            "device": means.device,
+        }
+        if trusted:
+            made = cls(len(means), **options)
+            made.dim = means.shape[1]
+            made._take(State.of(state, kind == "full", weighting == "class"))
+            made._settle_about(state)
+            return made
+        made = cls(len(means), means.shape[1], **options)
+        for name, own in made._state.tensors().items():
+            if state[name].shape != own.shape or state[name].dtype != own.dtype:
+                got = f"{tuple(state[name].shape)} of {state[name].dtype}"
+                raise InputError(f"expected {name} of shape {tuple(own.shape)} and {own.dtype}, got {got}")
+            if not bool(torch.isfinite(state[name]).all()):
+                raise InputError(f"expected finite {name}, got NaN or infinity in them")
+            own.copy_(state[name])
+        made._settle_about(state)
+        made._require_possible()
+        return made
+
+    def _require_possible(self) -> None:
+        """Raise where the state is one that no data give."""
+        state = self._state
+        counts, traces, scatter = state.counts, state.traces, state.scatter
+        if bool((counts < 0).any()):
+            raise InputError(f"expected counts of at least 0, got {int(counts.min())}")
+        if float(counts.double().sum()) >= 2.0**53:
+            raise InputError(f"expected counts of fewer than 2^53 examples, got {float(counts.double().sum()):g}")
+        if bool((traces < 0).any()) or bool((traces[counts == 0] != 0).any()) or bool(state.means[counts == 0].any()):
+            raise InputError("expected variances of at least 0, and none and no mean where a class has no examples")
+        if not scatter.numel():
+            return
+        diagonal = scatter.diagonal(dim1=-2, dim2=-1)
+        own, sums = (traces, diagonal.sum(dim=-1)) if scatter.ndim == 3 else (traces.sum(), diagonal.sum())
+        if bool((diagonal < -1e-4 * own.amax()).any()) or not torch.allclose(sums, own, rtol=1e-3, atol=0.0):
+            raise InputError(
+                "expected a scatter whose diagonal is the variances, got another: it holds what no data give"
+            )
+
+    def _settle_about(self, state: dict[str, Tensor]) -> None:
+        """Take the precisions and the exponent of a state; in an older one eps is also that of the products."""
+        eps = as_number(state["eps"], "eps", least=-math.inf)
+        product_eps = as_number(state.get("product_eps", eps), "product_eps", least=-math.inf)
+        exponent = as_number(state.get("exponent", 0.0), "exponent", least=-math.inf)
+        for name, value in (("eps", eps), ("product_eps", product_eps)):
+            if not 0.0 < value < 1.0:
+                raise InputError(f"expected a relative precision {name} between 0 and 1, got {value}")
+        if not (abs(exponent) <= 2048 and exponent.is_integer()):
+            raise InputError(f"expected a whole exponent between -2048 and 2048, got {exponent}")
+        self.eps = eps
+        self._settled.settle_about(int(exponent), product_eps)
+
+    def save(self, path: str | Path) -> None:
+        """Write the state to a safetensors file, whole or not at all."""
+        write_state(as_path(path), self.state_dict(), {"weighting": self.weighting})
+
+    @classmethod
+    def load(cls, path: str | Path) -> ClassMoments:
+        """Read what :meth:`save` wrote; nothing in the file is executed.
+
+        Raises:
+            InputError: no such file, or not one of moments.
+        """
+        state, about = read_state(as_path(path))
+        weighting = about.get("weighting", "example")
+        try:
+            return cls.from_state_dict(state, weighting=weighting)  # type: ignore[arg-type]
+        except InputError as error:
+            raise InputError(f"{path} does not hold moments: {error}") from None
+
+    @_outlives_inference_mode
+    def around(self, reference: ClassMoments) -> ClassMoments:
+        """These examples about another set's class means, such as test features about the training means.
+
+        Σ_W becomes Ave (h − μ_c)(h − μ_c)ᵀ with μ_c of ``reference``; counts stay. Classes that ``reference`` lacks
+        have no mean to be measured from.
+
+        Raises:
+            InputError: the two differ in classes or dimension, or a class here is absent there.
+        """
+        require_moments(reference, "reference")
+        if (self.num_classes, self.dim) != (reference.num_classes, reference.dim):
+            mine, other = (self.num_classes, self.dim), (reference.num_classes, reference.dim)
+            raise InputError(f"expected a reference with (C, p) = {mine}, got {other}")
+        lacking = (self.present & ~reference.present.to(self.device)).nonzero()[:, 0].tolist()
+        if lacking:
+            raise InputError(f"expected a reference with examples of every class here, class {lacking[0]} has none")
+        moved = ClassMoments(self.num_classes, weighting=self.weighting, scatter=self.scatter, dtype=self.dtype)
+        moved.dim, moved.device, moved.eps = self.dim, self.device, max(self.eps, reference.eps)
+        moved._take(self._state.clone())
+        moved._settled.move(reference._state, self.present)
+        return moved
+
+    @property
+    def exponent(self) -> int:
+        """e, the power of two that features are divided by inside, so that their squares are numbers; mostly 0."""
+        return 0 if self.dim is None else self._state.exponent or 0
+
+    @property
+    def product_eps(self) -> float:
+        """The coarsest relative precision of the products in the scatter, which decisions about rank need."""
+        return self._state.eps
+
+    def at_unit_scale(self) -> ClassMoments:
+        """The moments of features · 2^-``exponent``, whose squares neither overflow nor vanish; shares their memory.
+
+        Formulas that do not depend on the scale of the features use these.
+        """
+        self._require()
+        if not self.exponent:
+            return self
+        same = ClassMoments(self.num_classes, weighting=self.weighting, scatter=self.scatter, dtype=self.dtype)
+        same.dim, same.device, same.eps = self.dim, self.device, self.eps
+        same._take(self._state.unscaled())
+        return same
+
+    def _require(self) -> None:
+        if self.dim is None or not bool(self._state.counts.any()):
+            raise InputError("expected at least one example, got none: call update() with features and labels first")
+
+    @property
+    def num_examples(self) -> int:
+        """n, the number of examples seen."""
+        return 0 if self.dim is None else int(self._state.counts.sum())
+
+    @property
+    def counts(self) -> Integer[Tensor, " c"]:
+        """(C,) examples per class."""
+        self._require()
+        return self._state.counts
+
+    @property
+    def present(self) -> Bool[Tensor, " c"]:
+        """(C,) boolean: the classes that have at least one example."""
+        return self.counts > 0
+
+    @property
+    def weights(self) -> Float[Tensor, " c"]:
+        """(C,) class weights π_c, which sum to one; zero for absent classes."""
+        mass = self.counts if self.weighting == "example" else self.present
+        mass = mass.to(self.dtype)
+        return mass / mass.sum()
+
+    @property
+    def means(self) -> Float[Tensor, "c p"]:
+        """(C, p) class means μ_c; zero rows for absent classes, which no formula uses."""
+        self._require()
+        return scaled(self._state.means, self.exponent)
+
+    @property
+    def global_mean(self) -> Float[Tensor, " p"]:
+        """(p,) μ_G = Σ_c π_c μ_c."""
+        return self.weights @ self.means
+
+    @property
+    def centred_means(self) -> Float[Tensor, "c p"]:
+        """(C, p) μ_c − μ_G, the rows of M̄ᵀ; zero rows for absent classes."""
+        return (self.means - self.global_mean).mul_(self.present[:, None])
+
+    def class_blocks(self) -> Iterator[slice]:
+        """Slices over the classes, each of 64 MiB of means: what loops over many classes go in."""
+        self._require()
+        step = block_rows(self.means.shape[1])
+        for start in range(0, self.num_classes, step):
+            yield slice(start, min(start + step, self.num_classes))
+
+    def centred_blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """(slice, μ_c − μ_G of its classes), the rows of ``centred_means`` without holding them all."""
+        centre, present = self.global_mean, self.present
+        for block in self.class_blocks():
+            yield block, (scaled(self._state.means[block], self.exponent) - centre).mul_(present[block, None])
+
+    @property
+    def class_variances(self) -> Float[Tensor, " c"]:
+        """(C,) tr Σ_c = Ave_i ‖h_{i,c} − μ_c‖², divisor n_c; zero for absent classes."""
+        self._require()
+        return scaled(self._state.traces / self._state.counts.clamp(min=1), 2 * self.exponent)
+
+    @property
+    def within_variance(self) -> float:
+        """tr Σ_W."""
+        return float(self.weights @ self.class_variances)
+
+    @property
+    def between_variance(self) -> float:
+        """tr Σ_B."""
+        weights = self.weights
+        return float(sum(weights[block] @ squared_norms(rows).to(rows) for block, rows in self.centred_blocks()))
+
+    @property
+    def within_covariance(self) -> Float[Tensor, "p p"]:
+        """(p, p) Σ_W = Ave (h − μ_c)(h − μ_c)ᵀ, divisor n (or C n_c by class), never n − 1."""
+        self._require()
+        if self.scatter == "trace":
+            raise InputError("expected moments with scatter='full', these keep only the trace of each class's scatter")
+        if self.weighting == "example":
+            covariance = self._state.scatter / self.num_examples
+        else:
+            covariance = torch.einsum("c,cpq->pq", self.weights / self._state.counts.clamp(min=1), self._state.scatter)
+        mirror_upper(covariance)
+        covariance.diagonal().clamp_(min=0.0)  # identical examples leave rounding of either sign
+        return scaled(covariance, 2 * self.exponent)
+
+    @property
+    def between_covariance(self) -> Float[Tensor, "p p"]:
+        """(p, p) Σ_B = Σ_c π_c (μ_c − μ_G)(μ_c − μ_G)ᵀ."""
+        covariance = self._state.means.new_zeros(self._state.means.shape[1], self._state.means.shape[1])
+        roots = self.weights.sqrt()
+        for block, rows in self.centred_blocks():
+            scaled = rows * roots[block, None]
+            covariance.addmm_(scaled.T, scaled)
+        return covariance

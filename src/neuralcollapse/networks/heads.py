@@ -1,0 +1,181 @@
+"""The last layer by name: what replaces a network's own linear classifier.
+
+Whatever the head, the network ends in one `nn.Linear`, which measuring finds, and its logits are exactly W h + b of the
+W, b and h that are measured there.
+
+    linear       the network's own layer, trained
+    no-bias      the same without b
+    etf          W a simplex equiangular tight frame of unit rows that stays as it is; b is trained
+    normalised   logits cos(h, w_c) / τ without bias: the features measured are h/‖h‖, the weight measured is
+                 w_c / (τ ‖w_c‖), which `layer.weight` gives; the trained, unnormalised rows are a parameter beside it
+
+The penalty (λ/2)‖W‖² of the measured loss L is a constant for the last two. The weight decay does not act on an ETF's
+W; of the normalised rows it shrinks the length that does not matter, which only raises their rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from neuralcollapse._checks import InputError
+from neuralcollapse.measuring.classifier import find_classifier
+from neuralcollapse.measuring.hooks import evaluation
+from neuralcollapse.metrics.geometry import simplex_etf
+
+UNBOUNDED_TEMPERATURE = 0.1
+
+
+@dataclass(frozen=True)
+class Head:
+    """One kind of last layer.
+
+    Args:
+        name: what `--head` takes.
+        title: what figures call it.
+        make: the network's own layer and the temperature, to the module in its place; the layer may be changed.
+        has_temperature: whether the temperature matters.
+    """
+
+    name: str
+    title: str
+    make: Callable[[nn.Linear, float | None], nn.Module]
+    has_temperature: bool = False
+
+
+class Normalise(nn.Module):
+    """h to h/‖h‖, over the last dimension; a feature of zero stays zero."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.normalize(features, dim=-1)
+
+
+class ScaledUnitRows(nn.Module):
+    """A weight to its rows of length 1/τ.
+
+    Args:
+        temperature: τ.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return F.normalize(weight, dim=1) / self.temperature
+
+
+def without_bias(layer: nn.Linear, temperature: float | None = None) -> nn.Module:
+    """W h: with squared error W and the class means tend to an orthogonal frame instead (Tirer & Bruna, 2022)."""
+    layer.register_parameter("bias", None)
+    return layer
+
+
+def fixed_etf(layer: nn.Linear, temperature: float | None = None) -> nn.Module:
+    """W = √(C/(C-1)) (I - 11ᵀ/C) [I 0], unit rows, never trained; b is.
+
+    The rows lie in the first C features, where they differ from a non-negative frame by a multiple of 1ᵀ, so that the
+    rectified features of every network here can reach them. With C - 1 features, the frame in its own coordinates.
+
+    Source: Zhu et al. (2021), section 5; Yang et al. (2022) turn the same frame by a random orthogonal matrix.
+
+    Raises:
+        InputError: the layer has fewer than C - 1 features.
+    """
+    classes, features = layer.weight.shape
+    if features < classes - 1:
+        raise InputError(
+            f"a simplex ETF of {classes} classes needs {classes - 1} features, the network gives {features}; "
+            "raise --width or take another --head"
+        )
+    frame = simplex_etf(classes, classes - 1)
+    if features >= classes:  # M Mᵀ is (C/(C-1)) (I - 11ᵀ/C)
+        frame = frame @ frame.T * ((classes - 1) / classes) ** 0.5
+    with torch.no_grad():
+        layer.weight.copy_(F.pad(frame, (0, features - frame.shape[1])))
+    layer.weight.requires_grad_(False)
+    return layer
+
+
+def normalised(layer: nn.Linear, temperature: float | None) -> nn.Module:
+    """cos(h, w_c) / τ, the cosine classifier (Wang et al., 2017, NormFace; Yaras et al., 2022)."""
+    assert temperature is not None
+    layer.register_parameter("bias", None)
+    parametrize.register_parametrization(layer, "weight", ScaledUnitRows(temperature))
+    return nn.Sequential(Normalise(), layer)
+
+
+def default_temperature(target: float | None) -> float:
+    """τ where none is given.
+
+    With squared error cosine 1 must give the target: τ = 1/target. Otherwise 0.1: at a simplex ETF of C classes the
+    true class then gets the probability 1 / (1 + (C - 1) e^(-10 C/(C-1))), 0.9999 for ten classes (the lower bound on
+    1/τ of Wang et al., 2018, CosFace, section 3.3, solved for that probability).
+    """
+    return UNBOUNDED_TEMPERATURE if target is None else 1 / target
+
+
+def get(name: str) -> Head:
+    """The head of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in HEADS:
+        raise InputError(f"unknown head {name!r}; expected one of {', '.join(HEADS)}")
+    return HEADS[name]
+
+
+def replace(net: nn.Module, name: str, temperature: float | None, inputs: Tensor) -> nn.Module:
+    """Put a head in the place of the network's last linear layer.
+
+    Args:
+        net: changed in place.
+        name: of the head.
+        temperature: τ, for a head that has one.
+        inputs: images for one forward pass, which shows which layer that is.
+
+    Returns:
+        The network; another module only where it was a single layer.
+
+    Raises:
+        InputError: an unknown head, one the layer is too small for, or a network without a linear layer.
+    """
+    head = get(name)
+    if head.name == "linear":
+        return net
+    with evaluation(net):
+        layer = find_classifier(net, lambda: net(inputs))
+    path = next(path for path, module in net.named_modules() if module is layer)
+    made = head.make(layer, temperature)
+    if not path:
+        return made
+    parent, _, attribute = path.rpartition(".")
+    setattr(net.get_submodule(parent), attribute, made)
+    return net
+
+
+def _itself(layer: nn.Linear, temperature: float | None) -> nn.Module:
+    return layer
+
+
+HEADS: dict[str, Head] = {
+    head.name: head
+    for head in (
+        Head("linear", "", _itself),
+        Head("no-bias", "no bias", without_bias),
+        Head("etf", "fixed ETF", fixed_etf),
+        Head("normalised", "normalised", normalised, has_temperature=True),
+    )
+}
+
+if TYPE_CHECKING:
+    HeadName = str
+else:
+    HeadName = Literal[tuple(HEADS)]  # the choices of the command line

@@ -1,0 +1,1 @@
+"""What the paper proves about the central path, in closed form and integrated."""

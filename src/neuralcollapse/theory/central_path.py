@@ -1,0 +1,311 @@
+"""The central path and its exact dynamics: Theorem 3, Definitions 1 and 2, Proposition 2, Corollaries 1 and 2.
+
+On the central path the classifier is the least-squares one for its features, and with features renormalized so that
+Σ_W = I all that is left is the signal-to-noise matrix SNR = M̄, with singular values ω_1 … ω_{C−1}. Gradient flow keeps
+its singular vectors, and each ω obeys a separable equation of its own, which integrates to
+
+    c₁ log ω + c₂ ω² + c₃ ω⁴ = a + t.
+
+κ = 1 + λ throughout; the paper's case is λ = 0. λ > 0, with the bias kept at 1/C and not penalised, and the flow
+"multiplicative" are extensions of the paper.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuralcollapse._checks import InputError, as_count, as_number, as_tensor, as_word
+from neuralcollapse.metrics.geometry import equiangularity, equinorm, maximal_angle, simplex_etf
+from neuralcollapse.theory.monotone import invert, travelled
+
+Flow = Literal["projected", "multiplicative"]
+Array = np.ndarray
+T = TypeVar("T", float, Array, Tensor)
+
+# Within these bounds no step of the closed form, whose terms grow like N C² (1 + λ) and ω⁴, leaves the range of floats.
+_MOST, _MOST_CLASSES = 1e30, 10**9
+_LEAST_VALUE, _LARGEST_VALUE = 1e-150, 1e60
+_LONGEST = 1e110  # in units of N, after which no ω is above 1e60
+
+
+class Constants(NamedTuple):
+    """c₁, c₂, c₃ of Proposition 2; c₃ = 0 for the multiplicative flow."""
+
+    c1: float
+    c2: float
+    c3: float
+
+
+@dataclass(frozen=True)
+class PathMetrics:
+    """NC1–NC3 and the loss along the path, one value per time.
+
+    Args:
+        nc1: Σ_j 1/ω_j².
+        equinorm_means, equinorm_classifier, equiangularity_means, equiangularity_classifier, maximal_angle_means,
+            maximal_angle_classifier: NC2 as measured in networks.
+        nc3: self-duality.
+        loss: L = L_NC1 + L_NC2/3; the distance L⊥_LS from the path is zero on it.
+        loss_nc1: ½ Σ_j κ ω_j²/(Cκ + ω_j²)².
+        loss_nc23: ½ Σ_j C κ²/(Cκ + ω_j²)².
+    """
+
+    nc1: Array
+    equinorm_means: Array
+    equinorm_classifier: Array
+    equiangularity_means: Array
+    equiangularity_classifier: Array
+    maximal_angle_means: Array
+    maximal_angle_classifier: Array
+    nc3: Array
+    loss: Array
+    loss_nc1: Array
+    loss_nc23: Array
+
+
+def flow_constants(
+    num_classes: int, samples_per_class: float, weight_decay: float = 0.0, flow: Flow = "projected"
+) -> Constants:
+    """c₁ = N C² κ, c₂ = N C, c₃ = N/(4κ) for the paper's flow; N C² κ, N C/2 and 0 for the multiplicative one.
+
+    Source: Han, Papyan & Donoho (2022), Proposition 2.
+    """
+    kappa = 1.0 + weight_decay
+    first = samples_per_class * num_classes**2 * kappa
+    if flow == "projected":
+        return Constants(first, samples_per_class * num_classes, samples_per_class / (4.0 * kappa))
+    return Constants(first, samples_per_class * num_classes / 2.0, 0.0)
+
+
+def central_path_loss(omega: Tensor, num_classes: int, weight_decay: float = 0.0) -> Tensor:
+    """L = ½ Σ_j κ/(Cκ + ω_j²) over the last axis, on the zero-global-mean central path.
+
+    Source: Han, Papyan & Donoho (2022), Theorem 3; Han, Papyan & Donoho (2022), Definition 1.
+    """
+    kappa = 1.0 + weight_decay
+    return 0.5 * (kappa / (num_classes * kappa + omega**2)).sum(dim=-1)
+
+
+class CentralPath:
+    """The singular values of the signal-to-noise matrix under continually renormalized gradient flow, in closed form.
+
+    Args:
+        omega0: the ω_j at time 0, positive, (J,); J = C − 1 for all of them, or one scalar.
+        num_classes: C ≥ 2.
+        samples_per_class: N > 0, in which time is measured.
+        weight_decay: λ ≥ 0 of the paper's loss.
+        flow: "projected", the paper's: the gradient projected on the tangent space of {Σ_W = I};
+            "multiplicative", not the paper's: features whitened again after every infinitesimal step, so that
+            dω/dt = ω/(C N (Cκ + ω²)).
+
+    Times and singular values may be numbers, arrays or tensors; the same kind comes back, in double precision. Tensors
+    carry gradients, of any order, through the implicit function theorem.
+
+    Raises:
+        InputError: ω ≤ 0 or not finite, C < 2, N ≤ 0, λ < 0, an unknown flow, more than C − 1 singular values.
+
+    Example:
+        >>> path = CentralPath([0.5, 1.0], num_classes=3, samples_per_class=10)
+        >>> bool((path.singular_values(100.0) > [0.5, 1.0]).all())
+        True
+
+    The equation is Proposition 2 of Han, Papyan & Donoho (2022); its constants are those of `flow_constants`.
+    """
+
+    def __init__(
+        self,
+        omega0: float | list[float] | Array | Tensor,
+        *,
+        num_classes: int,
+        samples_per_class: float,
+        weight_decay: float = 0.0,
+        flow: Flow = "projected",
+    ) -> None:
+        num_classes = as_count(num_classes, "num_classes", least=2, most=_MOST_CLASSES)
+        samples_per_class = as_number(samples_per_class, "number of samples per class", above=True, most=_MOST)
+        weight_decay = as_number(weight_decay, "weight decay", most=_MOST)
+        if samples_per_class < 1.0 / _MOST:
+            raise InputError(f"expected at least {1.0 / _MOST:g} samples per class, got {samples_per_class:g}")
+        as_word(flow, "the flow", ("projected", "multiplicative"))
+        values = _numbers(omega0, "singular values")
+        self.omega0 = omega0 if isinstance(omega0, Tensor) else values
+        if values.ndim > 1 or values.size > num_classes - 1:
+            raise InputError(
+                f"expected at most C − 1 = {num_classes - 1} singular values in one row, got shape {values.shape}"
+            )
+        _check_range("singular values", values)
+        self.num_classes, self.samples_per_class = num_classes, samples_per_class
+        self.weight_decay, self.flow = weight_decay, flow
+
+    @property
+    def constants(self) -> Constants:
+        """c₁, c₂, c₃."""
+        return flow_constants(self.num_classes, self.samples_per_class, self.weight_decay, self.flow)
+
+    def singular_values(self, t: T) -> T:
+        """ω_j(t): for times of shape (…) and J starting values, shape (…, J); (…) for a scalar start.
+
+        To within 4 units of rounding, times the problem's own conditioning |∂ log ω/∂ log t| where that is above 1.
+
+        Raises:
+            InputError: a negative time, or one that is not finite.
+        """
+        times = self._times(t)
+        result: Any
+        if isinstance(t, Tensor) or isinstance(self.omega0, Tensor):
+            start = torch.as_tensor(self.omega0, dtype=torch.float64)
+            clock = torch.as_tensor(t if isinstance(t, Tensor) else times, dtype=torch.float64, device=start.device)
+            clock = clock[..., None] if start.ndim else clock
+            result = _Solve.apply(*torch.broadcast_tensors(start, clock), self.constants)  # type: ignore[no-untyped-call]
+        else:
+            times = times[..., None] if self.omega0.ndim else times
+            starts, clocks = np.broadcast_arrays(self.omega0, times)
+            result = invert(starts, clocks, *self.constants)[()]
+        return result  # type: ignore[no-any-return]
+
+    def time(self, omega: T) -> T:
+        """The time at which each ω_j is reached from its start: f(ω) − f(ω_0), negative before it.
+
+        Raises:
+            InputError: ω ≤ 0 or not finite.
+        """
+        values = _numbers(omega, "singular values")
+        _check_range("singular values", values)
+        count = self.omega0.shape[0] if self.omega0.ndim else 1
+        if count > 1 and values.ndim and values.shape[-1] not in (1, count):
+            raise InputError(f"expected {count} singular values in each row, got shape {values.shape}")
+        result: Any
+        if isinstance(omega, Tensor) or isinstance(self.omega0, Tensor):
+            end = torch.as_tensor(omega if isinstance(omega, Tensor) else values, dtype=torch.float64)
+            start = torch.as_tensor(self.omega0, dtype=torch.float64, device=end.device)
+            c1, c2, c3 = self.constants
+            squares = (end - start) * (end + start)
+            result = c1 * torch.log1p((end - start) / start) + squares * (c2 + c3 * (end**2 + start**2))
+        else:
+            result = travelled(self.omega0, values, *self.constants)[()]
+        return result  # type: ignore[no-any-return]
+
+    def _times(self, t: Any) -> Array:
+        times = _numbers(t, "times")
+        wrong = times[~(np.isfinite(times) & (times >= 0))]
+        if wrong.size:
+            raise InputError(f"expected finite times of at least 0, got {wrong.flat[0]}")
+        longest = _LONGEST * self.samples_per_class
+        if times.size and float(times.max()) > longest:
+            raise InputError(f"expected times of at most {longest:g}, got {times.max():g}: no path is followed longer")
+        return times
+
+    def loss(self, t: T) -> T:
+        """L = ½ Σ_j κ/(Cκ + ω_j(t)²), at each time."""
+        omega: Any = self.singular_values(t)
+        loss = central_path_loss(torch.as_tensor(omega), self.num_classes, self.weight_decay)
+        result: Any = loss if isinstance(omega, Tensor) else loss.numpy()[()]
+        return result  # type: ignore[no-any-return]
+
+    def asymptote(self, t: T) -> T:
+        """(t/c₃)^{1/4}, which every ω_j tends to (Corollary 1); (t/c₂)^{1/2} for the multiplicative flow."""
+        _, c2, c3 = self.constants
+        times: Any = t.double() if isinstance(t, Tensor) else self._times(t)[()]
+        self._times(t)
+        result: Any = (times / c3) ** 0.25 if self.flow == "projected" else (times / c2) ** 0.5
+        return result  # type: ignore[no-any-return]
+
+    def condition(self, t: T) -> T:
+        """max_j ω_j / min_j ω_j, which falls to 1 (Corollary 1)."""
+        omega: Any = self.singular_values(t)
+        largest, smallest = (
+            (omega.amax(-1), omega.amin(-1)) if isinstance(omega, Tensor) else (omega.max(-1), omega.min(-1))
+        )
+        result: Any = largest / smallest
+        return result  # type: ignore[no-any-return]
+
+    def metrics(self, t: float | Array, right_vectors: Array | None = None) -> PathMetrics:
+        """NC1–NC3 and the parts of the loss along the path (Corollary 2), for all C − 1 singular values.
+
+        With Σ_W = I, M̄ = U Ω Vᵀ and W = V diag(ω/(Cκ + ω²)) Uᵀ, everything follows from ω and V.
+
+        Args:
+            t: times (…).
+            right_vectors: V (C, C−1), orthonormal columns that sum to zero; by default the Helmert basis.
+
+        Raises:
+            InputError: fewer than C − 1 singular values, or a V that is not as above.
+        """
+        classes = self.num_classes
+        omega = np.atleast_1d(_numbers(self.singular_values(self._times(t)), "singular values"))
+        if omega.shape[-1] != classes - 1 or self.omega0.ndim == 0:
+            raise InputError(f"expected C − 1 = {classes - 1} singular values for the metrics, got {omega.shape[-1]}")
+        if right_vectors is None:
+            frame = simplex_etf(classes, classes - 1).numpy()
+            right_vectors = frame * np.sqrt((classes - 1) / classes)
+        basis = _numbers(right_vectors, "right vectors")
+        if basis.shape != (classes, classes - 1) or not (
+            np.allclose(basis.T @ basis, np.eye(classes - 1), atol=1e-10)
+            and np.allclose(basis.sum(axis=0), 0, atol=1e-10)
+        ):
+            raise InputError(f"expected right vectors ({classes}, {classes - 1}), orthonormal and summing to zero")
+        kappa = 1.0 + self.weight_decay
+        denominator = classes * kappa + omega**2
+        rows = torch.from_numpy(np.concatenate([omega[..., None, :], (omega / denominator)[..., None, :]], axis=-2))
+        shape = omega.shape[:-1]
+        flat = (rows[..., None, :] * torch.from_numpy(basis)).reshape(-1, 2, classes, classes - 1)
+
+        def each(measure: object, which: int) -> Array:
+            return np.array([float(measure(vectors[which])) for vectors in flat]).reshape(shape)  # type: ignore[operator]
+
+        nc3 = [
+            float((w / torch.linalg.matrix_norm(w) - m / torch.linalg.matrix_norm(m)).square().sum()) for m, w in flat
+        ]
+        loss_nc1 = 0.5 * (kappa * omega**2 / denominator**2).sum(axis=-1)
+        loss_nc23 = 0.5 * (classes * kappa**2 / denominator**2).sum(axis=-1)
+        return PathMetrics(
+            nc1=(1.0 / omega**2).sum(axis=-1),
+            equinorm_means=each(equinorm, 0),
+            equinorm_classifier=each(equinorm, 1),
+            equiangularity_means=each(equiangularity, 0),
+            equiangularity_classifier=each(equiangularity, 1),
+            maximal_angle_means=each(maximal_angle, 0),
+            maximal_angle_classifier=each(maximal_angle, 1),
+            nc3=np.array(nc3).reshape(shape),
+            loss=loss_nc1 + loss_nc23,
+            loss_nc1=loss_nc1,
+            loss_nc23=loss_nc23,
+        )
+
+
+class _Solve(torch.autograd.Function):
+    """ω(ω_0, t), with ∂ω/∂t = 1/f'(ω) and ∂ω/∂ω_0 = f'(ω_0)/f'(ω)."""
+
+    @staticmethod
+    def forward(ctx, start, t, constants):  # type: ignore[no-untyped-def]
+        omega = torch.from_numpy(invert(_numbers(start, "singular values"), _numbers(t, "times"), *constants))
+        omega = omega.to(start.device)
+        ctx.save_for_backward(start, omega)
+        ctx.constants = constants
+        return omega
+
+    @staticmethod
+    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+        start, omega = ctx.saved_tensors
+        c1, c2, c3 = ctx.constants
+        rates = [c1 / w + 2 * c2 * w + 4 * c3 * w**3 for w in (start, omega)]
+        return gradient * rates[0] / rates[1], gradient / rates[1], None
+
+
+def _numbers(value: Any, name: str) -> Array:
+    numbers: Array = as_tensor(value, name).cpu().double().resolve_neg().numpy()
+    return numbers
+
+
+def _check_range(name: str, values: Array) -> None:
+    wrong = values[~(np.isfinite(values) & (values > 0))]
+    if wrong.size:
+        raise InputError(f"expected positive, finite {name}, got {wrong.flat[0]}")
+    wrong = values[(values < _LEAST_VALUE) | (values > _LARGEST_VALUE)]
+    if wrong.size:
+        raise InputError(f"expected {name} between {_LEAST_VALUE:g} and {_LARGEST_VALUE:g}, got {wrong.flat[0]:g}")

@@ -1,0 +1,1 @@
+"""Training one network: its configuration, losses, optimisers, the loop, and the run directory."""

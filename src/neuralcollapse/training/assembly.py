@@ -1,0 +1,63 @@
+"""Network and batches as a configuration describes them; the trainer and the analysis both build theirs here."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from neuralcollapse import networks as models
+from neuralcollapse.data import Batches, Dataset, ImageData
+from neuralcollapse.networks import heads
+from neuralcollapse.training.config import RunConfig
+
+_MEASURING_BATCH = 256
+_PADDED = {28: 32}  # the paper pads the MNIST images, so that three halvings come out even
+
+
+def build_network(config: RunConfig, data: Dataset) -> nn.Module:
+    """The configured network, initialised from the current random state."""
+    channels = data.train.images.shape[1]
+    height, size = (_PADDED.get(side, side) for side in data.train.images.shape[-2:])
+    net = models.build(
+        config.model,
+        num_classes=config.num_classes,
+        in_channels=channels,
+        image_size=size,
+        width=config.width,
+    )
+    net = heads.replace(net, config.head, config.temperature, torch.zeros(1, channels, height, size))
+    return net.to(memory_format=torch.channels_last) if channels_last_pays(config) else net  # type: ignore[call-overload]
+
+
+def make_batches(
+    images: ImageData, data: Dataset, config: RunConfig, device: torch.device, *, shuffle_seed: int | None
+) -> Batches:
+    """Batches of training or test images, normalised by the training set's pixels.
+
+    Args:
+        images: the half of `data` to go through.
+        data: the data set.
+        config: the run's configuration.
+        device: where the images are kept.
+        shuffle_seed: decides the order together with the epoch; None for measuring, in stored order.
+    """
+    return Batches(
+        images,
+        data.mean,
+        data.std,
+        batch_size=max(config.batch_size, _MEASURING_BATCH) if shuffle_seed is None else config.batch_size,
+        device=device,
+        shuffle_seed=shuffle_seed,
+        pad_to=_PADDED.get(images.images.shape[-1]),
+        channels_last=channels_last_pays(config),
+        dtype=torch.float64 if config.precision == "64" else torch.float32,
+    )
+
+
+def channels_last_pays(config: RunConfig) -> bool:
+    """Whether images go channels-last.
+
+    With bf16 always, whose convolutions are written for that order. On a CPU in float32 too, where they are faster so:
+    `benchmarks/training.py --precision 32`.
+    """
+    return config.precision == "bf16" or (config.device == "cpu" and config.precision == "32")

@@ -1,0 +1,132 @@
+"""The measurement after an epoch: the last layer's report on the training set, the test accuracy, and a snapshot.
+
+Always in eval mode and in float32, TF32 off, whatever the precision of training: the spread within a class falls below
+the rounding of shorter formats long before training ends. Products of features are made in float64.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from neuralcollapse._checks import InputError
+from neuralcollapse._linalg import full_precision
+from neuralcollapse.data import Batches, Dataset
+from neuralcollapse.measuring.classifier import find_classifier
+from neuralcollapse.measuring.hooks import capture, clean_names, evaluation
+from neuralcollapse.measuring.measure import measure_features
+from neuralcollapse.training import losses
+from neuralcollapse.training.assembly import make_batches
+from neuralcollapse.training.config import RunConfig
+from neuralcollapse.training.robustness import relative_perturbations, robustness_subset, summarize
+
+SNAPSHOT_EXAMPLES_PER_CLASS = 30
+
+
+class Diverged(Exception):
+    """The network's outputs are no longer finite numbers, or too large to be measured."""
+
+
+class Analysis:
+    """Measures a network on one data set; the same examples in the same order every time.
+
+    Args:
+        net: the network, trained in place between measurements.
+        config: the run's configuration.
+        data: the data set.
+        device: where the network is.
+
+    Raises:
+        InputError: the network has no linear layer that gives its logits.
+    """
+
+    def __init__(self, net: nn.Module, config: RunConfig, data: Dataset, device: torch.device) -> None:
+        self._config = config
+        self._objective = losses.objective(config)
+        self._train = make_batches(data.train, data, config, device, shuffle_seed=None)
+        self._test = make_batches(data.test, data, config, device, shuffle_seed=None)
+        self._attacked: Batches | None = None
+        if config.robustness_examples:
+            # pixels of 0 … 1, which the attacked network normalises itself
+            zeros, ones = (0.0,) * len(data.mean), (1.0,) * len(data.mean)
+            pixels = dataclasses.replace(data, mean=zeros, std=ones)
+            subset = robustness_subset(data.test, config.robustness_examples)
+            self._attacked = make_batches(subset, pixels, config, device, shuffle_seed=None)
+        self._mean, self._std = data.mean, data.std
+        self._net = net
+        with evaluation(net):
+            self._layer = find_classifier(net, lambda: net(next(iter(self._train))[0]))
+        self._name = next(name for name, module in clean_names(net).items() if module is self._layer)
+        self._chosen = first_of_each_class(data.train.labels, SNAPSHOT_EXAMPLES_PER_CLASS)
+
+    def __call__(self, epoch: int, rate: float) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Measure after an epoch.
+
+        Returns:
+            The history record, wall-clock time not yet in it, and the arrays of the snapshot.
+
+        Raises:
+            Diverged: an output of the network is not finite, or too large.
+        """
+        net, layer = self._net, self._layer
+        with evaluation(net), full_precision(layer.weight.device):
+            features, logits, labels = _outputs(net, layer, self._train)
+            _, test_logits, test_labels = _outputs(net, layer, self._test)
+        if not bool(torch.isfinite(logits).all() and torch.isfinite(features).all()):
+            raise Diverged
+        loss = float(self._objective(logits.double(), labels))
+        weight = layer.weight.detach()
+        bias = torch.zeros(len(weight), device=weight.device) if layer.bias is None else layer.bias.detach()
+        decay, name = self._config.measured_weight_decay, self._name
+        try:
+            report = measure_features(features.double(), labels, weight, bias, weight_decay=decay, layer=name)
+        except InputError as error:  # the classifier is no longer finite
+            raise Diverged from error
+        assert report.accuracy is not None  # the features themselves were given
+        record = {
+            "epoch": epoch,
+            "learning_rate": rate,
+            "loss": loss,
+            "train_error": 1 - report.accuracy,
+            "train_accuracy": report.accuracy,
+            "test_accuracy": float((test_logits.argmax(dim=1) == test_labels).double().mean()),
+            **report.to_dict(),
+        }
+        if self._attacked is not None:
+            record |= self._robustness(self._attacked)
+        snapshot = {
+            "class_means": report.means.float(),
+            "global_mean": report.global_mean.float(),
+            "weight": weight,
+            "bias": bias,
+            "features": features[self._chosen.to(features.device)],
+            "labels": labels[self._chosen.to(labels.device)],
+        }
+        return record, {name: value.cpu().numpy() for name, value in snapshot.items()}
+
+    def _robustness(self, attacked: Batches) -> dict[str, float]:
+        net, mean, std, size = self._net, self._mean, self._std, self._config.batch_size
+        ratios = [relative_perturbations(net, pixels, mean, std, batch_size=size) for pixels, _ in attacked]
+        return summarize(torch.cat(ratios))
+
+
+def first_of_each_class(labels: Tensor, number: int) -> Tensor:
+    """Indices of the first `number` examples of each class, in stored order."""
+    classes = torch.unique(labels).tolist()
+    return torch.cat([(labels == label).nonzero().flatten()[:number] for label in classes]).sort().values
+
+
+def _outputs(net: nn.Module, layer: nn.Linear, batches: Batches) -> tuple[Tensor, Tensor, Tensor]:
+    """Features that enter `layer`, logits and labels of the whole set."""
+    features: list[Tensor] = []
+    logits: list[Tensor] = []
+    labels: list[Tensor] = []
+    with capture(layer, features.append):
+        for images, targets in batches:
+            logits.append(net(images))
+            labels.append(targets)
+    return torch.cat(features), torch.cat(logits), torch.cat(labels)

@@ -1,0 +1,87 @@
+"""The portrait moving: a frame for each measured epoch, and nothing made up between them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.run_directories import make_run, record
+from matplotlib.figure import Figure
+from PIL import Image
+
+from neuralcollapse import InputError, figures
+from neuralcollapse.figures import animation
+from neuralcollapse.figures.animation import animate_run
+
+EPOCHS = (1, 2, 5, 10)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "run", [record(epoch) for epoch in EPOCHS]).path
+
+
+def test_gif_and_film_have_a_frame_for_each_epoch(run: Path) -> None:
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    gif, film = animate_run(run)
+    assert (gif, film) == (run / "figures" / "portrait.gif", run / "figures" / "portrait.mp4")
+    with Image.open(gif) as image:
+        size, durations = image.size, []
+        for place in range(image.n_frames):
+            image.seek(place)
+            durations.append(image.info["duration"])
+    assert len(durations) == len(EPOCHS)
+    assert durations[-1] > 10 * durations[0]  # the end stays on
+    reader = imageio_ffmpeg.read_frames(str(film))
+    meta = next(reader)
+    reader.close()
+    assert meta["size"] == size and all(length % 2 == 0 for length in size)
+    frames, _ = imageio_ffmpeg.count_frames_and_secs(str(film))
+    assert frames == len(EPOCHS) + 12
+    assert sorted(path.name for path in gif.parent.iterdir()) == ["portrait.gif", "portrait.mp4"]
+
+
+def test_without_the_encoder_the_gif_is_still_written(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(InputError, match=r"portrait\.mp4 needs imageio-ffmpeg: pip install 'neuralcollapse\[video\]'"):
+        animate_run(run)
+    assert [path.name for path in (run / "figures").iterdir()] == ["portrait.gif"]
+
+
+def test_a_snapshot_without_its_line_in_the_history_is_left_out(run: Path, monkeypatch: Any) -> None:
+    """What a process leaves that was killed between the two."""
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    lines = (run / "history.jsonl").read_text().splitlines(keepends=True)
+    (run / "history.jsonl").write_text("".join(lines[:-1]))
+    with pytest.raises(InputError, match="imageio-ffmpeg"):
+        animate_run(run)
+    with Image.open(run / "figures" / "portrait.gif") as image:
+        assert image.n_frames == len(EPOCHS) - 1
+
+
+def test_an_encoder_that_fails_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(animation.PillowWriter):
+        error: Exception = subprocess.CalledProcessError(187, "ffmpeg")
+
+        def finish(self) -> None:
+            raise self.error
+
+    figure = Figure()
+    path = run / "film.mp4"
+    with pytest.raises(InputError, match=r"cannot write .*film\.mp4: the encoder ended with code 187"):
+        animation._write(figure, lambda _: None, [1], path, Failing())
+    monkeypatch.setattr(Failing, "error", OSError("no such format"))
+    with pytest.raises(InputError, match=r"cannot write .*film\.mp4: no such format"):
+        animation._write(figure, lambda _: None, [1], path, Failing())
+    assert not list(run.glob("*film*")) and not list(run.glob(".*film*"))
+
+
+def test_one_epoch_does_not_move_and_a_study_is_not_one_run(run: Path, tmp_path: Path) -> None:
+    single = make_run(tmp_path / "other" / "run", [record(1)]).path
+    with pytest.raises(InputError, match="has 1 analysed epochs with a snapshot"):
+        animate_run(single)
+    with pytest.raises(InputError, match="--animate shows one run"):
+        figures.make(tmp_path / "other", animate=True)

@@ -1,0 +1,91 @@
+"""One last layer, saved in every format that features are read from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from neuralcollapse.files.options import Options
+
+Arrays = dict[str, np.ndarray]
+
+
+def layer(examples: int = 96, classes: int = 4, dim: int = 6, dtype: str = "float64") -> Arrays:
+    """A noisy last layer of uneven classes; the classifier is neither optimal nor collapsed."""
+    rng = np.random.default_rng(7)
+    labels = np.concatenate([np.arange(classes), rng.integers(0, classes, examples - classes) ** 2 % classes])
+    means = rng.normal(size=(classes, dim)) + 3.0
+    features = (means[labels] + 0.8 * rng.normal(size=(examples, dim))).astype(dtype)
+    weight = means - means.mean(axis=0) + 0.3 * rng.normal(size=(classes, dim))
+    bias = -weight @ features.astype("float64").mean(axis=0)
+    return {"features": features, "labels": labels, "weight": weight, "bias": bias}
+
+
+def npy(folder: Path, arrays: Arrays) -> tuple[Path, Options]:
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    paths = {name: folder / f"{name}.npy" for name in ("labels", "weight", "bias")}
+    return folder / "features.npy", Options(**paths)
+
+
+def npz(folder: Path, arrays: Arrays) -> tuple[Path, Options]:
+    np.savez(folder / "layer.npz", **arrays)
+    return folder / "layer.npz", Options()
+
+
+def npz_compressed(folder: Path, arrays: Arrays) -> tuple[Path, Options]:
+    np.savez_compressed(folder / "layer.npz", **arrays)
+    return folder / "layer.npz", Options()
+
+
+def safetensors(folder: Path, arrays: Arrays) -> tuple[Path, Options]:
+    from safetensors.torch import save_file
+
+    save_file({name: torch.tensor(array) for name, array in arrays.items()}, folder / "layer.safetensors")
+    return folder / "layer.safetensors", Options()
+
+
+def parquet_lists(folder: Path, arrays: Arrays) -> tuple[Path, Options]:
+    """A column of fixed-size lists, in row groups that end where no block does."""
+    import pyarrow as pa
+
+    dim = arrays["features"].shape[1]
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(arrays["features"].reshape(-1)), dim)
+    return _table(folder, arrays, {"features": lists, "label": pa.array(arrays["labels"])})
+
+
+def parquet_variable_lists(folder: Path, arrays: Arrays) -> tuple[Path, Options]:
+    """A column of lists whose type does not say how long they are."""
+    import pyarrow as pa
+
+    lists = pa.array(list(arrays["features"]), pa.list_(pa.from_numpy_dtype(arrays["features"].dtype)))
+    return _table(folder, arrays, {"features": lists, "labels": pa.array(arrays["labels"].astype("uint8"))})
+
+
+def parquet_columns(folder: Path, arrays: Arrays) -> tuple[Path, Options]:
+    """A column for each feature, in the order of their names, which is not that of their numbers."""
+    import pyarrow as pa
+
+    columns = {f"feat_{j}": pa.array(column) for j, column in enumerate(arrays["features"].T)}
+    columns = {name: columns[name] for name in sorted(columns)} | {"label": pa.array(arrays["labels"])}
+    return _table(folder, arrays, columns, columns="feat")
+
+
+def _table(folder: Path, arrays: Arrays, content: dict[str, Any], **options: Any) -> tuple[Path, Options]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # A long table is one group; that of many columns is not, because a page of each is in memory at a time.
+    rows = 35 if len(arrays["labels"]) < 1000 else 4096 if "columns" in options else None
+    pq.write_table(pa.table(content), folder / "table.parquet", row_group_size=rows)
+    np.savez(folder / "classifier.npz", weight=arrays["weight"], bias=arrays["bias"])
+    return folder / "table.parquet", Options(weight=folder / "classifier.npz", **options)
+
+
+Save = Callable[[Path, Arrays], tuple[Path, Options]]
+FORMATS: tuple[Save, ...] = (npy, npz, npz_compressed, safetensors)
+PARQUET: tuple[Save, ...] = (parquet_lists, parquet_variable_lists, parquet_columns)

@@ -1,0 +1,81 @@
+"""What the tests of grids share: tiny cells, the same cells without interruption, and processes to be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from neuralcollapse.training.config import Settings
+from neuralcollapse.training.job import prepare
+from neuralcollapse.training.run_directory import Run
+from neuralcollapse.training.trainer import train
+
+TINY: dict[str, Any] = {
+    "width": 0.0625,
+    "examples_per_class": 20,
+    "epochs": 40,
+    "batch_size": 64,
+    "precision": "32",
+    "device": "cpu",
+}
+OPTIONS = [text for name, value in TINY.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def uninterrupted(path: Path, **settings: Any) -> bytes:
+    """The history of a cell trained in this process, without its clock."""
+    job = prepare(Settings(**{**TINY, "dataset": "digits", "model": "mlp", **settings}), out=path)
+    assert train(job, quiet=True) == "finished"
+    return without_clock(path)
+
+
+def without_clock(path: Path) -> bytes:
+    """The history as written, its only wall-clock field taken out."""
+    lines = Run.open(path).history_path.read_bytes().splitlines()
+    return b"\n".join(line[: line.rindex(b', "seconds"')] for line in lines)
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """`neuralcollapse` as a user starts it."""
+    paths = os.pathsep.join(entry for entry in sys.path if entry)
+    return subprocess.Popen(
+        [sys.executable, "-m", "neuralcollapse", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+        # where the tests run in the background an interrupt is ignored, which a started process would inherit
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def wait_for(met: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> None:
+    """Until a condition is met, while the process runs."""
+    end = time.monotonic() + seconds
+    while not met():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "not met in time"
+        time.sleep(0.01)
+
+
+def kill_all(process: subprocess.Popen[str]) -> None:
+    """Kill −9, with every child, none of which gets to see that its parent is gone."""
+    process.send_signal(signal.SIGSTOP)
+    for child in psutil.Process(process.pid).children(recursive=True):
+        child.kill()
+    process.kill()
+    process.communicate()
+
+
+def epoch(path: Path) -> int:
+    """The last finished epoch of a run; −1 before there is one, and after its end."""
+    status = Run.open(path).status() if (path / "config.json").is_file() else {}
+    return int(status.get("epoch", -1)) if status.get("status") == "running" else -1

@@ -1,0 +1,213 @@
+"""Sweeps: the paper's rates, the choice of the best, its recipe, and one sweep from end to end."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.grids import TINY
+from matplotlib.figure import Figure
+
+from neuralcollapse import InputError
+from neuralcollapse.cli.commands import dispatch
+from neuralcollapse.figures import style
+from neuralcollapse.figures import sweep as figures_sweep
+from neuralcollapse.figures.sweep import draw_sweep
+from neuralcollapse.study import grid, sweep
+from neuralcollapse.training import protocol, recipes
+from neuralcollapse.training.config import Settings
+from neuralcollapse.training.run_directory import Run
+
+DIGITS = Settings(dataset="digits", model="mlp", loss="mse")
+TUNED = (0.001880302, 0.009596916, 0.013295740, 0.018420157, 0.025519618, 0.048981924, 0.067860440, 0.094015077)
+
+
+def test_the_rates_are_the_papers() -> None:
+    """Every tuned rate of the paper is one of the 25, to the digits it is printed with."""
+    rates = protocol.learning_rates("mse-torch", 10)
+    assert len(rates) == 25 and rates[0] == pytest.approx(1e-4) and rates[-1] == pytest.approx(0.25)
+    for tuned in TUNED:
+        assert min(abs(rate - tuned) for rate in rates) < 1e-9
+    assert protocol.learning_rates("ce", 10) == rates
+    assert protocol.learning_rates("mse", 37) == pytest.approx([rate * 2 / 37 for rate in rates], rel=1e-14)
+    (of_mnist,) = {protocol.recipe("mnist", "resnet18", "mse").learning_rate}
+    assert min(abs(rate - of_mnist) for rate in protocol.learning_rates("mse", 10)) < 1e-10
+
+
+def written(made: sweep.Sweep, index: int, status: str, *lines: dict[str, Any]) -> None:
+    run = Run.create(made.out / made.cells[index].name, {"epochs": 3})
+    for line in lines:
+        run.append_history(line)
+    run.write_status(status=status, epoch=len(lines), epochs=3)
+
+
+def line(test_error: float, train_error: float, nc1: float) -> dict[str, float]:
+    return {"test_accuracy": 1 - test_error, "train_error": train_error, "nc1": nc1}
+
+
+@pytest.fixture
+def six(tmp_path: Path) -> sweep.Sweep:
+    """Six rates: one diverged, one cut short while it was best of all, two equal in test error, one not begun."""
+    made = sweep.make(DIGITS, "learning-rate", [0.64, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32], tmp_path / "sweep")
+    written(made, 0, "finished", line(0.25, 0.5, 0.9))
+    written(made, 1, "finished", line(0.05, 0.5, 0.1), line(0.125, 0.0, 0.030))  # the last epoch counts
+    written(made, 2, "finished", line(0.125, 0.0, 0.010))
+    written(made, 3, "interrupted", line(0.0, 0.0, 0.001))
+    written(made, 4, "finished", line(0.1875, 0.0, 0.0001))
+    written(made, 5, "diverged", line(0.0, 0.0, 0.001))
+    return made
+
+
+def test_the_best_has_the_least_test_error_then_the_least_nc1(six: sweep.Sweep) -> None:
+    points = six.points()
+    assert [point.value for point in points] == [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64]
+    assert [point.status for point in points] == [*3 * ["finished"], "interrupted", "finished", "diverged", ""]
+    winner = sweep.write_recipe(six, points)
+    assert winner is not None and winner.point == sweep.Point(0.04, "learning_rate-0.04", "finished", 0.125, 0.0, 0.01)
+    assert (
+        "learning_rate 0.04 of 7 values (4 finished, 1 diverged, 2 not finished)" in winner.about
+        and "12.50 %" in winner.about
+    )
+    assert sweep.best([point for point in points if point.status != "finished"]) is None
+
+
+def test_the_picture_shows_winner_and_diverged(six: sweep.Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(figures_sweep, "save", lambda figure, *_: drawn.append(figure) or [])
+    draw_sweep(six, six.points())
+    (figure,) = drawn
+    assert len(figure.axes) == 3
+    for axes, star in zip(figure.axes, (0.125, 0.0, 0.01), strict=True):
+        dashed = [line for line in axes.lines if line.get_color() == style.GREEN]
+        assert [list(line.get_xdata()) for line in dashed] == [[0.04, 0.04], [0.04]]  # the line, then the star on it
+        assert list(dashed[1].get_ydata()) == [star]
+        (crosses,) = (line for line in axes.lines if line.get_marker() == "x")
+        assert list(crosses.get_xdata()) == [0.32]
+    assert "red crosses: 1 diverged; 2 of 7 not finished" in figure.get_suptitle()
+
+
+def test_a_damaged_run_of_a_sweep_is_named(six: sweep.Sweep) -> None:
+    Run.open(six.out / six.cells[0].name).append_history({"loss": 1.0})
+    with pytest.raises(InputError, match=r"learning_rate-0\.01.history\.jsonl: expected a number 'test_accuracy'"):
+        six.points()
+
+
+def test_the_recipe_comes_back(six: sweep.Sweep) -> None:
+    winner = sweep.write_recipe(six, six.points())
+    assert winner is not None
+    assert json.loads(winner.path.read_text())["learning_rate"] == 0.04
+    (recipe,) = recipes.read(winner.path)
+    assert recipe.settings == dataclasses.replace(DIGITS, learning_rate=0.04)
+    assert recipes.for_run(winner.path, Settings(epochs=3)) == dataclasses.replace(recipe.settings, epochs=3)
+    assert recipes.for_run(winner.path, Settings(learning_rate=0.1)).learning_rate == 0.1
+    with pytest.raises(InputError, match="no recipe for dataset mnist"):
+        recipes.for_run(winner.path, Settings(dataset="mnist"))
+
+
+def test_a_run_takes_every_recipe_that_fits(tmp_path: Path) -> None:
+    path = tmp_path / "recipes.json"
+    parts = {"loss": "mse", "learning_rate": 0.1}, {"model": "vgg11", "epochs": 7}, {"loss": "ce", "learning_rate": 0.2}
+    path.write_text(json.dumps(parts))
+    asked = Settings(dataset="digits", model="vgg11", loss="mse")
+    assert recipes.for_run(path, asked) == dataclasses.replace(asked, learning_rate=0.1, epochs=7)
+    with pytest.raises(InputError, match=r"holds 2 recipes for model vgg11, loss mse: say --dataset, too"):
+        recipes.for_run(path, Settings(model="vgg11", loss="mse"))
+    path.write_text(json.dumps([*parts, {"dataset": "digits", "epochs": 8}]))
+    with pytest.raises(InputError, match="two recipes give epochs of digits, vgg11, mse: 7 and 8"):
+        recipes.for_run(path, asked)
+
+
+def test_every_setting_survives_json(tmp_path: Path) -> None:
+    full = Settings(dataset="npz", data_dir=tmp_path, milestones=(0.5, 0.75), epochs=3, width=0.5, device="cpu", seed=2)
+    assert recipes.from_json(json.loads(json.dumps(recipes.to_json(full))), "here") == full
+    recipes.write(tmp_path / "r.json", full, "so")
+    kept = recipes.read(tmp_path / "r.json")[0].settings
+    assert kept == Settings(dataset="npz", milestones=(0.5, 0.75), epochs=3, width=0.5)  # not what is this machine's
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is no recipe"),
+        ("3", "a JSON object of settings"),
+        ("[]", "a JSON object of settings"),
+        ('{"rate": 1}', "unknown setting 'rate'"),
+        ('{"learning_rate": "fast"}', "learning_rate cannot be 'fast'; expected a number"),
+        ('{"epochs": 2.5}', "epochs cannot be 2.5; expected a whole number"),
+        ('{"epochs": true}', "epochs cannot be True"),
+        (f'{{"learning_rate": 1{400 * "0"}}}', "learning_rate cannot be 10000"),
+        ('{"label_noise": NaN}', "label_noise cannot be nan; expected a number"),
+        (100_000 * "[", "is no recipe"),
+        ('{"milestones": [0.5, "x"]}', "expected a list of numbers"),
+        ('{"loss": "hinge"}', "loss cannot be 'hinge'; expected one of mse"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "recipe.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        recipes.read(tmp_path / "recipe.json")
+    with pytest.raises(InputError, match="no such file"):
+        recipes.read(tmp_path / "absent.json")
+    with pytest.raises(InputError, match="is no recipe: Is a directory"):
+        recipes.read(tmp_path)
+
+
+def test_what_cannot_be_varied_is_refused(tmp_path: Path) -> None:
+    for setting, values, message in (
+        ("loss", [1.0], "--setting loss is no number"),
+        ("milestones", [0.5], "--setting milestones is no number"),
+        ("seed", [1.0], "--setting seed is no number to vary"),
+        ("devices", [1.0], "--setting devices is no number to vary"),
+        ("robustness-examples", [1.0], "no number to vary"),
+        ("test-examples-per-class", [1.0], "no number to vary"),
+        ("width", None, "needs --values"),
+        ("epochs", [math.inf], "whole numbers"),
+        ("batch-size", [math.nan], "whole numbers"),
+        ("width", [math.nan], "--values of width"),
+        ("epochs", [1.5], "whole numbers"),
+        ("width", [], "--values of width"),
+        ("width", [-1.0], "--width must be a positive number"),
+        ("learning-rate", [0.1, 0.1 + 1e-12], "agree in six digits"),
+    ):
+        with pytest.raises(InputError, match=message):
+            sweep.make(DIGITS, setting, values, tmp_path)
+    with pytest.raises(InputError, match="leave out --learning-rate"):
+        sweep.make(dataclasses.replace(DIGITS, learning_rate=0.1), "learning_rate", None, tmp_path)
+    for optimizer in ("adam", "adamw", "lbfgs"):
+        with pytest.raises(InputError, match=f"--optimizer {optimizer} needs --values"):
+            sweep.make(dataclasses.replace(DIGITS, optimizer=optimizer), "learning_rate", None, tmp_path)
+        assert sweep.make(dataclasses.replace(DIGITS, optimizer=optimizer), "learning_rate", [1e-3], tmp_path).values
+    assert not list(tmp_path.iterdir())
+    made = sweep.make(DIGITS, "learning-rate", None, None)
+    assert made.out == Path("runs/sweep-digits-mlp-mse-learning_rate")
+    assert made.values == pytest.approx([rate / 5 for rate in protocol.learning_rates("mse-torch", 10)], rel=1e-12)
+
+
+def test_a_sweep_from_end_to_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One rate learns, the other diverges; `run` then repeats the winner exactly."""
+    monkeypatch.setattr(grid, "estimate", lambda *_: {})
+    options = [text for key, value in TINY.items() for text in (f"--{key.replace('_', '-')}", str(value))]
+    subject = ["--dataset", "digits", "--model", "mlp", *options, "--epochs", "5"]
+    out = tmp_path / "sweep"
+    values = ["--values", "0.05", "1e6"]
+    assert dispatch(["sweep", *subject, *values, "--out", str(out), "--jobs", "2", "--threads", "1"]) == 0
+    told = capsys.readouterr()
+    assert "best: learning_rate 0.05 of 2 values (1 finished, 1 diverged)" in told.out
+    assert "learning_rate-1e+06: diverged in epoch 1" in told.err
+    assert {path.name for path in out.iterdir() if path.is_file()} == {
+        "recipe.json",
+        "study.json",
+        "sweep.png",
+        "sweep.svg",
+    }
+    run = ["run", "--recipe", str(out / "recipe.json"), "--precision", "32", "--device", "cpu"]
+    assert dispatch([*run, "--out", str(tmp_path / "run")]) == 0
+    again, first = Run.open(tmp_path / "run"), Run.open(out / "learning_rate-0.05")
+    assert again.config == first.config
+    assert [record["loss"] for record in again.history()] == [record["loss"] for record in first.history()]

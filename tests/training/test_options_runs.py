@@ -1,0 +1,149 @@
+"""Runs with options: they resume exactly, are named, titled and refused in words; older runs mean the defaults."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from neuralcollapse import InputError
+from neuralcollapse.figures.runview import RunView
+from neuralcollapse.training import trainer
+from neuralcollapse.training.config import LATER_FIELDS, Settings
+from neuralcollapse.training.job import Job, prepare
+from neuralcollapse.training.run_directory import Run
+
+TINY: dict[str, Any] = {
+    "model": "mlp",
+    "width": 0.0625,
+    "examples_per_class": 10,
+    "epochs": 4,
+    "precision": "32",
+    "device": "cpu",
+}
+ALL_AT_ONCE: dict[str, Any] = {
+    "optimizer": "adamw",
+    "head": "normalised",
+    "loss": "focal",
+    "label_noise": 0.25,
+    "imbalance": "step",
+    "imbalance_ratio": 5.0,
+}
+
+
+def made(path: Path, **settings: Any) -> Job:
+    return prepare(Settings(**{**TINY, **settings}), out=path)
+
+
+def without_clock(run: Run) -> list[dict[str, Any]]:
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in run.history()]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"optimizer": "adam", "head": "etf"}, {"optimizer": "sgdw"}, {"optimizer": "lbfgs"}, ALL_AT_ONCE],
+    ids=lambda options: options["optimizer"],
+)
+def test_a_run_with_options_goes_on_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    whole = made(tmp_path / "whole", **options)
+    assert trainer.train(whole, quiet=True) == "finished"
+    save = trainer._save
+
+    def save_twice_then_stop(*arguments: Any) -> None:
+        save(*arguments)
+        if arguments[-1].epoch == 2:
+            raise KeyboardInterrupt
+
+    cut = made(tmp_path / "cut", **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "_save", save_twice_then_stop)
+        assert trainer.train(cut, quiet=True) == "interrupted"
+    assert len(cut.run.history()) == 2
+    assert trainer.train(prepare(Settings(), resume=cut.run.path), quiet=True) == "finished"
+    assert without_clock(cut.run) == without_clock(whole.run)
+    ends = [run.load_checkpoint() for run in (cut.run, whole.run)]
+    assert ends[0] is not None and ends[1] is not None
+    for name, value in ends[0]["model"].items():
+        assert torch.equal(value, ends[1]["model"][name])
+
+
+def test_an_older_run_goes_on_with_the_defaults(tmp_path: Path) -> None:
+    job = made(tmp_path / "run")
+    assert trainer.train(job, quiet=True) == "finished"
+    history = job.run.history_path.read_bytes()
+    config = {key: value for key, value in job.run.config.items() if key not in LATER_FIELDS}
+    (job.run.path / "config.json").write_text(json.dumps(config))
+    for path in ("history.jsonl", "checkpoint.pt"):
+        assert (job.run.path / path).exists()
+    with pytest.warns(UserWarning, match="has no fingerprint of the data"):
+        again = prepare(Settings(), resume=job.run.path)
+    assert again.config == job.config
+    assert trainer.train(again, quiet=True) == "finished" and job.run.history_path.read_bytes() == history
+    with pytest.warns(UserWarning, match="has no fingerprint of the data"):
+        made(tmp_path / "run")  # taken up by the same settings too
+    view = RunView.read(job.run.path)
+    assert (view.subject, view.objective) == ("digits, mlp (width ×0.0625)", "MSE loss, $\\lambda$ = 0.01")
+    with pytest.raises(InputError, match="head linear, now etf is asked for"):
+        prepare(Settings(head="etf"), resume=job.run.path)
+
+
+def test_options_are_in_the_configuration_the_name_and_the_titles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = prepare(Settings(**{**TINY, **ALL_AT_ONCE, "epochs": 1}))
+    for name, value in {**ALL_AT_ONCE, "focal_gamma": 2.0, "temperature": 0.1, "smoothing": None}.items():
+        assert job.run.config[name] == value
+    assert job.run.path.name == "digits-mlp-focal-step-ratio5-noise0.25-normalised-adamw-w0.0625-n10-e1-p32"
+    assert job.config.num_examples == 5 * 10 + 5 * 2 and job.config.measured_weight_decay == 0
+    assert trainer.train(job, quiet=True) == "finished"
+    view = RunView.read(job.run.path)
+    assert view.subject == (
+        "digits, step imbalance 5:1, 25 % label noise, mlp (width ×0.0625), normalised head (τ = 0.1)"
+    )
+    assert view.objective == "focal (γ = 2) loss, AdamW (decay 0.01), $\\lambda$ = 0"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": 0.5}, "--temperature 0.5 belongs to --head normalised"),
+        ({"head": "normalised", "temperature": 0.0}, "--temperature must be a positive number, got 0.0"),
+        ({"imbalance_ratio": 10.0}, "--imbalance-ratio 10 needs --imbalance step or exponential"),
+        ({"optimizer": "lbfgs", "momentum": 0.9}, "--momentum 0.9 has no use with --optimizer lbfgs"),
+        ({"smoothing": 0.1}, "--smoothing 0.1 belongs to --loss label-smoothing, not to mse"),
+        ({"head": "etf", "width": 0.01}, "needs 9 features, the network gives 5; raise --width"),
+        ({"optimizer": "lion"}, "unknown optimizer 'lion'"),
+        ({"label_noise": -0.1}, "--label-noise must be a share from 0 to 1"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_before_anything_is_written(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        made(tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"optimizer": "adam"}, (1e-3, 0.9, 1e-2, 1e-2, 128)),
+        ({"optimizer": "adamw"}, (1e-3, 0.9, 1e-2, 0.0, 128)),
+        ({"optimizer": "sgdw"}, (0.03, 0.9, 0.1, 1e-2, 128)),
+        ({"optimizer": "sgdw", "momentum": 0.5}, (0.03, 0.5, 0.02, 1e-2, 128)),
+        ({"optimizer": "lbfgs"}, (1.0, 0.0, 1e-2, 1e-2, 100)),
+        ({"loss": "label-smoothing"}, (0.0679, 0.9, 5e-4, 5e-4, 128)),
+        ({"loss": "rescaled-mse"}, (0.15, 0.9, 2e-3, 1e-2, 128)),
+    ],
+)
+def test_the_usual_numbers(tmp_path: Path, options: dict[str, Any], expected: tuple[float, ...]) -> None:
+    """Rate, momentum, weight decay, measured λ, batch size."""
+    config = made(tmp_path / "run", **options).config
+    found = (config.learning_rate, config.momentum, config.weight_decay, config.measured_weight_decay)
+    assert (*found, config.batch_size) == pytest.approx(expected)

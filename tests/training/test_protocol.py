@@ -1,0 +1,81 @@
+"""The paper's recipe: its rates, their conversion between losses, its epochs."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from neuralcollapse import InputError
+from neuralcollapse.training import losses, protocol
+
+
+@pytest.mark.parametrize(
+    ("dataset", "family", "network", "rate"),
+    [
+        ("mnist", "vgg", "vgg11", 0.025519618),
+        ("mnist", "resnet", "resnet18", 0.018420157),
+        ("mnist", "densenet", "densenet40", 0.025519618),
+        ("fashion-mnist", "resnet", "resnet18", 0.094015077),
+        ("fashion-mnist", "densenet", "densenet250", 0.009596916),
+        ("svhn", "vgg", "vgg13", 0.018420157),
+        ("svhn", "resnet", "resnet34", 0.009596916),
+        ("cifar10", "resnet", "resnet50", 0.009596916),
+        ("cifar10", "densenet", "densenet100", 0.048981924),
+        ("stl10", "densenet", "densenet201", 0.001880302),
+    ],
+)
+def test_each_cell_has_the_published_network_and_rate(dataset: str, family: str, network: str, rate: float) -> None:
+    assert protocol.network(dataset, family) == network
+    recipe = protocol.recipe(dataset, network, "mse-torch")
+    assert recipe.learning_rate == rate
+    assert (recipe.epochs, recipe.batch_size, recipe.momentum, recipe.weight_decay) == (350, 128, 0.9, 5e-4)
+    assert protocol.milestone_epochs(recipe.milestones, recipe.epochs) == (116, 233)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 37])
+def test_both_squared_errors_take_the_same_steps(classes: int) -> None:
+    """η and w for MSELoss, η·2/C and λ = C·w/2 for the paper's loss: SGD with momentum moves every weight alike."""
+    torch.manual_seed(classes)
+    features, labels = torch.randn(50, 6, dtype=torch.float64), torch.randint(classes, (50,))
+    start = nn.Linear(6, classes, dtype=torch.float64)
+    trained = {}
+    for name in ("mse", "mse-torch"):
+        recipe = protocol.recipe("mnist", "resnet18", name, classes)
+        layer = copy.deepcopy(start)
+        optimizer = torch.optim.SGD(
+            layer.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
+        )
+        for _ in range(30):
+            optimizer.zero_grad()
+            losses.get(name).function(layer(features), labels).backward()
+            optimizer.step()
+        trained[name] = layer.weight.detach()
+        assert losses.get(name).measured_weight_decay(recipe.weight_decay, classes) == pytest.approx(classes * 2.5e-4)
+    assert float((trained["mse"] - start.weight.detach()).abs().max()) > 1e-3
+    torch.testing.assert_close(trained["mse"], trained["mse-torch"], rtol=1e-12, atol=1e-14)
+
+
+def test_losses_by_hand() -> None:
+    logits, labels = torch.tensor([[1.0, 2.0], [0.0, 1.0]]), torch.tensor([0, 1])
+    # squared distances to the targets: (1-1)² + 2² = 4 and 0² + (1-1)² = 0
+    assert float(losses.get("mse").function(logits, labels)) == pytest.approx(0.5 * (4 + 0) / 2)
+    assert float(losses.get("mse-torch").function(logits, labels)) == pytest.approx((4 + 0) / 4)
+    with pytest.raises(InputError, match="unknown loss 'hinge'"):
+        losses.get("hinge")
+
+
+def test_the_analysed_epochs_are_the_papers() -> None:
+    epochs = protocol.analysis_epochs(350)
+    assert len(epochs) == 50 and epochs[:3] == (1, 2, 3) and epochs[-3:] == (293, 320, 350)
+    assert protocol.analysis_epochs(30)[-2:] == (29, 30)
+    assert protocol.analysis_epochs(1) == (1,)
+    with pytest.raises(InputError, match="at least 1"):
+        protocol.analysis_epochs(0)
+
+
+def test_the_rate_falls_tenfold_after_each_milestone() -> None:
+    rates = [protocol.learning_rate(1.0, (116, 233), epoch) for epoch in (1, 116, 117, 233, 234, 350)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])

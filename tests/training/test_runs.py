@@ -1,0 +1,254 @@
+"""The run directory: atomic files, a history that survives, and refusals of what is no run."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import pickle
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuralcollapse import InputError
+from neuralcollapse._files import read_lines, replace_file, write_json
+from neuralcollapse.training.config import Settings
+from neuralcollapse.training.job import prepare
+from neuralcollapse.training.run_directory import Run
+
+JSON_VALUES = st.one_of(
+    st.integers(-(2**53), 2**53), st.floats(), st.lists(st.floats(), max_size=3), st.text(max_size=5), st.none()
+).filter(lambda value: value not in ("inf", "-inf", "nan"))
+
+
+@given(records=st.lists(st.dictionaries(st.text(max_size=5), JSON_VALUES, max_size=4), max_size=4))
+def test_history_comes_back_as_it_was_written(records: list[dict], tmp_path_factory: pytest.TempPathFactory) -> None:
+    run = Run.create(tmp_path_factory.mktemp("run"), {"epochs": 3})
+    for record in records:
+        run.append_history(record)
+    assert repr(run.history()) == repr(records)  # repr: nan is not equal to itself
+
+
+def test_a_line_cut_short_is_left_out_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_text('{"epoch": 1, "nc1": "inf"}\n{"epoch": 2, "nc')
+    assert read_lines(path) == [{"epoch": 1, "nc1": math.inf}]
+    path.write_text('{"epoch": 1}\n{"epoch": 2, "nc\n{"epoch": 3}\n')
+    with pytest.raises(InputError, match="line 2"):
+        read_lines(path)
+    path.write_text("[1]\n")
+    with pytest.raises(InputError, match="expected a JSON object"):
+        read_lines(path)
+
+
+def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path) -> None:
+    path = tmp_path / "status.json"
+    write_json(path, {"epoch": 1})
+
+    def fail(file) -> None:  # type: ignore[no-untyped-def]
+        file.write(b"half")
+        raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError):
+        replace_file(path, fail)
+    assert json.loads(path.read_text()) == {"epoch": 1}
+    assert os.listdir(tmp_path) == ["status.json"]
+
+
+def test_a_directory_is_taken_up_by_the_same_settings_only(tmp_path: Path) -> None:
+    Run.create(tmp_path / "run", {"epochs": 3, "seed": 0})
+    assert Run.create(tmp_path / "run", {"epochs": 3, "seed": 0}).config == {"epochs": 3, "seed": 0}
+    with pytest.raises(InputError, match=r"other settings \(epochs: 3, now 4\)"):
+        Run.create(tmp_path / "run", {"epochs": 4, "seed": 0})
+    assert Run.create(tmp_path / "run", {"epochs": 3, "seed": 1}, ignoring=("seed",)).config["seed"] == 0
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "thesis.txt").write_text("dear")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="not empty"):
+        Run.create(tmp_path / "notes", {})
+    with pytest.raises(InputError, match="must name a folder"):
+        Run.create(tmp_path / "file", {})
+    with pytest.raises(InputError, match="no such folder"):
+        Run.open(tmp_path / "absent")
+    with pytest.raises(InputError, match=r"no config\.json"):
+        Run.open(tmp_path / "notes")
+    (tmp_path / "notes" / "config.json").write_text("{")
+    with pytest.raises(InputError, match="no JSON file"):
+        Run.open(tmp_path / "notes")
+    assert (tmp_path / "notes" / "thesis.txt").read_text() == "dear"
+
+
+def test_a_checkpoint_executes_nothing(tmp_path: Path) -> None:
+    class Malicious:
+        def __reduce__(self) -> tuple:
+            return os.mkdir, (str(tmp_path / "owned"),)
+
+    run = Run.create(tmp_path / "run", {})
+    for save in (torch.save, lambda value, path: Path(path).write_bytes(pickle.dumps(value))):
+        save({"model": Malicious()}, run.path / "checkpoint.pt")
+        with pytest.raises(InputError, match="no readable checkpoint"):
+            run.load_checkpoint()
+        assert not (tmp_path / "owned").exists()
+
+
+def test_an_interrupt_while_a_checkpoint_is_written_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.save, interrupted, raises a RuntimeError of its zip writer instead."""
+    run = Run.create(tmp_path / "run", {})
+    run.save_checkpoint({"weight": torch.zeros(3)})
+
+    def interrupted(*_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("unexpected pos 3648 vs 3542")
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.save_checkpoint({"weight": torch.ones(3)})
+    state = run.load_checkpoint()
+    assert state is not None and not state["weight"].any()
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_named(tmp_path: Path, keep: float) -> None:
+    run = Run.create(tmp_path / "run", {})
+    run.save_checkpoint({"weight": torch.arange(1000.0)})
+    path = run.path / "checkpoint.pt"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content)) if keep < 1 else int(keep)])
+    with pytest.raises(InputError, match=r"checkpoint\.pt is no readable checkpoint"):
+        run.load_checkpoint()
+
+
+def test_history_is_cut_back_to_the_checkpoint_and_never_padded(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", {})
+    run.append_history({"epoch": 1})
+    size = run.history_size()
+    run.append_history({"epoch": 2})
+    run.save_snapshot(1, weight=np.zeros(2))
+    run.save_snapshot(2, weight=np.zeros(2))
+    run.cut_back(size, 1)
+    assert run.history() == [{"epoch": 1}]
+    assert [path.name for path in run.snapshots()] == ["epoch_0001.npz"]
+    with pytest.raises(InputError, match="the files were changed"):
+        run.cut_back(size + 5, 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "epoch", "why"),
+    [
+        (0, 0, "several measured epochs after epoch 0"),
+        (13, 1, "several measured epochs after epoch 1"),
+        (26, 1, "several measured epochs after epoch 1"),  # of the history only one, of the snapshots two
+        (27, 2, "ends at byte 27"),
+        (40, 3, "has 39 bytes"),
+    ],
+)
+def test_a_checkpoint_that_is_not_this_historys_cuts_nothing(tmp_path: Path, size: int, epoch: int, why: str) -> None:
+    run = Run.create(tmp_path / "run", {})
+    for number in (1, 2, 3):
+        run.append_history({"epoch": number})
+        run.save_snapshot(number, weight=np.zeros(2))
+    with pytest.raises(InputError, match=f"{why}.* left as it is: start another run"):
+        run.cut_back(size, epoch)
+    assert len(run.history()) == len(run.snapshots()) == 3
+
+
+@pytest.mark.parametrize("left", ["history", "snapshots", "both"])
+def test_a_history_without_a_checkpoint_is_finished_work(tmp_path: Path, left: str) -> None:
+    run = Run.create(tmp_path / "run", {"epochs": 3})
+    if left != "snapshots":
+        run.append_history({"epoch": 1})
+    if left != "history":
+        run.save_snapshot(1, weight=np.zeros(2))
+    with pytest.raises(InputError, match=r"is finished work.* another --out"):
+        Run.create(run.path, {"epochs": 3})
+    run.save_checkpoint({})
+    Run.create(run.path, {"epochs": 3})
+
+
+def test_snapshots_are_in_the_order_of_their_epochs_and_copies_none(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", {})
+    for epoch in (2, 10_000, 9_999):
+        run.save_snapshot(epoch, weight=np.zeros(2))
+    for name in ("epoch_0002 (copy).npz", "epoch_.npz", "epoch_-001.npz", "epoch_٠٠٠١.npz", f"epoch_{'1' * 200}.npz"):
+        (run.path / "snapshots" / name).touch()
+    assert [path.name for path in run.snapshots()] == ["epoch_0002.npz", "epoch_9999.npz", "epoch_10000.npz"]
+
+
+def test_of_two_settings_at_once_one_is_refused(tmp_path: Path) -> None:
+    """Both find an empty folder; the second to write must see what the first has written."""
+    outcomes: dict[int, str] = {}
+    barrier = threading.Barrier(4)
+
+    def begin(path: Path, seed: int) -> None:
+        barrier.wait()
+        try:
+            outcomes[seed] = str(Run.create(path, {"seed": seed}).config["seed"])
+        except InputError as error:
+            outcomes[seed] = str(error)
+
+    for trial in range(10):
+        path = tmp_path / str(trial)
+        threads = [threading.Thread(target=begin, args=(path, seed)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        written = Run.open(path).config["seed"]
+        assert [seed for seed, said in outcomes.items() if said == str(seed)] == [written]
+        assert sum("other settings (seed: " in said for said in outcomes.values()) == 3
+
+
+def test_two_processes_cannot_train_in_one_directory(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", {})
+    with run.locked(), pytest.raises(InputError, match="another process is training"), run.locked():
+        pass
+    with run.locked():
+        pass
+
+
+def test_to_look_whether_a_run_is_locked_writes_nothing(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", {})
+    before = sorted(os.listdir(run.path))
+    assert not run.is_locked() and sorted(os.listdir(run.path)) == before
+    with run.locked():
+        assert run.is_locked()
+    with (run.path / ".lock").open("rb") as other:  # another process that looks at the same moment
+        fcntl.flock(other, fcntl.LOCK_SH)
+        assert not run.is_locked()
+    (run.path / ".lock").chmod(0o400)
+    assert not run.is_locked()
+
+
+def test_the_last_line_has_the_numbers_asked_for(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", {})
+    assert run.last("nc1") == {}
+    run.append_history({"epoch": 1, "nc1": math.inf})
+    assert run.last("epoch", "nc1") == {"epoch": 1, "nc1": math.inf}
+    run.append_history({"epoch": 2, "nc1": None})
+    with pytest.raises(InputError, match="expected a number 'nc1'"):
+        run.last("epoch", "nc1")
+
+
+def test_the_name_of_a_run_tells_every_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs that differ in an option do not meet in one directory."""
+    monkeypatch.chdir(tmp_path)
+    usual = {"dataset": "digits", "model": "mlp", "examples_per_class": 2}
+    options = [
+        {"batch_size": 32}, {"momentum": 0.5}, {"milestones": (0.5, 0.75)}, {"milestones": ()}, {"precision": "64"},
+        {"devices": 2}, {"robustness_examples": 3}, {"weight_decay": 0.0}, {},
+    ]  # fmt: skip
+    paths = [prepare(Settings(**{**usual, **option})).run.path for option in options]
+    assert len(set(paths)) == len(options)
+    assert paths[2].name == "digits-mlp-mse-n2-at0.5+0.75"
+    assert prepare(Settings(**usual, precision="auto", device="auto")).run.path == paths[-1]

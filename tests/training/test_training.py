@@ -1,0 +1,264 @@
+"""Training runs of a few epochs: what they leave, that they can be killed, that they say when they fail."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from neuralcollapse import InputError
+from neuralcollapse import data as datasets
+from neuralcollapse import networks as models
+from neuralcollapse.training import losses
+from neuralcollapse.training.config import Settings
+from neuralcollapse.training.job import prepare
+from neuralcollapse.training.progress import Reporter
+from neuralcollapse.training.run_directory import Run
+from neuralcollapse.training.trainer import train
+
+TINY: dict[str, Any] = {
+    "model": "mlp",
+    "width": 0.0625,
+    "examples_per_class": 20,
+    "epochs": 6,
+    "batch_size": 64,
+    "precision": "32",
+    "device": "cpu",
+}
+
+
+def run_in(path: Path, **settings: Any) -> Run:
+    job = prepare(Settings(**{**TINY, **settings}), out=path)
+    assert train(job, quiet=True) == "finished"
+    return job.run
+
+
+def without_clock(run: Run) -> bytes:
+    """The history as written, its only wall-clock field taken out."""
+    lines = run.history_path.read_bytes().splitlines()
+    return b"\n".join(line[: line.rindex(b', "seconds"')] for line in lines)
+
+
+def test_a_run_leaves_what_the_design_promises(tmp_path: Path) -> None:
+    run = run_in(tmp_path / "run")
+    history = run.history()
+    assert [record["epoch"] for record in history] == [1, 2, 3, 4, 5, 6]
+    assert {"status": "finished", "epoch": 6, "epochs": 6}.items() <= run.status().items()
+    environment = json.loads((run.path / "environment.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__
+    assert run.config["measured_weight_decay"] == run.config["weight_decay"] == 1e-2
+    assert len(run.snapshots()) == 6
+    with np.load(run.snapshots()[-1], allow_pickle=False) as snapshot:
+        assert snapshot["features"].shape == (200, 32) and snapshot["weight"].shape == (10, 32)
+        assert np.bincount(snapshot["labels"]).tolist() == [20] * 10
+        means = np.stack([snapshot["features"][snapshot["labels"] == label].mean(axis=0) for label in range(10)])
+        np.testing.assert_allclose(snapshot["class_means"], means, rtol=1e-4, atol=1e-5)
+
+
+def test_the_history_holds_what_the_network_gives(tmp_path: Path) -> None:
+    """The last line against a forward pass written here, from the checkpoint's weights."""
+    run = run_in(tmp_path / "run", loss="mse", weight_decay=0.003)
+    data = datasets.load("digits", examples_per_class=20)
+    net = models.build("mlp", num_classes=10, in_channels=1, image_size=8, width=0.0625).eval()
+    net.load_state_dict(torch.load(run.path / "checkpoint.pt", weights_only=True)["model"])
+
+    def logits(images: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return net((images / 255 - data.mean[0]) / data.std[0]).double()
+
+    outputs, targets = logits(data.train.images), torch.eye(10, dtype=torch.float64)[data.train.labels]
+    record = run.history()[-1]
+    loss = 0.5 * sum(float(((z - y) ** 2).sum()) for z, y in zip(outputs, targets, strict=True)) / 200
+    penalty = 0.003 / 2 * sum(float(p.detach().double().square().sum()) for p in list(net.parameters())[-2:])
+    assert record["loss"] == pytest.approx(loss, rel=1e-5)
+    assert record["mse.total"] == pytest.approx(loss + penalty, rel=1e-5)
+    assert record["train_error"] == 1 - record["train_accuracy"]
+    assert record["train_accuracy"] == float((outputs.argmax(1) == data.train.labels).double().mean())
+    held_out = logits(data.test.images).argmax(1) == data.test.labels
+    assert record["test_accuracy"] == pytest.approx(float(held_out.double().mean()), abs=1e-12)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path: Path) -> None:
+    first, again, other = (run_in(tmp_path / name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
+    assert without_clock(first) == without_clock(again)
+    assert without_clock(first) != without_clock(other)
+
+
+@pytest.mark.parametrize("loss", losses.LOSSES)
+def test_every_loss_learns(tmp_path: Path, loss: Any) -> None:
+    history = run_in(tmp_path / "run", loss=loss, epochs=12).history()
+    assert history[-1]["loss"] < 0.6 * history[0]["loss"]
+
+
+def test_a_diverging_run_says_so_and_keeps_its_history(tmp_path: Path) -> None:
+    job = prepare(Settings(**{**TINY, "learning_rate": 1e6, "epochs": 4}), out=tmp_path / "run")
+    assert train(job, quiet=True) == "diverged"
+    assert job.run.status()["status"] == "diverged"
+    assert all(math.isfinite(record["loss"]) for record in job.run.history())
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
+    run = run_in(tmp_path / "run")
+    before = run.history_path.read_bytes(), (run.path / "snapshots" / "epoch_0006.npz").stat().st_mtime_ns
+    run_in(tmp_path / "run")
+    assert before == (run.history_path.read_bytes(), (run.path / "snapshots" / "epoch_0006.npz").stat().st_mtime_ns)
+
+
+def test_resume_takes_over_the_settings_and_refuses_others(tmp_path: Path) -> None:
+    run = run_in(tmp_path / "run")
+    assert prepare(Settings(), resume=run.path).config.epochs == 6
+    with pytest.raises(InputError, match="made with epochs 6, now 7"):
+        prepare(Settings(epochs=7), resume=run.path)
+    with pytest.raises(InputError, match="other settings"):
+        prepare(Settings(**{**TINY, "seed": 5}), out=run.path)
+
+
+PROGRAM = """
+import sys, pathlib
+from neuralcollapse.training.job import prepare
+from neuralcollapse.training.config import Settings
+from neuralcollapse.training.trainer import train
+import torch
+from rich.console import Console
+torch.set_num_threads(1)
+job = prepare(Settings(model="resnet18", width=0.0625, examples_per_class=30, epochs=8, batch_size=64,
+    precision="32", device="cpu", seed=3), out=pathlib.Path(sys.argv[1]))
+print("ready", flush=True)
+train(job, quiet=True)
+"""
+
+
+def start(path: Path) -> subprocess.Popen[str]:
+    paths = os.pathsep.join(entry for entry in sys.path if entry)
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_ten_kills_change_nothing(tmp_path: Path) -> None:
+    """Kill −9 at ten random moments; the history then equals an uninterrupted run's, byte for byte."""
+    began = time.monotonic()
+    assert start(tmp_path / "whole").wait() == 0
+    duration = time.monotonic() - began
+    whole = Run.open(tmp_path / "whole")
+    moments = random.Random(0)
+    kills = 0
+    for _ in range(10):
+        process = start(tmp_path / "killed")
+        time.sleep(moments.uniform(0, duration / 8))
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+        killed = Run.open(tmp_path / "killed")
+        for name in ("status.json", "environment.json"):  # whole or not there, never half-written
+            if (killed.path / name).exists():
+                json.loads((killed.path / name).read_text())
+        killed.load_checkpoint()
+        for file in killed.snapshots():
+            with np.load(file, allow_pickle=False) as snapshot:
+                assert snapshot["weight"].shape[0] == 10
+    assert kills >= 8  # a moment may fall after the end
+    assert start(tmp_path / "killed").wait() == 0
+    killed = Run.open(tmp_path / "killed")
+    assert without_clock(killed) == without_clock(whole)
+    assert [path.name for path in killed.snapshots()] == [path.name for path in whole.snapshots()]
+    for left, right in zip(killed.snapshots(), whole.snapshots(), strict=True):
+        with np.load(left) as a, np.load(right) as b:
+            assert all(np.array_equal(a[name], b[name]) for name in a.files)
+    assert not list(killed.path.rglob("*.tmp*"))
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("cut", ["history", "snapshot", "history absent"])
+def test_whatever_was_written_after_the_checkpoint_is_made_again(tmp_path: Path, cut: str) -> None:
+    """A kill between two writes: the history or the snapshot is ahead of the checkpoint."""
+    whole = run_in(tmp_path / "whole")
+    job = prepare(Settings(**TINY), out=tmp_path / "run")
+    if cut == "history absent":  # killed in the first epoch, before its checkpoint
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Run, "append_history", interrupt)
+            assert train(job, quiet=True) == "interrupted"
+        assert (job.run.path / "checkpoint.pt").exists()
+        job.run.append_history({"epoch": 1})
+        job.run.save_snapshot(1, weight=np.zeros(1))
+    else:
+        shutil.copytree(whole.path, job.run.path, dirs_exist_ok=True)
+        if cut == "history":
+            with job.run.history_path.open("ab") as file:
+                file.write(b'{"epoch": 7, "los')
+        else:
+            job.run.save_snapshot(7, weight=np.zeros(1))
+    assert train(job, quiet=True) == "finished"
+    assert without_clock(job.run) == without_clock(whole)
+    assert len(job.run.snapshots()) == 6
+
+
+EXACT = {"model": "resnet18", "precision": "64"}
+"""In float32 a unit soon falls on the other side of the rectifier's corner, whichever way a sum is made."""
+
+
+@pytest.mark.parametrize(("settings", "tolerance"), [({"model": "mlp"}, 1e-5), (EXACT, 1e-10)], ids=["mlp", "resnet18"])
+def test_two_processes_give_the_history_of_one(tmp_path: Path, settings: dict[str, Any], tolerance: float) -> None:
+    """Batches of 63, so uneven shards, and a rest of 11; the two are interrupted after the second epoch."""
+    settings = {**TINY, **settings, "batch_size": 63, "epochs": 3, "milestones": (), "seed": 3}
+    one = run_in(tmp_path / "one", **settings).history()
+    job = prepare(Settings(**settings, devices=2), out=tmp_path / "two")
+    assert train(replace(job, config=replace(job.config, epochs=2)), quiet=True) == "finished"
+    assert train(job, quiet=True) == "finished"
+    two = job.run.history()
+    assert [record["epoch"] for record in two] == [1, 2, 3]
+    for left, right in zip(one, two, strict=True):
+        assert left.keys() == right.keys()
+        numbers = {name for name, value in left.items() if isinstance(value, float)} - {"seconds"}
+        assert len(numbers) > 15
+        for name in numbers:
+            assert right[name] == pytest.approx(left[name], rel=tolerance, abs=tolerance * (left[name] == 0)), name
+    state = job.run.load_checkpoint()
+    assert state is not None and len(state["random_states"]) == 2
+
+
+def test_every_process_needs_an_example(tmp_path: Path) -> None:
+    """200 examples in batches of 66 leave a rest of 2."""
+    with pytest.raises(InputError, match=r"a batch of 2 examples is left for 4 processes.* at most --devices 2"):
+        prepare(Settings(**{**TINY, "devices": 4, "batch_size": 66}), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_infinite_measurement_is_shown_and_trained_past() -> None:
+    """Class means may coincide early in training; records then say "inf"."""
+    shown = io.StringIO()
+    record = {
+        "epoch": 2,
+        "loss": 0.5,
+        "train_error": 0.9,
+        "nc1": "inf",
+        "nc3": 1.9,
+        "test_accuracy": 0.1,
+        "seconds": 1.0,
+    }
+    Reporter(Console(file=shown), 3).analysed({**record, "nc2.maximal_angle_means": "nan"})
+    assert "NC1 inf  NC2 nan  NC3 1.900" in shown.getvalue()

@@ -34,6 +34,11 @@ STATEMENTS = {
     f"{ICLR}, Theorem 3": "the loss on the central path depends on the signal-to-noise matrix alone",
     f"{ICLR}, Definition 1": "the zero-global-mean central path, L = ½ Σ_j 1/(C + ω_j²)",
     f"{ICLR}, Proposition 2": "constants of c₁ log ω + c₂ ω² + c₃ ω⁴ = a + t",
+    f"{ICLR}, Proposition 2, of a general M(t)": "the rate of each singular value of a moving matrix: u_jᵀ Ṁ v_j",
+    f"{ICLR}, Equation of continually renormalized gradient flow": "the projection on the tangent space of {Σ_W = I}",
+    f"{ICLR}, Theorem 2 on the central path": "L_NC1 and L_NC2/3 as functions of the singular values",
+    f"{ICLR}, Corollary 2": "NC3 on the central path, as a function of the singular values",
+    f"{ICLR}, Corollary 2, NC4": "how far an example may be from its class mean for NC4 to hold on the central path",
     f"{ICLR}, Definition 2": "singular values of the signal-to-noise matrix Σ_W^{-1/2} M̄",
 }
 

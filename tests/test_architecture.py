@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "neuralcollapse"
-LIBRARY = ("_checks", "_files", "_linalg", "moments", "metrics", "theory", "measuring", "integrations")
+LIBRARY = ("_errors", "_checks", "_files", "_linalg", "moments", "metrics", "theory", "measuring", "integrations")
 LABORATORY = ("data", "networks", "training", "study", "files", "figures", "cli")
 LAYERS = (*LIBRARY, *LABORATORY)  # each imports only from those before it
 MODULES = {

@@ -15,7 +15,7 @@ from neuralcollapse.figures.history import column, read_history
 from neuralcollapse.figures.portrait import portrait, portrait_classes, portrait_legend, project
 from neuralcollapse.figures.titles import objective, subject
 from neuralcollapse.figures.writing import write_gif, write_mp4
-from neuralcollapse.training.run_directory import Run, epoch_of
+from neuralcollapse.training.run_directory import Run
 
 FPS = 6
 """Frames per second: much changes in an epoch at first, so they pass slowly enough to follow."""
@@ -39,7 +39,7 @@ def animate_run(run_dir: Path, out: Path | None = None) -> list[Path]:
     run = Run.open(run_dir)
     history = read_history(run)
     # a process that was killed may have left a snapshot without its line of the history
-    epochs = [epoch for epoch in map(epoch_of, run.snapshots()) if epoch in history.index]
+    epochs = [epoch for epoch in run.snapshots() if epoch in history.index]
     if len(epochs) < 2:
         raise InputError(f"{run_dir} has {len(epochs)} analysed epochs with a snapshot; an animation needs at least 2")
     classes = portrait_classes(run.snapshot(epochs[-1]), 3)

@@ -112,9 +112,7 @@ def _means_and_classifier(history: pd.DataFrame, axes: Axes, key: str, label: st
     return _finish(history, axes, label)
 
 
-def _shares(
-    history: pd.DataFrame, axes: Axes, label: str, *curves: tuple[np.ndarray, str | None, str]
-) -> Axes:
+def _shares(history: pd.DataFrame, axes: Axes, label: str, *curves: tuple[np.ndarray, str | None, str]) -> Axes:
     """Shares of the examples, each with its name and colour, down to zero."""
     marker = "o" if len(history) == 1 else ""
     for shares, name, color in curves:

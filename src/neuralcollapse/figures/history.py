@@ -30,7 +30,7 @@ def column(history: pd.DataFrame, name: str) -> np.ndarray:
         InputError: the history lacks it, or holds something else than numbers in its place.
     """
     try:
-        return history[name].to_numpy(dtype=float)
+        return np.asarray(history[name], dtype=float)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"expected a number {name!r} in every line of the history") from error
 

@@ -74,10 +74,10 @@ def portrait(view: Projection, axes: Axes, *, reach: float | None = None) -> Axe
     """
     dimensions = view.means.shape[1]
     spatial = dimensions == 3
-    depth = {"depthshade": False} if spatial else {}
+    depth: dict[str, Any] = {"depthshade": False} if spatial else {}
 
     def points(at: np.ndarray, **options: Any) -> None:
-        axes.scatter(*_in_plane(at).T, **options, **depth)
+        axes.scatter(*_in_plane(at).T, **{**options, **depth})
 
     def segment(start: np.ndarray, end: np.ndarray, **options: Any) -> None:
         axes.plot(*_in_plane(np.stack([start, end])).T, **options)

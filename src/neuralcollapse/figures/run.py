@@ -18,7 +18,7 @@ from neuralcollapse.figures.history import read_history, zero_error_epoch
 from neuralcollapse.figures.portrait import portrait, portrait_classes, portrait_legend, project
 from neuralcollapse.figures.titles import objective, subject
 from neuralcollapse.figures.writing import write_figure
-from neuralcollapse.training.run_directory import Run, epoch_of
+from neuralcollapse.training.run_directory import Run
 
 Curve = Callable[[pd.DataFrame, Axes], Axes]
 
@@ -57,7 +57,7 @@ def draw_run(run_dir: str | Path, out: str | Path | None = None) -> list[Path]:
     folder = run.path / "figures" if out is None else Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
-    if snapshots := sorted(map(epoch_of, run.snapshots())):
+    if snapshots := list(run.snapshots()):
         classes = portrait_classes(run.snapshot(snapshots[-1]), 4)
         written += write_figure(_overview(run, history, snapshots, classes[:3]), folder, "overview")
         written += write_figure(_portraits(run, history, snapshots, classes[:3]), folder, "portrait")

@@ -127,6 +127,7 @@ def draw_chart(study: Study, loss: str, chart: Chart) -> Figure:
                 _leave_empty(axes, absent)
             elif found is not None:
                 drawn.append((chart.draw(found.history, axes), found))
+    named: list[Any] = []
     if drawn:
         figure.supylabel(drawn[0][0].get_ylabel(), fontsize=8)
         # the curves of the first panel are those of every panel
@@ -134,11 +135,10 @@ def draw_chart(study: Study, loss: str, chart: Chart) -> Figure:
         named = [handle for handle, label in zip(handles, labels, strict=True) if label != "zero_error"]
         if any(zero_error_epoch(found.history) is not None for _, found in drawn):
             named.append(Line2D([], [], label="zero training error", **style.ZERO_ERROR))
-        per_row = len(named) if wide else 3
-        if named:
-            place_below: dict[str, Any] = {"loc": "outside lower center", "ncols": per_row}
-            figure.legend(handles=named, handlelength=1.8, columnspacing=1.6, **place_below)
     _share_scales(list(grid.flat), drawn)
+    if named:
+        below: dict[str, Any] = {"loc": "outside lower center", "ncols": len(named) if wide else 3}
+        figure.legend(handles=named, handlelength=1.8, columnspacing=1.6, **below)
     for row, network in enumerate(study.networks):
         grid[row, 0].set_ylabel(plain(network_title(network)), fontweight="bold")
     offset = (0, 4 + 1.2 * _NOTE * note_lines[0])  # above the longest note

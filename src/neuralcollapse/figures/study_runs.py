@@ -1,9 +1,10 @@
-"""The runs of a study: networks × data sets for each loss, and in what each run departs from the paper's protocol."""
+"""The runs of a study: networks × data sets for each loss, and in what each run departs from the paper's recipes."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,16 +13,15 @@ import pandas as pd
 from neuralcollapse._checks import InputError
 from neuralcollapse.figures.history import read_history
 from neuralcollapse.study import listing
-from neuralcollapse.training import losses, protocol
+from neuralcollapse.training import losses, recipes
 from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.run_directory import Run
-from neuralcollapse.training.wording import data_words, head_words, optimizer_words, protocol_words
 
 NETWORKS = {"vgg": "VGG", "resnet": "ResNet", "densenet": "DenseNet"}
 """The rows, in the paper's order; other networks follow by name."""
 DATASETS = ("mnist", "fashion-mnist", "cifar10", "svhn", "stl10", "cifar100", "digits")
 """The columns: the paper's five in its order, then two more; others follow by name."""
-PAPER_EXAMPLES = {**protocol.EXAMPLES_PER_CLASS, "fashion-mnist": 6000, "cifar10": 5000, "stl10": 500}
+PAPER_EXAMPLES = {**recipes.EXAMPLES_PER_CLASS, "fashion-mnist": 6000, "cifar10": 5000, "stl10": 500}
 """The number of training examples of each class in the paper."""
 PAPER_EPOCHS = 350
 _MAY_DIFFER = ("seed", "data_dir", "data_sha256", "device", "devices", "precision")
@@ -54,7 +54,7 @@ class StudyRun:
     @property
     def network(self) -> str:
         """The row: the network without its depth."""
-        return protocol.family(self.config.model)
+        return recipes.family(self.config.model)
 
     @property
     def dataset(self) -> tuple[str, str]:
@@ -76,7 +76,7 @@ class StudyRun:
     @property
     def other_depth(self) -> str:
         """Which network the paper takes on this data set, if it is another one of the same family."""
-        paper = protocol.network(self.config.dataset, self.network)
+        paper = recipes.network(self.config.dataset, self.network)
         model = self.config.model.rpartition(":")[2].removesuffix("_bn")
         if self.config.dataset not in PAPER_EXAMPLES or self.network not in NETWORKS or model == paper:
             return ""
@@ -103,7 +103,8 @@ class StudyRun:
     def options(self) -> tuple[str, ...]:
         """What else it does that the paper does not: noise, imbalance, another last layer, optimizer, rate or decay."""
         config = self.config
-        return (*data_words(config), *head_words(config), *optimizer_words(config), *protocol_words(config))
+        changes = (*config.data_description(), *config.head_description(), *config.optimizer_description())
+        return (*changes, *recipes.departures(config))
 
     @property
     def departures(self) -> tuple[str, ...]:
@@ -199,11 +200,11 @@ def _read_run(path: Path) -> StudyRun:
     run = Run.open(path)
     history, status = read_history(run), run.status()
     last = 0 if history.empty else int(history.index[-1])
-    return StudyRun(run, history, status.get("status", ""), max(status.get("epoch", 0), last))
+    return StudyRun(run, history, status.status, max(status.epoch, last))
 
 
 def _require_equal_but_for_the_seed(group: Sequence[StudyRun], folder: Path) -> None:
-    for first, other in zip(group, group[1:], strict=False):
+    for first, other in itertools.pairwise(group):
         fields = sorted(field.name for field in dataclasses.fields(RunConfig) if field.name not in _MAY_DIFFER)
         differing = [name for name in fields if getattr(first.config, name) != getattr(other.config, name)]
         if differing or first.config.seed == other.config.seed:
@@ -215,7 +216,7 @@ def _require_equal_but_for_the_seed(group: Sequence[StudyRun], folder: Path) -> 
             )
 
 
-def _rank(order: Sequence[str] | dict[str, object], name: str) -> tuple[int, str]:
+def _rank(order: Iterable[str], name: str) -> tuple[int, str]:
     """A place in an order; names that are not in it follow, sorted."""
     names = list(order)
     return (names.index(name) if name in names else len(names), name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -36,14 +37,14 @@ def sweep_panels(sweep: Sweep, points: Sequence[Point]) -> Figure:
         axes = figure.add_subplot(1, 3, place + 1)
         final_nc1(finished, axes) if key == "nc1" else final_error(finished, axes, key)
         diverged = runs.index[runs["status"] == "diverged"]
-        crosses = {"linestyle": "", "marker": "x", "color": style.VERMILION, "clip_on": False}
+        crosses: dict[str, Any] = {"linestyle": "", "marker": "x", "color": style.VERMILION, "clip_on": False}
         axes.plot(diverged, np.ones(len(diverged)), transform=axes.get_xaxis_transform(), **crosses)
         if winner is not None:
             axes.axvline(winner.value, color=style.GREEN, linewidth=1.0, linestyle=(0, (4, 2)), zorder=1)
             value = getattr(winner, key)
             if key != "nc1" or 0 < value < np.inf:
-                star = {"marker": "*", "markersize": 12, "color": style.GREEN, "zorder": 4, "clip_on": False}
-                axes.plot([winner.value], [value], **star)
+                star: dict[str, Any] = {"marker": "*", "markersize": 12, "color": style.GREEN, "zorder": 4}
+                axes.plot([winner.value], [value], clip_on=False, **star)
         axes.set_xlabel(setting)
         _value_axis(axes, sweep.values)
     figure.suptitle("\n".join([style.plain(sweep.title), *_remarks(setting, points, winner)]), fontsize=9)

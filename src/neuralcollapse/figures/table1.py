@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import statistics
@@ -170,12 +171,13 @@ def latex(study: Study, measure: Measure) -> str:
         return re.sub(r"^([+-][\d.]+)$", r"$\1$", escaped)
 
     body, summary, notes = _entries(study, measure, escape, r"\textsuperscript{{{}}}")
-    # Styler has no rules within a table: they stand before the first cell of a line
-    dataset = body.columns[0]
-    repeated = body[dataset].eq(body[dataset].shift())
-    body[dataset] = body[dataset].mask(repeated, "")
-    if repeated.any():
-        body.loc[body.index[1:], dataset] = body[dataset].mask(~repeated, "\\addlinespace\n" + body[dataset])
+    names = body[body.columns[0]].tolist()
+    # pandas has no rules and spaces inside a table, so they stand before the text of a line's first cell
+    space = "\\addlinespace\n" if len(set(names)) < len(names) else ""
+    body[body.columns[0]] = [
+        *names[:1],
+        *("" if name == before else f"{space}{name}" for before, name in itertools.pairwise(names)),
+    ]
     summary.iloc[0, 0] = f"\\midrule\n{summary.iloc[0, 0]}"
     losses = len(study.losses)
     rules = " ".join(f"\\cmidrule(lr){{{3 * place}-{3 * place + 2}}}" for place in range(1, losses + 1))
@@ -187,7 +189,9 @@ def latex(study: Study, measure: Measure) -> str:
             r"\small",
             r"\setlength{\tabcolsep}{4pt}",
             f"\\caption{{{escape(_title(measure))}}}",
-            table.style.hide(axis="index").to_latex(column_format="ll" + "rrr" * losses, hrules=True, multicol_align="c"),
+            table.style.hide(axis="index").to_latex(
+                column_format="ll" + "rrr" * losses, hrules=True, multicol_align="c"
+            ),
             r"\smallskip",
             r"\begin{minipage}{\linewidth}\footnotesize\raggedright",
             *(f"{note}\\\\" for note in notes),
@@ -238,9 +242,9 @@ def _entries(
     for name, average in (("median", statistics.median), ("mean", statistics.fmean)):
         row = [name, ""]
         for loss in study.losses:
-            found = improvements(study, loss, measure.key)
-            pairs = f"of {len(found)} {'pair' if len(found) == 1 else 'pairs'}"
-            row += [pairs, "", signed(average(found) if found else math.nan)]
+            values = improvements(study, loss, measure.key)
+            pairs = f"of {len(values)} {'pair' if len(values) == 1 else 'pairs'}"
+            row += [pairs, "", signed(average(values) if values else math.nan)]
         summary.append(row)
     headings = [("", "data set"), ("", "network")]
     for loss in study.losses:

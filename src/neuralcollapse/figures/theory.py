@@ -1,4 +1,4 @@
-"""Figures of the theory: a network against the closed form of the central path, and the closed form against integration."""
+"""Figures of the theory: a network against the closed form, and the closed form against an integrated flow."""
 
 from __future__ import annotations
 
@@ -118,7 +118,8 @@ def simulated_spectrum(simulation: Simulation, axes: Axes) -> Axes:
         _dots(axes, simulation.times[1:], measured[1:, rank], color)
     axes.plot([], [], color=style.GREY, label="closed form")
     _dots(axes, [], [], style.GREY, "integrated")
-    axes.plot(times, simulation.path.asymptote(times), color=style.GREY, label="asymptote", linestyle="--", linewidth=1.4)
+    asymptote = simulation.path.asymptote(times)
+    axes.plot(times, asymptote, color=style.GREY, label="asymptote", linestyle="--", linewidth=1.4)
     axes.set_ylabel(r"$\omega_j$")
     return axes
 

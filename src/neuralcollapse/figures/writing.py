@@ -57,9 +57,7 @@ def write_mp4(figure: Figure, draw: Callable[[T], object], frames: Sequence[T], 
         raise InputError(f"{path} needs imageio-ffmpeg: pip install 'neuralcollapse[video]'") from None
     options = ["-pix_fmt", "yuv420p", "-fflags", "+bitexact", "-flags:v", "+bitexact"]  # the same bytes every time
     with matplotlib.rc_context({"animation.ffmpeg_path": get_ffmpeg_exe()}):
-        return write_animation(
-            figure, draw, frames, path, FFMpegWriter(fps=fps, codec="libx264", extra_args=options)
-        )
+        return write_animation(figure, draw, frames, path, FFMpegWriter(fps=fps, codec="libx264", extra_args=options))
 
 
 def write_animation(

@@ -10,17 +10,16 @@ from typing import Any
 from neuralcollapse._checks import InputError
 from neuralcollapse.figures.runview import RunView
 from neuralcollapse.study import listing as study
-from neuralcollapse.training import losses, protocol, reading
-from neuralcollapse.training.config import LATER_FIELDS
+from neuralcollapse.training import losses, recipes
+from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.run_directory import Run
-from neuralcollapse.training.wording import data_words, head_words, optimizer_words, protocol_words
 
 NETWORKS = {"vgg": "VGG", "resnet": "ResNet", "densenet": "DenseNet"}
 """The rows, in the paper's order; other networks follow by name."""
 DATASETS = ("mnist", "fashion-mnist", "cifar10", "svhn", "stl10", "cifar100", "digits")
 """The columns: the paper's five in its order, then the demo's; others follow by name."""
-PAPER_EXAMPLES = {**protocol.EXAMPLES_PER_CLASS, "fashion-mnist": 6000, "cifar10": 5000, "stl10": 500}
-"""Training examples of each class in the paper (MATHEMATICS, section 8)."""
+PAPER_EXAMPLES = {**recipes.EXAMPLES_PER_CLASS, "fashion-mnist": 6000, "cifar10": 5000, "stl10": 500}
+"""Training examples of each class in the paper (its appendix on the experiments)."""
 PAPER_EPOCHS = 350
 _NOT_THE_CELL = ("seed", "data_dir", "data_sha256", "device", "devices", "precision")
 """Runs may differ in these and share a panel: a seed draws other examples, too."""
@@ -40,7 +39,7 @@ class Cell:
     """
 
     path: Path
-    config: dict[str, Any]
+    config: RunConfig
     status: str
     epoch: int
     run: RunView | None
@@ -49,37 +48,37 @@ class Cell:
     @property
     def network(self) -> str:
         """The row: the network without its depth."""
-        return protocol.family(self.config["model"])
+        return recipes.family(self.config.model)
 
     @property
     def dataset(self) -> tuple[str, str]:
         """The column: registry name and title, for CIFAR10 and CIFAR10 (JPEG) are two data sets."""
-        return self.config["dataset"], self.config.get("dataset_title", self.config["dataset"])
+        return self.config.dataset, self.config.dataset_title
 
     @property
     def loss(self) -> str:
         """The registry name of the training loss."""
-        return str(self.config["loss"])
+        return self.config.loss
 
     @property
     def seed(self) -> int:
         """The seed of this run."""
-        return int(self.config.get("seed", 0))
+        return self.config.seed
 
     @property
     def epochs(self) -> int:
         """The epochs it is to be trained for."""
-        return int(self.config["epochs"])
+        return self.config.epochs
 
     @property
     def examples_per_class(self) -> int:
         """Training examples of a class, rounded down where classes differ; 0 where the run does not say."""
-        return int(self.config.get("num_examples", 0)) // int(self.config.get("num_classes", 1))
+        return self.config.num_examples // self.config.num_classes
 
     @property
     def model_title(self) -> str:
         """The network with its depth, as figures and tables write it."""
-        model = str(self.config["model"])  # another package's network keeps the name it has there
+        model = self.config.model  # another package's network keeps the name it has there
         ours = self.network in NETWORKS and ":" not in model
         return NETWORKS[self.network] + model.removeprefix(self.network) if ours else model
 
@@ -87,8 +86,8 @@ class Cell:
     def other_depth(self) -> str:
         """Which network the paper takes on this data set, when it is another one of the same family."""
         name, _ = self.dataset
-        paper = protocol.network(name, self.network)
-        model = str(self.config["model"]).rpartition(":")[2].removesuffix("_bn")
+        paper = recipes.network(name, self.network)
+        model = self.config.model.rpartition(":")[2].removesuffix("_bn")
         if name not in PAPER_EXAMPLES or self.network not in NETWORKS or model == paper:
             return ""
         return f"the paper's is {NETWORKS[self.network]}{paper.removeprefix(self.network)}"
@@ -98,12 +97,12 @@ class Cell:
         """In what this run is less than the paper's cell beside its depth, each in a few words."""
         full = PAPER_EXAMPLES.get(self.dataset[0], 0)
         said = []
-        if 0 < self.examples_per_class < full or (not full and self.config.get("examples_per_class")):
+        if 0 < self.examples_per_class < full or (not full and self.config.examples_per_class):
             said.append(f"{self.examples_per_class:,} a class")
-        if self.config.get("test_examples_per_class"):
-            said.append(f"test {self.config['test_examples_per_class']:,} a class")
-        if self.config.get("width", 1) != 1:
-            said.append(f"width ×{self.config['width']:g}")
+        if self.config.test_examples_per_class:
+            said.append(f"test {self.config.test_examples_per_class:,} a class")
+        if self.config.width != 1:
+            said.append(f"width ×{self.config.width:g}")
         if self.epochs < PAPER_EPOCHS:
             said.append(f"{self.epochs} epochs")
         return tuple(said)
@@ -111,8 +110,9 @@ class Cell:
     @property
     def options(self) -> tuple[str, ...]:
         """What else it does that the paper does not: noise, imbalance, another last layer, optimiser, rate or decay."""
-        words = (data_words, head_words, optimizer_words, protocol_words)
-        return tuple(said for each in words for said in each(self.config))
+        config = self.config
+        said = (*config.data_description(), *config.head_description(), *config.optimizer_description())
+        return (*said, *recipes.departures(config))
 
     @property
     def departures(self) -> tuple[str, ...]:
@@ -196,18 +196,17 @@ def network_title(name: str) -> str:
 
 def _read(path: Path) -> Cell:
     run = Run.open(path)
-    config = reading.configuration(run, "dataset", "model", "loss", "epochs")
     status = run.status()
     view = RunView.read(path) if run.history() else None
-    epoch = max(status.get("epoch", 0), view.epochs[-1] if view else 0)
-    return Cell(path, {**LATER_FIELDS, **config}, status.get("status", ""), epoch, view)
+    epoch = max(status.epoch, view.epochs[-1] if view else 0)
+    return Cell(path, run.config, status.status, epoch, view)
 
 
 def _same_but_for_the_seed(group: list[Cell], folder: Path) -> None:
     first = group[0]
     for other in group[1:]:
-        keys = first.config.keys() | other.config.keys()
-        fields = sorted(key for key in keys if first.config.get(key) != other.config.get(key))
+        one, two = first.config.to_json(), other.config.to_json()
+        fields = sorted(key for key in one if one[key] != two[key])
         differing = [key for key in fields if key not in _NOT_THE_CELL]
         if differing or first.seed == other.seed:
             name = f"{network_title(first.network)} on {first.dataset[1]} with {loss_title(first.loss)}"

@@ -157,14 +157,14 @@ def _line(cell: Cell) -> dict[str, Any]:
     line: dict[str, Any] = {
         "dataset": cell.dataset[1],
         "network": network_title(cell.network),
-        "model": config["model"],
+        "model": config.model,
         "loss": cell.loss,
         "seed": cell.seed,
         "status": cell.status or ("finished" if not cell.unfinished else "unfinished"),
         "in_table": cell.seed == cell.seeds[0],
         "departures": "; ".join(cell.departures),
         **{
-            key: config.get(key, "")
+            key: getattr(config, key)
             for key in ("num_examples", "width", "epochs", "batch_size", "learning_rate", "weight_decay")
         },
     }

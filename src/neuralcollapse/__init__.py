@@ -8,10 +8,12 @@ report.nc1, report.mse.ls_perp          # numbers by name;  report.to_dict() is 
 """
 
 from neuralcollapse._checks import InputError
+from neuralcollapse.measuring.collect import collect_features
 from neuralcollapse.measuring.layers import LayerReport, LayerReports, measure_layers
-from neuralcollapse.measuring.measure import make_report, measure, measure_features
+from neuralcollapse.measuring.measure import measure, measure_features
 from neuralcollapse.measuring.monitor import Monitor
-from neuralcollapse.measuring.report import Report
+from neuralcollapse.measuring.options import MeasureOptions
+from neuralcollapse.measuring.report import Report, make_report
 from neuralcollapse.metrics.collapse import NC2, nc1, nc2, nc3, nc4_mismatch
 from neuralcollapse.metrics.geometry import equiangularity, equinorm, maximal_angle, simplex_etf
 from neuralcollapse.metrics.least_squares import least_squares_classifier
@@ -32,9 +34,11 @@ __all__ = [
     "LayerReport",
     "LayerReports",
     "MSEDecomposition",
+    "MeasureOptions",
     "Monitor",
     "Report",
     "SNRSpectrum",
+    "collect_features",
     "compute_metrics",
     "decompose_mse",
     "equiangularity",

@@ -26,7 +26,7 @@ from torch.nn.utils import parametrize
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.measuring.classifier import find_classifier
-from neuralcollapse.measuring.hooks import evaluation
+from neuralcollapse.measuring.preparation import evaluation
 from neuralcollapse.metrics.geometry import simplex_etf
 
 UNBOUNDED_TEMPERATURE = 0.1

@@ -14,16 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuralcollapse._errors import InputError as InputError
+
 Array = np.ndarray
 
 # No counter of examples, classes or features is beyond PyTorch's int64.
 _LARGEST_COUNT = 2**63 - 1
 # PyTorch has these types of integers, and few functions for them.
 _UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
-
-
-class InputError(ValueError):
-    """A mistake in the input, said in one sentence; the command line prints it without a traceback."""
 
 
 def as_tensor(value: Any, name: str = "labels") -> Tensor:

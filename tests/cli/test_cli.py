@@ -126,7 +126,7 @@ def test_measure_help_tells_how_to_measure_in_parts(capsys: pytest.CaptureFixtur
     for text in (
         "measure FEATURES --shard I/N --classes C --save part-I.safetensors",
         "measure --merge count-*.safetensors --moments all.safetensors --weight W",
-        "only what an .npz holds compressed is read whole",
+        "a compressed .npz is read whole",
     ):
         assert text in printed
 

@@ -369,7 +369,7 @@ def test_a_study_knows_its_runs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is no JSON file"),
+        ("{", "is not a JSON file"),
         ('{"runs": "a"}', "expected .* got 'a'"),
         ('{"runs": [1]}', r"got \[1\]"),
         ("{}", "got None"),

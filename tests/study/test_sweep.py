@@ -13,7 +13,7 @@ from helpers.grids import TINY
 from matplotlib.figure import Figure
 
 from neuralcollapse import InputError
-from neuralcollapse.cli.commands import dispatch
+from neuralcollapse.cli import dispatch
 from neuralcollapse.figures import style
 from neuralcollapse.figures import sweep as figures_sweep
 from neuralcollapse.figures.sweep import draw_sweep

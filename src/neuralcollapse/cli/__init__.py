@@ -1,39 +1,109 @@
-"""The command line: arguments in, one call into the library, its result out. No logic lives here."""
+"""The command line: each module here holds one command, its options and what it prints; the work is the library's."""
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
+from typing import Any
 
-_INTERRUPTED = 130  # the shell's convention, 128 + SIGINT
+COMMANDS = {
+    "run": ("RunCommand", "train a network, measure its collapse, draw the figures"),
+    "grid": ("GridCommand", "train data sets × networks × losses × seeds: the paper's study"),
+    "sweep": ("SweepCommand", "train at many values of one setting, and keep the best as a recipe"),
+    "measure": ("MeasureCommand", "measure features and a classifier saved in files"),
+    "dynamics": ("DynamicsCommand", "the central path in closed form, integrated, or against a run"),
+    "figures": ("FiguresCommand", "draw the figures of a run or of a study again"),
+    "data": ("DataCommand", "list the data sets found on this machine"),
+}
+"""The class of each command, in the module of the command's name, and what the command does."""
+INTERRUPTED = 130  # the exit code by the shell's convention, 128 + SIGINT
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run `neuralcollapse`; exits 0 when all went well, 1 for a diverged run, 2 with one line for a wrong input."""
-    try:
-        from neuralcollapse.cli.commands import dispatch
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("neuralcollapse"):
-            raise
-        sys.exit(_say(f"{error.name} is not installed; the commands need: pip install 'neuralcollapse[lab]'"))
-    before = warnings.formatwarning
+    """Run `neuralcollapse`.
+
+    Exits with 0 when all went well, 1 for a run that diverged or is not finished, 2 with one line on the error stream
+    for wrong input, and 130 when interrupted.
+
+    Args:
+        arguments: those after the program's name; None for those of this process.
+    """
+    shown = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"neuralcollapse: {message}\n"
     try:
         code = dispatch(sys.argv[1:] if arguments is None else arguments)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("neuralcollapse"):
+            raise
+        code = _fail(f"{error.name} is not installed; the commands need: pip install 'neuralcollapse[lab]'")
     except KeyboardInterrupt:
-        code = _INTERRUPTED
-    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, such as `head`, has closed it
         sys.stderr.close()
         code = 0
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
-        code = _say(_one_line(error))
+        code = _fail(_one_line(error))
     finally:
-        warnings.formatwarning = before
+        warnings.formatwarning = shown
     sys.exit(code)
 
 
+def dispatch(arguments: list[str]) -> int:
+    """Parse the arguments and run the command; returns the exit code.
+
+    Raises:
+        InputError: there is no such command.
+    """
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help(), file=sys.stdout if arguments else sys.stderr)
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from neuralcollapse import __version__
+
+        print(f"neuralcollapse {__version__}")
+        return 0
+    name = arguments[0]
+    if name not in COMMANDS:
+        from neuralcollapse._errors import InputError, suggest
+
+        raise InputError(f"unknown command {name!r}{suggest(name, COMMANDS)}; expected one of {', '.join(COMMANDS)}")
+    command = parse(name, arguments[1:])
+
+    from rich.console import Console
+
+    return command(Console())  # type: ignore[no-any-return]
+
+
+def parse(name: str, arguments: list[str]) -> Any:
+    """The command of that name with its options; only its own module is imported.
+
+    Raises:
+        SystemExit: wrong options, with code 2 after a message; or --help, with code 0.
+    """
+    import tyro
+
+    from neuralcollapse.cli.option_types import RULES
+
+    command = getattr(importlib.import_module(f"neuralcollapse.cli.{name}"), COMMANDS[name][0])
+    return tyro.cli(command, prog=f"neuralcollapse {name}", args=arguments, registry=RULES)
+
+
+def _help() -> str:
+    commands = "\n".join(f"  {name:<9} {summary}" for name, (_, summary) in COMMANDS.items())
+    return f"""usage: neuralcollapse COMMAND [options]
+
+Measure, reproduce and see Neural Collapse.
+
+{commands}
+
+`neuralcollapse COMMAND --help` lists the options of a command; `neuralcollapse
+--version` prints the version. To begin: `neuralcollapse run` trains on
+handwritten digits, a minute or two on two cores, and draws what happened."""
+
+
 def _one_line(error: Exception) -> str:
-    from neuralcollapse._checks import InputError
+    from neuralcollapse._errors import InputError
 
     if isinstance(error, InputError):
         return " ".join(str(error).split())
@@ -41,9 +111,9 @@ def _one_line(error: Exception) -> str:
         return f"{error.filename or 'input or output'}: {error.strerror or error}"
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
         return "not enough memory for these sizes; take smaller ones"
-    raise error  # a defect of ours: the traceback is what helps
+    raise error  # a defect of this program, for which the traceback is needed
 
 
-def _say(message: str) -> int:
+def _fail(message: str) -> int:
     print(f"neuralcollapse: {message}", file=sys.stderr)
     return 2

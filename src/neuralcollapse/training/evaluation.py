@@ -21,7 +21,7 @@ from neuralcollapse.measuring.collect import collect_outputs
 from neuralcollapse.measuring.measure import measure_features
 from neuralcollapse.measuring.preparation import evaluation
 from neuralcollapse.training import losses
-from neuralcollapse.training.assembly import make_batches
+from neuralcollapse.training.builders import make_batches
 from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.robustness import relative_perturbations, robustness_subset, summarize
 

@@ -1,0 +1,27 @@
+"""The error for wrong input, and the hint it gives; nothing is imported here, so that `--help` need not wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """A mistake in the input, said in one sentence; the command line prints it without a traceback."""
+
+
+def suggest(name: object, known: Iterable[str]) -> str:
+    """The hint of an error about an unknown name: `` (did you mean 'resnet18'?)``, empty when no known name is near.
+
+    Args:
+        name: what was given.
+        known: the names that would have been right.
+
+    Example:
+        >>> suggest("resent18", ["vgg11", "resnet18"])
+        " (did you mean 'resnet18'?)"
+    """
+    import difflib
+
+    folded = {each.casefold(): each for each in known}
+    near = difflib.get_close_matches(str(name).casefold(), folded, n=2, cutoff=0.6)
+    return f" (did you mean {' or '.join(repr(folded[each]) for each in near)}?)" if near else ""

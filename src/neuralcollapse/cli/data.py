@@ -1,0 +1,25 @@
+"""`neuralcollapse data`: list the data sets found on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class DataCommand:
+    """List the data sets found on this machine, with their counts per class."""
+
+    data_dir: Path | None = None
+    """A folder to look in first."""
+
+    def __call__(self, console: Console) -> int:
+        from neuralcollapse import data
+        from neuralcollapse.cli.tables import data_table
+
+        console.print(data_table(data.available(self.data_dir)))
+        return 0

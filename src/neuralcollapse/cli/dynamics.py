@@ -1,0 +1,65 @@
+"""`neuralcollapse dynamics`: the central path in closed form, against an integrated flow or a trained network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class DynamicsCommand:
+    """Draw the central path: the closed form against an integrated flow, or against a trained network.
+
+    Without --run: features start at random and collapse; figures and an animation.
+    With --run: the singular values of that run against the closed form, by one change of time.
+    """
+
+    classes: int = 10
+    """C, the number of classes."""
+    examples_per_class: int = 50
+    """N, the examples of each class."""
+    dim: int = 64
+    """Dimension of the features."""
+    time: float | None = None
+    """How long the flow runs; by default until every singular value has grown tenfold."""
+    weight_decay: float = 0.0
+    """λ on the classifier's weight; above zero an extension of the paper."""
+    flow: Literal["projected", "multiplicative"] = "projected"
+    """The renormalization; projected is the paper's."""
+    seed: int = 0
+    """Seed of the random start."""
+    run: Path | None = None
+    """Compare the singular values of the run in this directory with the closed form instead."""
+    out: Path | None = None
+    """Where the pictures go; by default dynamics/, or the run's own figures/."""
+
+    def __call__(self, console: Console) -> int:
+        from neuralcollapse.cli import tables
+        from neuralcollapse.figures import theory
+        from neuralcollapse.theory import simulation
+
+        if self.run is not None:
+            fit, written = theory.compare_run(self.run, self.flow, self.out)
+            console.print(tables.clock_table(fit))
+        else:
+            with tables.share_bar(console, "integrating") as advance:
+                found = simulation.simulate(
+                    classes=self.classes,
+                    examples_per_class=self.examples_per_class,
+                    dim=self.dim,
+                    time=self.time,
+                    weight_decay=self.weight_decay,
+                    flow=self.flow,
+                    seed=self.seed,
+                    progress=advance,
+                )
+            console.print(tables.simulation_summary(found), soft_wrap=True, highlight=False)
+            folder = Path("dynamics") if self.out is None else self.out
+            written = theory.draw_simulation(found, folder)
+        for path in written:
+            console.print(str(path), soft_wrap=True, highlight=False)
+        return 0

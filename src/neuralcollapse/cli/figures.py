@@ -1,0 +1,35 @@
+"""`neuralcollapse figures`: draw the figures of a run or of a study from its directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class FiguresCommand:
+    """Draw the figures of a run again, or the figures and Table 1 of a whole study, from directories alone.
+
+    A study is a folder with a study.json that lists its runs, as grid and sweep write it; or, without that file, a
+    folder whose subfolders are runs. Each of its figures shows networks × data sets.
+    """
+
+    path: tyro.conf.Positional[Path]
+    """A run directory, or the folder of a study."""
+    out: Path | None = None
+    """Where the files go; by default into figures/ in that folder."""
+    animate: bool = False
+    """Also draw the portrait of a run over its epochs, as GIF and MP4 (extra: video)."""
+
+    def __call__(self, console: Console) -> int:
+        from neuralcollapse import figures
+
+        for path in figures.make(self.path, self.out, animate=self.animate):
+            console.print(str(path), soft_wrap=True, highlight=False)
+        return 0

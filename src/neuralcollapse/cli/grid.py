@@ -1,0 +1,89 @@
+"""`neuralcollapse grid`: train data sets × networks × losses × seeds, each cell a run of its own."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from neuralcollapse.study.options import How
+from neuralcollapse.training import protocol
+from neuralcollapse.training.config import Settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from neuralcollapse.study.grid import Outcome
+
+UNFINISHED, INTERRUPTED = 1, 130  # exit codes; 130 is the shell's own for an interrupt, 128 + SIGINT
+
+
+@dataclass(frozen=True)
+class CommonSettings(Settings):
+    """The settings that all cells share; the four that differ between cells are options of `grid` itself."""
+
+    dataset: tyro.conf.Suppress[Any] = None
+    model: tyro.conf.Suppress[Any] = None
+    loss: tyro.conf.Suppress[Any] = None
+    seed: tyro.conf.Suppress[Any] = None
+
+
+@dataclass(frozen=True)
+class GridCommand:
+    """Train data sets × networks × losses × seeds: by default the paper's fifteen cells, each with its tuned rate.
+
+    Each cell is a run directory under --out, trained by a process of its own. The plan is printed first, with an
+    estimate of time and memory. Repeat the command to continue: finished cells stay as they are, interrupted and
+    failed cells are continued.
+    """
+
+    datasets: tuple[str, ...] = protocol.DATASETS
+    """Data sets; `neuralcollapse data` lists those found here."""
+    models: tuple[str, ...] = protocol.NETWORKS
+    """Networks; a name without a depth, such as resnet, takes the paper's depth for the data set."""
+    losses: tuple[str, ...] = ("mse",)
+    """Losses."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds."""
+    only: tuple[str, ...] = ()
+    """Train only the cells whose name matches one of these patterns, such as 'mnist-*-mse'."""
+    recipe: tuple[Path, ...] = ()
+    """Recipe files, as `sweep` writes them; each fills in settings of the cells it names that are not given here."""
+    out: Path = Path("runs/grid")
+    """The folder in which each cell has its run directory."""
+    how: tyro.conf.OmitArgPrefixes[How] = field(default_factory=How)
+    settings: tyro.conf.OmitArgPrefixes[CommonSettings] = field(default_factory=CommonSettings)
+
+    def __call__(self, console: Console) -> int:
+        from neuralcollapse.study import grid, plan
+        from neuralcollapse.training import recipes
+
+        found = [recipe for path in self.recipe for recipe in recipes.read(path)]
+        cells = plan.cells(self.datasets, self.models, self.losses, self.seeds, self.settings, found)
+        names = [cell.name for cell in cells]
+        outcome = grid.carry_out(plan.only(cells, self.only), self.out, self.how, console, names)
+        return print_outcome(outcome, self.out)
+
+
+def print_outcome(outcome: Outcome, out: Path, *, may_diverge: bool = False) -> int:
+    """Print which runs are not finished and why; returns the exit code.
+
+    Args:
+        outcome: of the grid or sweep.
+        out: the folder of its run directories.
+        may_diverge: whether a diverged run counts as finished, as in a sweep of learning rates.
+    """
+    from neuralcollapse.study.grid import State
+
+    if outcome.dry:
+        return 0
+    for name, reason in outcome.problems.items():
+        print(f"neuralcollapse: {name}: {reason}", file=sys.stderr)
+    if outcome.interrupted:
+        print(f"neuralcollapse: interrupted; repeat the command to continue the runs in {out}", file=sys.stderr)
+        return INTERRUPTED
+    finished = (State.FINISHED, State.DIVERGED) if may_diverge else (State.FINISHED,)
+    return 0 if all(state in finished for state in outcome.states.values()) else UNFINISHED

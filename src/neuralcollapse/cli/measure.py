@@ -1,0 +1,51 @@
+"""`neuralcollapse measure`: the report of features and a classifier that are saved in files."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from neuralcollapse.files.options import Options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class MeasureCommand:
+    """Measure features and a classifier saved in files, and print the report.
+
+    Features are (n, p) of 16, 32 or 64 bits, labels (n,) integers from 0. Files are mapped and read in blocks, so they
+    may be larger than memory. An .npz is first compared with its checksums, for which each job reads it once, and a
+    compressed .npz is read whole: numpy.savez writes it uncompressed.
+
+    A large file can be measured by N jobs of an array, each reading the rows of its own I; the merged report has no
+    NC4 and no accuracies:
+      measure FEATURES --shard I/N --classes C --save part-I.safetensors
+      measure --merge part-*.safetensors --save all.safetensors --weight W
+
+    NC4 and the accuracies need the class means of all rows, so the jobs count them in a second round, which gives the
+    full report:
+      measure FEATURES --shard I/N --moments all.safetensors --weight W --save count-I.safetensors
+      measure --merge count-*.safetensors --moments all.safetensors --weight W
+    """
+
+    features: tyro.conf.Positional[Path | None] = None
+    """The features: .npz or .safetensors, which may hold labels, weight and bias too; .parquet, which may hold label or
+    labels; or .npy, features alone. Left out with --merge."""
+    options: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=Options)
+
+    def __call__(self, console: Console) -> int:
+        from neuralcollapse.cli.tables import share_bar
+        from neuralcollapse.files import measuring
+
+        with share_bar(console, "measuring") as advance:
+            outcome = measuring.measure_files(self.features, self.options, advance)
+        print(outcome.text, end="")
+        if outcome.said:  # beside the report, so that what is printed can be piped
+            print(outcome.said, file=sys.stderr if outcome.text else sys.stdout)
+        return 0

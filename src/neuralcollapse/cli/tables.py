@@ -1,0 +1,125 @@
+"""Tables, summaries and the progress bar that the commands print, and how they write numbers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from neuralcollapse.data import Found
+    from neuralcollapse.theory.clock import ClockFit
+    from neuralcollapse.theory.simulation import Simulation
+
+
+def percent(share: float) -> str:
+    """A share as a percentage; an error that is not zero is never shown as zero."""
+    digits = 2 if share == 0 or share >= 1e-4 else 4
+    return f"{100 * share:.{digits}f} %"
+
+
+def number(value: float | str) -> str:
+    """Three digits after the point, or an exponent below one hundredth and from a thousand on.
+
+    Args:
+        value: a number, or the text that a history has for one that is not finite, such as "inf".
+    """
+    value = float(value)
+    return f"{value:.3f}" if value == 0 or 1e-2 <= abs(value) < 1e3 else f"{value:.2e}"
+
+
+def off_path(record: dict[str, Any]) -> float:
+    """L⊥_LS / L: how far the classifier is from the least-squares one for its features."""
+    total = record["mse.total"]
+    return record["mse.ls_perp"] / total if total else 0.0
+
+
+_SUMMARY_ROWS = (
+    ("training error", "train_error", percent),
+    ("test accuracy", "test_accuracy", percent),
+    ("NC1  within-class variability", "nc1", number),
+    ("NC2  equinorm, class means", "nc2.equinorm_means", number),
+    ("NC2  equiangularity, class means", "nc2.equiangularity_means", number),
+    ("NC2  maximal angle, class means", "nc2.maximal_angle_means", number),
+    ("NC3  self-duality", "nc3", number),
+    ("NC4  nearest-centre mismatch", "nc4_mismatch", percent),
+    ("loss L of the last layer, with λ", "mse.total", number),
+)
+SUMMARY_COLUMNS = (*(key for _, key, _ in _SUMMARY_ROWS), "mse.ls_perp")
+"""The columns of the history that `summary_table` needs."""
+
+
+def summary_table(history: list[dict[str, Any]], zero_error_epoch: int | None) -> Table:
+    """The last epoch of a run beside the first with zero training error."""
+    last = history[-1]
+    first = next((record for record in history if record["epoch"] == zero_error_epoch), None)
+    table = Table(
+        title=f"{last['num_examples']:,} training examples, {last['num_classes']} classes", title_justify="left"
+    )
+    table.add_column("")
+    columns = [last] if first is None or first is last else [first, last]
+    for record in columns:
+        note = "\nzero error" if record["epoch"] == zero_error_epoch else "\nlast"
+        table.add_column(f"epoch {record['epoch']}{note}", justify="right")
+    for title, key, show in _SUMMARY_ROWS:
+        table.add_row(title, *(show(record[key]) for record in columns))
+    if "robustness" in last:
+        table.add_row("robustness, mean ‖r‖ / ‖x‖", *(number(record["robustness"]) for record in columns))
+    table.add_row("distance from the central path, L⊥_LS / L", *(number(off_path(record)) for record in columns))
+    return table
+
+
+def data_table(found: list[Found]) -> Table:
+    """The data sets of `neuralcollapse.data.available`: sizes and folder, or what is missing."""
+    table = Table("name", "title", "training examples", "test", box=box.SIMPLE_HEAD)
+    table.add_column("where", overflow="fold")
+    for item in found:
+        if item.problem:
+            table.add_row(item.name, "", "-", "-", escape(item.problem))
+            continue
+        counts = sorted(set(item.train))
+        each = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+        table.add_row(item.name, item.title, f"{len(item.train)} × {each}", f"{item.test:,}", escape(item.path))
+    return table
+
+
+def clock_table(fit: ClockFit) -> Table:
+    """How close a network is to the closed form, at up to eight of its epochs."""
+    table = Table(
+        "epoch", "time t", "residual", "standing still", "growth", "max/min ω", "closed form", box=box.SIMPLE_HEAD
+    )
+    chosen = sorted({round(index) for index in np.linspace(0, len(fit.epochs) - 1, 8)})
+    for index in chosen:
+        columns = (fit.residual, fit.unmoved, fit.exponent, fit.measured_condition, fit.predicted_condition)
+        cells = [f"{column[index]:.3f}" for column in columns]
+        table.add_row(f"{fit.epochs[index]:g}", f"{fit.times[index]:.3g}", *cells)
+    table.caption = "residual: rms over j of log(ω_j / ω_j on the path); growth: d log ω / d log epoch"
+    return table
+
+
+def simulation_summary(found: Simulation) -> str:
+    """A simulated flow in three lines: its singular values, its error against the closed form, its drift."""
+    path, flow = found.path, found.flow
+    first, last = flow.singular_values[0], flow.singular_values[-1]
+    return (
+        f"{path.flow} flow to time {float(flow.times[-1]):.4g}: ω from {float(first[-1]):.3g}…{float(first[0]):.3g} "
+        f"to {float(last[-1]):.3g}…{float(last[0]):.3g}\n"
+        f"integration against closed form: relative difference of the ω_j at most {found.error:.1e}\n"
+        f"Σ_W = I kept to {float(flow.drift.max()):.1e}"
+    )
+
+
+@contextlib.contextmanager
+def share_bar(console: Console, title: str) -> Iterator[Callable[[float], None]]:
+    """A progress bar on a terminal; yields the function to call with the share that is done, from 0 to 1."""
+    columns = (TextColumn(title), BarColumn(bar_width=None), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=1.0)
+        yield lambda share: bar.update(task, completed=share)

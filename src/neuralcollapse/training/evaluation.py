@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 from neuralcollapse._linalg import full_precision
 from neuralcollapse.data import Batches, Dataset
 from neuralcollapse.measuring.batch_norm import batch_norm_layers, reestimated

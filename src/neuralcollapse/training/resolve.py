@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from neuralcollapse import data as datasets
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 from neuralcollapse._files import shortened
 from neuralcollapse.data import Corruption, Dataset
 from neuralcollapse.measuring.batch_norm import batch_norm_layers

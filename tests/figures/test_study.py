@@ -384,3 +384,23 @@ def test_a_damaged_list_of_runs(tmp_path: Path, content: str, message: str) -> N
     (tmp_path / "study.json").write_text(content)
     with pytest.raises(InputError, match=message):
         figures.draw(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[1]", "{", "\x00"])
+def test_a_foreign_configuration_is_passed_over_and_a_damaged_one_named(tmp_path: Path, content: str) -> None:
+    run = write_run(tmp_path / "run", config(), history({1: 0.5, 350: 0.6}, 1))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text(content)
+    assert [each.run.path for each in Study.read(tmp_path).runs] == [run]
+    (run / "config.json").write_text(content)  # its history shows that it was a run
+    with pytest.raises(InputError, match=r"run.config\.json"):
+        Study.read(tmp_path)
+
+
+def test_a_damaged_line_of_a_history_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", config(), history({1: 0.5, 350: 0.6}, 1))
+    lines = (run / "history.jsonl").read_text().replace('"nc1":', '"nc":')
+    (run / "history.jsonl").write_text(lines)
+    for path in (run, tmp_path):
+        with pytest.raises(InputError, match=r"history\.jsonl, line 1: nc1"):
+            figures.draw(path)

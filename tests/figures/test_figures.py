@@ -140,7 +140,7 @@ def test_a_measurement_that_is_absent_is_named(tmp_path: Path) -> None:
 
 def test_a_long_title_stays_inside_the_figure(tmp_path: Path) -> None:
     options = {"imbalance": "exponential", "imbalance_ratio": 50.0, "label_noise": 0.25, "head": "etf"}
-    run = Run.create(tmp_path / "run", {**CONFIG, **options, "optimizer": "adamw", "weight_decay": 0.01})
+    run = Run.create(tmp_path / "run", run_config({**options, "optimizer": "adamw", "weight_decay": 0.01}))
     run.append_history(record(1, train_error=0.0))
     figure = figures._row(RunView.read(run.path), (curves.nc1,))
     title = figure._suptitle

@@ -6,20 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from helpers.studies import config
 
 from neuralcollapse import simplex_etf
+from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.run_directory import Run
 
 CLASSES, DIM = 5, 8
 NC2_NAMES = ("equinorm", "equiangularity", "maximal_angle")
-CONFIG = {
-    "dataset_title": "digits $1",
-    "model": "mlp",
-    "width": 0.5,
-    "loss_title": "MSE",
-    "measured_weight_decay": 0.01,
-    "class_names": [f"kind {label}" for label in range(CLASSES)],
-}
+CONFIG: dict[str, Any] = config(
+    "digits",
+    "mlp",
+    dataset_title="digits $1",
+    width=0.5,
+    measured_weight_decay=0.01,
+    num_classes=CLASSES,
+    class_names=[f"kind {label}" for label in range(CLASSES)],
+)
 
 
 def record(epoch: int, **changes: Any) -> dict[str, Any]:
@@ -51,7 +54,7 @@ def snapshot(spread: float, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def make_run(path: Path, records: list[dict[str, Any]], snapshots: bool = True) -> Run:
-    run = Run.create(path, CONFIG)
+    run = Run.create(path, RunConfig.from_json(CONFIG, path))
     for line in records:
         run.append_history(line)
         if snapshots:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from neuralcollapse.training import protocol
+from neuralcollapse._files import write_json
+from neuralcollapse.training import recipes
 from neuralcollapse.training.config import RunConfig
-from neuralcollapse.training.run_directory import Run
+from neuralcollapse.training.run_directory import Run, Status
 
 NAMES = {
     "mnist": "MNIST",
@@ -25,12 +26,16 @@ KEYS = (
 
 def config(dataset: str = "mnist", model: str = "vgg11", loss: str = "mse", **changes: Any) -> dict[str, Any]:
     """A configuration as `neuralcollapse run` writes it, of the paper's own size and recipe."""
-    paper = protocol.recipe(dataset if dataset in protocol.DATASETS else "mnist", model, loss)
-    fields = {
+    paper = recipes.paper_recipe(dataset if dataset in recipes.DATASETS else "mnist", model, loss)
+    fields: dict[str, Any] = {
         "dataset": dataset,
         "dataset_title": NAMES.get(dataset, dataset),
+        "data_dir": None,
+        "examples_per_class": None,
         "num_examples": 50_000,
+        "num_test_examples": 10_000,
         "num_classes": 10,
+        "class_names": [str(label) for label in range(10)],
         "model": model,
         "loss": loss,
         "loss_title": "MSE" if loss == "mse" else "cross-entropy",
@@ -45,11 +50,17 @@ def config(dataset: str = "mnist", model: str = "vgg11", loss: str = "mse", **ch
         "measured_weight_decay": 5e-4,
         "precision": "32",
         "device": "cpu",
+        "devices": 1,
         **changes,
     }
     known = RunConfig.__dataclass_fields__.keys()
     assert fields.keys() <= known, fields.keys() - known
     return fields
+
+
+def run_config(**changes: Any) -> RunConfig:
+    """A configuration for tests to which the numbers in it do not matter."""
+    return RunConfig.from_json(config(**changes), "a test")
 
 
 def history(
@@ -80,9 +91,11 @@ def write_run(
     epoch: int | None = None,
 ) -> Path:
     """Write the files that figures and tables read."""
-    run = Run.create(path, settings)
+    path.mkdir(parents=True, exist_ok=True)
+    write_json(path / "config.json", settings)  # as it is: some tests give what no run can have
+    run = Run(path)
     for line in records:
         run.append_history(line)
     reached = (records[-1]["epoch"] if records else 0) if epoch is None else epoch
-    run.write_status(status=status, epoch=reached, epochs=settings["epochs"])
+    run.write_status(Status(status=status, epoch=reached))
     return path

@@ -9,18 +9,16 @@ import numpy as np
 from helpers.studies import config
 
 from neuralcollapse import simplex_etf
-from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.run_directory import Run
 
 CLASSES, DIM = 5, 8
 NC2_NAMES = ("equinorm", "equiangularity", "maximal_angle")
-CONFIG: dict[str, Any] = config(
+CONFIG = config(
     "digits",
     "mlp",
     dataset_title="digits $1",
     width=0.5,
     measured_weight_decay=0.01,
-    num_classes=CLASSES,
     class_names=[f"kind {label}" for label in range(CLASSES)],
 )
 
@@ -54,7 +52,7 @@ def snapshot(spread: float, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def make_run(path: Path, records: list[dict[str, Any]], snapshots: bool = True) -> Run:
-    run = Run.create(path, RunConfig.from_json(CONFIG, path))
+    run = Run.create(path, CONFIG)
     for line in records:
         run.append_history(line)
         if snapshots:

@@ -76,6 +76,22 @@ def test_features_on_the_path_measure_what_the_closed_forms_say(decay: float) ->
         np.testing.assert_allclose(report.snr.singular_values.flip(0), omega, rtol=1e-10)
 
 
+@pytest.mark.parametrize("balanced", [True, False])
+def test_each_part_of_the_loss_is_invariant_by_itself(balanced: bool) -> None:
+    """Theorem 3 for L_NC1 and L_NC2/3 one by one, λ = 0, under H → AH + c of condition about 100."""
+    labels = torch.arange(90) % 3 if balanced else torch.tensor([0] * 50 + [1] * 30 + [2] * 10)
+    features = torch.randn(3, 5, dtype=torch.float64)[labels] + 0.7 * torch.randn(90, 5, dtype=torch.float64)
+    turns = [torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64))[0] for _ in range(2)]
+    matrix = turns[0] @ torch.diag(torch.logspace(-1, 1, 5, dtype=torch.float64)) @ turns[1]
+    for weighting in ("example", "class"):
+        parts = [
+            nc.measure_features(x, labels, torch.eye(3, 5), torch.zeros(3), weighting=weighting).mse
+            for x in (features, features @ matrix + torch.randn(5))
+        ]
+        np.testing.assert_allclose(parts[1].nc1, parts[0].nc1, rtol=1e-9)
+        np.testing.assert_allclose(parts[1].nc23, parts[0].nc23, rtol=1e-9)
+
+
 def test_the_ratio_of_the_losses_tends_to_c_over_omega_squared() -> None:
     """Within 1 % where the ω_j are within 0.4 % of one another, whatever their size."""
     for omega in (0.01, 1.0, 30.0, 1e6):

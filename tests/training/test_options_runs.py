@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 from helpers.progress import Interrupt
+from neuralcollapse.figures.runview import RunView
 
 from neuralcollapse import InputError
 from neuralcollapse.data import Dataset
-from neuralcollapse.figures.runview import RunView
 from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.resolve import prepare
 from neuralcollapse.training.run_directory import Run

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.run_directories import record
-from helpers.studies import run_config
+from helpers.studies import config as run_config
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
-from rich.console import Console
 
 from neuralcollapse.study.options import How
 from neuralcollapse.training import recipes
 from neuralcollapse.training.config import TrainingConfig
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from neuralcollapse.study.grid import Outcome
 
 UNFINISHED, INTERRUPTED = 1, 130  # exit codes; 130 is the shell's own for an interrupt, 128 + SIGINT

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
-from rich.console import Console
 
 from neuralcollapse.training.config import TrainingConfig
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from neuralcollapse.training.run_directory import Run
 
 DIVERGED, INTERRUPTED = 1, 130  # exit codes; 130 is the shell's own for an interrupt, 128 + SIGINT
@@ -53,7 +54,7 @@ class RunCommand:
             console.print(f"interrupted; continue with: neuralcollapse run --resume {run.path}", soft_wrap=True)
             return INTERRUPTED
         if history:
-            pictures = figures.make_all(run.path)
+            pictures = figures.draw_run(run.path)
             console.print(f"{len(pictures)} pictures in {run.figures_dir}", soft_wrap=True, highlight=False)
         if status == "diverged":
             message = "diverged: the loss is no longer finite; try a smaller --learning-rate"
@@ -68,11 +69,12 @@ def print_settings(console: Console, run: Run) -> None:
     data = ", ".join([f"{config.num_classes} classes", *config.data_description()])
     network = ", ".join([f"{config.model}, width {config.width:g}", *config.head_description()])
     optimizer = ", ".join(config.optimizer_description()) or "SGD"
+    arithmetic = {"bf16": "bf16", "64": "float64"}.get(config.precision, "float32")
     console.print(
         f"{config.dataset_title}: {config.num_examples:,} training examples, {data}\n"
         f"{network}; {config.loss_title} loss, λ = {config.measured_weight_decay:g}; "
         f"{optimizer} rate {config.learning_rate:g}, momentum {config.momentum:g}, batches of {config.batch_size}, "
-        f"{config.epochs} epochs; {config.device}, {'bf16' if config.precision == 'bf16' else 'float32'}, "
+        f"{config.epochs} epochs; {config.device}, {arithmetic}, "
         f"seed {config.seed}\nrun directory: {run.path}",
         highlight=False,
         soft_wrap=True,

@@ -138,7 +138,7 @@ def replace(net: nn.Module, name: str, temperature: float | None, inputs: Tensor
     if name == "linear":
         return net
     from neuralcollapse.measuring.classifier import find_classifier
-    from neuralcollapse.measuring.hooks import evaluation
+    from neuralcollapse.measuring.preparation import evaluation
 
     with evaluation(net):
         layer = find_classifier(net, lambda: net(inputs))

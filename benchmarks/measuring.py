@@ -27,7 +27,7 @@ from two_pass import two_pass
 
 import neuralcollapse as nc
 from neuralcollapse.measuring.tally import Tally
-from neuralcollapse.networks import build
+from neuralcollapse.networks.registry import build
 from neuralcollapse.training.hardware import environment
 
 DEVICE = torch.device("cpu")

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from neuralcollapse import InputError
-from neuralcollapse import networks as models
 from neuralcollapse.measuring.classifier import find_classifier
 from neuralcollapse.measuring.collect import collect_outputs
 from neuralcollapse.networks import heads
+from neuralcollapse.networks import registry as models
 
 IMAGES = (1, 8)  # channels, side
 

@@ -26,7 +26,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 from neuralcollapse._linalg import full_precision
 from neuralcollapse.data.dataset import ImageData
 from neuralcollapse.measuring.preparation import evaluation

@@ -159,9 +159,9 @@ class TrainingConfig:
             short="m",
         ),
     ] = None
-    focal_gamma: Annotated[
-        NonNegative | None, Option("γ of focal (default 2, Lin et al., 2017).", short="gamma")
-    ] = None
+    focal_gamma: Annotated[NonNegative | None, Option("γ of focal (default 2, Lin et al., 2017).", short="gamma")] = (
+        None
+    )
     smoothing: Annotated[
         Annotated[float, Ge(0), Lt(1)] | None,
         Option("ε of label-smoothing (default 0.1, Szegedy et al., 2016).", short="eps"),

@@ -130,7 +130,9 @@ def failures_noted(run: Run | None) -> Iterator[None]:
         if memory:
             error = InputError("the training needs more memory than there is; take a smaller --width or --batch-size")
         if run is not None:
-            write_ending(run, "failed", str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}")
+            write_ending(
+                run, "failed", str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            )
         if memory:
             raise error from None
         raise

@@ -190,7 +190,9 @@ LOSSES: dict[str, Loss] = {
         Loss("mse", "MSE", half_squared_error, _same_decay, bounded=True, decomposed=True),
         Loss("mse-torch", "MSE (PyTorch's mean)", mean_squared_error, _decay_of_mean, bounded=True, decomposed=True),
         Loss("ce", "cross-entropy", cross_entropy, _same_decay),
-        Loss("rescaled-mse", "rescaled MSE", rescaled_squared_error, _decay_of_mean, ("rescale", "target"), bounded=True),
+        Loss(
+            "rescaled-mse", "rescaled MSE", rescaled_squared_error, _decay_of_mean, ("rescale", "target"), bounded=True
+        ),
         Loss("focal", "focal", focal_loss, _same_decay, ("focal_gamma",)),
         Loss("label-smoothing", "label smoothing", cross_entropy, _same_decay, ("smoothing",)),
     )

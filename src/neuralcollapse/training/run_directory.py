@@ -331,7 +331,9 @@ class Run:
                 return state
         except (RuntimeError, EOFError, KeyError, ValueError, OSError, pickle.UnpicklingError) as error:
             reason = str(error).split("\n")[0][:120]
-            raise InputError(f"{path} is not a readable checkpoint ({reason}); start again with another --out") from error
+            raise InputError(
+                f"{path} is not a readable checkpoint ({reason}); start again with another --out"
+            ) from error
 
     def is_locked(self) -> bool:
         """Whether a process is training in this directory; nothing is written."""

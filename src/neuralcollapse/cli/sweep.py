@@ -10,7 +10,7 @@ import tyro
 
 from neuralcollapse.cli.grid import print_outcome
 from neuralcollapse.study.options import How
-from neuralcollapse.training.config import Settings
+from neuralcollapse.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +24,7 @@ class SweepCommand:
     to the loss at hand. The best run is written as recipe.json, for `run --recipe` and `grid --recipe`.
     """
 
-    settings: tyro.conf.OmitArgPrefixes[Settings] = field(default_factory=Settings)
+    settings: tyro.conf.OmitArgPrefixes[TrainingConfig] = field(default_factory=TrainingConfig)
     setting: str = "learning-rate"
     """What is varied: any numeric setting of the training."""
     values: tuple[float, ...] | None = None

@@ -26,9 +26,8 @@ from neuralcollapse.files.shards import (
     write_counts,
     write_moments,
 )
-from neuralcollapse.measuring.measure import make_report
-from neuralcollapse.measuring.passes import Tally
-from neuralcollapse.measuring.report import Report
+from neuralcollapse.measuring.report import Report, make_report
+from neuralcollapse.measuring.tally import Tally
 from neuralcollapse.moments.class_moments import ClassMoments
 
 Progress = Callable[[float], object]
@@ -143,7 +142,7 @@ def _count(
     )
     if options.save is not None:
         against = digest(moments, classifier.weight, classifier.bias)
-        write_counts(options.save, Counts(*tally.counts, against), rows)
+        write_counts(options.save, Counts(tally.examples, tally.mismatches, tally.correct, tally.nearest_correct, against), rows)
         note += f", saved in {options.save}"
     return _report(moments, classifier, options, tally) if tally.examples == moments.num_examples else None, note
 

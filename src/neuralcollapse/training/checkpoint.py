@@ -17,7 +17,7 @@ import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import nn
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 from neuralcollapse._files import shortened
 from neuralcollapse.training.run_directory import Run
 

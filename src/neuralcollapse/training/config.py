@@ -9,8 +9,6 @@ changes the cost of a training step. PyTorch is not imported here, so that the c
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import functools
 import json
 import types
 import typing
@@ -22,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from annotated_types import Ge, Gt, Le, Lt, MaxLen
 from typing_extensions import Doc
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError, suggest
 from neuralcollapse._files import shortened
 from neuralcollapse.networks.heads import HEADS, HeadName
 from neuralcollapse.training.losses import LossName
@@ -269,6 +267,25 @@ class TrainingConfig:
             changes_cost=True,
         ),
     ] = None
+    batch_norm_statistics: Annotated[
+        Literal["running", "re-estimated", "both"] | None,
+        Option(
+            "What batch normalisation uses while the network is measured. running: its running averages, as the paper "
+            "(default); re-estimated: averages over a pass of training batches with the weights as they are; both: the "
+            "numbers of running averages, and beside them `re_estimated.nc1`, `re_estimated.mse.ls_perp` and so on.",
+            short="bn",
+            group="measuring",
+        ),
+    ] = None
+    notebook_weight_decay: Annotated[
+        bool | None,
+        Option(
+            "Measure the loss also with λ as in the authors' notebook, `notebook.mse.total` and so on: λ is then w/2, "
+            "where training on PyTorch's MSELoss with weight decay w means λ = C w/2.",
+            short="notebook",
+            group="measuring",
+        ),
+    ] = None
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any], where: object) -> Self:
@@ -284,20 +301,21 @@ class TrainingConfig:
         known = [field.name for field in dataclasses.fields(cls)]
         for name in entry:
             if name not in known:
-                near = difflib.get_close_matches(str(name), known, 1)
-                hint = f"did you mean {near[0]}?" if near else f"expected some of {', '.join(known)}"
-                raise InputError(f"{where}: unknown setting {shortened(name)!r}; {hint}")
+                hint = suggest(name, known)
+                raise InputError(
+                    f"{where}: unknown setting {shortened(name)!r}{hint}; expected some of {', '.join(known)}"
+                )
         from pydantic import TypeAdapter, ValidationError  # imported late: its import takes longer than the help
 
-        adapter: TypeAdapter[Self] = _adapter(cls, TypeAdapter)
         try:
-            return adapter.validate_json(json.dumps(entry, default=str))
+            return TypeAdapter(cls).validate_json(json.dumps(entry, default=str))
         except ValidationError as error:
             wrong = error.errors(include_url=False)[0]
         name = str(wrong["loc"][0])
         if wrong["type"] == "missing":
             raise InputError(f"{where} has no {name!r}, so it is not a complete configuration; restore the file")
         expected = wrong["msg"].partition(" should ")[2] or wrong["msg"]
+        expected = expected.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
         subject = f"{where}: {name}" if where else f"--{name.replace('_', '-')}"
         raise InputError(f"{subject} must {expected}, got {shortened(repr(entry[name]), 60)}")
 
@@ -322,9 +340,10 @@ class TrainingConfig:
         """The given settings as parts of a run directory's name, such as `w0.25` and `e20`."""
         parts = []
         for name, value in self.given().items():
-            if (short := OPTIONS[name].short) is not None and value != "auto":
+            if (short := OPTIONS[name].short) is not None and value != "auto" and value is not False:
                 values = value if isinstance(value, tuple) else (value,)
-                parts.append(short + "+".join(f"{each:g}" if isinstance(each, float) else str(each) for each in values))
+                words = (f"{each:g}" if isinstance(each, float) else str(each) for each in values)
+                parts.append(short if value is True else short + "+".join(words))
         return parts
 
 
@@ -347,8 +366,8 @@ class RunConfig(TrainingConfig):
     weight_decay: float
     milestones: Milestones
     seed: Seed
-    precision: Name
-    device: Name
+    precision: Literal["32", "64", "bf16"]
+    device: Literal["cpu", "cuda"]
     devices: Count
     dataset_title: Annotated[Name, Option("What figures and tables call the data set.")]
     num_examples: Annotated[Count, Option("Examples of the training set.")]
@@ -361,6 +380,8 @@ class RunConfig(TrainingConfig):
     head: Name = "linear"
     optimizer: Name = "sgd"
     robustness_examples: Annotated[int, Ge(0)] = 0
+    batch_norm_statistics: Name = "running"
+    notebook_weight_decay: bool = False
     data_sha256: Annotated[Name | None, Option("`data.fingerprint` of the data; an older run has None.")] = None
 
     def to_json(self) -> dict[str, Any]:
@@ -383,17 +404,11 @@ class RunConfig(TrainingConfig):
         return [f"{title} head" + ("" if self.temperature is None else f" (τ = {self.temperature:g})")]
 
     def optimizer_description(self) -> list[str]:
-        """The optimizer where it is not SGD, with its own weight decay, which is not λ for all: `AdamW (decay 0.01)`."""
+        """The optimizer where it is not SGD, with its own weight decay, such as `AdamW (decay 0.01)`."""
         if self.optimizer == "sgd":
             return []
         title = OPTIMIZERS[self.optimizer].title if self.optimizer in OPTIMIZERS else self.optimizer
         return [f"{title} (decay {self.weight_decay:g})"]
-
-
-@functools.cache
-def _adapter(cls: type, adapter: Any) -> Any:
-    """The pydantic validator of a class, built once."""
-    return adapter(cls)
 
 
 def _read_options() -> dict[str, Option]:

@@ -1,13 +1,13 @@
 """Recipes: settings that fill in what a user leaves open, the paper's own and those in files.
 
-The paper's protocol (its appendix on the experiments): SGD with momentum 0.9, weight decay 5e-4, batches of 128, 350 epochs,
-the learning rate divided by ten at 1/3 and 2/3, no augmentation. The tuned rates are those of PyTorch's `MSELoss`; for
-the paper's own loss, C/2 times as large, rate and weight decay are converted so that every step is the same. `digits`,
-the demo, has a shorter recipe of its own.
+The paper's protocol (its appendix on the experiments) is SGD with momentum 0.9, weight decay 5e-4, batches of 128, 350
+epochs, the learning rate divided by ten at 1/3 and 2/3, no augmentation. The tuned rates are those of PyTorch's
+`MSELoss`; for the paper's own loss, C/2 times as large, rate and weight decay are converted so that every step is the
+same. `digits`, the demo, has a shorter recipe of its own.
 
 A recipe in a file is a JSON or YAML object of settings, named as the options of `run` with `_` for `-`, or a list of
-them. One that gives a data set, model, loss or seed is for such runs only. "about" is a remark for readers. `sweep` writes
-such a file; `run --recipe` and `grid --recipe` read it.
+them. One that gives a data set, model, loss or seed is for such runs only. "about" is a remark for readers. `sweep`
+writes such a file; `run --recipe` and `grid --recipe` read it.
 
     {"about": "chosen by …", "dataset": "mnist", "model": "vgg11", "loss": "mse", "learning_rate": 0.0051}
 """
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 from neuralcollapse._files import shortened, write_json
 from neuralcollapse.training import losses
 from neuralcollapse.training.config import RunConfig, TrainingConfig, names
@@ -30,6 +30,8 @@ ANALYSIS_EPOCHS = (
     *range(1, 15), 16, 17, 19, 20, 22, 24, 27, 29, 32, 35, 38, 42, 45, 50, 54, 59, 65, 71, 77, 85, 92, 101, 110, 121,
     132, 144, 158, 172, 188, 206, 225, 245, 268, 293, 320, 350,
 )  # fmt: skip
+_RATIO = 1.092
+"""Of neighbours at the end of the list: 293/268, 320/293, 350/320."""
 
 EXAMPLES_PER_CLASS = {"mnist": 5000, "svhn": 4600}
 """Balanced by subsampling; the other data sets are balanced as they come."""
@@ -93,11 +95,24 @@ def family(model: str) -> str:
     return re.split(r"[\d_]", model.rpartition(":")[2], maxsplit=1)[0]
 
 
-def analysis_epochs(epochs: int) -> tuple[int, ...]:
-    """The epochs the network is measured after: the paper's list up to the last epoch, and the last."""
+def analysis_epochs(epochs: int, milestones: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """The epochs the network is measured after.
+
+    The paper's list, which goes on after 350 in steps of the same ratio, and the last epoch; also those just before
+    and just after the rate is divided, which show what belongs to the noise of the steps.
+
+    Args:
+        epochs: of the whole run.
+        milestones: the last epoch at each rate; see `milestone_epochs`.
+    """
     if epochs < 1:
         raise InputError(f"epochs must be at least 1, got {epochs}")
-    return (*(epoch for epoch in ANALYSIS_EPOCHS if epoch < epochs), epochs)
+    listed = {*ANALYSIS_EPOCHS, *milestones, *(milestone + 1 for milestone in milestones)}
+    step = ANALYSIS_EPOCHS[-1]
+    while step < epochs:
+        step = round(step * _RATIO)
+        listed.add(step)
+    return (*sorted(epoch for epoch in listed if 0 < epoch < epochs), epochs)
 
 
 def milestone_epochs(shares: tuple[float, ...], epochs: int) -> tuple[int, ...]:
@@ -231,7 +246,7 @@ def write(path: Path, config: TrainingConfig, about: str) -> None:
 def _read_yaml(text: str) -> Any:
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
         """PyYAML's safe loader, which in addition reads 1e-3 as the number that it is in YAML 1.2."""
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))

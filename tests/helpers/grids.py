@@ -13,8 +13,8 @@ from typing import Any
 
 import psutil
 
-from neuralcollapse.training.config import Settings
-from neuralcollapse.training.job import prepare
+from neuralcollapse.training.config import TrainingConfig
+from neuralcollapse.training.resolve import prepare
 from neuralcollapse.training.run_directory import Run
 from neuralcollapse.training.trainer import train
 
@@ -31,8 +31,8 @@ OPTIONS = [text for name, value in TINY.items() for text in (f"--{name.replace('
 
 def uninterrupted(path: Path, **settings: Any) -> bytes:
     """The history of a cell trained in this process, without its clock."""
-    job = prepare(Settings(**{**TINY, "dataset": "digits", "model": "mlp", **settings}), out=path)
-    assert train(job, quiet=True) == "finished"
+    run, data = prepare(TrainingConfig(**{**TINY, "dataset": "digits", "model": "mlp", **settings}), out=path)
+    assert train(run, data) == "finished"
     return without_clock(path)
 
 

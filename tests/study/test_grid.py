@@ -21,8 +21,8 @@ from neuralcollapse.study.grid import How
 from neuralcollapse.study.plan import State
 from neuralcollapse.study.task import Task
 from neuralcollapse.training import recipes
-from neuralcollapse.training.config import Settings
-from neuralcollapse.training.job import assemble, prepare
+from neuralcollapse.training.config import TrainingConfig
+from neuralcollapse.training.resolve import load_and_resolve, prepare
 from neuralcollapse.training.run_directory import Run
 from neuralcollapse.training.trainer import train
 
@@ -33,17 +33,17 @@ PAPER = [
     *("cifar10-vgg11-mse", "cifar10-resnet50-mse", "cifar10-densenet100-mse"),
     *("stl10-vgg11-mse", "stl10-resnet18-mse", "stl10-densenet201-mse"),
 ]
-QUICK = Settings(**{**TINY, "epochs": 3})
+QUICK = TrainingConfig(**{**TINY, "epochs": 3})
 
 
-def tiny(*seeds: int, common: Settings = QUICK, **options: Any) -> list[plan.Cell]:
+def tiny(*seeds: int, common: TrainingConfig = QUICK, **options: Any) -> list[plan.Cell]:
     return plan.cells(["digits"], ["mlp"], ["mse"], seeds or (0,), common, **options)
 
 
 def run_now(cell: plan.Cell, out: Path) -> Run:
-    job = prepare(cell.settings, out=out / cell.name)
-    train(job, quiet=True)
-    return job.run
+    run, data = prepare(cell.settings, out=out / cell.name)
+    train(run, data)
+    return run
 
 
 def only_state(cells: list[plan.Cell], out: Path) -> plan.Planned:
@@ -54,24 +54,24 @@ def only_state(cells: list[plan.Cell], out: Path) -> plan.Planned:
 def test_the_papers_cells_with_their_depths() -> None:
     from neuralcollapse.training import protocol
 
-    cells = plan.cells(protocol.DATASETS, protocol.NETWORKS, ["mse"], [0], Settings())
+    cells = plan.cells(protocol.DATASETS, protocol.NETWORKS, ["mse"], [0], TrainingConfig())
     assert [cell.name for cell in cells] == PAPER
     assert all(cell.settings.learning_rate is None for cell in cells)  # left to the protocol's tuned rates
-    both = plan.cells(protocol.DATASETS, protocol.NETWORKS, ["mse", "ce"], [0, 1], Settings(epochs=7))
+    both = plan.cells(protocol.DATASETS, protocol.NETWORKS, ["mse", "ce"], [0, 1], TrainingConfig(epochs=7))
     assert len(both) == 60 and both[3].name == "mnist-vgg11-ce-s1"
-    assert both[3].settings == Settings(dataset="mnist", model="vgg11", loss="ce", seed=1, epochs=7)
+    assert both[3].settings == TrainingConfig(dataset="mnist", model="vgg11", loss="ce", seed=1, epochs=7)
 
 
 def test_only_takes_patterns_and_refuses_what_matches_nothing() -> None:
-    cells = plan.cells(["mnist", "digits"], ["vgg", "resnet"], ["mse", "ce"], [0], Settings())
+    cells = plan.cells(["mnist", "digits"], ["vgg", "resnet"], ["mse", "ce"], [0], TrainingConfig())
     assert [cell.name for cell in plan.only(cells, ["mnist-*-mse"])] == ["mnist-vgg11-mse", "mnist-resnet18-mse"]
     assert plan.only(cells, []) == cells
     with pytest.raises(InputError, match="--only svhn"):
         plan.only(cells, ["mnist-*", "svhn*"])
     with pytest.raises(InputError, match="unknown data set 'imagenet'"):
-        plan.cells(["imagenet"], ["vgg"], ["mse"], [0], Settings())
+        plan.cells(["imagenet"], ["vgg"], ["mse"], [0], TrainingConfig())
     with pytest.raises(InputError, match="--seeds"):
-        plan.cells(["mnist"], ["vgg"], ["mse"], [], Settings())
+        plan.cells(["mnist"], ["vgg"], ["mse"], [], TrainingConfig())
 
 
 def test_a_recipe_changes_the_cells_it_is_for_and_no_others(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_what_cannot_be_is_refused_before_the_plan(
 )
 def test_a_damaged_file_of_one_cell_stops_no_other(tmp_path: Path, name: str, content: str) -> None:
     cells = tiny(0, 1)
-    config, _ = assemble(cells[0].settings)
+    config, _ = load_and_resolve(cells[0].settings)
     run = Run.create(tmp_path / cells[0].name, dataclasses.asdict(config))
     (run.path / name).write_text(content)
     planned = plan.plan(cells, tmp_path)
@@ -310,7 +310,7 @@ def test_what_is_taken_up_meanwhile_is_not_set_aside(tmp_path: Path, monkeypatch
     monkeypatch.setattr(grid, "estimate", lambda *_: {})
     monkeypatch.setattr(processes.LocalPool, "start", lambda *_: pytest.fail("started"))
     (cell,) = cells = tiny()
-    config, _ = assemble(cell.settings)
+    config, _ = load_and_resolve(cell.settings)
     run = Run.create(tmp_path / cell.name, dataclasses.asdict(config))
     run.write_status(status="diverged", epoch=0)
     planned = plan.plan(cells, tmp_path)

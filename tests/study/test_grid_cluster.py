@@ -22,8 +22,8 @@ from neuralcollapse.study import grid, processes
 from neuralcollapse.study import ray_cluster as cluster
 from neuralcollapse.study.grid import Cell, How
 from neuralcollapse.study.task import INTERRUPTED, Task
-from neuralcollapse.training.config import Settings
-from neuralcollapse.training.job import prepare
+from neuralcollapse.training.config import TrainingConfig
+from neuralcollapse.training.resolve import prepare
 from neuralcollapse.training.run_directory import Run
 from neuralcollapse.training.trainer import train
 
@@ -35,16 +35,16 @@ def test_a_machine_that_does_not_see_the_folder_sends_the_run_back(
 ) -> None:
     monkeypatch.setattr(cluster.tempfile, "gettempdir", lambda: str(tmp_path))
     here, settings = tmp_path / "here" / "cell", {**TINY, "dataset": "digits", "model": "mlp"}
-    job = prepare(Settings(**settings), out=here)
-    train(dataclasses.replace(job, config=dataclasses.replace(job.config, epochs=40)), quiet=True)
+    run, data = prepare(TrainingConfig(**settings), out=here)
+    train(dataclasses.replace(job, config=dataclasses.replace(run.config, epochs=40)), quiet=True)
     whole = without_clock(here)
-    job.run.write_status(**{**job.run.status(), "status": "interrupted"})
+    run.write_status(**{**run.status(), "status": "interrupted"})
     asked = dataclasses.asdict(Task(str(here), settings, ["neuralcollapse"], 1))
     code, archive = cluster.train_cell(asked, str(tmp_path / "absent"), "scratch", cluster.pack(here))
     assert code == 0 and archive is not None
     cluster.unpack(archive, tmp_path / "there")
     assert Run.open(tmp_path / "there").status()["status"] == "finished" and without_clock(tmp_path / "there") == whole
-    assert job.run.status()["status"] == "interrupted"  # this copy was not touched
+    assert run.status()["status"] == "interrupted"  # this copy was not touched
     assert not (tmp_path / "scratch").exists()
 
 
@@ -147,7 +147,7 @@ def test_a_cluster_that_is_not_there_is_told_at_once(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was asked"))
     monkeypatch.setattr(grid, "estimate", lambda *_: pytest.fail("timed"))
-    cell = Cell("cell", Settings(**{**TINY, "dataset": "digits", "model": "mlp"}))
+    cell = Cell("cell", TrainingConfig(**{**TINY, "dataset": "digits", "model": "mlp"}))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: refused
         nobody = f"127.0.0.1:{taken.getsockname()[1]}"

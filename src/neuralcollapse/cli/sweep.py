@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
-from rich.console import Console
 
 from neuralcollapse.cli.grid import print_outcome
 from neuralcollapse.study.options import How
-from neuralcollapse.training.config import Settings
+from neuralcollapse.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class SweepCommand:
     to the loss at hand. The best run is written as recipe.json, for `run --recipe` and `grid --recipe`.
     """
 
-    settings: tyro.conf.OmitArgPrefixes[Settings] = field(default_factory=Settings)
+    settings: tyro.conf.OmitArgPrefixes[TrainingConfig] = field(default_factory=TrainingConfig)
     setting: str = "learning-rate"
     """What is varied: any numeric setting of the training."""
     values: tuple[float, ...] | None = None

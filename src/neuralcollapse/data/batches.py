@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuralcollapse._checks import InputError
-from neuralcollapse.data.types import ImageData
+from neuralcollapse._errors import InputError
+from neuralcollapse.data.dataset import ImageData
 
 
 class Batches:

@@ -19,7 +19,6 @@ from neuralcollapse.study.estimate import Estimate
 from neuralcollapse.study.options import How
 from neuralcollapse.study.plan import Planned, State
 from neuralcollapse.training.hardware import gpu_memory, machine_memory
-from neuralcollapse.training.progress import number, off_path, percent
 from neuralcollapse.training.run_directory import Run
 
 _EVERY = 60.0  # seconds between two lines about a cell, where there is no terminal to draw a table on
@@ -225,13 +224,32 @@ def _described(each: Planned) -> str:
 
 def _status(each: Planned) -> dict[str, Any]:
     try:
-        return Run.open(each.path).status() if (each.path / "config.json").is_file() else {}
+        status = Run(each.path).status()
+        return status.model_dump() if status.status else {}
     except InputError:  # a damaged file of one cell is for its worker to report
         return {}
 
 
 def _last(each: Planned) -> dict[str, Any]:
     try:
-        return Run.open(each.path).last(*_SHOWN) if (each.path / "config.json").is_file() else {}
+        return (Run(each.path).history(*_SHOWN) or [{}])[-1]
     except InputError:
         return {}
+
+
+def off_path(record: dict[str, Any]) -> float:
+    """L⊥_LS / L: how far the classifier is from the least-squares one for its features."""
+    total = record["mse.total"]
+    return record["mse.ls_perp"] / total if total else 0.0
+
+
+def percent(share: float) -> str:
+    """A share as a percentage; an error that is not zero is never shown as zero."""
+    digits = 2 if share == 0 or share >= 1e-4 else 4
+    return f"{100 * share:.{digits}f} %"
+
+
+def number(value: float | str) -> str:
+    """Three digits, with an exponent where it is short of one hundredth; records write an infinity as "inf"."""
+    value = float(value)
+    return f"{value:.3f}" if value == 0 or 1e-2 <= abs(value) < 1e3 else f"{value:.2e}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -12,18 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from neuralcollapse.study.plan import Planned
-from neuralcollapse.training import protocol
-from neuralcollapse.training.config import RunConfig
+from neuralcollapse.training import recipes
+from neuralcollapse.training.config import OPTIONS, RunConfig
 
 _TIMEOUT = 180.0
 _START = 8.0  # seconds to import PyTorch and to read the data
 _PADDED = 3  # copies of the images that a run holds: as read, to train on, to measure on
-# what changes no step; a field that is not named here is taken to matter, so that at worst a step is timed twice
-_NO_MATTER = (
-    "dataset", "dataset_title", "data_dir", "examples_per_class", "num_examples", "num_test_examples", "class_names",
-    "loss", "loss_title", "epochs", "learning_rate", "momentum", "weight_decay", "measured_weight_decay", "milestones",
-    "seed",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,7 +50,7 @@ def estimate(
     found = {}
     for each in chosen:
         assert each.config is not None and each.image is not None
-        fields = {k: v for k, v in dataclasses.asdict(each.config).items() if k not in _NO_MATTER}
+        fields = {k: v for k, v in each.config.to_json().items() if OPTIONS[k].changes_cost}
         key = json.dumps([fields, each.image, threads])
         if key not in measured:
             told(each.cell.name)
@@ -71,7 +64,7 @@ def _of(each: Planned, config: RunConfig, cost: dict[str, float] | str) -> Estim
     own = each.seconds / each.epoch * left if each.epoch else None  # the run knows better than the steps
     if isinstance(cost, str):
         return Estimate(own, None, cost)
-    measured = sum(epoch > each.epoch for epoch in protocol.analysis_epochs(config.epochs))
+    measured = sum(epoch > each.epoch for epoch in recipes.analysis_epochs(config.epochs))
     examples = config.num_examples + config.num_test_examples
     training = left * (cost["train"] * config.num_examples / config.devices + cost["fixed"])
     measuring = cost["measure"] * examples + cost["attack"] * config.robustness_examples
@@ -92,7 +85,7 @@ def _probe(config: RunConfig, image: Any, threads: int | None) -> dict[str, floa
     try:
         done = subprocess.run(
             [sys.executable, "-m", "neuralcollapse.study.probe"],
-            input=json.dumps({"config": dataclasses.asdict(config), "image": image}),
+            input=json.dumps({"config": config.to_json(), "image": image}),
             capture_output=True,
             text=True,
             env=environment,

@@ -22,7 +22,6 @@ from neuralcollapse.study.options import How, check
 from neuralcollapse.study.plan import Cell, Planned, State, set_aside, to_run
 from neuralcollapse.study.processes import Ending, LocalPool, Pool
 from neuralcollapse.study.task import Task
-from neuralcollapse.training import recipes
 
 __all__ = ["Cell", "How", "Outcome", "State", "carry_out"]
 
@@ -143,7 +142,7 @@ def _threads(how: How) -> int | None:
 
 
 def _task(each: Planned, threads: int | None) -> Task:
-    settings = recipes.to_json(each.cell.settings)
+    settings = each.cell.settings.to_json()
     if each.cell.settings.data_dir is not None:
         settings["data_dir"] = str(each.cell.settings.data_dir.expanduser().absolute())
     return Task(str(each.path.resolve()), settings, ["neuralcollapse", *sys.argv[1:]], threads)

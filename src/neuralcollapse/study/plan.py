@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,10 +14,11 @@ from typing import Any
 from neuralcollapse import data as datasets
 from neuralcollapse._checks import InputError
 from neuralcollapse.data import Dataset
-from neuralcollapse.training import losses, protocol, recipes
-from neuralcollapse.training.config import RunConfig, Settings
-from neuralcollapse.training.job import assemble, base_name
-from neuralcollapse.training.run_directory import Run, differing_fields
+from neuralcollapse.training import losses, recipes
+from neuralcollapse.training.config import RunConfig, TrainingConfig
+from neuralcollapse.training.config import names as setting_names
+from neuralcollapse.training.resolve import base_name, load_and_resolve
+from neuralcollapse.training.run_directory import Run, Status, differing_fields
 
 ASIDE = ".earlier"
 """Where runs go that diverged or failed and are begun anew."""
@@ -46,7 +46,7 @@ class Cell:
     """One run of a grid: the name of its directory, and what is asked for."""
 
     name: str
-    settings: Settings
+    settings: TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def cells(
     models: Sequence[str],
     losses_: Sequence[str],
     seeds: Sequence[int],
-    common: Settings,
-    found: Sequence[recipes.Recipe] = (),
+    common: TrainingConfig,
+    found: Sequence[TrainingConfig] = (),
 ) -> list[Cell]:
     """Data sets × networks × losses × seeds, each cell once; a network without a depth has the paper's.
 
@@ -108,20 +108,20 @@ def cells(
     made: dict[str, Cell] = {}
     used: set[int] = set()
     for dataset in names:
-        for model in (protocol.network(dataset, model) for model in models):
+        for model in (recipes.network(dataset, model) for model in models):
             for loss in losses_:
                 for seed in seeds:
                     chosen: dict[str, Any] = {"dataset": dataset, "model": model, "loss": loss, "seed": seed}
                     settings = dataclasses.replace(common, **chosen)
-                    used |= {index for index, recipe in enumerate(found) if recipe.fits(settings)}
+                    used |= {index for index, recipe in enumerate(found) if recipes.fits(recipe, settings)}
                     name = base_name(dataset, common.data_dir, model, loss) + (f"-s{seed}" if seed else "")
-                    made[name] = Cell(name, recipes.for_cell(found, settings))
+                    made[name] = Cell(name, recipes.combine(found, settings))
     for index, recipe in enumerate(found):
         if index not in used:
-            said = recipes.given(recipe.settings)
-            subject = ", ".join(str(said[name]) for name in recipes.SUBJECT if name in said)
+            said = recipe.given()
+            subject = ", ".join(str(said[name]) for name in setting_names("subject") if name in said)
             raise InputError(
-                f"{recipe.path} has a recipe for {subject}, which is none of the cells; --only chooses among more cells"
+                f"there is a recipe for {subject}, which is none of the cells; --only chooses among more cells"
             )
     return list(made.values())
 
@@ -165,7 +165,7 @@ def set_aside(path: Path) -> None:
     """
     run = Run.open(path)
     with run.locked():
-        if run.status().get("status") not in _ENDED_BADLY:
+        if run.status().status not in _ENDED_BADLY:
             raise InputError(f"{path} has been trained by another process since; start again to see how far it is")
         folder = path.parent / ASIDE
         folder.mkdir(exist_ok=True)
@@ -196,7 +196,7 @@ def _loader() -> Any:
 
 
 def _examine(cell: Cell, path: Path, load: Any) -> Planned:
-    run, status, damaged = None, {}, ""
+    run, status, damaged = None, Status(), ""
     if (path / "config.json").is_file():
         try:
             run = Run.open(path)
@@ -204,52 +204,45 @@ def _examine(cell: Cell, path: Path, load: Any) -> Planned:
         except InputError as error:
             damaged = str(error)
     try:
-        config, data = assemble(cell.settings, load)
+        config, data = load_and_resolve(cell.settings, load)
     except _NoData as error:
-        done = status.get("status") == "finished"
-        return Planned(
-            cell, path, State.FINISHED if done else State.NO_DATA, epoch=status.get("epoch", 0), why=str(error)
-        )
+        done = status.status == "finished"
+        return Planned(cell, path, State.FINISHED if done else State.NO_DATA, epoch=status.epoch, why=str(error))
     image: Any = tuple(data.train.images.shape[1:])
     made = functools.partial(Planned, cell, path, config=config, image=image)
     if path.exists() and not path.is_dir():
         return made(State.OTHER, why=f"{path} is a file; choose another --out")
-    if Run(path, {}).is_locked():
-        return made(State.BUSY, epoch=status.get("epoch", 0), why=f"another process is training in {path}")
+    if Run(path).is_locked():
+        return made(State.BUSY, epoch=status.epoch, why=f"another process is training in {path}")
     if run is None:
         return made(State.FAILED if damaged else State.NEW, why=damaged)
-    if differing := differing_fields(run.config, _as_json(config), _free(cell.settings)):
-        if status.get("status") in _ENDED_BADLY:
+    if differing := differing_fields(run.config, config, _free(cell.settings)):
+        if status.status in _ENDED_BADLY:
             return made(State.NEW, aside=True)
         why = f"{path} holds a run with other settings ({'; '.join(differing)}); choose another --out, or repeat those"
-        return made(State.OTHER, epoch=status.get("epoch", 0), why=why)
+        return made(State.OTHER, epoch=status.epoch, why=why)
     if damaged:
         return made(State.FAILED, why=damaged)
     state = {"finished": State.FINISHED, "diverged": State.DIVERGED, "failed": State.FAILED}
     return made(
-        state.get(status.get("status", ""), State.STARTED),
-        epoch=status.get("epoch", 0),
-        seconds=status.get("seconds", 0.0),
+        state.get(status.status, State.STARTED),
+        epoch=status.epoch,
+        seconds=status.seconds,
         why=why_not(status),
     )
 
 
-def why_not(status: dict[str, Any]) -> str:
+def why_not(status: Status) -> str:
     """What the status of a run says went wrong; empty when nothing did."""
-    if status.get("status") == "diverged":
-        return f"diverged in epoch {status.get('epoch', 0) + 1}: the loss is no longer finite"
-    return str(status.get("error", ""))
+    if status.status == "diverged":
+        return f"diverged in epoch {status.epoch + 1}: the loss is no longer finite"
+    return status.error
 
 
-def _free(settings: Settings) -> tuple[str, ...]:
+def _free(settings: TrainingConfig) -> tuple[str, ...]:
     """Fields of a stored run that may differ: where the data are, and what is left to the machine it began on.
 
     Whether the data are the same is asked when the run goes on: the plan reads those of one seed for all.
     """
     auto = (name for name in ("device", "precision") if getattr(settings, name) in (None, "auto"))
     return ("data_dir", "data_sha256", *auto)
-
-
-def _as_json(config: RunConfig) -> dict[str, Any]:
-    stored: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
-    return stored

@@ -13,16 +13,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from neuralcollapse.data import Dataset, ImageData
 from neuralcollapse.training import hardware
-from neuralcollapse.training.assembly import build_network
+from neuralcollapse.training.builders import build_network
 from neuralcollapse.training.config import RunConfig
-from neuralcollapse.training.job import Job
 from neuralcollapse.training.robustness import relative_perturbations
 from neuralcollapse.training.run_directory import Run
 from neuralcollapse.training.trainer import train
@@ -79,10 +77,10 @@ def _epoch(
     channels = (0.5,) * image[0]
     data = Dataset(config.dataset, "random", halves[0], halves[1], config.class_names, channels, channels, "")
     with tempfile.TemporaryDirectory() as folder:
-        run = Run.create(Path(folder) / "run", dataclasses.asdict(small))
-        train(Job(run, small, data), quiet=True)
+        run = Run.create(Path(folder) / "run", small)
+        train(run, data)
         seconds = np.diff([record["seconds"] for record in run.history()])
-        with np.load(run.snapshots()[-1], allow_pickle=False) as snapshot:
+        with np.load(run.snapshots()[3], allow_pickle=False) as snapshot:
             return float(seconds.min()), int(snapshot["features"].shape[1])
 
 
@@ -125,5 +123,4 @@ def _peak() -> dict[str, int]:
 
 if __name__ == "__main__":
     asked = json.load(sys.stdin)
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in asked["config"].items()}
-    print(json.dumps(measure(RunConfig(**fields), tuple(asked["image"]))))
+    print(json.dumps(measure(RunConfig.from_json(asked["config"], "standard input"), tuple(asked["image"]))))

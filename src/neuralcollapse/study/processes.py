@@ -144,11 +144,11 @@ def ending(path: Path, code: int) -> Ending:
     if code == INTERRUPTED:
         return Ending("interrupted")
     try:
-        status = Run.open(path).status() if (path / "config.json").is_file() else {}
+        status = Run(path).status()
     except InputError as error:
         return Ending("failed", str(error))
-    if status.get("status") in ("finished", "diverged", "failed"):
-        return Ending(status["status"], why_not(status))
+    if status.status in ("finished", "diverged", "failed"):
+        return Ending(status.status, why_not(status))
     return Ending("failed", last_line(path / LOG) or f"exit code {code}")
 
 

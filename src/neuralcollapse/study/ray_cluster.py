@@ -225,7 +225,7 @@ def _take_up(archive: bytes, path: Path) -> None:
 def _epoch(path: Path) -> int:
     """The last finished epoch; −1 where the status cannot be read."""
     try:
-        return int(Run(path, {}).status().get("epoch", 0))
+        return int(Run(path).status().epoch)
     except InputError:
         return -1
 
@@ -239,5 +239,5 @@ def _wait(process: subprocess.Popen[bytes]) -> int:
 def _wait_for_lock(path: Path) -> None:
     """A task started again may find the worker of its lost predecessor still ending."""
     end = time.monotonic() + GRACE
-    while Run(path, {}).is_locked() and time.monotonic() < end:
+    while Run(path).is_locked() and time.monotonic() < end:
         time.sleep(0.2)

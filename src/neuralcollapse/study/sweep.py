@@ -11,9 +11,9 @@ from typing import Any
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.study.grid import Cell
-from neuralcollapse.training import optimizers, protocol, recipes
-from neuralcollapse.training.config import RunConfig, Settings, check
-from neuralcollapse.training.job import assemble, base_name
+from neuralcollapse.training import optimizers, recipes
+from neuralcollapse.training.config import RunConfig, TrainingConfig, numeric
+from neuralcollapse.training.resolve import base_name, load_and_resolve
 from neuralcollapse.training.run_directory import Run
 
 _ENDED = ("finished", "diverged")
@@ -52,7 +52,7 @@ class Sweep:
     """A setting, its values, and the run of each.
 
     Args:
-        setting: name of the field of `Settings`.
+        setting: name of the field of `TrainingConfig`.
         values: rising.
         cells: one for each value.
         out: the folder of the run directories.
@@ -70,7 +70,7 @@ class Sweep:
         return [_point(value, self.out / cell.name) for value, cell in zip(self.values, self.cells, strict=True)]
 
 
-def make(settings: Settings, setting: str, values: Sequence[float] | None, out: Path | None) -> Sweep:
+def make(settings: TrainingConfig, setting: str, values: Sequence[float] | None, out: Path | None) -> Sweep:
     """The runs of a sweep.
 
     Args:
@@ -83,20 +83,20 @@ def make(settings: Settings, setting: str, values: Sequence[float] | None, out: 
         InputError: no such setting, no values for it, or unusable ones.
     """
     setting = setting.replace("-", "_")
-    kinds = recipes.numeric()
+    kinds = numeric()
     if setting not in kinds:
         raise InputError(f"--setting {setting} is no number to vary; expected one of {', '.join(kinds)}")
     if getattr(settings, setting) is not None:
         raise InputError(
             f"{setting} is what is varied; leave out --{setting.replace('_', '-')}, or give it to --values"
         )
-    config, data = assemble(settings)
+    config, data = load_and_resolve(settings)
     if values is None:
         if setting != "learning_rate":
             raise InputError(f"--setting {setting} needs --values")
         if optimizers.get(config.optimizer).learning_rate is not None:
             raise InputError(f"--optimizer {config.optimizer} needs --values: the paper's 25 rates are those of SGD")
-        values = protocol.learning_rates(config.loss, len(data.class_names))
+        values = recipes.learning_rates(config.loss, len(data.class_names))
     kind = kinds[setting]
     if not values or any(not math.isfinite(value) or kind(value) != value for value in values):
         raise InputError(f"expected --values of {setting} as {'whole ' if kind is int else ''}numbers, got {values}")
@@ -106,7 +106,7 @@ def make(settings: Settings, setting: str, values: Sequence[float] | None, out: 
     if len({cell.name for cell in cells}) < len(cells):
         raise InputError(f"two --values of {setting} agree in six digits; leave one out of {values}")
     for cell in cells:
-        check(cell.settings)
+        cell.settings.check()
     name = base_name(config.dataset, settings.data_dir, config.model, config.loss)
     return Sweep(setting, chosen, cells, out or Path("runs") / f"sweep-{name}-{setting}", _title(config, setting))
 
@@ -144,7 +144,7 @@ def _title(config: RunConfig, setting: str) -> str:
     return ", ".join([config.dataset_title, *parts, f"{config.loss_title} loss"])
 
 
-def _cell(settings: Settings, setting: str, value: float) -> Cell:
+def _cell(settings: TrainingConfig, setting: str, value: float) -> Cell:
     varied: dict[str, Any] = {setting: value}
     return Cell(f"{setting}-{value:g}", dataclasses.replace(settings, **varied))
 
@@ -153,10 +153,11 @@ def _point(value: float, path: Path) -> Point:
     if not (path / "config.json").is_file():
         return Point(value, path.name, "")
     run = Run.open(path)
-    status = str(run.status().get("status", ""))
+    status = run.status().status
     if status != "finished":
         return Point(value, path.name, status)
-    last = run.last("test_accuracy", "train_error", "nc1")
-    if not last:
+    history = run.history("test_accuracy")
+    if not history:
         raise InputError(f"{path} is finished, but its history is empty; move it away to train it again")
+    last = history[-1]
     return Point(value, path.name, status, 1 - last["test_accuracy"], last["train_error"], last["nc1"])

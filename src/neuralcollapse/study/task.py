@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.training.run_directory import Run
+from neuralcollapse.training.run_directory import Run, Status
 
 FINISHED, DIVERGED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -34,10 +34,10 @@ def note_failure(path: Path, error: str) -> None:
     """Say in `status.json` that the run failed, and why; how far it came stays there, and so does a process at work."""
     if not (path / "config.json").is_file():
         return
-    run = Run(path, {})
-    begun: dict[str, Any] = {"epoch": 0}
+    run = Run(path)
+    begun = Status()
     if not run.is_locked():
         with contextlib.suppress(InputError):  # of a damaged file nothing is kept
-            begun["epochs"] = Run.open(path).config.get("epochs")
-            begun |= run.status()
-        run.write_status(**{**begun, "status": "failed", "error": " ".join(error.split())[:500]})
+            begun = begun.model_copy(update={"epochs": run.config.epochs})
+            begun = run.status()
+        run.write_status(begun.model_copy(update={"status": "failed", "error": " ".join(error.split())[:500]}))

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.study.task import DIVERGED, FINISHED, INTERRUPTED, WRONG_INPUT, Task, note_failure
-from neuralcollapse.training import hardware, recipes, trainer
-from neuralcollapse.training.job import prepare
+from neuralcollapse.training import hardware, trainer
+from neuralcollapse.training.config import TrainingConfig
+from neuralcollapse.training.resolve import prepare
 
 
 def main() -> int:
@@ -36,11 +37,11 @@ def _train(task: Task) -> int:
     path = Path(task.path)
     there = (path / "config.json").is_file()
     try:
-        settings = recipes.from_json(task.settings, "task")
-        job = prepare(settings, **({"resume": path} if there else {"out": path}))
-        if job.config.device == "cpu":
+        settings = TrainingConfig.from_json(task.settings, "task")
+        run, data = prepare(settings, **({"resume": path} if there else {"out": path}))
+        if run.config.device == "cpu":
             hardware.keep_memory()
-        status = trainer.train(job)
+        status = trainer.train(run, data)
     except InputError as error:
         note_failure(path, str(error))
         print(error, file=sys.stderr)

@@ -377,8 +377,29 @@ def test_records_of_several_layers() -> None:
     assert history.to_frame()["layer"].tolist()[::2] == ["first", "last"] * 3
     assert history.runs["first_zero_error"].tolist() == [2]  # of the last layer
     assert set(history.select(layer="first").to_frame()["layer"]) == {"first"}
+    partly = [{"epoch": 1, "accuracy": 1.0}, {"epoch": 2, "layer": "last", "accuracy": 1.0}]  # of two versions
+    assert nc.History.from_records(partly).runs["first_zero_error"].tolist() == [1]
     by_layer = sorted(records, key=lambda record: record["layer"])
     pd.testing.assert_frame_equal(nc.History.from_records(by_layer, run="depth").to_frame(), history.to_frame())
+
+
+def test_the_tables_of_a_report_and_of_layers() -> None:
+    model, batches = Counting(), [data()[:]]
+    report = nc.measure(model, batches, metrics="cdnv")
+    table = report.to_frame()
+    assert tuple(table.columns) == COLUMNS and set(table["layer"]) == {"last"}
+    assert table["epoch"].isna().all() and table["seed"].isna().all()
+    found = table.set_index("metric")["value"].to_dict()
+    assert found == {**report.numbers(), "snr.1": found["snr.1"], "snr.2": found["snr.2"]}
+    assert [found["snr.1"], found["snr.2"]] == report.snr.singular_values.tolist()
+
+    layers = nc.measure_layers(model, batches, ["hidden"])
+    table = layers.to_frame()
+    assert table["layer"].unique().tolist() == ["hidden", "last"]
+    for each in layers:
+        assert table[table["layer"] == each.name]["value"].tolist() == each.report.to_frame()["value"].tolist()
+    over_epochs = nc.History.from_records([{"epoch": 4, **line} for line in layers.to_dict().values()]).to_frame()
+    assert over_epochs.drop(columns=["run", "epoch"]).equals(table.drop(columns=["run", "epoch"]))
 
 
 def test_numbers_of_arrays_and_tensors() -> None:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LABELS = ("run", "dataset", "network", "loss", "seed")
+UNLABELLED = ("", "", "", "", None)
+"""The labels of what no run is known of."""
 COLUMNS = (*LABELS, "epoch", "layer", "metric", "value")
 
 

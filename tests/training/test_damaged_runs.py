@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from helpers.studies import config, history, write_run
-
-from neuralcollapse import InputError, figures
 from neuralcollapse.figures.runview import RunView
 from neuralcollapse.figures.studyview import Study
+
+from neuralcollapse import InputError, figures
 
 
 @pytest.fixture

@@ -251,7 +251,7 @@ def distinct_means(moments: ClassMoments) -> Float[Tensor, "k p"]:
     if not bool(moments.present.all()):
         means = means[moments.present]
     floor, step = 0.5 * coincidence(moments), block_rows(means.shape[1])
-    return means.mul_(torch.cat([(rows.abs() > floor).any(dim=1, keepdim=True) for rows in means.split(step)]))
+    return means.mul_(torch.cat([(rows.abs() > floor).any(dim=1, keepdim=True) for rows in torch.split(means, step)]))
 
 
 def rows_of_present(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> Float[Tensor, "k p"]:

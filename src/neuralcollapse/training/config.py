@@ -380,7 +380,7 @@ class RunConfig(TrainingConfig):
     head: Name = "linear"
     optimizer: Name = "sgd"
     robustness_examples: Annotated[int, Ge(0)] = 0
-    batch_norm_statistics: Name = "running"
+    batch_norm_statistics: Name = "running"  # type: ignore[assignment]
     notebook_weight_decay: bool = False
     data_sha256: Annotated[Name | None, Option("`data.fingerprint` of the data; an older run has None.")] = None
 

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from neuralcollapse import InputError, figures
 from neuralcollapse.figures import study as drawing
 from neuralcollapse.figures.studyview import Study
-from neuralcollapse.study import listing as lab_study
+from neuralcollapse.study.study_file import add_to_study
 from neuralcollapse.training.losses import LOSSES
 
 EPOCHS = (1, 5, 20, 100, 350)
@@ -58,7 +58,7 @@ def build(folder: Path, *, order: int = 1) -> Path:
                     full = 60_000 if dataset == "fashion-mnist" else 50_000
                     write_run(path, config(dataset, model, num_examples=full), records)
     listed = sorted(str(path.parent.relative_to(folder)) for path in folder.glob("*/*/config.json"))
-    lab_study.record(folder, [*listed, "not-begun"])
+    add_to_study(folder, [*listed, "not-begun"])
     return folder
 
 
@@ -348,10 +348,10 @@ def test_runs_on_two_levels_are_no_study_until_they_are_listed(tmp_path: Path, r
     """As `results/`: single runs beside a whole study. Nothing is drawn and nothing written."""
     for seed, name in enumerate(runs):
         write_run(tmp_path / name, config(seed=seed), history(ACCURACIES, 20))
-    with pytest.raises(InputError, match=f"{message}.* no study together; name one of them, such as"):
+    with pytest.raises(InputError, match=f"{message}.* unclear which of them are one study; name one of them, such as"):
         figures.make(tmp_path)
     assert not list(tmp_path.rglob("figures"))
-    lab_study.record(tmp_path, [*runs[-1:], "absent/e"])
+    add_to_study(tmp_path, [*runs[-1:], "absent/e"])
     with pytest.warns(UserWarning, match="does not list") if "/" not in runs[0] else nullcontext():
         assert [cell.path for cell in Study.read(tmp_path).runs] == [tmp_path / runs[-1]]
 
@@ -359,10 +359,10 @@ def test_runs_on_two_levels_are_no_study_until_they_are_listed(tmp_path: Path, r
 def test_a_study_knows_its_runs(tmp_path: Path) -> None:
     for seed, name in enumerate(("a", "b", "stranger")):
         write_run(tmp_path / name, config(seed=seed), history(ACCURACIES, 20))
-    lab_study.record(tmp_path, ["a"])
-    lab_study.record(tmp_path, ["b", "a"])
+    add_to_study(tmp_path, ["a"])
+    add_to_study(tmp_path, ["b", "a"])
     assert json.loads((tmp_path / "study.json").read_text()) == {"runs": ["a", "b"]}
-    with pytest.warns(UserWarning, match=r"study\.json does not list stranger, which are left out"):
+    with pytest.warns(UserWarning, match=r"study\.json does not list stranger; to draw these runs too"):
         assert [cell.path.name for cell in Study.read(tmp_path).runs] == ["a", "b"]
 
 

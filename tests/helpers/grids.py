@@ -1,4 +1,4 @@
-"""What the tests of grids share: tiny cells, the same cells without interruption, and processes to be killed."""
+"""What the tests of grids share: tiny cells, the same without interruption, processes to kill, a place to train."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from neuralcollapse.study.options import GridOptions
+from neuralcollapse.study.task import Ending, Task, read_ending
+from neuralcollapse.training import recipes
 from neuralcollapse.training.config import Settings
 from neuralcollapse.training.job import prepare
 from neuralcollapse.training.run_directory import Run
@@ -79,3 +83,40 @@ def epoch(path: Path) -> int:
     """The last finished epoch of a run; −1 before there is one, and after its end."""
     status = Run.open(path).status() if (path / "config.json").is_file() else {}
     return int(status.get("epoch", -1)) if status.get("status") == "running" else -1
+
+
+class InThisProcess:
+    """Another place to train: the process of the grid itself. One class, and one option that names it."""
+
+    takes = ("in_this_process",)
+    capacity = 1.0
+
+    def __init__(self, out: Path, options: GridOptions) -> None:
+        assert isinstance(options, HereOptions)
+
+    def submit(self, task: Task) -> Trained:
+        train(prepare(recipes.from_json(task.settings, "task"), out=Path(task.path)), quiet=True)
+        return Trained(Path(task.path))
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class Trained:
+    """A task that has ended already."""
+
+    path: Path
+
+    def poll(self) -> Ending:
+        return read_ending(self.path, 0)
+
+    def stop(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class HereOptions(GridOptions):
+    """The options of a grid, and the one that chooses `InThisProcess`."""
+
+    in_this_process: bool = field(default=False, metadata={"executor": "helpers.grids:InThisProcess"})

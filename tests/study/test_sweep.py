@@ -17,7 +17,7 @@ from neuralcollapse.cli import dispatch
 from neuralcollapse.figures import style
 from neuralcollapse.figures import sweep as figures_sweep
 from neuralcollapse.figures.sweep import draw_sweep
-from neuralcollapse.study import grid, sweep
+from neuralcollapse.study import sweep
 from neuralcollapse.training import protocol, recipes
 from neuralcollapse.training.config import Settings
 from neuralcollapse.training.run_directory import Run
@@ -52,7 +52,7 @@ def line(test_error: float, train_error: float, nc1: float) -> dict[str, float]:
 @pytest.fixture
 def six(tmp_path: Path) -> sweep.Sweep:
     """Six rates: one diverged, one cut short while it was best of all, two equal in test error, one not begun."""
-    made = sweep.make(DIGITS, "learning-rate", [0.64, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32], tmp_path / "sweep")
+    made = sweep.make_sweep(DIGITS, "learning-rate", [0.64, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32], tmp_path / "sweep")
     written(made, 0, "finished", line(0.25, 0.5, 0.9))
     written(made, 1, "finished", line(0.05, 0.5, 0.1), line(0.125, 0.0, 0.030))  # the last epoch counts
     written(made, 2, "finished", line(0.125, 0.0, 0.010))
@@ -158,12 +158,12 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: str, messa
 
 def test_what_cannot_be_varied_is_refused(tmp_path: Path) -> None:
     for setting, values, message in (
-        ("loss", [1.0], "--setting loss is no number"),
-        ("milestones", [0.5], "--setting milestones is no number"),
-        ("seed", [1.0], "--setting seed is no number to vary"),
-        ("devices", [1.0], "--setting devices is no number to vary"),
-        ("robustness-examples", [1.0], "no number to vary"),
-        ("test-examples-per-class", [1.0], "no number to vary"),
+        ("loss", [1.0], "--setting loss cannot be varied"),
+        ("milestones", [0.5], "--setting milestones cannot be varied"),
+        ("seed", [1.0], "--setting seed cannot be varied"),
+        ("devices", [1.0], "--setting devices cannot be varied"),
+        ("robustness-examples", [1.0], "cannot be varied"),
+        ("test-examples-per-class", [1.0], "cannot be varied"),
         ("width", None, "needs --values"),
         ("epochs", [math.inf], "whole numbers"),
         ("batch-size", [math.nan], "whole numbers"),
@@ -174,24 +174,23 @@ def test_what_cannot_be_varied_is_refused(tmp_path: Path) -> None:
         ("learning-rate", [0.1, 0.1 + 1e-12], "agree in six digits"),
     ):
         with pytest.raises(InputError, match=message):
-            sweep.make(DIGITS, setting, values, tmp_path)
-    with pytest.raises(InputError, match="leave out --learning-rate"):
-        sweep.make(dataclasses.replace(DIGITS, learning_rate=0.1), "learning_rate", None, tmp_path)
+            sweep.make_sweep(DIGITS, setting, values, tmp_path)
+    with pytest.raises(InputError, match=r"give its values to --values instead of --learning-rate 0\.1"):
+        sweep.make_sweep(dataclasses.replace(DIGITS, learning_rate=0.1), "learning_rate", None, tmp_path)
     for optimizer in ("adam", "adamw", "lbfgs"):
         with pytest.raises(InputError, match=f"--optimizer {optimizer} needs --values"):
-            sweep.make(dataclasses.replace(DIGITS, optimizer=optimizer), "learning_rate", None, tmp_path)
-        assert sweep.make(dataclasses.replace(DIGITS, optimizer=optimizer), "learning_rate", [1e-3], tmp_path).values
+            sweep.make_sweep(dataclasses.replace(DIGITS, optimizer=optimizer), "learning_rate", None, tmp_path)
+        assert sweep.make_sweep(
+            dataclasses.replace(DIGITS, optimizer=optimizer), "learning_rate", [1e-3], tmp_path
+        ).values
     assert not list(tmp_path.iterdir())
-    made = sweep.make(DIGITS, "learning-rate", None, None)
+    made = sweep.make_sweep(DIGITS, "learning-rate", None, None)
     assert made.out == Path("runs/sweep-digits-mlp-mse-learning_rate")
     assert made.values == pytest.approx([rate / 5 for rate in protocol.learning_rates("mse-torch", 10)], rel=1e-12)
 
 
-def test_a_sweep_from_end_to_end(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sweep_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str], untimed: None) -> None:
     """One rate learns, the other diverges; `run` then repeats the winner exactly."""
-    monkeypatch.setattr(grid, "estimate", lambda *_: {})
     options = [text for key, value in TINY.items() for text in (f"--{key.replace('_', '-')}", str(value))]
     subject = ["--dataset", "digits", "--model", "mlp", *options, "--epochs", "5"]
     out = tmp_path / "sweep"

@@ -9,7 +9,7 @@ from typing import Any
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.figures.runview import RunView
-from neuralcollapse.study import listing as study
+from neuralcollapse.study.study_file import runs_of_study
 from neuralcollapse.training import losses, protocol, reading
 from neuralcollapse.training.config import LATER_FIELDS
 from neuralcollapse.training.run_directory import Run
@@ -151,10 +151,10 @@ class Study:
         """Read the runs of a study: those `study.json` lists, or, without it, those directly in the folder.
 
         Raises:
-            InputError: no run is there, or nothing says which of them belong together (see `study.listing`); a file is
-                damaged, or two runs would share a panel and differ in more than their seed.
+            InputError: no run is there, or nothing says which of them belong together (see `study.study_file`); a file
+                is damaged, or two runs would share a panel and differ in more than their seed.
         """
-        found = [_read(path) for path in study.directories(folder)]
+        found = [_read(path) for path in runs_of_study(folder)]
         groups: dict[tuple[str, tuple[str, str], str], list[Cell]] = {}
         for cell in found:
             groups.setdefault((cell.network, cell.dataset, cell.loss), []).append(cell)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import math
@@ -112,10 +113,22 @@ class LocalSlurmOptions(GridOptions):
     slurm: bool = field(default=True, metadata={"executor": f"{__name__}:LocalSlurm"})
 
 
-def job_processes() -> list[psutil.Process]:
-    """The processes of the jobs that are below this one: each has one worker."""
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if "submitit.core._submit" in child.cmdline()]
+def job_process(out: Path) -> psutil.Process:
+    """The process of the one job of this grid; its child is the worker."""
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if {"submitit.core._submit", str(out / ".slurm")} <= set(child.cmdline()):
+                return child
+    raise AssertionError("no job runs")
+
+
+def ending_of(job: Any) -> Ending:
+    """How a job ends; waits for it."""
+    end = time.monotonic() + 120
+    while (ending := job.poll()) is None:
+        assert time.monotonic() < end, "it does not end"
+        time.sleep(0.05)
+    return ending  # type: ignore[no-any-return]
 
 
 def submitted(tmp_path: Path, settings: dict[str, Any], name: str = "cell") -> Any:
@@ -140,8 +153,7 @@ def test_a_job_that_is_stopped_keeps_its_epochs(tmp_path: Path) -> None:
     wait_until(lambda: epoch(run) >= 2)
     assert job.poll() is None
     job.stop()
-    wait_until(lambda: job.poll() is not None)
-    assert job.poll() == Ending(State.INTERRUPTED)
+    assert ending_of(job) == Ending(State.INTERRUPTED)
     wait_until(lambda: not Run.open(run).is_locked())
     status = Run.open(run).status()
     assert status["status"] == "interrupted" and status["epoch"] >= 2
@@ -152,20 +164,17 @@ def test_jobs_that_are_killed_are_named(tmp_path: Path) -> None:
     """The worker, which its job notices; and the job itself, whose worker stops by itself."""
     job, run = submitted(tmp_path, LONG), tmp_path / "cell"
     wait_until(lambda: epoch(run) >= 1)
-    (process,) = job_processes()
-    (worker,) = process.children()
+    (worker,) = job_process(tmp_path).children()
     worker.kill()
-    wait_until(lambda: job.poll() is not None)
-    assert job.poll() == Ending(State.FAILED, "killed by SIGKILL (out of memory?)")
+    assert ending_of(job) == Ending(State.FAILED, "killed by SIGKILL (out of memory?)")
     assert Run.open(run).status()["status"] == "failed"
 
     job = submitted(tmp_path, LONG)
     begun = Run.open(run).status()["epoch"]
     wait_until(lambda: epoch(run) > begun)
-    (process,) = job_processes()
-    process.kill()
+    job_process(tmp_path).kill()
     wait_until(lambda: not Run.open(run).is_locked())
-    ending = job.poll()
+    ending = ending_of(job)
     assert ending.state is State.FAILED and "Slurm job" in ending.why and "without a result" in ending.why
     status = Run.open(run).status()
     assert status["status"] == "failed" and status["epoch"] > begun and "without a result" in status["error"]
@@ -173,14 +182,12 @@ def test_jobs_that_are_killed_are_named(tmp_path: Path) -> None:
 
 @needs_submitit
 def test_a_job_near_its_time_limit_is_queued_again_and_continues(tmp_path: Path) -> None:
-    job, run = submitted(tmp_path, {**MLP, "epochs": 400}), tmp_path / "cell"
+    job, run = submitted(tmp_path, {**MLP, "epochs": 200}), tmp_path / "cell"
     wait_until(lambda: epoch(run) >= 2)
-    (process,) = job_processes()
-    process.send_signal(signal.SIGUSR2)  # as Slurm does before it ends a job
-    wait_until(lambda: job.poll() is not None)
-    assert job.poll() == Ending(State.FINISHED)
+    job_process(tmp_path).send_signal(signal.SIGUSR2)  # as Slurm does before it ends a job
+    assert ending_of(job) == Ending(State.FINISHED)
     assert "resumed" in json.loads((run / "environment.json").read_text())
-    assert without_clock(run) == uninterrupted(tmp_path / "whole", epochs=400)
+    assert without_clock(run) == uninterrupted(tmp_path / "whole", epochs=200)
 
 
 @needs_submitit

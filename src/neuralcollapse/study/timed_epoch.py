@@ -118,8 +118,12 @@ def _train(job: Job, clock: EpochClock) -> None:
         def __exit__(self, *_: object) -> None:
             pass
 
+    before = trainer.Reporter  # type: ignore[attr-defined]
     trainer.Reporter = Reporter  # type: ignore[misc,assignment,attr-defined]
-    trainer.train(job, quiet=True)
+    try:
+        trainer.train(job, quiet=True)
+    finally:
+        trainer.Reporter = before  # type: ignore[misc,attr-defined]
 
 
 def _time_attack(config: RunConfig, data: Dataset) -> float:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.figure
@@ -22,7 +23,18 @@ from hypothesis import strategies as st
 
 import neuralcollapse as nc
 from neuralcollapse import InputError
-from neuralcollapse._files import append_line, read_json, read_lines, replace_file, replacing, shortened, write_json
+from neuralcollapse._files import (
+    append_line,
+    lock,
+    locked,
+    read_json,
+    read_lines,
+    replace_file,
+    replacing,
+    shortened,
+    validated,
+    write_json,
+)
 from neuralcollapse.figures.save import save
 from neuralcollapse.moments.storage import write_state
 from neuralcollapse.training.run_directory import Run
@@ -215,9 +227,9 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     for path, why in (
-        (tmp_path / "pipe", "no regular file"),
+        (tmp_path / "pipe", "not a regular file"),
         (tmp_path / "folder", "it is a folder"),
-        (Path("/dev/null"), "no regular file"),
+        (Path("/dev/null"), "not a regular file"),
         (tmp_path / "absent" / "a.json", "No such file or directory"),
         (tmp_path / ("a" * 300), "File name too long"),
     ):
@@ -267,6 +279,60 @@ def test_a_snapshot_on_a_full_disk(tmp_path: Path) -> None:
 
     assert in_child(full, file_size=1000) == 0
     assert [path.name for path in (run.path / "snapshots").iterdir()] == ["epoch_0001.npz"]
+
+
+def test_a_lock_keeps_other_processes_out_until_its_holder_ends(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file"):
+
+        def taken(path: Path = path) -> None:
+            with pytest.raises(BlockingIOError), locked(path, wait=False):
+                pass
+
+        with locked(path):
+            assert in_child(taken) == 0
+        with locked(path, wait=False):
+            pass
+
+        def killed(path: Path = path) -> None:
+            with locked(path):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        assert in_child(killed) == -signal.SIGKILL
+        with locked(path, wait=False):
+            pass
+
+
+def test_a_shared_lock_keeps_out_only_those_that_do_not_share(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (tmp_path / "file").open() as first, (tmp_path / "file").open() as second:
+        assert lock(first, shared=True) and lock(second, shared=True, wait=False)
+        with pytest.raises(BlockingIOError):
+            lock(second, wait=False)
+        first.close()
+        assert lock(second, wait=False)
+
+
+@dataclass(frozen=True)
+class Entry:
+    name: str
+    rate: float = 0.1
+
+
+def test_content_is_checked_by_its_type() -> None:
+    """Texts stand for non-finite numbers where a number is expected, and for themselves where a text is."""
+    assert validated(Entry, {"name": "nan", "rate": "inf"}, "x.json") == Entry("nan", math.inf)
+    assert validated(list[Entry], b'[{"name": "a"}]', "x.json") == [Entry("a")]
+    for kind, content, message in (
+        (Entry, {"name": "a", "rate": "much"}, r"x\.json: rate: .*valid number.*, got much$"),
+        (list[Entry], [{"name": "a"}, {"name": 3}], r"x\.json: 1\.name: .*valid string.*, got 3$"),
+        (Entry, {}, r"x\.json: name: "),
+        (Entry, b"{", r"x\.json: "),
+        (Entry, b"[" * 100_000, r"x\.json: "),
+    ):
+        with pytest.raises(InputError, match=message) as error:
+            validated(kind, content, "x.json")  # type: ignore[arg-type]
+        assert "\n" not in str(error.value)
 
 
 def test_a_message_is_short() -> None:

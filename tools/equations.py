@@ -11,6 +11,7 @@ so is a function of later work without a test.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from dataclasses import dataclass
@@ -34,6 +35,11 @@ STATEMENTS = {
     f"{ICLR}, Theorem 3": "the loss on the central path depends on the signal-to-noise matrix alone",
     f"{ICLR}, Definition 1": "the zero-global-mean central path, L = ½ Σ_j 1/(C + ω_j²)",
     f"{ICLR}, Proposition 2": "constants of c₁ log ω + c₂ ω² + c₃ ω⁴ = a + t",
+    f"{ICLR}, Proposition 2, of a general M(t)": "the rate of each singular value of a moving matrix: u_jᵀ Ṁ v_j",
+    f"{ICLR}, Equation of continually renormalized gradient flow": "the projection on the tangent space of {Σ_W = I}",
+    f"{ICLR}, Theorem 2 on the central path": "L_NC1 and L_NC2/3 as functions of the singular values",
+    f"{ICLR}, Corollary 2": "NC3 on the central path, as a function of the singular values",
+    f"{ICLR}, Corollary 2, NC4": "how far an example may be from its class mean for NC4 to hold on the central path",
     f"{ICLR}, Definition 2": "singular values of the signal-to-noise matrix Σ_W^{-1/2} M̄",
 }
 
@@ -62,17 +68,22 @@ def functions() -> list[Function]:
     return found
 
 
-def tests_of(name: str, module: str) -> list[tuple[str, str]]:
-    """(file, test) of every test that calls the function of a module."""
+@functools.cache
+def calls() -> list[tuple[str, str, set[str]]]:
+    """(file, test, what it calls) of every test: `nc.nc1(…)`, `collapse.nc1(…)` or an imported `nc1(…)`."""
     found = []
-    names = {name, f"nc.{name}", f"{module}.{name}"}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            # `nc.nc1(…)`, `collapse.nc1(…)` or an imported `nc1(…)`, not the attribute `report.nc1`
-            called = {ast.unparse(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)}
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and called & names:
-                found.append((str(path.relative_to(ROOT)), node.name))
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                called = {ast.unparse(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)}
+                found.append((str(path.relative_to(ROOT)), node.name, called))
     return found
+
+
+def tests_of(name: str, module: str) -> list[tuple[str, str]]:
+    """(file, test) of every test that calls the function of a module; reading `report.nc1` is no call."""
+    names = {name, f"nc.{name}", f"{module}.{name}"}
+    return [(file, test) for file, test, called in calls() if called & names]
 
 
 def row(statement: str, meaning: str, function: Function) -> str:

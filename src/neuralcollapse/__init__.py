@@ -1,54 +1,139 @@
-"""Measure, reproduce and predict Neural Collapse.
+"""Measure, predict and reproduce Neural Collapse.
 
-import neuralcollapse as nc
+Quick start:
 
-report = nc.measure(model, loader)      # finds the classifier, streams the data once
-print(report)                           # NC1–NC4, the MSE decomposition, the signal-to-noise spectrum
-report.nc1, report.mse.ls_perp          # numbers by name;  report.to_dict() is JSON-ready
+    import neuralcollapse as nc
+
+    report = nc.measure(model, loader)  # finds the last layer, measures its features, leaves the model as it was
+    print(report)  # NC1 to NC4, the parts of the MSE loss, the signal-to-noise spectrum
+    report.nc1, report.nc3, report.mse.ls_perp  # numbers by name; report.to_dict() is ready for JSON
+
+Measure a model or features:
+    measure                   the last layer of a model, on the data of a loader: a Report
+    measure_layers            several layers of a model, by one forward pass a batch: LayerReports
+    measure_features          features, labels and a classifier that are in memory: a Report
+    make_report               class moments and a classifier: a Report
+    Monitor                   measures a model whenever it is called, and keeps the history
+
+What measuring returns:
+    Report                    all numbers of one layer; print it, or read report.nc1
+    LayerReport               the numbers of one layer of measure_layers
+    LayerReports              the reports of measure_layers by layer; print shows a table
+    NC2                       the numbers of nc2 by name
+    MSEDecomposition          the parts of the MSE loss by name
+    SNRSpectrum               the singular values of snr_singular_values, and whether they are finite
+
+Moments:
+    ClassMoments              counts, means and scatter of each class: update, merge, all_reduce, save, load
+
+Metrics of the paper, each a function of moments or tensors:
+    nc1                       variability within the classes against that between them
+    nc2                       distance of class means and classifier from a simplex
+    nc3                       distance between classifier and class means, each scaled to norm 1
+    nc4_mismatch              share of examples that are not given to the nearest class mean
+    equinorm                  spread of the lengths of vectors
+    equiangularity            spread of the angles between vectors
+    maximal_angle             distance of the angles from those of a simplex
+    simplex_etf               the simplex equiangular tight frame itself
+    decompose_mse             the MSE loss as L_NC1 + L_NC2/3 + L⊥_LS
+    least_squares_classifier  the classifier that minimises the MSE loss for given features
+    snr_singular_values       singular values of the signal-to-noise matrix
+
+Metrics of later papers:
+    METRICS                   all of them by name
+    compute_metrics           some of them, from class moments
+
+Theory:
+    CentralPath               the dynamics on the central path in closed form
+
+Errors:
+    InputError                wrong input, said in one sentence
 """
 
-from neuralcollapse._checks import InputError
-from neuralcollapse.measuring.layers import LayerReport, LayerReports, measure_layers
-from neuralcollapse.measuring.measure import make_report, measure, measure_features
-from neuralcollapse.measuring.monitor import Monitor
-from neuralcollapse.measuring.report import Report
-from neuralcollapse.metrics.collapse import NC2, nc1, nc2, nc3, nc4_mismatch
-from neuralcollapse.metrics.geometry import equiangularity, equinorm, maximal_angle, simplex_etf
-from neuralcollapse.metrics.least_squares import least_squares_classifier
-from neuralcollapse.metrics.mse import MSEDecomposition, decompose_mse
-from neuralcollapse.metrics.registry import METRICS, compute_metrics
-from neuralcollapse.metrics.signal_to_noise import SNRSpectrum, snr_singular_values
-from neuralcollapse.moments.class_moments import ClassMoments
-from neuralcollapse.theory.central_path import CentralPath
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for type checkers and editors; at run time a name is imported when it is first used
+    from neuralcollapse._errors import InputError as InputError
+    from neuralcollapse.measuring.layers import LayerReport as LayerReport
+    from neuralcollapse.measuring.layers import LayerReports as LayerReports
+    from neuralcollapse.measuring.layers import measure_layers as measure_layers
+    from neuralcollapse.measuring.measure import make_report as make_report
+    from neuralcollapse.measuring.measure import measure as measure
+    from neuralcollapse.measuring.measure import measure_features as measure_features
+    from neuralcollapse.measuring.monitor import Monitor as Monitor
+    from neuralcollapse.measuring.report import Report as Report
+    from neuralcollapse.metrics.collapse import NC2 as NC2
+    from neuralcollapse.metrics.collapse import nc1 as nc1
+    from neuralcollapse.metrics.collapse import nc2 as nc2
+    from neuralcollapse.metrics.collapse import nc3 as nc3
+    from neuralcollapse.metrics.collapse import nc4_mismatch as nc4_mismatch
+    from neuralcollapse.metrics.geometry import equiangularity as equiangularity
+    from neuralcollapse.metrics.geometry import equinorm as equinorm
+    from neuralcollapse.metrics.geometry import maximal_angle as maximal_angle
+    from neuralcollapse.metrics.geometry import simplex_etf as simplex_etf
+    from neuralcollapse.metrics.least_squares import least_squares_classifier as least_squares_classifier
+    from neuralcollapse.metrics.mse import MSEDecomposition as MSEDecomposition
+    from neuralcollapse.metrics.mse import decompose_mse as decompose_mse
+    from neuralcollapse.metrics.registry import METRICS as METRICS
+    from neuralcollapse.metrics.registry import compute_metrics as compute_metrics
+    from neuralcollapse.metrics.signal_to_noise import SNRSpectrum as SNRSpectrum
+    from neuralcollapse.metrics.signal_to_noise import snr_singular_values as snr_singular_values
+    from neuralcollapse.moments.class_moments import ClassMoments as ClassMoments
+    from neuralcollapse.theory.central_path import CentralPath as CentralPath
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "METRICS",
-    "NC2",
-    "CentralPath",
-    "ClassMoments",
-    "InputError",
-    "LayerReport",
-    "LayerReports",
-    "MSEDecomposition",
-    "Monitor",
-    "Report",
-    "SNRSpectrum",
-    "compute_metrics",
-    "decompose_mse",
-    "equiangularity",
-    "equinorm",
-    "least_squares_classifier",
-    "make_report",
-    "maximal_angle",
-    "measure",
-    "measure_features",
-    "measure_layers",
-    "nc1",
-    "nc2",
-    "nc3",
-    "nc4_mismatch",
-    "simplex_etf",
-    "snr_singular_values",
-]
+_HOME = {
+    "measure": "measuring.measure",
+    "measure_layers": "measuring.layers",
+    "measure_features": "measuring.measure",
+    "make_report": "measuring.measure",
+    "Monitor": "measuring.monitor",
+    "Report": "measuring.report",
+    "LayerReport": "measuring.layers",
+    "LayerReports": "measuring.layers",
+    "NC2": "metrics.collapse",
+    "MSEDecomposition": "metrics.mse",
+    "SNRSpectrum": "metrics.signal_to_noise",
+    "ClassMoments": "moments.class_moments",
+    "nc1": "metrics.collapse",
+    "nc2": "metrics.collapse",
+    "nc3": "metrics.collapse",
+    "nc4_mismatch": "metrics.collapse",
+    "equinorm": "metrics.geometry",
+    "equiangularity": "metrics.geometry",
+    "maximal_angle": "metrics.geometry",
+    "simplex_etf": "metrics.geometry",
+    "decompose_mse": "metrics.mse",
+    "least_squares_classifier": "metrics.least_squares",
+    "snr_singular_values": "metrics.signal_to_noise",
+    "METRICS": "metrics.registry",
+    "compute_metrics": "metrics.registry",
+    "CentralPath": "theory.central_path",
+    "InputError": "_errors",
+}
+"""The module of every public name; that of `measure` is neuralcollapse.measuring.measure."""
+_PACKAGES = ("moments", "metrics", "theory", "measuring")
+"""Packages that `import neuralcollapse` makes available as attributes, as in `nc.theory`."""
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import neuralcollapse` need not wait for PyTorch."""
+    if name in _PACKAGES:
+        return importlib.import_module(f"neuralcollapse.{name}")
+    if name not in _HOME:
+        from neuralcollapse._errors import suggest
+
+        raise AttributeError(f"module 'neuralcollapse' has no attribute {name!r}{suggest(name, (*_HOME, *_PACKAGES))}")
+    value = getattr(importlib.import_module(f"neuralcollapse.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*_HOME, *_PACKAGES, *(name for name in globals() if name.startswith("__"))})

@@ -1,6 +1,8 @@
-"""How files are written, whole or not at all, and what JSON means here.
+"""The one way this package writes files, locks them, and reads and writes JSON.
 
-JSON has no infinity and no not-a-number: the texts "inf", "-inf" and "nan" stand for them, and are read as numbers.
+A file is replaced whole or not at all. JSON has no infinity and no not-a-number: they are written as the texts "inf",
+"-inf" and "nan". Lines of numbers (`read_lines`) turn these texts back into numbers; what a type describes
+(`validated`) does so where the type says number, so that a class called "nan" stays a text.
 """
 
 from __future__ import annotations
@@ -13,43 +15,85 @@ import secrets
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from neuralcollapse._checks import InputError
 
 try:
     import fcntl
-except ImportError:  # not a Unix: what a killed writer left is then not removed
+except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
 NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
+Kind = TypeVar("Kind")
+
 
 class WriteError(InputError, OSError):
-    """A file that cannot be written, such as for a full disk; ``filename`` is its path."""
+    """A file that cannot be written, such as on a full disk; ``filename`` is its path."""
 
     def __str__(self) -> str:
-        return str(self.args[0])  # the sentence, instead of what an OSError makes of its number and file
+        return str(self.args[0])  # the sentence, not the number and file name that an OSError prints
+
+
+def lock(file: IO[Any] | int, *, wait: bool = True, shared: bool = False) -> bool:
+    """Lock an open file or folder until it is closed or the process ends; other processes can still read and write it.
+
+    Args:
+        file: an open file, or a descriptor.
+        wait: whether to wait for another process that holds the lock.
+        shared: several processes may hold it at once, but none of them beside one that is not shared.
+
+    Returns:
+        Whether it is locked: False where the system or the file system has no locks.
+
+    Raises:
+        BlockingIOError: another process holds the lock, and ``wait`` is False.
+    """
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def locked(path: str | Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of an existing file or folder during a block; see :func:`lock`."""
+    if fcntl is None:  # where there are no locks, a folder cannot be opened either
+        yield
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        lock(descriptor, wait=wait)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A file to write in place of ``path``, which it becomes at the end of the block, or not at all.
+    """Give a temporary file to write, which replaces ``path`` at the end of the block, or is removed after an error.
 
-    It lies in the same folder, is hidden, ends as ``path`` does, and has a name of its own, so that two processes that
-    write one file do not meet: the last one wins, whole. What killed writers of the same file left is removed.
+    It is a hidden file in the same folder with the same ending and a name of its own: of two processes that write one
+    file, the last one's is kept, whole. Temporary files that killed writers of the same file left are removed.
 
     Raises:
-        InputError: the file cannot be written: no such folder, no permission, a full disk, or ``path`` is no file.
+        InputError: the file cannot be written: no such folder, no permission, a full disk, or ``path`` is a folder or
+            a device.
     """
     before = sys.exception()
-    target = Path(os.path.realpath(path))  # of a link, the file it leads to is replaced
+    target = Path(os.path.realpath(path))  # a link stays a link; the file that it points to is replaced
     if os.path.exists(target) and not target.is_file():
-        raise InputError(f"cannot write {path}: it is {'a folder' if target.is_dir() else 'no regular file'}")
+        raise InputError(f"cannot write {path}: it is {'a folder' if target.is_dir() else 'not a regular file'}")
     try:
-        temporary, lock = _reserve(target)
+        temporary, held = _create_temporary(target)
     except OSError as error:
-        raise _unwritten(path, error) from error
+        raise _write_error(path, error) from error
     try:
         yield temporary
         written = os.open(temporary, os.O_RDWR)
@@ -61,61 +105,64 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        # PyTorch's and Matplotlib's writers answer a full disk, or an interrupt, by an error of their own
-        cause = _cause(error, before)
+        # PyTorch and Matplotlib replace the error of a full disk, or an interrupt, by one of their own
+        cause = _system_cause(error, before)
         if cause is None or isinstance(error, InputError | KeyboardInterrupt):
             raise
         if isinstance(cause, KeyboardInterrupt):
             raise KeyboardInterrupt from error
-        raise _unwritten(path, cause) from error
+        raise _write_error(path, cause) from error
     finally:
-        if lock is not None:
-            os.close(lock)
+        if held is not None:
+            os.close(held)
 
 
 def replace_file(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Replace a file by what ``write`` puts into the binary file that it is called with; see :func:`replacing`."""
+    """Replace a file by what ``write(file)`` writes into an open binary file; see :func:`replacing`."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         write(file)
 
 
 def append_line(path: str | Path, record: dict[str, Any]) -> None:
-    """Add a JSON object as a line and force it to disk; after an error the file is as it was.
+    """Append a JSON object as a line and force it to disk; after an error the file is as it was before.
 
-    A last line without its end, which a killed process left, is cut off first; where it is a whole object, it is ended.
+    A last line without a line end, which a killed process left, is removed first, or ended if it is a whole object.
 
     Raises:
         InputError: the line cannot be written.
     """
-    line = (json.dumps(finite(record), allow_nan=False) + "\n").encode()
+    line = (to_json(record) + "\n").encode()
     try:
         with Path(path).open("ab+", buffering=0) as file:
-            if fcntl is not None:
-                with contextlib.suppress(OSError):  # a file system without locks
-                    fcntl.flock(file, fcntl.LOCK_EX)
-            whole, ended = _end_of_lines(file)
+            lock(file)
+            kept, ended = _end_of_lines(file)
             try:
-                if whole < file.seek(0, os.SEEK_END):
-                    os.truncate(file.fileno(), whole)
+                if kept < file.seek(0, os.SEEK_END):
+                    os.truncate(file.fileno(), kept)
                 line = line if ended else b"\n" + line
                 while line:
                     line = line[file.write(line) :]
                 os.fsync(file.fileno())
             except BaseException:
-                os.truncate(file.fileno(), whole)
+                os.truncate(file.fileno(), kept)
                 raise
     except OSError as error:
-        raise _unwritten(path, error) from error
+        raise _write_error(path, error) from error
 
 
 def write_json(path: str | Path, content: dict[str, Any]) -> None:
     """Replace a file by a JSON object."""
-    text = json.dumps(finite(content), indent=2, allow_nan=False) + "\n"
+    text = to_json(content, indent=2) + "\n"
     replace_file(path, lambda file: file.write(text.encode()))
 
 
+def to_json(content: Any, *, indent: int | None = None) -> str:
+    """JSON text, with non-finite numbers as "inf", "-inf" and "nan"."""
+    return json.dumps(finite(content), indent=indent, allow_nan=False)
+
+
 def read_json(path: str | Path) -> dict[str, Any]:
-    """Read a JSON object.
+    """Read a JSON object; the texts "inf", "-inf" and "nan" stay texts, see :func:`validated`.
 
     Raises:
         InputError: the file holds anything else.
@@ -123,19 +170,19 @@ def read_json(path: str | Path) -> dict[str, Any]:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON file: {shortened(error)}") from error
+        raise InputError(f"{path} is not a JSON file: {shortened(error)}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a JSON object, got {type(content).__name__}")
     return content
 
 
 def read_lines(path: str | Path) -> list[dict[str, Any]]:
-    """Read a file of one JSON object a line; the texts "inf", "-inf" and "nan" become numbers again.
+    """Read a file with one JSON object per line; the texts "inf", "-inf" and "nan" become numbers again.
 
-    A last line without its end is one a process is still writing, or was killed in: it is left out.
+    A last line without a line end is left out: a process is still writing it, or was killed while it did.
 
     Raises:
-        InputError: a finished line is no JSON object.
+        InputError: a finished line is not a JSON object.
     """
     records = []
     for number, line in enumerate(Path(path).read_bytes().split(b"\n")[:-1], start=1):
@@ -149,8 +196,32 @@ def read_lines(path: str | Path) -> list[dict[str, Any]]:
     return records
 
 
+def validated(kind: type[Kind], content: Any, where: str | Path) -> Kind:
+    """Content of a file as an instance of a type, such as a dataclass, checked by pydantic.
+
+    Args:
+        kind: what is expected; any type that pydantic knows.
+        content: what the file holds, as ``json`` reads it, or JSON text as bytes.
+        where: the file, for the message.
+
+    Raises:
+        InputError: a sentence that names the file, the field, what was expected and what was found.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        adapter = TypeAdapter(kind)
+        return adapter.validate_json(content) if isinstance(content, bytes) else adapter.validate_python(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise InputError(
+            f"{where}: {field}{': ' if field else ''}{first['msg']}, got {shortened(first['input'])}"
+        ) from None
+
+
 def finite(value: Any) -> Any:
-    """Non-finite floats as the texts that stand for them, in nested dictionaries and lists too."""
+    """The same with non-finite floats as "inf", "-inf" or "nan", in nested dictionaries and lists too."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -159,14 +230,14 @@ def finite(value: Any) -> Any:
 
 
 def numbers(value: Any) -> Any:
-    """The other way: the texts that stand for non-finite numbers as those, in lists too."""
+    """The same with the texts "inf", "-inf" and "nan" as numbers, in lists too; the inverse of :func:`finite`."""
     if isinstance(value, list):
         return [numbers(item) for item in value]
     return NON_FINITE.get(value, value) if isinstance(value, str) else value
 
 
 def shortened(value: object, length: int = 80) -> str:
-    """A value, or the first line of an error, for a message; the middle of a long one is left out."""
+    """A value or the first line of an error, for a message, without the middle if it is long."""
     try:
         text = str(value) if isinstance(value, str | BaseException) else repr(value)
     except ValueError:  # Python does not write integers of more than 4,300 digits
@@ -175,46 +246,34 @@ def shortened(value: object, length: int = 80) -> str:
     return text if len(text) <= length else f"{text[: length - 20]} … {text[-17:]}"
 
 
-def _reserve(target: Path) -> tuple[Path, int | None]:
-    """Make the temporary file. It is locked while its writer lives: of one that is not, the writer is gone."""
+def _create_temporary(target: Path) -> tuple[Path, int | None]:
+    """Make a temporary file and lock it while its writer lives; remove those whose writer is gone."""
     start, end = f".{target.name}.", f".tmp{target.suffix}"
     for name in os.listdir(target.parent) if fcntl is not None else ():
-        if name.startswith(start) and name.endswith(end) and (lock := _locked(target.parent / name)) is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(target.parent / name)
-            os.close(lock)
+        if name.startswith(start) and name.endswith(end):
+            with contextlib.suppress(OSError):  # removed meanwhile, or locked by its writer
+                left = os.open(target.parent / name, os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    if lock(left, wait=False):
+                        os.unlink(target.parent / name)
+                finally:
+                    os.close(left)
     while True:
         temporary = target.with_name(f"{start}{secrets.token_hex(6)}{end}")
-        lock = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        held = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
         if fcntl is None:
-            os.close(lock)  # an open file is not renamed there
+            os.close(held)  # Windows does not rename an open file
             return temporary, None
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        if os.fstat(lock).st_nlink:
-            return temporary, lock
-        os.close(lock)  # before it was locked another writer took it for one that was left, and removed it
-
-
-def _locked(path: Path) -> int | None:
-    """A descriptor that holds the lock of a file; None where another process has it."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+        lock(held)
+        if os.fstat(held).st_nlink:
+            return temporary, held
+        os.close(held)  # before it was locked, another writer took it for one that was left, and removed it
 
 
 def _end_of_lines(file: Any) -> tuple[int, bool]:
-    """How many bytes of a file to keep: all whole lines, and a last one without its end if it is a whole object.
+    """The number of bytes to keep, and whether they end with a line end.
 
-    Returns:
-        The number of bytes, and whether the last of them ends a line.
+    A last line without a line end is kept if it is a whole JSON object.
     """
     size = file.seek(0, os.SEEK_END)
     start, tail = size, b""
@@ -233,8 +292,8 @@ def _end_of_lines(file: Any) -> tuple[int, bool]:
     return size - len(last), True
 
 
-def _cause(error: BaseException, before: BaseException | None) -> OSError | KeyboardInterrupt | None:
-    """The interrupt or the system's error that an error came from; none that had been there ``before``."""
+def _system_cause(error: BaseException, before: BaseException | None) -> OSError | KeyboardInterrupt | None:
+    """The interrupt or system error that led to an error; not one that was being handled ``before``."""
     found: BaseException | None = error
     while found is not None and found is not before:
         if isinstance(found, OSError | KeyboardInterrupt):
@@ -243,8 +302,8 @@ def _cause(error: BaseException, before: BaseException | None) -> OSError | Keyb
     return None
 
 
-def _unwritten(path: str | Path, error: BaseException) -> WriteError:
+def _write_error(path: str | Path, error: BaseException) -> WriteError:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else shortened(error)
-    made = WriteError(f"cannot write {path}: {reason}")
-    made.errno, made.filename = getattr(error, "errno", None), str(path)
-    return made
+    raised = WriteError(f"cannot write {path}: {reason}")
+    raised.errno, raised.filename = getattr(error, "errno", None), str(path)
+    return raised

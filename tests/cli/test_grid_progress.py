@@ -16,10 +16,10 @@ from neuralcollapse.study.estimate import Estimate
 from neuralcollapse.study.options import GridOptions
 from neuralcollapse.study.plan import Cell, PlannedCell, make_cells, plan_cells
 from neuralcollapse.study.task import State
-from neuralcollapse.training.config import Settings
-from neuralcollapse.training.run_directory import Run
+from neuralcollapse.training.config import TrainingConfig
+from neuralcollapse.training.run_directory import Run, Status
 
-QUICK = Settings(**{**TINY, "epochs": 3})
+QUICK = TrainingConfig(**{**TINY, "epochs": 3})
 
 
 def printed(console: Console) -> str:
@@ -52,14 +52,16 @@ def test_the_widest_rows_fit_into_eighty_columns(tmp_path: Path) -> None:
     """The longest name, state and numbers: names are folded, numbers never cut."""
     (cell,) = make_cells(["digits"], ["mlp"], ["mse"], [0], dataclasses.replace(QUICK, epochs=350))
     (planned,) = plan_cells([cell], tmp_path)
-    assert planned.config is not None
-    config = dataclasses.replace(planned.config, num_examples=60_000, width=0.125, learning_rate=0.001880302)
+    assert planned.resolved is not None
+    config = dataclasses.replace(planned.resolved, num_examples=60_000, width=0.125, learning_rate=0.001880302)
     name = "fashion-mnist-densenet250-mse-s12"
-    wide = dataclasses.replace(planned, cell=Cell(name, cell.settings), path=tmp_path / name, config=config)
+    wide = dataclasses.replace(planned, cell=Cell(name, cell.settings), path=tmp_path / name, resolved=config)
     wide = dataclasses.replace(wide, state=State.FAILED, epoch=123)
-    run = Run.create(wide.path, {})
-    run.append_history({"loss": 1.2e-5, "train_error": 0.12345, "nc1": 2.3e-4, "mse.total": 1.0, "mse.ls_perp": 4e-5})
-    run.write_status(status="failed", epoch=123, epochs=350)
+    run = Run.create(wide.path, config)
+    counts = {"epoch": 123, "num_examples": 200, "num_classes": 10, "snr": [1.0]}
+    last = {"loss": 1.2e-5, "train_error": 0.12345, "nc1": 2.3e-4, "mse.total": 1.0, "mse.ls_perp": 4e-5}
+    run.append_history({**counts, **last})
+    run.write_status(Status(status="failed", epoch=123, epochs=350))
     console = Console(file=io.StringIO(), width=80)
     with GridDisplay(console) as display:
         display.planned([wide], {name: Estimate(86_400.0, 1.23e10)}, [name], GridOptions())

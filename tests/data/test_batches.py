@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from neuralcollapse import data as datasets
 from neuralcollapse._checks import InputError
-from neuralcollapse.data import Batches, ImageData, balanced
+from neuralcollapse.data import Batches, ImageData
+from neuralcollapse.data.loading import balanced
 
 LABELS = st.lists(st.integers(0, 3), min_size=1, max_size=60).map(lambda drawn: np.array([0, 1, 2, 3, *drawn]))
 NAMES = ("a", "b", "c", "d")

@@ -53,7 +53,9 @@ def test_missing_data_says_where_it_looked_and_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("NEURALCOLLAPSE_DATA", str(tmp_path / "named"))
-    monkeypatch.setattr(datasets.sources, "roots", lambda given: [tmp_path / "given", tmp_path / "named"])
+    monkeypatch.setattr(
+        "neuralcollapse.data.registry.search_roots", lambda given: [tmp_path / "given", tmp_path / "named"]
+    )
     text = message(name, tmp_path)
     assert text.startswith(f"{name} not found")
     assert all(str(tmp_path / root) in text for root in ("given", "named"))
@@ -274,9 +276,9 @@ def test_a_wrong_picture_is_named(tmp_path: Path, archive: bool, content: bytes,
 def test_more_pictures_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = write.pictures()
     path = write.write_archive(tmp_path / "a.tar.gz", files)
-    monkeypatch.setattr(datasets.archive, "_LARGEST", sum(map(len, files.values())) - 1)
+    monkeypatch.setattr("neuralcollapse.data.archive.LARGEST_UNPACKED", sum(map(len, files.values())) - 1)
     assert "GiB" in message("folder", path)
-    monkeypatch.setattr(datasets.folder, "_LARGEST_SET", 6 * 8 * 8 * 3 - 1)
+    monkeypatch.setattr("neuralcollapse.data.folder.LARGEST_SET", 6 * 8 * 8 * 3 - 1)
     assert "memory" in message("folder", write.write_folder(tmp_path / "b", files))
 
 

@@ -23,7 +23,7 @@ from scipy.io import loadmat, savemat
 
 from neuralcollapse import InputError
 from neuralcollapse import data as datasets
-from neuralcollapse.data.mat5 import variables
+from neuralcollapse.data.mat5 import read_headers
 from neuralcollapse.data.pickles import read_pickle
 
 MOST = 48 << 20
@@ -31,7 +31,7 @@ MOST = 48 << 20
 
 @pytest.fixture(autouse=True)
 def _nothing_to_find(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.sources, "roots", lambda given: [given])
+    monkeypatch.setattr("neuralcollapse.data.registry.search_roots", lambda given: [given])
 
 
 def refused(name: str, path: Path, *parts: str) -> str:
@@ -206,7 +206,7 @@ def test_matlab_files_are_read_as_scipy_reads_them(tmp_path: Path, kind: str, pa
     arrays |= {"one": np.ones((1, 1), kind), "empty": np.ones((0, 2), kind)}
     others = {"words": "text", "cells": np.array([1, "a"], object), "parts": {"a": 1}, "z": np.ones(2) * 1j}
     savemat(tmp_path / "a.mat", {**others, **arrays}, do_compression=packed)
-    found, expected = variables(tmp_path / "a.mat", (*arrays, *others)), loadmat(tmp_path / "a.mat")
+    found, expected = read_headers(tmp_path / "a.mat", (*arrays, *others)), loadmat(tmp_path / "a.mat")
     assert found.keys() == arrays.keys()
     for name in arrays:
         array = found[name].read()
@@ -222,7 +222,7 @@ def test_matlab_files_of_the_other_byte_order_are_read(tmp_path: Path) -> None:
     parts = element(6, struct.pack(">2I", 6, 0)) + element(5, struct.pack(">2i", 2, 3)) + element(1, b"y")
     parts += element(3, struct.pack(">6h", 1, 2, 3, 4, 5, -6))
     (tmp_path / "a.mat").write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + b"\1\0MI" + element(14, parts))
-    found = variables(tmp_path / "a.mat", ("y",))["y"].read()
+    found = read_headers(tmp_path / "a.mat", ("y",))["y"].read()
     assert found.dtype == np.float64 and found.tolist() == [[1, 3, 5], [2, 4, -6]]
 
 
@@ -386,8 +386,8 @@ def test_too_little_memory_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise MemoryError
 
     if where == "read":
-        monkeypatch.setattr(datasets, "read_npz", fails)
+        monkeypatch.setattr("neuralcollapse.data.loading.read_npz", fails)
     else:
-        monkeypatch.setattr(datasets, "_in_memory", fails)
+        monkeypatch.setattr(np, "ascontiguousarray", fails)
     with pytest.raises(InputError, match="npz does not fit in memory"):
         datasets.load("npz", write.write_npz(tmp_path / "own.npz"))

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from helpers.studies import KEYS, config, history, write_run
 from matplotlib.axes import Axes
+from neuralcollapse.figures.studyview import Study
 
 from neuralcollapse import InputError, figures
 from neuralcollapse.figures import study as drawing
-from neuralcollapse.figures.studyview import Study
 from neuralcollapse.study.study_file import add_to_study
 from neuralcollapse.training.losses import LOSSES
 
@@ -369,7 +369,7 @@ def test_a_study_knows_its_runs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is no JSON file"),
+        ("{", "is not a JSON file"),
         ('{"runs": "a"}', "expected .* got 'a'"),
         ('{"runs": [1]}', r"got \[1\]"),
         ("{}", "got None"),

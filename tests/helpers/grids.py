@@ -16,9 +16,8 @@ import psutil
 
 from neuralcollapse.study.options import GridOptions
 from neuralcollapse.study.task import Ending, Task, read_ending
-from neuralcollapse.training import recipes
-from neuralcollapse.training.config import Settings
-from neuralcollapse.training.job import prepare
+from neuralcollapse.training.config import TrainingConfig
+from neuralcollapse.training.resolve import prepare
 from neuralcollapse.training.run_directory import Run
 from neuralcollapse.training.trainer import train
 
@@ -35,8 +34,8 @@ OPTIONS = [text for name, value in TINY.items() for text in (f"--{name.replace('
 
 def uninterrupted(path: Path, **settings: Any) -> bytes:
     """The history of a cell trained in this process, without its clock."""
-    job = prepare(Settings(**{**TINY, "dataset": "digits", "model": "mlp", **settings}), out=path)
-    assert train(job, quiet=True) == "finished"
+    config = TrainingConfig(**{**TINY, "dataset": "digits", "model": "mlp", **settings})
+    assert train(*prepare(config, out=path)) == "finished"
     return without_clock(path)
 
 
@@ -81,8 +80,8 @@ def kill_all(process: subprocess.Popen[str]) -> None:
 
 def epoch(path: Path) -> int:
     """The last finished epoch of a run; −1 before there is one, and after its end."""
-    status = Run.open(path).status() if (path / "config.json").is_file() else {}
-    return int(status.get("epoch", -1)) if status.get("status") == "running" else -1
+    status = Run(path).status()
+    return status.epoch if status.status == "running" else -1
 
 
 class InThisProcess:
@@ -95,7 +94,7 @@ class InThisProcess:
         assert isinstance(options, HereOptions)
 
     def submit(self, task: Task) -> Trained:
-        train(prepare(recipes.from_json(task.settings, "task"), out=Path(task.path)), quiet=True)
+        train(*prepare(TrainingConfig.from_json(task.settings, "task"), out=Path(task.path)))
         return Trained(Path(task.path))
 
     def close(self) -> None:

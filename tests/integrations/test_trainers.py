@@ -74,7 +74,7 @@ def test_no_hook_is_left_after_an_exception(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["monitor", "model"])
 def test_an_error_on_one_process_is_an_error_on_all(name: str, tmp_path: Path) -> None:
-    on_processes(2, tmp_path, measure_where_one_has_nan, str(tmp_path), "integrations.ways", name)
+    on_processes(2, tmp_path, measure_where_one_has_nan, str(tmp_path), "helpers.ways", name)
     for rank in (0, 1):
         assert "NaN" in (tmp_path / f"{rank}.txt").read_text()
 

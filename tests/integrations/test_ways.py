@@ -26,4 +26,4 @@ def test_splits_orders_and_types_do_not_matter(way: str) -> None:
 
 @pytest.mark.parametrize("sizes", [(45, 19), (64, 0)], ids=["uneven", "one-empty"])
 def test_two_processes_give_the_report_of_one(way: str, sizes: tuple[int, int], tmp_path: Path) -> None:
-    check_two_processes(tmp_path, "integrations.ways", way, sizes)
+    check_two_processes(tmp_path, "helpers.ways", way, sizes)

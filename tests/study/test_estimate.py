@@ -14,9 +14,9 @@ from neuralcollapse.study import estimate, timed_epoch
 from neuralcollapse.study.estimate import estimate_costs
 from neuralcollapse.study.plan import make_cells, plan_cells
 from neuralcollapse.study.timed_epoch import BudgetSpent, EpochClock, time_epoch
-from neuralcollapse.training.config import Settings
+from neuralcollapse.training.config import TrainingConfig
 
-QUICK = Settings(**{**TINY, "epochs": 100})
+QUICK = TrainingConfig(**{**TINY, "epochs": 100})
 
 
 def test_equal_networks_on_equal_data_are_timed_once(tmp_path: Path) -> None:

@@ -31,9 +31,9 @@ from neuralcollapse.study.plan import (
 from neuralcollapse.study.progress import GridProgress
 from neuralcollapse.study.task import Ending, State, Task, read_ending, write_failure
 from neuralcollapse.training import recipes
-from neuralcollapse.training.config import Settings
-from neuralcollapse.training.job import assemble, prepare
-from neuralcollapse.training.run_directory import Run
+from neuralcollapse.training.config import TrainingConfig
+from neuralcollapse.training.resolve import load_and_resolve, prepare
+from neuralcollapse.training.run_directory import Run, Status
 from neuralcollapse.training.trainer import train
 
 PAPER = [
@@ -43,17 +43,17 @@ PAPER = [
     *("cifar10-vgg11-mse", "cifar10-resnet50-mse", "cifar10-densenet100-mse"),
     *("stl10-vgg11-mse", "stl10-resnet18-mse", "stl10-densenet201-mse"),
 ]
-QUICK = Settings(**{**TINY, "epochs": 3})
+QUICK = TrainingConfig(**{**TINY, "epochs": 3})
 
 
-def tiny(*seeds: int, common: Settings = QUICK, **options: Any) -> list[Cell]:
+def tiny(*seeds: int, common: TrainingConfig = QUICK, **options: Any) -> list[Cell]:
     return make_cells(["digits"], ["mlp"], ["mse"], seeds or (0,), common, **options)
 
 
 def run_now(cell: Cell, out: Path) -> Run:
-    job = prepare(cell.settings, out=out / cell.name)
-    train(job, quiet=True)
-    return job.run
+    run, data = prepare(cell.config, out=out / cell.name)
+    train(run, data)
+    return run
 
 
 def only_state(cells: list[Cell], out: Path) -> PlannedCell:
@@ -62,36 +62,36 @@ def only_state(cells: list[Cell], out: Path) -> PlannedCell:
 
 
 def test_the_papers_cells_with_their_depths() -> None:
-    from neuralcollapse.training import protocol
+    from neuralcollapse.training import recipes
 
-    cells = make_cells(protocol.DATASETS, protocol.NETWORKS, ["mse"], [0], Settings())
+    cells = make_cells(recipes.DATASETS, recipes.NETWORKS, ["mse"], [0], TrainingConfig())
     assert [cell.name for cell in cells] == PAPER
-    assert all(cell.settings.learning_rate is None for cell in cells)  # left to the protocol's tuned rates
-    both = make_cells(protocol.DATASETS, protocol.NETWORKS, ["mse", "ce"], [0, 1], Settings(epochs=7))
+    assert all(cell.config.learning_rate is None for cell in cells)  # left to the protocol's tuned rates
+    both = make_cells(recipes.DATASETS, recipes.NETWORKS, ["mse", "ce"], [0, 1], TrainingConfig(epochs=7))
     assert len(both) == 60 and both[3].name == "mnist-vgg11-ce-s1"
-    assert both[3].settings == Settings(dataset="mnist", model="vgg11", loss="ce", seed=1, epochs=7)
+    assert both[3].config == TrainingConfig(dataset="mnist", model="vgg11", loss="ce", seed=1, epochs=7)
 
 
 def test_only_takes_patterns_and_refuses_what_matches_nothing() -> None:
-    cells = make_cells(["mnist", "digits"], ["vgg", "resnet"], ["mse", "ce"], [0], Settings())
+    cells = make_cells(["mnist", "digits"], ["vgg", "resnet"], ["mse", "ce"], [0], TrainingConfig())
     assert [cell.name for cell in select_cells(cells, ["mnist-*-mse"])] == ["mnist-vgg11-mse", "mnist-resnet18-mse"]
     assert select_cells(cells, []) == cells
     with pytest.raises(InputError, match="--only svhn"):
         select_cells(cells, ["mnist-*", "svhn*"])
     with pytest.raises(InputError, match="unknown data set 'imagenet'"):
-        make_cells(["imagenet"], ["vgg"], ["mse"], [0], Settings())
+        make_cells(["imagenet"], ["vgg"], ["mse"], [0], TrainingConfig())
     with pytest.raises(InputError, match="--seeds"):
-        make_cells(["mnist"], ["vgg"], ["mse"], [], Settings())
+        make_cells(["mnist"], ["vgg"], ["mse"], [], TrainingConfig())
 
 
 def test_a_recipe_changes_the_cells_it_is_for_and_no_others(tmp_path: Path) -> None:
     path = tmp_path / "recipes.json"
     path.write_text(json.dumps([{"seed": 1, "learning_rate": 0.5}, {"model": "mlp", "momentum": 0.0}]))
     cells = tiny(0, 1, found=recipes.read(path))
-    assert [cell.settings.learning_rate for cell in cells] == [None, 0.5]
-    assert [cell.settings.momentum for cell in cells] == [0.0, 0.0]
+    assert [cell.config.learning_rate for cell in cells] == [None, 0.5]
+    assert [cell.config.momentum for cell in cells] == [0.0, 0.0]
     given = dataclasses.replace(QUICK, learning_rate=0.1)  # what is typed goes before
-    assert [cell.settings.learning_rate for cell in tiny(0, 1, common=given, found=recipes.read(path))] == [0.1, 0.1]
+    assert [cell.config.learning_rate for cell in tiny(0, 1, common=given, found=recipes.read(path))] == [0.1, 0.1]
     path.write_text(json.dumps([{"dataset": "mnist", "learning_rate": 0.5}]))
     with pytest.raises(InputError, match="none of the cells"):
         tiny(found=recipes.read(path))
@@ -109,7 +109,7 @@ def test_the_plan_sees_how_far_each_cell_is(tmp_path: Path) -> None:
     (tmp_path / cell.name).unlink()
     run = run_now(cell, tmp_path)
     assert only_state(cells, tmp_path).state is State.FINISHED
-    run.write_status(**{**run.status(), "status": "running", "epoch": 2})  # as a killed process leaves it
+    run.write_status(run.status().model_copy(update={"status": "running", "epoch": 2}))  # as a killed process leaves it
     planned = only_state(cells, tmp_path)
     assert (planned.state, planned.epoch) == (State.STARTED, 2) and cells_to_train([planned]) == [planned]
     with run.locked():
@@ -117,7 +117,7 @@ def test_the_plan_sees_how_far_each_cell_is(tmp_path: Path) -> None:
         assert planned.state is State.BUSY and not cells_to_train([planned])
     planned = only_state(tiny(common=dataclasses.replace(QUICK, epochs=4)), tmp_path)
     assert planned.state is State.OTHER and "epochs: 3, now 4" in planned.why and not cells_to_train([planned])
-    run.write_status(status="failed", epoch=2, error="RuntimeError: no")
+    run.write_status(Status(status="failed", epoch=2, error="RuntimeError: no"))
     planned = only_state(cells, tmp_path)
     assert (planned.state, planned.why) == (State.FAILED, "RuntimeError: no") and cells_to_train([planned]) == [planned]
 
@@ -146,7 +146,7 @@ def test_a_cell_without_its_data_stops_no_other(tmp_path: Path) -> None:
 
 def finished_or_running(out: Path, finished: int, least: int) -> bool:
     done = sum(
-        (out / name / "status.json").is_file() and Run.open(out / name).status()["status"] == "finished"
+        (out / name / "status.json").is_file() and Run.open(out / name).status().status == "finished"
         for name in (path.name for path in out.iterdir())
     )
     return done >= finished and any(epoch(path) >= least for path in out.iterdir())
@@ -194,14 +194,14 @@ def test_a_grid_that_is_stopped_stops_its_workers(tmp_path: Path, sent: signal.S
     for name in names:
         run = Run.open(out / name)
         status, checkpoint = run.status(), run.load_checkpoint()
-        assert status["status"] == "interrupted" and not run.is_locked()
-        assert checkpoint is not None and checkpoint["progress"]["epoch"] == status["epoch"] >= 2
+        assert status.status == "interrupted" and not run.is_locked()
+        assert checkpoint is not None and checkpoint["progress"]["epoch"] == status.epoch >= 2
 
 
 def test_a_cell_that_fails_says_why(tmp_path: Path) -> None:
     """By an error, by a kill, and by an interrupt; each in a process of its own."""
     long = {**TINY, "dataset": "digits", "model": "mlp", "epochs": 100_000}
-    damaged = Run.create(tmp_path / "damaged", dataclasses.asdict(prepare(QUICK, out=tmp_path / "x").config))
+    damaged = Run.create(tmp_path / "damaged", prepare(QUICK, out=tmp_path / "x")[0].config)
     (damaged.path / "checkpoint.pt").write_bytes(b"no")
     workers = {
         name: WorkerProcess(Task(str(tmp_path / name), settings, ["neuralcollapse", "grid"], 1))
@@ -218,11 +218,11 @@ def test_a_cell_that_fails_says_why(tmp_path: Path) -> None:
     assert endings["interrupted"] == Ending(State.INTERRUPTED)
     assert endings["killed"] == Ending(State.FAILED, "killed by SIGKILL (out of memory?)")
     assert endings["damaged"] is not None and endings["damaged"].state is State.FAILED
-    assert "checkpoint.pt is no readable checkpoint" in endings["damaged"].why
-    assert Run.open(tmp_path / "killed").status()["epoch"] >= 2
+    assert "checkpoint.pt is not a readable checkpoint" in endings["damaged"].why
+    assert Run.open(tmp_path / "killed").status().epoch >= 2
     for name, ending in endings.items():
-        assert ending is not None and Run.open(tmp_path / name).status()["status"] == ending.state
-    assert "no readable checkpoint" in (tmp_path / "damaged" / "log.txt").read_text()
+        assert ending is not None and Run.open(tmp_path / name).status().status == ending.state
+    assert "not a readable checkpoint" in (tmp_path / "damaged" / "log.txt").read_text()
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, untimed: None) -> None:
@@ -245,8 +245,8 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, untimed: None) -> None:
 )
 def test_a_damaged_file_of_one_cell_stops_no_other(tmp_path: Path, name: str, content: str) -> None:
     cells = tiny(0, 1)
-    config, _ = assemble(cells[0].settings)
-    run = Run.create(tmp_path / cells[0].name, dataclasses.asdict(config))
+    config, _ = load_and_resolve(cells[0].config)
+    run = Run.create(tmp_path / cells[0].name, config)
     (run.path / name).write_text(content)
     planned = plan_cells(cells, tmp_path)
     damaged = name != "history.jsonl"  # which no plan reads
@@ -259,9 +259,8 @@ def test_a_damaged_file_of_one_cell_stops_no_other(tmp_path: Path, name: str, co
     if damaged:
         assert name in read_ending(run.path, 1).why
         write_failure(run.path, "so")
-        assert Run(run.path, {}).status() == {"epoch": 0, "status": "failed", "error": "so"} | (
-            {} if name == "config.json" else {"epochs": 3}
-        )
+        epochs = None if name == "config.json" else 3
+        assert Run(run.path).status() == Status(status="failed", epochs=epochs, error="so")
 
 
 class TakenUp(GridProgress):
@@ -271,20 +270,20 @@ class TakenUp(GridProgress):
         self.run = run
 
     def planned(self, *_: object) -> None:
-        self.run.write_status(status="running", epoch=1)
+        self.run.write_status(Status(status="running", epoch=1))
 
 
 def test_what_is_taken_up_meanwhile_is_not_set_aside(tmp_path: Path, untimed: None) -> None:
     """A diverged run that another process has taken up since the plan was made is left where it is."""
     (cell,) = cells = tiny()
-    config, _ = assemble(cell.settings)
-    run = Run.create(tmp_path / cell.name, dataclasses.asdict(config))
-    run.write_status(status="diverged", epoch=0)
+    config, _ = load_and_resolve(cell.config)
+    run = Run.create(tmp_path / cell.name, config)
+    run.write_status(Status(status="diverged"))
     with pytest.raises(InputError, match="another process is training"), run.locked():
         set_aside(run.path)
     result = run_grid(cells, tmp_path, GridOptions(retry_diverged=True), TakenUp(run))
     assert result.states == {cell.name: State.BUSY} and "by another process meanwhile" in result.problems[cell.name]
-    assert run.status()["epoch"] == 1 and not (tmp_path / ".earlier").exists()
+    assert run.status().epoch == 1 and not (tmp_path / ".earlier").exists()
 
 
 def test_a_grid_lists_the_runs_of_its_study(tmp_path: Path, untimed: None) -> None:

@@ -29,7 +29,7 @@ from neuralcollapse.study.ray_tasks import RayExecutor, train_on_shared_storage
 from neuralcollapse.study.slurm_jobs import SlurmExecutor
 from neuralcollapse.study.task import INTERRUPTED, Ending, State, Task
 from neuralcollapse.study.where import check_options, executor_for, threads_of_each
-from neuralcollapse.training.config import Settings
+from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.run_directory import Run
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: the extra ray")
@@ -66,7 +66,7 @@ def wait_until(met: Any, seconds: float = 120) -> None:
 def test_impossible_options_are_refused(tmp_path: Path, options: GridOptions, message: str) -> None:
     """Before the plan: there is no such data set."""
     (tmp_path / "notes.txt").touch()
-    cell = Cell("cell", Settings(dataset="absent"))
+    cell = Cell("cell", TrainingConfig(dataset="absent"))
     for out in (tmp_path / "notes.txt", tmp_path / "notes.txt" / "below"):
         with pytest.raises(InputError, match=message):
             run_grid([cell], out, options)
@@ -91,7 +91,7 @@ def test_another_place_is_one_class_and_one_option(tmp_path: Path, untimed: None
         def changed(self, name: str, state: State, why: str = "") -> None:
             seen.append((name, state))
 
-    cells = [Cell(f"s{seed}", Settings(**{**MLP, "epochs": 2, "seed": seed})) for seed in (0, 1)]
+    cells = [Cell(f"s{seed}", TrainingConfig(**{**MLP, "epochs": 2, "seed": seed})) for seed in (0, 1)]
     result = run_grid(cells, tmp_path, options, Seen())
     assert result.states == {"s0": State.FINISHED, "s1": State.FINISHED} and not result.problems
     assert seen == [(f"s{seed}", state) for seed in (0, 1) for state in (State.RUNNING, State.FINISHED)]
@@ -138,7 +138,8 @@ def submitted(tmp_path: Path, settings: dict[str, Any], name: str = "cell") -> A
 
 @needs_submitit
 def test_a_grid_of_slurm_jobs(tmp_path: Path, untimed: None) -> None:
-    cells = [Cell("good", Settings(**MLP)), Cell("wild", Settings(**{**MLP, "epochs": 3, "learning_rate": 1e6}))]
+    wild = {**MLP, "epochs": 3, "learning_rate": 1e6}
+    cells = [Cell("good", TrainingConfig(**MLP)), Cell("wild", TrainingConfig(**wild))]
     result = run_grid(cells, tmp_path / "grid", LocalSlurmOptions())
     assert result.states == {"good": State.FINISHED, "wild": State.DIVERGED}
     assert result.problems == {"wild": "diverged in epoch 1: the loss is no longer finite"}
@@ -156,7 +157,7 @@ def test_a_job_that_is_stopped_keeps_its_epochs(tmp_path: Path) -> None:
     assert ending_of(job) == Ending(State.INTERRUPTED)
     wait_until(lambda: not Run.open(run).is_locked())
     status = Run.open(run).status()
-    assert status["status"] == "interrupted" and status["epoch"] >= 2
+    assert status.status == "interrupted" and status.epoch >= 2
 
 
 @needs_submitit
@@ -167,17 +168,17 @@ def test_jobs_that_are_killed_are_named(tmp_path: Path) -> None:
     (worker,) = job_process(tmp_path).children()
     worker.kill()
     assert ending_of(job) == Ending(State.FAILED, "killed by SIGKILL (out of memory?)")
-    assert Run.open(run).status()["status"] == "failed"
+    assert Run.open(run).status().status == "failed"
 
     job = submitted(tmp_path, LONG)
-    begun = Run.open(run).status()["epoch"]
+    begun = Run.open(run).status().epoch
     wait_until(lambda: epoch(run) > begun)
     job_process(tmp_path).kill()
     wait_until(lambda: not Run.open(run).is_locked())
     ending = ending_of(job)
     assert ending.state is State.FAILED and "Slurm job" in ending.why and "without a result" in ending.why
     status = Run.open(run).status()
-    assert status["status"] == "failed" and status["epoch"] > begun and "without a result" in status["error"]
+    assert status.status == "failed" and status.epoch > begun and "without a result" in status.error
 
 
 @needs_submitit
@@ -256,7 +257,7 @@ def test_a_cancelled_task_keeps_its_epochs(tmp_path: Path, monkeypatch: pytest.M
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     status = Run.open(run).status()
-    assert code == INTERRUPTED and status["status"] == "interrupted" and status["epoch"] >= 2
+    assert code == INTERRUPTED and status.status == "interrupted" and status.epoch >= 2
 
 
 class FakeRay:
@@ -317,7 +318,7 @@ def test_a_cluster_that_is_not_there_is_told_at_once(tmp_path: Path, monkeypatch
             pytest.fail("timed")
 
     monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was asked"))
-    cell = Cell("cell", Settings(**MLP))
+    cell = Cell("cell", TrainingConfig(**MLP))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: refused
         nobody = f"127.0.0.1:{taken.getsockname()[1]}"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from neuralcollapse import InputError
 from neuralcollapse import data as datasets
 from neuralcollapse import networks as models
-from neuralcollapse.data.types import ImageData
+from neuralcollapse.data.dataset import ImageData
 from neuralcollapse.training import robustness
 from neuralcollapse.training.config import Settings
 from neuralcollapse.training.job import prepare

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
+from typing import Any
 
-_INTERRUPTED = 130  # the shell's convention, 128 + SIGINT
+COMMANDS = {
+    "run": ("RunCommand", "train a network, measure its collapse, draw the figures"),
+    "grid": ("GridCommand", "train data sets × networks × losses × seeds: the paper's study"),
+    "sweep": ("SweepCommand", "train at many values of one setting, and keep the best as a recipe"),
+    "measure": ("MeasureCommand", "measure features and a classifier saved in files"),
+    "dynamics": ("DynamicsCommand", "the central path in closed form, integrated, or against a run"),
+    "figures": ("FiguresCommand", "draw the figures of a run or of a study again"),
+    "data": ("DataCommand", "list the data sets found on this machine"),
+}
+"""The class of each command, in the module of the command's name, and what the command does."""
+INTERRUPTED = 130  # the exit code by the shell's convention, 128 + SIGINT
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -26,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         code = _fail(f"{error.name} is not installed; the commands need: pip install 'neuralcollapse[lab]'")
     except KeyboardInterrupt:
-        code = _INTERRUPTED
+        code = INTERRUPTED
     except BrokenPipeError:  # the reader of our output, such as `head`, has closed it
         sys.stderr.close()
         code = 0
@@ -38,38 +50,60 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def dispatch(arguments: list[str]) -> int:
-    """Parse the arguments and run the command; returns the exit code."""
-    from typing import Annotated
+    """Parse the arguments and run the command; returns the exit code.
 
-    import tyro
+    Raises:
+        InputError: there is no such command.
+    """
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help(), file=sys.stdout if arguments else sys.stderr)
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from neuralcollapse import __version__
+
+        print(f"neuralcollapse {__version__}")
+        return 0
+    name = arguments[0]
+    if name not in COMMANDS:
+        from neuralcollapse._errors import InputError, suggest
+
+        raise InputError(f"unknown command {name!r}{suggest(name, COMMANDS)}; expected one of {', '.join(COMMANDS)}")
+    command = parse(name, arguments[1:])
+
     from rich.console import Console
-    from tyro.conf import subcommand
 
-    from neuralcollapse.cli.data import DataCommand
-    from neuralcollapse.cli.dynamics import DynamicsCommand
-    from neuralcollapse.cli.figures import FiguresCommand
-    from neuralcollapse.cli.grid import GridCommand
-    from neuralcollapse.cli.measure import MeasureCommand
-    from neuralcollapse.cli.run import RunCommand
-    from neuralcollapse.cli.sweep import SweepCommand
+    return command(Console())  # type: ignore[no-any-return]
 
-    command = tyro.cli(
-        Annotated[RunCommand, subcommand("run")]  # type: ignore[arg-type]
-        | Annotated[GridCommand, subcommand("grid")]
-        | Annotated[SweepCommand, subcommand("sweep")]
-        | Annotated[MeasureCommand, subcommand("measure")]
-        | Annotated[FiguresCommand, subcommand("figures")]
-        | Annotated[DynamicsCommand, subcommand("dynamics")]
-        | Annotated[DataCommand, subcommand("data")],
-        prog="neuralcollapse",
-        description="Measure, reproduce and see Neural Collapse.",
-        args=arguments,
-    )
-    return command(Console())  # type: ignore[operator,no-any-return]
+
+def parse(name: str, arguments: list[str]) -> Any:
+    """The command of that name with its options; only its own module is imported.
+
+    Raises:
+        SystemExit: wrong options, with code 2 after a message; or --help, with code 0.
+    """
+    import tyro
+
+    from neuralcollapse.cli.option_types import RULES
+
+    command = getattr(importlib.import_module(f"neuralcollapse.cli.{name}"), COMMANDS[name][0])
+    return tyro.cli(command, prog=f"neuralcollapse {name}", args=arguments, registry=RULES)
+
+
+def _help() -> str:
+    commands = "\n".join(f"  {name:<9} {summary}" for name, (_, summary) in COMMANDS.items())
+    return f"""usage: neuralcollapse COMMAND [options]
+
+Measure, reproduce and see Neural Collapse.
+
+{commands}
+
+`neuralcollapse COMMAND --help` lists the options of a command; `neuralcollapse
+--version` prints the version. To begin: `neuralcollapse run` trains on
+handwritten digits, a minute or two on two cores, and draws what happened."""
 
 
 def _one_line(error: Exception) -> str:
-    from neuralcollapse._checks import InputError
+    from neuralcollapse._errors import InputError
 
     if isinstance(error, InputError):
         return " ".join(str(error).split())

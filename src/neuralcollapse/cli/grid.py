@@ -8,20 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
-from rich.console import Console
 
 from neuralcollapse.study.options import GridOptions
-from neuralcollapse.training import protocol
-from neuralcollapse.training.config import Settings
+from neuralcollapse.training import recipes
+from neuralcollapse.training.config import TrainingConfig
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from neuralcollapse.study.grid import GridResult
 
 UNFINISHED, INTERRUPTED = 1, 130  # exit codes; 130 is the shell's own for an interrupt, 128 + SIGINT
 
 
 @dataclass(frozen=True)
-class CommonSettings(Settings):
+class CommonSettings(TrainingConfig):
     """The settings that all cells share; the four that differ between cells are options of `grid` itself."""
 
     dataset: tyro.conf.Suppress[Any] = None
@@ -39,9 +40,9 @@ class GridCommand:
     failed cells are continued.
     """
 
-    datasets: tuple[str, ...] = protocol.DATASETS
+    datasets: tuple[str, ...] = recipes.DATASETS
     """Data sets; `neuralcollapse data` lists those found here."""
-    models: tuple[str, ...] = protocol.NETWORKS
+    models: tuple[str, ...] = recipes.NETWORKS
     """Networks; a name without a depth, such as resnet, takes the paper's depth for the data set."""
     losses: tuple[str, ...] = ("mse",)
     """Losses."""
@@ -60,7 +61,6 @@ class GridCommand:
         from neuralcollapse.cli.grid_progress import GridDisplay
         from neuralcollapse.study.grid import run_grid
         from neuralcollapse.study.plan import make_cells, select_cells
-        from neuralcollapse.training import recipes
 
         found = [recipe for path in self.recipe for recipe in recipes.read(path)]
         cells = make_cells(self.datasets, self.models, self.losses, self.seeds, self.settings, found)

@@ -22,7 +22,7 @@ from neuralcollapse.study.progress import GridProgress
 from neuralcollapse.study.task import State
 from neuralcollapse.study.where import executor_for
 from neuralcollapse.training.hardware import gpu_memory, machine_memory
-from neuralcollapse.training.run_directory import Run
+from neuralcollapse.training.run_directory import Run, Status
 
 LINE_INTERVAL = 60.0
 """Seconds between two lines about a cell, where there is no terminal to draw a table on."""
@@ -44,7 +44,7 @@ class GridDisplay(GridProgress):
         self._planned: dict[str, PlannedCell] = {}
         self._estimates: Mapping[str, Estimate] = {}
         self._states: dict[str, tuple[State, str]] = {}
-        self._before: dict[str, dict[str, Any]] = {}  # status.json of a cell as its worker found it
+        self._before: dict[str, Status] = {}  # status.json of a cell as its worker found it
         self._printed: dict[str, float] = {}
         self._timing = console.status("timing an epoch")
         self._live = Live(console=console, refresh_per_second=2) if console.is_terminal else None
@@ -113,10 +113,10 @@ class GridDisplay(GridProgress):
             if last:
                 numbers = [_short(last["loss"]), percent(last["train_error"]).replace(" ", "")]
                 numbers += [_short(last["nc1"]), _short(off_path(last))]
-            epochs = planned.config.epochs if planned.config else status.get("epochs", "")
+            epochs = planned.resolved.epochs if planned.resolved else status.epochs or ""
             starting = state is State.RUNNING and status == self._before[name]
             shown, style = "starting" if starting else str(state), _STYLE.get(state, "")
-            epoch = f"{status.get('epoch', 0)}/{epochs}" if status else ""
+            epoch = f"{status.epoch}/{epochs}" if status.status else ""
             left = self._time_left(name, status)
             table.add_row(escape(name), f"[{style}]{shown}[/]" if style else shown, epoch, *numbers, left)
         return table
@@ -127,19 +127,19 @@ class GridDisplay(GridProgress):
         line = f"{name}: {why if why.startswith(state) else ', '.join(filter(None, (state, why)))}"
         if last:
             line += (
-                f"  epoch {status.get('epoch', 0)}  loss {number(last['loss'])}  error {percent(last['train_error'])}  "
+                f"  epoch {status.epoch}  loss {number(last['loss'])}  error {percent(last['train_error'])}  "
                 f"NC1 {number(last['nc1'])}  L⊥/L {number(off_path(last))}"
             )
         if state is State.RUNNING and (left := self._time_left(name, status)):
             line += f"  {left} left"
         self._console.print(line, highlight=False, soft_wrap=True, markup=False)
 
-    def _time_left(self, name: str, status: dict[str, Any]) -> str:
+    def _time_left(self, name: str, status: Status) -> str:
         if self._states[name][0] not in (State.RUNNING, State.WAITING):
             return ""
-        epoch, config, estimate = status.get("epoch", 0), self._planned[name].config, self._estimates.get(name)
-        if epoch and config is not None:
-            return duration(status.get("seconds", 0.0) / epoch * (config.epochs - epoch))
+        resolved, estimate = self._planned[name].resolved, self._estimates.get(name)
+        if status.epoch and resolved is not None:
+            return duration(status.seconds / status.epoch * (resolved.epochs - status.epoch))
         return duration(estimate.seconds) if estimate is not None else ""
 
 
@@ -147,7 +147,7 @@ def plan_table(planned: Sequence[PlannedCell], estimates: Mapping[str, Estimate]
     """Each cell, how far it is, its main settings, and what it will cost on this machine."""
     table = _table("images", "width", "epochs", "rate", "time", "memory")
     for each in planned:
-        config, cost = each.config, estimates.get(each.cell.name)
+        config, cost = each.resolved, estimates.get(each.cell.name)
         state = f"{each.state} (an earlier run failed)" if each.replaces else str(each.state)
         if each.state in (State.STARTED, State.FAILED, State.DIVERGED, State.BUSY):
             state = f"at epoch {each.epoch}" if each.state is State.STARTED else f"{state}, epoch {each.epoch}"
@@ -225,16 +225,17 @@ def _short(value: float) -> str:
     return text.replace("e-0", "e-").replace("e+0", "e+")
 
 
-def _status(planned: PlannedCell) -> dict[str, Any]:
+def _status(planned: PlannedCell) -> Status:
     try:
-        return Run.open(planned.path).status() if (planned.path / "config.json").is_file() else {}
+        return Run(planned.path).status()
     except InputError:  # the worker of the cell reports a damaged file
-        return {}
+        return Status()
 
 
 def _last(planned: PlannedCell) -> dict[str, Any]:
     """The last line of the history."""
     try:
-        return Run.open(planned.path).last(*_HISTORY_COLUMNS) if (planned.path / "config.json").is_file() else {}
+        history = Run(planned.path).history(*_HISTORY_COLUMNS)
     except InputError:
         return {}
+    return history[-1] if history else {}

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
-from rich.console import Console
 
 from neuralcollapse.training.config import Settings
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from neuralcollapse.training.job import Job
 
 DIVERGED, INTERRUPTED = 1, 130  # exit codes; 130 is the shell's own for an interrupt, 128 + SIGINT

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
-from rich.console import Console
 
 from neuralcollapse.cli.grid import print_result
 from neuralcollapse.study.options import GridOptions
-from neuralcollapse.training.config import Settings
+from neuralcollapse.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class SweepCommand:
     to the loss at hand. The best run is written as recipe.json, for `run --recipe` and `grid --recipe`.
     """
 
-    settings: tyro.conf.OmitArgPrefixes[Settings] = field(default_factory=Settings)
+    settings: tyro.conf.OmitArgPrefixes[TrainingConfig] = field(default_factory=TrainingConfig)
     setting: str = "learning-rate"
     """What is varied: any numeric setting of the training."""
     values: tuple[float, ...] | None = None
@@ -31,8 +34,8 @@ class SweepCommand:
     options: tyro.conf.OmitArgPrefixes[GridOptions] = field(default_factory=GridOptions)
 
     def __call__(self, console: Console) -> int:
+        from neuralcollapse import figures
         from neuralcollapse.cli.grid_progress import GridDisplay
-        from neuralcollapse.figures.sweep import draw_sweep
         from neuralcollapse.study.grid import run_grid
         from neuralcollapse.study.sweep import make_sweep, write_recipe
 
@@ -42,7 +45,7 @@ class SweepCommand:
         if self.options.dry_run:
             return 0
         if best := write_recipe(sweep, sweep.points()):
-            pictures = draw_sweep(sweep, sweep.points())
+            pictures = figures.draw_sweep(sweep, sweep.points())
             console.print(f"best: {best.about}", soft_wrap=True, highlight=False)
             for path in (best.path, *pictures):
                 console.print(str(path), soft_wrap=True, highlight=False)

@@ -1,4 +1,4 @@
-"""The images in a tar archive, read in one pass: nothing is extracted, no name in it becomes a path."""
+"""The images in a tar archive, read in one pass: nothing is extracted, and no name in it is used as a path."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.data.files import opened
+from neuralcollapse.data.binary_files import opened
 
 _ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 _BLOCK = tarfile.BLOCKSIZE
 _LARGEST_HEADER = 128 << 10  # bytes; a long name has a few thousand
 _MOST_LINKS = 40  # one after the other, as Linux follows them
-# Images hardly shrink, so that an archive that unpacks to far more than it has is none of images.
-_LARGEST_RATIO, _RATIO_FROM, _LARGEST = 200, 256 << 20, 8 << 30
+# Images hardly compress: an archive that unpacks to far more bytes than it has does not hold images.
+LARGEST_UNPACKED, _LARGEST_RATIO, _RATIO_FROM = 8 << 30, 200, 256 << 20
 
 Name = tuple[str, ...]
-"""The parts of a path in an archive."""
+"""A path in an archive, as the names of its folders and its file."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Archive:
     """What is in an archive.
 
     Args:
-        files: each file and, where it was wanted, its content, else an empty one; None for a link to no file.
+        files: of each wanted file its content, of any other file an empty one, of a link to no file None.
         folders: the folders.
     """
 
@@ -42,36 +42,35 @@ def is_archive(path: Path) -> bool:
 
 
 def read_archive(path: Path, wanted: Callable[[str], bool], largest: int) -> Archive:
-    """Read a whole archive; of two members with one name the later counts, as it does when an archive is extracted.
+    """Read a whole archive; of two members with one name the later is kept, as when it is extracted.
 
     Args:
         wanted: whether a file of that name is to be read.
-        largest: bytes of such a file at most.
+        largest: most bytes of such a file.
 
     Raises:
-        InputError: a damaged archive, or one that takes more memory than its size lets expect.
+        InputError: a damaged archive, or one that unpacks to far more than images of its size do.
     """
     files: dict[Name, bytes | None] = {}
     folders: list[Name] = []
-    links: dict[Name, Name] = {}
+    links: dict[Name, Name | None] = {}
     try:
         with opened(path) as unpacked:
-            file = _Bounded(path, unpacked)
+            file = _BoundedFile(path, unpacked)
             with tarfile.open(fileobj=file, mode="r:", errorlevel=1) as archive:
                 for member in archive:
                     archive.members.clear()  # type: ignore[attr-defined]  # else it keeps the header of each
-                    name = _name(member.name)
+                    name = _resolved(member.name)
                     if name is None:
                         continue
-                    for other in (links, files):
-                        other.pop(name, None)
+                    links.pop(name, None)
+                    files.pop(name, None)
                     if member.isdir():
                         folders.append(name)
-                    elif member.issym() or member.islnk():
-                        target = member.linkname
-                        if member.issym() and not target.startswith("/"):
-                            target = "/".join([*name[:-1], target])
-                        links[name] = _name(target) or ()
+                    elif member.islnk():
+                        links[name] = _resolved(member.linkname)
+                    elif member.issym():
+                        links[name] = _resolved(str(PurePosixPath(*name[:-1], member.linkname)))
                     elif not member.isfile():
                         files[name] = None
                     elif not wanted(member.name):
@@ -81,26 +80,26 @@ def read_archive(path: Path, wanted: Callable[[str], bool], largest: int) -> Arc
                         raise InputError(f"{path}: {member.name} {what}, expected a plain file of at most {largest:,}")
                     else:
                         files[name] = file.content(member.offset_data, member.size)
-                # a damaged header ends the loop as the end does, which zeros mark
+                # tarfile ends at a damaged header as at the end, which a block of zeros marks
                 file.seek(archive.offset)
                 if file.read(_BLOCK) != bytes(_BLOCK):
                     raise tarfile.ReadError("no mark of its end")
-            while file.read(_LARGEST_HEADER):  # to the end, where a packed file has its checksum
+            while file.read(_LARGEST_HEADER):  # to the end, where a compressed file has its checksum
                 pass
     except InputError:
         raise
-    except Exception as error:  # tarfile raises whatever the damaged bytes led it to
+    except Exception as error:  # tarfile raises errors of any type for damaged bytes
         reason = f"{type(error).__name__} in {path.stat().st_size:,} bytes"
-        raise InputError(f"{path} is damaged or incomplete ({reason}); fetch it again") from error
-    for name, end in links.items():
+        raise InputError(f"{path} is damaged or incomplete ({reason}); download it again") from error
+    for name, target in links.items():
         for _ in range(_MOST_LINKS):
-            end = links.get(end, end)
-        files[name] = files.get(end)
+            target = links.get(target, target) if target else None
+        files[name] = files.get(target) if target else None
     return Archive(files, folders)
 
 
-def _name(text: str) -> Name | None:
-    """The parts of a path, "." and ".." followed; None for one that leads out of the archive, or is its top."""
+def _resolved(text: str) -> Name | None:
+    """A path without "." and ".."; None for one that leads out of the archive, or is its top folder."""
     parts: list[str] = []
     for part in PurePosixPath(text).parts:
         if part == "..":
@@ -112,12 +111,12 @@ def _name(text: str) -> Name | None:
     return tuple(parts) or None
 
 
-class _Bounded(io.RawIOBase):
-    """An unpacked archive, of which neither too much is read at once nor in all."""
+class _BoundedFile(io.RawIOBase):
+    """An unpacked archive, which limits what is read of it at once and altogether."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self._path, self._file = path, file
-        self._end = min(_LARGEST, max(_RATIO_FROM, _LARGEST_RATIO * path.stat().st_size))
+        self._end = min(LARGEST_UNPACKED, max(_RATIO_FROM, _LARGEST_RATIO * path.stat().st_size))
 
     def content(self, start: int, size: int) -> bytes:
         """Of a member."""
@@ -131,7 +130,7 @@ class _Bounded(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         """What tarfile itself reads, which is headers."""
         if not 0 <= size <= _LARGEST_HEADER:
-            raise InputError(f"{self._path} has a header of more than {_LARGEST_HEADER:,} bytes; fetch it again")
+            raise InputError(f"{self._path} has a header of more than {_LARGEST_HEADER:,} bytes; download it again")
         self._require(self.tell() + size)
         return self._file.read(size)
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.data.types import ImageData
+from neuralcollapse.data.dataset import ImageData
 
 
 class Batches:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.data.files import check_labels, in_memory, records
+from neuralcollapse.data.binary_files import records
+from neuralcollapse.data.dataset import Array, Split, check_labels
 from neuralcollapse.data.pickles import read_pickle
-from neuralcollapse.data.types import Array, Split
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FINE_NAMES = (
@@ -26,17 +26,15 @@ FINE_NAMES = (
     "willow_tree", "wolf", "woman", "worm",
 )  # fmt: skip
 """CIFAR100's hundred fine labels, in the order of its `fine_label_names`."""
-NEEDED = "data_batch_1..5 and test_batch (or .bin), or a folder or .tar.xz of images train/<class>, test/<class>"
-NEEDED_100 = "train and test (or .bin)"
 _PIXELS = 3 * 32 * 32
 
 
 @dataclass(frozen=True)
-class Files:
-    """One of the two data sets as published.
+class CifarFiles:
+    """The files of one of the two data sets, as published.
 
     Args:
-        train, test: the names of the files, without the .bin of the binary version.
+        train, test: the names of the files of the Python version; those of the binary version end in .bin.
         label_bytes: bytes before the pixels of a binary record, of which the last is the label.
         label_key: where the Python version has the labels.
     """
@@ -46,40 +44,39 @@ class Files:
     label_bytes: int
     label_key: bytes
 
-    def has_binary(self, folder: Path) -> bool:
-        """Whether the folder holds the files of the binary version."""
-        return all((folder / f"{name}.bin").is_file() for name in (*self.train, *self.test))
-
-    def has_python(self, folder: Path) -> bool:
-        """Whether the folder holds the files of the Python version."""
-        return all((folder / name).is_file() for name in (*self.train, *self.test))
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the files of the Python version."""
+        return (*self.train, *self.test)
 
     def read_binary(self, folder: Path, num_classes: int) -> tuple[Split, Split]:
         """Records of the label bytes and 3072 pixels, channel by channel, row by row."""
-        train, test = (self._binary_split(folder, names, num_classes) for names in (self.train, self.test))
-        return train, test
+
+        def split(names: tuple[str, ...]) -> Split:
+            batches = []
+            for name in names:
+                path = folder / f"{name}.bin"
+                batches.append(records(path, self.label_bytes + _PIXELS))
+                check_labels(batches[-1][:, self.label_bytes - 1], num_classes, str(path))
+            whole = np.concatenate(batches)
+            images = whole[:, self.label_bytes :].reshape(-1, 3, 32, 32)
+            return Split.of_arrays(images, whole[:, self.label_bytes - 1])
+
+        return split(self.train), split(self.test)
 
     def read_python(self, folder: Path, num_classes: int) -> tuple[Split, Split]:
         """Pickled dictionaries with `data`, uint8 (n, 3072), and a list of labels."""
-        train, test = (self._python_split(folder, names, num_classes) for names in (self.train, self.test))
-        return train, test
 
-    def _binary_split(self, folder: Path, names: tuple[str, ...], num_classes: int) -> Split:
-        paths = [folder / f"{name}.bin" for name in names]
-        parts = [records(path, self.label_bytes + _PIXELS) for path in paths]
-        for path, part in zip(paths, parts, strict=True):
-            check_labels(part[:, self.label_bytes - 1], num_classes, str(path))
-        whole = np.concatenate(parts)
-        return in_memory(whole[:, self.label_bytes :].reshape(-1, 3, 32, 32), whole[:, self.label_bytes - 1])
+        def split(names: tuple[str, ...]) -> Split:
+            batches = (_python_batch(folder / name, self.label_key, num_classes) for name in names)
+            images, labels = zip(*batches, strict=True)
+            return Split.of_arrays(np.concatenate(images).reshape(-1, 3, 32, 32), np.concatenate(labels))
 
-    def _python_split(self, folder: Path, names: tuple[str, ...], num_classes: int) -> Split:
-        batches = (_python_batch(folder / name, self.label_key, num_classes) for name in names)
-        images, labels = zip(*batches, strict=True)
-        return in_memory(np.concatenate(images).reshape(-1, 3, 32, 32), np.concatenate(labels))
+        return split(self.train), split(self.test)
 
 
-CIFAR10 = Files(tuple(f"data_batch_{i}" for i in range(1, 6)), ("test_batch",), 1, b"labels")
-CIFAR100 = Files(("train",), ("test",), 2, b"fine_labels")  # a coarse label comes before the fine one
+CIFAR10 = CifarFiles(tuple(f"data_batch_{i}" for i in range(1, 6)), ("test_batch",), 1, b"labels")
+CIFAR100 = CifarFiles(("train",), ("test",), 2, b"fine_labels")  # a coarse label comes before the fine one
 
 
 def _python_batch(path: Path, label_key: bytes, num_classes: int) -> tuple[Array, Array]:
@@ -90,7 +87,7 @@ def _python_batch(path: Path, label_key: bytes, num_classes: int) -> tuple[Array
         raise InputError(f"{path}: {error}") from error
     except Exception as error:  # a damaged pickle can raise anything; nothing in it was called
         reason = f"{type(error).__name__} in {len(stored):,} bytes"
-        raise InputError(f"{path} is damaged or no CIFAR batch ({reason}); fetch it again") from error
+        raise InputError(f"{path} is damaged or not a CIFAR batch ({reason}); download it again") from error
     images, labels = (content.get(key) if isinstance(content, dict) else None for key in (b"data", label_key))
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (_PIXELS,):
         found = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__

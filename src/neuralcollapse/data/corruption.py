@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.data.types import Array
+from neuralcollapse.data.dataset import Array
 
 DEFAULT_RATIO = 100.0
 """The strongest imbalance of Cui et al. (2019), up to their 200, that most long-tail studies report."""

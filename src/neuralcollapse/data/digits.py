@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuralcollapse.data.files import in_memory
-from neuralcollapse.data.types import Split
+from neuralcollapse.data.dataset import Split
 
 _TEST_EXAMPLES = 300
 _SPLIT_SEED = 0
 
 
 def read_digits() -> tuple[Split, Split]:
-    """1,497 training and 300 test images, always the same ones, stratified; grey values 0 … 16 become 0 … 255."""
+    """1,497 training and 300 test images, always the same, stratified by class; grey values 0 … 16 become 0 … 255."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -21,4 +20,4 @@ def read_digits() -> tuple[Split, Split]:
     indices = np.arange(len(images))
     train, test = train_test_split(indices, test_size=_TEST_EXAMPLES, stratify=content.target, random_state=_SPLIT_SEED)
     train, test = np.sort(train), np.sort(test)
-    return in_memory(images[train], content.target[train]), in_memory(images[test], content.target[test])
+    return Split.of_arrays(images[train], content.target[train]), Split.of_arrays(images[test], content.target[test])

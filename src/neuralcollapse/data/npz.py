@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.data.files import check_labels, in_memory
-from neuralcollapse.data.types import Array, Split
-from neuralcollapse.files.numpy_files import npz_arrays
+from neuralcollapse.data.dataset import Array, Split, check_labels
+from neuralcollapse.data.numpy_files import npz_arrays
 
-NEEDED = "train_images, train_labels, test_images and test_labels"
-_CHANNELS = (1, 3)
+HALVES = ("train", "test")
 
 
 def read_npz(path: Path) -> tuple[Split, Split, tuple[str, ...]]:
@@ -21,35 +19,34 @@ def read_npz(path: Path) -> tuple[Split, Split, tuple[str, ...]]:
     Raises:
         InputError: a damaged file, an absent array, or one of another type or shape.
     """
-    names = [f"{half}_{kind}" for half in ("train", "test") for kind in ("images", "labels")]
+    names = [f"{half}_{kind}" for half in HALVES for kind in ("images", "labels")]
     found = npz_arrays(path)
     if absent := [name for name in names if name not in found]:
-        raise InputError(f"{path} has no {' and no '.join(absent)}; expected {NEEDED}")
-    arrays = {name: found[name]().array for name in names}
-    for half in ("train", "test"):
-        _check(path, half, arrays[f"{half}_images"], arrays[f"{half}_labels"])
+        expected = f"{', '.join(names[:-1])} and {names[-1]}"
+        raise InputError(f"{path} has no {' and no '.join(absent)}; expected {expected}")
+    arrays = {name: found[name]() for name in names}
+    for half in HALVES:
+        images, labels = arrays[f"{half}_images"], arrays[f"{half}_labels"]
+        shaped = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
+        if images.dtype != np.uint8 or not shaped or 0 in images.shape:
+            got = f"{images.dtype} {images.shape}"
+            raise InputError(f"{path}: expected {half}_images uint8 (n, height, width[, 1 or 3 channels]), got {got}")
+        if labels.shape == (len(images), 1):
+            labels = arrays[f"{half}_labels"] = labels[:, 0]
+        if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+            got = f"{labels.dtype} {labels.shape}"
+            raise InputError(f"{path}: expected {half}_labels of {len(images):,} integers, got {got}")
     num_classes = _count_classes(path, arrays["train_labels"])
-    if arrays["train_images"].shape[1:] != arrays["test_images"].shape[1:]:
-        shapes = (arrays[f"{half}_images"].shape[1:] for half in ("train", "test"))
+    shapes = [arrays[f"{half}_images"].shape[1:] for half in HALVES]
+    if shapes[0] != shapes[1]:
         raise InputError(f"{path}: train_images and test_images differ in shape: {' and '.join(map(str, shapes))}")
-    train, test = (
-        in_memory(
-            _channels_first(arrays[f"{half}_images"]),
-            check_labels(arrays[f"{half}_labels"], num_classes, f"{path}, {half}_labels"),
-        )
-        for half in ("train", "test")
-    )
-    return train, test, tuple(str(label) for label in range(num_classes))
 
+    def split(half: str) -> Split:
+        images = arrays[f"{half}_images"]
+        labels = check_labels(arrays[f"{half}_labels"], num_classes, f"{path}, {half}_labels")
+        return Split.of_arrays(images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2), labels)
 
-def _check(path: Path, half: str, images: Array, labels: Array) -> None:
-    shaped = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in _CHANNELS)
-    if images.dtype != np.uint8 or not shaped or 0 in images.shape:
-        found = f"{images.dtype} {images.shape}"
-        raise InputError(f"{path}: expected {half}_images uint8 (n, height, width[, 1 or 3 channels]), got {found}")
-    if labels.shape != (len(images),) or labels.dtype.kind not in "iu" or not len(labels):
-        found = f"{labels.dtype} {labels.shape}"
-        raise InputError(f"{path}: expected {half}_labels of {len(images):,} integers, got {found}")
+    return split("train"), split("test"), tuple(str(label) for label in range(num_classes))
 
 
 def _count_classes(path: Path, labels: Array) -> int:
@@ -61,7 +58,3 @@ def _count_classes(path: Path, labels: Array) -> int:
         last = present[-1]
         raise InputError(f"{path}, train_labels: expected every label of 0..{last}, no example has {gaps[0]}")
     return len(present)
-
-
-def _channels_first(images: Array) -> Array:
-    return images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)

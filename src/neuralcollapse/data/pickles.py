@@ -1,8 +1,8 @@
-"""Pickles of dictionaries of texts, lists, numbers and NumPy arrays, read without Python's own unpickler.
+"""CIFAR batches are pickles: dictionaries of texts, lists, numbers and NumPy arrays. They are read without running them.
 
-That one takes 2 GiB for a place of the memo named in nine bytes, and calls whatever a file names. Here the few
-instructions that such a dictionary consists of are followed, and every other one is refused; their arguments are read
-by `pickletools`, which never holds more than the file has.
+`pickle.Unpickler` calls whatever function a file names, and takes 2 GiB of memory for a place in its memo that nine
+bytes name. Here the same class as written in Python follows only the instructions that such a dictionary needs, and
+each name of NumPy's stands for a class below that does no more than hold an array.
 """
 
 from __future__ import annotations
@@ -10,170 +10,118 @@ from __future__ import annotations
 import io
 import math
 import pickle
-import pickletools
 import re
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from neuralcollapse._checks import InputError
 
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_NUMBERS = ("INT", "LONG", "LONG1", "LONG4", "BININT", "BININT1", "BININT2", "FLOAT", "BINFLOAT")
-_BYTES = ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8")
-_OLD_TEXTS = ("BINSTRING", "SHORT_BINSTRING")  # of Python 2, in which text was bytes
-_TEXTS = ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")
-_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_OTHERS = {
-    *("PROTO", "FRAME", "GLOBAL", "STACK_GLOBAL", "MARK", "EMPTY_DICT", "EMPTY_LIST", "TUPLE", "LIST", "DICT"),
-    *("APPEND", "APPENDS", "SETITEM", "SETITEMS", "REDUCE", "BUILD"),
-    *("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "GET", "BINGET", "LONG_BINGET"),
-}
-_FOLLOWED = {*_CONSTANTS, *_NUMBERS, *_BYTES, *_OLD_TEXTS, *_TEXTS, *_TUPLES, *_OTHERS}
-_INSTRUCTIONS = {code.code.encode("latin-1"): code for code in pickletools.opcodes if code.name in _FOLLOWED}
-_NAMES = {
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
-}
+_INSTRUCTIONS = (
+    *("PROTO", "FRAME", "STOP", "MARK", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "GET", "BINGET", "LONG_BINGET"),
+    *("NONE", "NEWTRUE", "NEWFALSE", "INT", "LONG", "LONG1", "LONG4", "BININT", "BININT1", "BININT2", "FLOAT"),
+    *("BINFLOAT", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE"),
+    *("SHORT_BINUNICODE", "BINUNICODE8", "EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "TUPLE", "EMPTY_LIST", "LIST"),
+    *("APPEND", "APPENDS", "SETITEM", "SETITEMS", "GLOBAL", "STACK_GLOBAL", "REDUCE"),
+)
 
 
-class _Mark:
-    """Where the members of the container that is built next begin."""
+def _byte(instruction: str) -> int:
+    return int(getattr(pickle, instruction)[0])
 
 
-@dataclass
-class _Name:
-    """A name of another module, of which no more than the name is ever used."""
-
-    name: str
-
-
-@dataclass
-class _Type:
-    """A NumPy type, whose byte order comes later."""
-
-    code: str
-    order: str = "="
+class _Dictionary(dict[Any, Any]):
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if not isinstance(key, bytes | str | int):  # the hash of a deeply nested tuple would end the process
+            raise ValueError(f"{type(key).__name__} as a key")
+        super().__setitem__(key, value)
 
 
-@dataclass
+class _Dtype:
+    """A NumPy type, whose byte order comes with its state."""
+
+    def __init__(self, code: str | bytes, *_: Any) -> None:
+        self.code, self.order = _short(code), "="
+
+    def set_state(self, _version: int, order: str | bytes, *_: Any) -> None:
+        self.order = _short(order)
+
+
 class _Array:
-    """A NumPy array, whose content comes later."""
+    """A NumPy array, whose content comes with its state, or at once from `_frombuffer`."""
 
-    content: np.ndarray[Any, Any] | None = None
+    def __init__(self, *_: Any) -> None:
+        self.content: np.ndarray[Any, Any] | None = None
+
+    @classmethod
+    def from_buffer(cls, content: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str) -> _Array:
+        array = cls()
+        array.set_state(1, shape, dtype, order == "F", content)
+        return array
+
+    def set_state(self, _version: int, shape: tuple[int, ...], dtype: _Dtype, fortran: bool, content: bytes) -> None:
+        if not re.fullmatch(r"[<>|=]?(b1|[iu][1248]|f[248])", dtype.code) or dtype.order not in ("<", ">", "|", "="):
+            raise InputError(f"expected an array of numbers, found one of type {dtype.code!r}")
+        numbers = np.dtype(dtype.code).newbyteorder(dtype.order)  # type: ignore[arg-type]
+        sizes = [size for size in shape if type(size) is int and size >= 0]
+        if len(sizes) != len(shape) or math.prod(sizes) * numbers.itemsize != len(content):
+            raise ValueError(f"{len(content)} bytes for an array of another shape")
+        self.content = np.frombuffer(content, numbers).reshape(shape, order="F" if fortran else "C")
 
 
-@dataclass
-class _Reader:
-    """The stack and the memo of the format, and how many bytes of text may still be turned into bytes."""
+class _Dispatch(dict[int, Callable[[Any], None]]):
+    """What does each instruction, by its byte."""
 
-    room: int
-    stack: list[Any] = field(default_factory=list)
-    memo: dict[int, Any] = field(default_factory=dict)
+    def __missing__(self, byte: int) -> Callable[[Any], None]:
+        raise InputError(f"refused, it has the instruction {bytes([byte])!r}, which no CIFAR batch needs")
 
-    def follow(self, name: str, argument: Any) -> None:
-        """Do one instruction."""
-        stack = self.stack
-        if name in ("PROTO", "FRAME"):
-            return
-        if name in _CONSTANTS:
-            stack.append(_CONSTANTS[name])
-        elif name in _NUMBERS or name in _TEXTS:
-            stack.append(argument)
-        elif name in _BYTES:
-            stack.append(bytes(argument))
-        elif name in _OLD_TEXTS:
-            stack.append(argument.encode("latin-1"))
-        elif name == "GLOBAL":
-            stack.append(_name(*argument))
-        elif name == "STACK_GLOBAL":
-            attribute, module = self._pop(str), self._pop(str)
-            stack.append(_name(module, attribute))
-        elif name == "MARK":
-            stack.append(_Mark())
-        elif name == "EMPTY_DICT":
-            stack.append({})
-        elif name == "EMPTY_LIST":
-            stack.append([])
-        elif name in _TUPLES:
-            members = stack[len(stack) - _TUPLES[name] :]
-            del stack[len(stack) - _TUPLES[name] :]
-            stack.append(tuple(members))
-        elif name == "TUPLE":
-            stack.append(tuple(self._members()))
-        elif name == "LIST":
-            stack.append(self._members())
-        elif name == "DICT":
-            members = self._members()
-            stack.append({})
-            self._set(members)
-        elif name == "APPEND":
-            member = stack.pop()
-            self._top(list).append(member)
-        elif name == "APPENDS":
-            members = self._members()
-            self._top(list).extend(members)
-        elif name == "SETITEM":
-            value, key = stack.pop(), stack.pop()
-            self._set([key, value])
-        elif name == "SETITEMS":
-            self._set(self._members())
-        elif name == "MEMOIZE":
-            self.memo[len(self.memo)] = stack[-1]
-        elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            self.memo[argument] = stack[-1]
-        elif name in ("GET", "BINGET", "LONG_BINGET"):
-            stack.append(self.memo[argument])
-        elif name == "REDUCE":
-            arguments = self._pop(tuple)
-            stack.append(self._called(self._pop(_Name).name, *arguments))
-        elif name == "BUILD":
-            state = self._pop(tuple)
-            _completed(stack[-1], *state)
 
-    def _pop(self, kind: type) -> Any:
-        value = self.stack.pop()
-        if not isinstance(value, kind):
-            raise ValueError(f"{type(value).__name__} in place of {kind.__name__}")
-        return value
+class _Unpickler(pickle._Unpickler):
+    stack: list[Any]
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
 
-    def _top(self, kind: type) -> Any:
-        if not isinstance(self.stack[-1], kind):
-            raise ValueError(f"{type(self.stack[-1]).__name__} in place of {kind.__name__}")
-        return self.stack[-1]
+    dispatch = _Dispatch((code, pickle._Unpickler.dispatch[code]) for code in map(_byte, _INSTRUCTIONS))
+    dispatch[pickle.BYTEARRAY8[0]] = dispatch[pickle.BINBYTES8[0]]  # else memory is taken before bytes are read
 
-    def _members(self) -> list[Any]:
-        members = []
-        while not isinstance(member := self.stack.pop(), _Mark):
-            members.append(member)
-        return members[::-1]
+    def __init__(self, stored: bytes) -> None:
+        super().__init__(io.BytesIO(stored), encoding="bytes")
+        self._encodable = len(stored)
+        self._known = {
+            "numpy.core.multiarray._reconstruct": _Array,
+            "numpy.core.numeric._frombuffer": _Array.from_buffer,
+            "numpy.ndarray": None,  # an argument of `_reconstruct`
+            "numpy.dtype": _Dtype,
+            "_codecs.encode": self._encode,
+        }
 
-    def _set(self, members: list[Any]) -> None:
-        content = self._top(dict)
+    def find_class(self, module: str, name: str) -> Any:
+        asked = f"{module.replace('numpy._core.', 'numpy.core.')}.{name}"  # NumPy 2 renamed it
+        if asked not in self._known:
+            raise InputError(f"refused, it asks for {asked[:80]!r}, which no CIFAR batch needs")
+        return self._known[asked]
+
+    def _encode(self, text: str, encoding: str | bytes) -> bytes:
+        self._encodable -= len(text)  # encoding the same text again and again would fill the memory
+        if self._encodable < 0 or encoding not in ("latin1", b"latin1"):
+            raise ValueError("more text than the file has bytes, or in another encoding")
+        return text.encode("latin-1")
+
+    def load_dictionary(self) -> None:
+        members = self.pop_mark()
+        self.append(made := _Dictionary())
         for key, value in zip(members[::2], members[1::2], strict=True):
-            if not isinstance(key, bytes | str | int):  # a deep tuple's hash would crash
-                raise ValueError(f"{type(key).__name__} as a key")
-            content[key] = value
+            made[key] = value
 
-    def _called(self, name: str, *arguments: Any) -> Any:
-        """What the named function gives, without calling it."""
-        match name, arguments:
-            case "dtype", (bytes() | str() as code, *_):
-                return _Type(_short(code))
-            case "encode", (str() as text, "latin1" | b"latin1"):
-                self.room -= len(text)  # the same text again and again would grow without end
-                if self.room < 0:
-                    raise ValueError("more text than the file has bytes")
-                return text.encode("latin-1")
-            case "_reconstruct", _:
-                return _Array()
-            case "_frombuffer", (bytes() as content, _Type() as kind, tuple() as shape, "C" | "F" as order):
-                return _Array(_array(content, kind, shape, order == "F"))
-        raise ValueError(f"{name} with {len(arguments)} arguments")
+    dispatch[pickle.EMPTY_DICT[0]] = lambda self: self.append(_Dictionary())
+    dispatch[pickle.DICT[0]] = load_dictionary
+
+    def load_state(self) -> None:
+        state = self.stack.pop()
+        self.stack[-1].set_state(*state)
+
+    dispatch[pickle.BUILD[0]] = load_state
 
 
 def read_pickle(stored: bytes) -> Any:
@@ -183,51 +131,12 @@ def read_pickle(stored: bytes) -> Any:
         InputError: the pickle asks for something that such a dictionary does not need.
         Exception: a damaged pickle; of any type.
     """
-    reader, file = _Reader(room=len(stored)), io.BytesIO(stored)
-    while (byte := file.read(1)) != pickle.STOP:
-        if not byte:
-            raise EOFError
-        code = _INSTRUCTIONS.get(byte)
-        if code is None:
-            raise InputError(f"refused, it has the instruction {byte!r}, which no CIFAR batch needs")
-        if code.name == "GLOBAL":
-            argument: Any = (file.readline(100).decode().rstrip("\n"), file.readline(100).decode().rstrip("\n"))
-        else:
-            argument = None if code.arg is None else code.arg.reader(file)
-        reader.follow(code.name, argument)
-    (content,) = reader.stack
+    content = _Unpickler(stored).load()
     if isinstance(content, dict):
         return {key: value.content if isinstance(value, _Array) else value for key, value in content.items()}
     return content
 
 
-def _name(module: str, name: str) -> _Name:
-    key = (module.replace("numpy._core.", "numpy.core."), name)  # NumPy 2 renamed it
-    if key not in _NAMES:
-        asked = f"{module}.{name}"[:80]
-        raise InputError(f"refused, it asks for {asked!r}, which no CIFAR batch needs")
-    return _Name(name)
-
-
-def _completed(value: Any, *state: Any) -> None:
-    match value, state:
-        case _Type(), (int(), str() | bytes() as order, *_):
-            value.order = _short(order)
-        case _Array(), (int(), tuple() as shape, _Type() as kind, bool() | int() as columns_first, bytes() as content):
-            value.content = _array(content, kind, shape, bool(columns_first))
-        case _:
-            raise ValueError(f"a state of {len(state)} entries for {type(value).__name__}")
-
-
 def _short(text: str | bytes) -> str:
-    """The beginning of a text, which is all of one that makes sense."""
+    """The beginning of a text, which is all of a valid one."""
     return text[:9].decode("latin-1") if isinstance(text, bytes) else text[:9]
-
-
-def _array(content: bytes, kind: _Type, shape: tuple[Any, ...], columns_first: bool) -> np.ndarray[Any, Any]:
-    if not re.fullmatch(r"[<>|=]?(b1|[iu][1248]|f[248])", kind.code) or kind.order not in ("<", ">", "|", "="):
-        raise InputError(f"expected an array of numbers, found one of type {kind.code!r}")
-    dtype = np.dtype(kind.code).newbyteorder(kind.order)  # type: ignore[arg-type]
-    if not all(type(size) is int and size >= 0 for size in shape) or math.prod(shape) * dtype.itemsize != len(content):
-        raise ValueError(f"{len(content)} bytes for an array of another shape")
-    return np.frombuffer(content, dtype).reshape(shape, order="F" if columns_first else "C")

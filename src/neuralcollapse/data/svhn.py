@@ -8,27 +8,21 @@ from pathlib import Path
 import numpy as np
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.data.files import check_labels, in_memory, require_size
-from neuralcollapse.data.mat5 import variables
-from neuralcollapse.data.types import Split
+from neuralcollapse.data.binary_files import require_size
+from neuralcollapse.data.dataset import Split, check_labels
+from neuralcollapse.data.mat5 import read_headers
 
-_FILES = ("train_32x32.mat", "test_32x32.mat")
-NEEDED = " and ".join(_FILES)
-
-
-def has_svhn(folder: Path) -> bool:
-    """Whether the folder holds both files."""
-    return all((folder / name).is_file() for name in _FILES)
+FILES = ("train_32x32.mat", "test_32x32.mat")
 
 
 def read_svhn(folder: Path, num_classes: int) -> tuple[Split, Split]:
     """`X` (32, 32, 3, n) uint8 and `y` (n, 1), in which 10 stands for the digit 0."""
-    train, test = (_split(folder / name, num_classes) for name in _FILES)
+    train, test = (_split(folder / name, num_classes) for name in FILES)
     return train, test
 
 
 def _split(path: Path, num_classes: int) -> Split:
-    found = variables(path, ("X", "y"))
+    found = read_headers(path, ("X", "y"))
     if absent := [name for name in ("X", "y") if name not in found]:
         raise InputError(f"{path}: expected arrays of numbers called X and y, found no {' and no '.join(absent)}")
     images, labels = found["X"], found["y"]
@@ -41,4 +35,4 @@ def _split(path: Path, num_classes: int) -> Split:
     require_size(path, images.size)
     values = labels.read().ravel()
     values = check_labels(np.where(values == 10, values.dtype.type(0), values), num_classes, str(path))
-    return in_memory(images.read().transpose(3, 2, 0, 1), values)
+    return Split.of_arrays(images.read().transpose(3, 2, 0, 1), values)

@@ -1,11 +1,11 @@
-"""One look for every figure: sizes, colours, axes, and how values that a logarithm cannot show are shown."""
+"""One look for every figure: sizes, colours, axes, titles, and marks for values that a logarithm cannot show."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,9 +16,10 @@ from numpy.typing import ArrayLike
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#8A8A8A"
 MEANS, CLASSIFIER = BLUE, VERMILION
-ZERO_ERROR = "#D00000"
+ZERO_ERROR: dict[str, Any] = {"color": "#D00000", "linestyle": (0, (4, 2)), "linewidth": 1.0}
+"""The line at the first epoch without a training error."""
 
-RC: dict[str, Any] = {
+RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "mathtext.fontset": "cm",
@@ -44,7 +45,12 @@ PANEL = (3.6, 2.7)
 _GLYPH = 0.55  # mean width of DejaVu Sans over its size
 
 
-def head(figure: Figure, title: str, size: float) -> None:
+def plain(text: object) -> str:
+    """Text from outside, such as the name of a data set or of a class, that matplotlib must not read as a formula."""
+    return str(text).replace("$", r"\$")
+
+
+def figure_title(figure: Figure, title: str, size: float) -> None:
     """The title over a figure; lines that would not fit its width are broken between words."""
     room = int(figure.get_figwidth() * 72 / (_GLYPH * size))
     shown = title.replace(r"$\lambda$", "λ").split("\n")  # one glyph wide
@@ -55,8 +61,8 @@ def head(figure: Figure, title: str, size: float) -> None:
 def line(axes: Axes, epochs: ArrayLike, values: ArrayLike, *, color: str, **options: Any) -> None:
     """Draw a curve on a logarithmic axis.
 
-    A zero, which has no logarithm, is a triangle at the lower edge; an infinity one at the upper edge; what is not a
-    number is a gap.
+    A zero, which has no logarithm, is a triangle at the lower edge, an infinity is one at the upper edge, and NaN is a
+    gap.
     """
     x, y = np.asarray(epochs, dtype=float), np.asarray(values, dtype=float)
     shown = np.where(np.isfinite(y) & (y > 0), y, np.nan)
@@ -77,21 +83,26 @@ def line(axes: Axes, epochs: ArrayLike, values: ArrayLike, *, color: str, **opti
             )
 
 
-def epoch_axis(axes: Axes, epochs: Sequence[float], zero_error_epoch: int | None, *, label: bool = True) -> None:
+def rank_colors(count: int) -> list[str]:
+    """Colours of singular values, from the largest to the smallest."""
+    return [matplotlib.colors.to_hex(color) for color in matplotlib.colormaps["viridis"](np.linspace(0, 0.85, count))]
+
+
+def epoch_axis(axes: Axes, epochs: ArrayLike, zero_error_epoch: int | None, *, label: bool = True) -> None:
     """A logarithmic axis of epochs, and the red line at the first epoch without a training error."""
     axes.set_xscale("log")
-    first, last = min(epochs), max(epochs)
+    first, last = np.min(epochs), np.max(epochs)
     axes.set_xlim(first * 0.95, max(last * 1.05, first * 1.2))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     if label:
         axes.set_xlabel("epoch")
     if zero_error_epoch is not None:
-        axes.axvline(zero_error_epoch, color=ZERO_ERROR, linestyle=(0, (4, 2)), linewidth=1.0, label="zero_error")
+        axes.axvline(zero_error_epoch, label="zero_error", **ZERO_ERROR)
 
 
 def legend(axes: Axes, **options: Any) -> None:
-    """A legend of the named curves; the zero-error line is named beside itself, not here."""
+    """A legend of the named curves, without the zero-error line, which the title of the figure explains."""
     handles, labels = axes.get_legend_handles_labels()
     named = [(handle, label) for handle, label in zip(handles, labels, strict=True) if label != "zero_error"]
     if named:

@@ -10,7 +10,11 @@ W, b and h that are measured there.
                  w_c / (τ ‖w_c‖), which `layer.weight` gives; the trained, unnormalised rows are a parameter beside it
 
 The penalty (λ/2)‖W‖² of the measured loss L is a constant for the last two. The weight decay does not act on an ETF's
-W; of the normalised rows it shrinks the length that does not matter, which only raises their rate.
+W; of the normalised rows it shrinks the length, which the logits do not depend on; that only raises the effective
+learning rate.
+
+A new head is a function and an entry of `HEADS`. Functions import PyTorch when they are called, so that the command line
+can list the names without it.
 """
 
 from __future__ import annotations
@@ -19,15 +23,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
-
 from neuralcollapse._checks import InputError
-from neuralcollapse.measuring.classifier import find_classifier
-from neuralcollapse.measuring.hooks import evaluation
-from neuralcollapse.metrics.geometry import simplex_etf
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 UNBOUNDED_TEMPERATURE = 0.1
 
@@ -39,36 +38,14 @@ class Head:
     Args:
         name: what `--head` takes.
         title: what figures call it.
-        make: the network's own layer and the temperature, to the module in its place; the layer may be changed.
-        has_temperature: whether the temperature matters.
+        make: takes the network's own layer, which it may change, and the temperature; returns the module for its place.
+        has_temperature: whether it has a temperature.
     """
 
     name: str
     title: str
     make: Callable[[nn.Linear, float | None], nn.Module]
     has_temperature: bool = False
-
-
-class Normalise(nn.Module):
-    """h to h/‖h‖, over the last dimension; a feature of zero stays zero."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        return F.normalize(features, dim=-1)
-
-
-class ScaledUnitRows(nn.Module):
-    """A weight to its rows of length 1/τ.
-
-    Args:
-        temperature: τ.
-    """
-
-    def __init__(self, temperature: float) -> None:
-        super().__init__()
-        self.temperature = temperature
-
-    def forward(self, weight: Tensor) -> Tensor:
-        return F.normalize(weight, dim=1) / self.temperature
 
 
 def without_bias(layer: nn.Linear, temperature: float | None = None) -> nn.Module:
@@ -94,6 +71,11 @@ def fixed_etf(layer: nn.Linear, temperature: float | None = None) -> nn.Module:
             f"a simplex ETF of {classes} classes needs {classes - 1} features, the network gives {features}; "
             "raise --width or take another --head"
         )
+    import torch
+    import torch.nn.functional as F
+
+    from neuralcollapse.metrics.geometry import simplex_etf
+
     frame = simplex_etf(classes, classes - 1)
     if features >= classes:  # M Mᵀ is (C/(C-1)) (I - 11ᵀ/C)
         frame = frame @ frame.T * ((classes - 1) / classes) ** 0.5
@@ -105,6 +87,11 @@ def fixed_etf(layer: nn.Linear, temperature: float | None = None) -> nn.Module:
 
 def normalised(layer: nn.Linear, temperature: float | None) -> nn.Module:
     """cos(h, w_c) / τ, the cosine classifier (Wang et al., 2017, NormFace; Yaras et al., 2022)."""
+    from torch import nn
+    from torch.nn.utils import parametrize
+
+    from neuralcollapse.networks.cosine import Normalise, ScaledUnitRows
+
     assert temperature is not None
     layer.register_parameter("bias", None)
     parametrize.register_parametrization(layer, "weight", ScaledUnitRows(temperature))
@@ -125,7 +112,7 @@ def get(name: str) -> Head:
     """The head of that name.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such head.
     """
     if name not in HEADS:
         raise InputError(f"unknown head {name!r}; expected one of {', '.join(HEADS)}")
@@ -139,7 +126,7 @@ def replace(net: nn.Module, name: str, temperature: float | None, inputs: Tensor
         net: changed in place.
         name: of the head.
         temperature: τ, for a head that has one.
-        inputs: images for one forward pass, which shows which layer that is.
+        inputs: images for one forward pass, by which that layer is found.
 
     Returns:
         The network; another module only where it was a single layer.
@@ -148,8 +135,11 @@ def replace(net: nn.Module, name: str, temperature: float | None, inputs: Tensor
         InputError: an unknown head, one the layer is too small for, or a network without a linear layer.
     """
     head = get(name)
-    if head.name == "linear":
+    if name == "linear":
         return net
+    from neuralcollapse.measuring.classifier import find_classifier
+    from neuralcollapse.measuring.hooks import evaluation
+
     with evaluation(net):
         layer = find_classifier(net, lambda: net(inputs))
     path = next(path for path, module in net.named_modules() if module is layer)
@@ -161,14 +151,10 @@ def replace(net: nn.Module, name: str, temperature: float | None, inputs: Tensor
     return net
 
 
-def _itself(layer: nn.Linear, temperature: float | None) -> nn.Module:
-    return layer
-
-
 HEADS: dict[str, Head] = {
     head.name: head
     for head in (
-        Head("linear", "", _itself),
+        Head("linear", "", lambda layer, temperature: layer),
         Head("no-bias", "no bias", without_bias),
         Head("etf", "fixed ETF", fixed_etf),
         Head("normalised", "normalised", normalised, has_temperature=True),

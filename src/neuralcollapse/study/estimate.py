@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -13,15 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from neuralcollapse.study.plan import PlannedCell
-from neuralcollapse.training import protocol, recipes
-from neuralcollapse.training.config import RunConfig
+from neuralcollapse.training import recipes
+from neuralcollapse.training.config import OPTIONS, RunConfig
 
 TIMEOUT = 180.0
 """Seconds after which timing an epoch is given up."""
-_SAME_COST = (
-    "dataset_title", "data_dir", "data_sha256", "class_names", "loss", "loss_title", "epochs", "learning_rate",
-    "momentum", "weight_decay", "measured_weight_decay", "milestones", "seed",
-)  # fmt: skip
+_AMOUNT_OF_DATA = ("dataset", "num_examples", "num_test_examples")
 
 
 @dataclass(frozen=True)
@@ -51,16 +47,16 @@ def estimate_costs(
         threads: processor threads that each will have.
         timing: called with the name of a cell before it is timed.
     """
-    measured: dict[str, dict[str, Any] | str] = {}
+    measured: dict[tuple[Any, ...], dict[str, Any] | str] = {}
     estimates = {}
     for each in chosen:
-        assert each.config is not None
-        fields = {name: value for name, value in dataclasses.asdict(each.config).items() if name not in _SAME_COST}
-        key = json.dumps(fields)
+        assert each.resolved is not None
+        names = [*_AMOUNT_OF_DATA, *(name for name, option in OPTIONS.items() if option.changes_cost)]
+        key = tuple(getattr(each.resolved, name) for name in names)
         if key not in measured:
             timing(each.cell.name)
             measured[key] = _time_epoch(each, threads)
-        estimates[each.cell.name] = _estimate(each, each.config, measured[key])
+        estimates[each.cell.name] = _estimate(each, each.resolved, measured[key])
     return estimates
 
 
@@ -69,7 +65,7 @@ def _estimate(each: PlannedCell, config: RunConfig, cost: dict[str, Any] | str) 
     own = each.seconds / each.epoch * left if each.epoch else None  # the finished epochs of the run itself
     if isinstance(cost, str):
         return Estimate(own, None, cost)
-    measurements = sum(epoch > each.epoch for epoch in protocol.analysis_epochs(config.epochs))
+    measurements = sum(epoch > each.epoch for epoch in recipes.analysis_epochs(config.epochs))
     seconds = cost["start"] + left * cost["training"] + measurements * cost["measuring"]
     return Estimate(seconds if own is None else own, cost["memory"] + cost["gpu"], cost["note"], cost["gpu"])
 
@@ -81,7 +77,7 @@ def _time_epoch(each: PlannedCell, threads: int | None) -> dict[str, Any] | str:
     try:
         done = subprocess.run(
             [sys.executable, "-m", "neuralcollapse.study.timed_epoch"],
-            input=json.dumps(recipes.to_json(each.cell.settings)),
+            input=json.dumps(each.cell.config.to_json()),
             capture_output=True,
             text=True,
             env=environment,

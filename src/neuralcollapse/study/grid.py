@@ -21,7 +21,6 @@ from neuralcollapse.study.study_file import add_to_study
 from neuralcollapse.study.task import Ending, State, Task
 from neuralcollapse.study.where import Executor, SubmittedTask, check_options, executor_for, threads_of_each
 from neuralcollapse.study.worker import GRACE
-from neuralcollapse.training import recipes
 
 POLL_INTERVAL = 0.1
 """Seconds between two looks at the running tasks."""
@@ -134,9 +133,9 @@ def _train(
 
 
 def _task(each: PlannedCell, threads: int | None) -> Task:
-    settings = recipes.to_json(each.cell.settings)
-    if each.cell.settings.data_dir is not None:
-        settings["data_dir"] = str(each.cell.settings.data_dir.expanduser().absolute())
+    settings = each.cell.config.to_json()
+    if each.cell.config.data_dir is not None:
+        settings["data_dir"] = str(each.cell.config.data_dir.expanduser().absolute())
     return Task(str(each.path.resolve()), settings, ["neuralcollapse", *sys.argv[1:]], threads)
 
 

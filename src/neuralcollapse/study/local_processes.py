@@ -82,7 +82,7 @@ def train_here(task: Task) -> int:
     still stopping, so the lock of the run directory is waited for.
     """
     end = time.monotonic() + LOCK_WAIT
-    while Run(Path(task.path), {}).is_locked() and time.monotonic() < end:
+    while Run(Path(task.path)).is_locked() and time.monotonic() < end:
         time.sleep(0.2)
     worker = WorkerProcess(task)
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -16,10 +15,10 @@ from neuralcollapse import data as datasets
 from neuralcollapse._checks import InputError
 from neuralcollapse.data import Dataset
 from neuralcollapse.study.task import State, problem
-from neuralcollapse.training import losses, protocol, recipes
-from neuralcollapse.training.config import RunConfig, Settings
-from neuralcollapse.training.job import assemble, base_name
-from neuralcollapse.training.run_directory import Run, differing_fields
+from neuralcollapse.training import losses, recipes
+from neuralcollapse.training.config import RunConfig, TrainingConfig, names
+from neuralcollapse.training.resolve import base_name, load_and_resolve
+from neuralcollapse.training.run_directory import Run, Status, differing_fields
 
 EARLIER = ".earlier"
 """The folder, beside the run directories, to which diverged and failed runs move when they are trained anew."""
@@ -27,10 +26,10 @@ EARLIER = ".earlier"
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a grid: the name of its directory, and its settings."""
+    """One run of a grid: the name of its directory, and the settings that are given for it."""
 
     name: str
-    settings: Settings
+    config: TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class PlannedCell:
         cell: name and settings.
         path: the run directory.
         state: how far it has come.
-        config: the complete configuration; None without the data.
+        resolved: the complete configuration; None without the data.
         epoch: the last finished epoch.
         seconds: training time so far.
         why: what is wrong, if anything.
@@ -51,7 +50,7 @@ class PlannedCell:
     cell: Cell
     path: Path
     state: State
-    config: RunConfig | None = None
+    resolved: RunConfig | None = None
     epoch: int = 0
     seconds: float = 0.0
     why: str = ""
@@ -63,8 +62,8 @@ def make_cells(
     models: Sequence[str],
     loss_names: Sequence[str],
     seeds: Sequence[int],
-    common: Settings,
-    found: Sequence[recipes.Recipe] = (),
+    common: TrainingConfig,
+    found: Sequence[TrainingConfig] = (),
 ) -> list[Cell]:
     """Data sets × networks × losses × seeds; a network without a depth takes the paper's depth for the data set.
 
@@ -90,19 +89,17 @@ def make_cells(
     cells: dict[str, Cell] = {}
     used: set[int] = set()
     for dataset, given_model, loss, seed in itertools.product(dataset_names, models, loss_names, seeds):
-        model = protocol.network(dataset, given_model)
+        model = recipes.network(dataset, given_model)
         subject: dict[str, Any] = {"dataset": dataset, "model": model, "loss": loss, "seed": seed}
-        settings = dataclasses.replace(common, **subject)
-        used |= {index for index, recipe in enumerate(found) if recipe.fits(settings)}
+        config = dataclasses.replace(common, **subject)
+        used |= {index for index, recipe in enumerate(found) if recipes.fits(recipe, config)}
         name = base_name(dataset, common.data_dir, model, loss) + (f"-s{seed}" if seed else "")
-        cells[name] = Cell(name, recipes.for_cell(found, settings))
+        cells[name] = Cell(name, recipes.combine(found, config))
     for index, recipe in enumerate(found):
         if index not in used:
-            fields = recipes.given(recipe.settings)
-            subject_words = ", ".join(str(fields[name]) for name in recipes.SUBJECT if name in fields)
+            meant = ", ".join(str(value) for name, value in recipe.given().items() if name in names("subject"))
             raise InputError(
-                f"{recipe.path} has a recipe for {subject_words}, which fits none of the cells; to train only some of "
-                "the cells of a grid, use --only"
+                f"the recipe for {meant} fits none of the cells; to train only some cells of a grid, use --only"
             )
     return list(cells.values())
 
@@ -146,7 +143,7 @@ def set_aside(path: Path) -> None:
     """
     run = Run.open(path)
     with run.locked():
-        if run.status().get("status") not in (State.DIVERGED, State.FAILED):
+        if run.status().status not in (State.DIVERGED, State.FAILED):
             raise InputError(f"{path} has been trained by another process meanwhile; repeat the command to continue")
         folder = path.parent / EARLIER
         folder.mkdir(exist_ok=True)
@@ -168,36 +165,34 @@ def _load(name: str, **options: Any) -> Dataset:
 
 
 def _plan(cell: Cell, path: Path, load: Callable[..., Dataset]) -> PlannedCell:
-    run, status, damaged = None, {}, ""
+    run, status, damaged = None, Status(), ""
     if (path / "config.json").is_file():
         try:
             run = Run.open(path)
             status = run.status()
         except InputError as error:
             damaged = str(error)
-    ended, epoch = status.get("status", ""), status.get("epoch", 0)
     try:
         # one seed's data serve for all: which examples it draws changes no configuration
-        config, _ = assemble(cell.settings, lambda name, **options: load(name, **{**options, "seed": 0}))
+        resolved, _ = load_and_resolve(cell.config, lambda name, **options: load(name, **{**options, "seed": 0}))
     except _NoData as error:
-        state = State.FINISHED if ended == State.FINISHED else State.NO_DATA
-        return PlannedCell(cell, path, state, epoch=epoch, why=str(error))
-    planned = functools.partial(PlannedCell, cell, path, config=config, epoch=epoch)
+        state = State.FINISHED if status.status == State.FINISHED else State.NO_DATA
+        return PlannedCell(cell, path, state, epoch=status.epoch, why=str(error))
+    planned = functools.partial(PlannedCell, cell, path, resolved=resolved, epoch=status.epoch)
     if path.exists() and not path.is_dir():
         return planned(State.OTHER, why=f"{path} is a file; choose another --out")
-    if Run(path, {}).is_locked():
+    if Run(path).is_locked():
         return planned(State.BUSY, why=f"another process is training in {path}")
     if run is None:
         return planned(State.FAILED if damaged else State.NEW, why=damaged)
     # whether the data are the same is checked when the run continues, with the data of its own seed
-    machine = [name for name in ("device", "precision") if getattr(cell.settings, name) in (None, "auto")]
-    stored = json.loads(json.dumps(dataclasses.asdict(config)))
-    if differing := differing_fields(run.config, stored, ("data_dir", "data_sha256", *machine)):
-        if ended in (State.DIVERGED, State.FAILED):
-            return PlannedCell(cell, path, State.NEW, config, replaces=True)
+    machine = [name for name in ("device", "precision") if getattr(cell.config, name) in (None, "auto")]
+    if differing := differing_fields(run.config, resolved, ("data_dir", "data_sha256", *machine)):
+        if status.status in (State.DIVERGED, State.FAILED):
+            return PlannedCell(cell, path, State.NEW, resolved, replaces=True)
         why = f"{path} holds a run with other settings ({'; '.join(differing)}); choose another --out, or repeat those"
         return planned(State.OTHER, why=why)
     if damaged:
         return planned(State.FAILED, why=damaged)
-    state = State(ended) if ended in (State.FINISHED, State.DIVERGED, State.FAILED) else State.STARTED
-    return planned(state, seconds=status.get("seconds", 0.0), why=problem(status))
+    ended = status.status in (State.FINISHED, State.DIVERGED, State.FAILED)
+    return planned(State(status.status) if ended else State.STARTED, seconds=status.seconds, why=problem(status))

@@ -95,12 +95,12 @@ def is_run_directory(folder: Path) -> bool:
     if not (folder / "config.json").is_file():
         return False
     try:
-        run = Run.open(folder)
+        Run.open(folder)
     except InputError:
         if (folder / "history.jsonl").is_file():
             raise
         return False
-    return {"dataset", "model", "loss"} <= run.config.keys()
+    return True
 
 
 def _listed_names(folder: Path) -> list[str]:

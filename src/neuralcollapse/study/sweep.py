@@ -11,9 +11,9 @@ from typing import Any
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.study.plan import Cell
-from neuralcollapse.training import optimizers, protocol, recipes
-from neuralcollapse.training.config import Settings, check
-from neuralcollapse.training.job import assemble, base_name
+from neuralcollapse.training import optimizers, recipes
+from neuralcollapse.training.config import TrainingConfig, numeric
+from neuralcollapse.training.resolve import base_name, load_and_resolve
 from neuralcollapse.training.run_directory import Run
 
 _ENDED = ("finished", "diverged")
@@ -58,7 +58,7 @@ class Sweep:
     """A setting, its values, and one run for each.
 
     Args:
-        setting: the name of the field of `Settings`.
+        setting: the name of the field of `TrainingConfig`.
         values: the values, in rising order.
         cells: one for each value.
         out: the folder of the run directories.
@@ -76,11 +76,11 @@ class Sweep:
         return [_point(value, self.out / cell.name) for value, cell in zip(self.values, self.cells, strict=True)]
 
 
-def make_sweep(settings: Settings, setting: str, values: Sequence[float] | None, out: Path | None) -> Sweep:
+def make_sweep(config: TrainingConfig, setting: str, values: Sequence[float] | None, out: Path | None) -> Sweep:
     """Plan the runs of a sweep; nothing is written.
 
     Args:
-        settings: the settings of all runs.
+        config: the settings of all runs.
         setting: the setting to vary, a number that belongs to the training.
         values: its values; None for the paper's 25 learning rates, which are meant for SGD.
         out: the folder of the run directories; None for one under runs/ named after the sweep.
@@ -89,39 +89,39 @@ def make_sweep(settings: Settings, setting: str, values: Sequence[float] | None,
         InputError: the setting is unknown or not a number, or its values are missing or unusable.
     """
     setting = setting.replace("-", "_")
-    kinds = recipes.numeric()
+    kinds = numeric()
     if setting not in kinds:
         raise InputError(f"--setting {setting} cannot be varied; expected one of {', '.join(kinds)}")
-    if getattr(settings, setting) is not None:
+    if (value := getattr(config, setting)) is not None:
         raise InputError(
             f"{setting} is the setting that is varied; give its values to --values instead of "
-            f"--{setting.replace('_', '-')} {getattr(settings, setting):g}"
+            f"--{setting.replace('_', '-')} {value:g}"
         )
-    config, data = assemble(settings)
+    resolved, data = load_and_resolve(config)
     if values is None:
         if setting != "learning_rate":
             raise InputError(f"--setting {setting} needs --values")
-        if optimizers.get(config.optimizer).learning_rate is not None:
-            raise InputError(f"--optimizer {config.optimizer} needs --values: the paper's 25 rates are those of SGD")
-        values = protocol.learning_rates(config.loss, len(data.class_names))
+        if optimizers.get(resolved.optimizer).learning_rate is not None:
+            raise InputError(f"--optimizer {resolved.optimizer} needs --values: the paper's 25 rates are those of SGD")
+        values = recipes.learning_rates(resolved.loss, len(data.class_names))
     kind = kinds[setting]
     if not values or any(not math.isfinite(value) or kind(value) != value for value in values):
         raise InputError(f"expected --values of {setting} as {'whole ' if kind is int else ''}numbers, got {values}")
     chosen = tuple(sorted({kind(value) for value in values}))
-    subject: dict[str, Any] = {"dataset": config.dataset, "model": config.model, "loss": config.loss}
+    subject: dict[str, Any] = {"dataset": resolved.dataset, "model": resolved.model, "loss": resolved.loss}
     cells = tuple(
-        Cell(f"{setting}-{value:g}", dataclasses.replace(settings, **{**subject, setting: value})) for value in chosen
+        Cell(f"{setting}-{value:g}", dataclasses.replace(config, **{**subject, setting: value})) for value in chosen
     )
     if len({cell.name for cell in cells}) < len(cells):
         raise InputError(f"two --values of {setting} agree in six digits; leave one out of {values}")
     for cell in cells:
-        check(cell.settings)
-    name = base_name(config.dataset, settings.data_dir, config.model, config.loss)
-    title = [config.dataset_title]  # and how the training is reduced, without the setting that is varied
-    title += [] if setting == "examples_per_class" else [f"{config.num_examples:,} training examples"]
-    title.append(config.model if setting == "width" else f"{config.model} (width ×{config.width:g})")
-    title += [] if setting == "epochs" else [f"{config.epochs} epochs"]
-    title.append(f"{config.loss_title} loss")
+        cell.config.check()
+    name = base_name(resolved.dataset, config.data_dir, resolved.model, resolved.loss)
+    title = [resolved.dataset_title]  # and how the training is reduced, without the setting that is varied
+    title += [] if setting == "examples_per_class" else [f"{resolved.num_examples:,} training examples"]
+    title.append(resolved.model if setting == "width" else f"{resolved.model} (width ×{resolved.width:g})")
+    title += [] if setting == "epochs" else [f"{resolved.epochs} epochs"]
+    title.append(f"{resolved.loss_title} loss")
     out = out or Path("runs") / f"sweep-{name}-{setting}"
     return Sweep(setting, chosen, cells, out, ", ".join(title))
 
@@ -147,10 +147,10 @@ def write_recipe(sweep: Sweep, points: Sequence[Point]) -> Winner | None:
         counts.append(f"{unfinished} not finished")
     about = (
         f"{sweep.setting} {winner.value:g} of {len(points)} values ({', '.join(counts)}), chosen by final test error "
-        f"({100 * winner.test_error:.2f} %), ties by NC1; seed {cell.settings.seed or 0}"
+        f"({100 * winner.test_error:.2f} %), ties by NC1; seed {cell.config.seed or 0}"
     )
     path = sweep.out / "recipe.json"
-    recipes.write(path, cell.settings, about)
+    recipes.write(path, cell.config, about)
     return Winner(winner, about, path)
 
 
@@ -158,10 +158,11 @@ def _point(value: float, path: Path) -> Point:
     if not (path / "config.json").is_file():
         return Point(value, path.name, "")
     run = Run.open(path)
-    status = str(run.status().get("status", ""))
+    status = run.status().status
     if status != "finished":
         return Point(value, path.name, status)
-    last = run.last("test_accuracy", "train_error", "nc1")
-    if not last:
+    history = run.history("test_accuracy", "train_error", "nc1")
+    if not history:
         raise InputError(f"{path} is finished, but its history is empty; move it away to train it again")
+    last = history[-1]
     return Point(value, path.name, status, 1 - last["test_accuracy"], last["train_error"], last["nc1"])

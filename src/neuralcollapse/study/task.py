@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.training.run_directory import LOG, Run
+from neuralcollapse.training.run_directory import LOG, Run, Status
 
 WRONG_INPUT, INTERRUPTED = 2, 130
 """Exit codes of a worker; 0 means that `status.json` says how the training ended."""
@@ -38,7 +38,7 @@ class Task:
 
     Args:
         path: the run directory, as an absolute path.
-        settings: the settings of the run, as JSON.
+        settings: a `TrainingConfig`, as JSON.
         command: the command line the user typed, for `environment.json`.
         threads: processor threads of the worker; None for PyTorch's own choice.
     """
@@ -70,22 +70,22 @@ def read_ending(path: Path, exit_code: int) -> Ending:
     if exit_code == INTERRUPTED:
         return Ending(State.INTERRUPTED)
     try:
-        status = Run.open(path).status() if (path / "config.json").is_file() else {}
+        status = Run.open(path).status() if (path / "config.json").is_file() else Status()
     except InputError as error:
         return Ending(State.FAILED, str(error))
-    if status.get("status") in (State.FINISHED, State.DIVERGED, State.FAILED):
-        return Ending(State(status["status"]), problem(status))
+    if status.status in (State.FINISHED, State.DIVERGED, State.FAILED):
+        return Ending(State(status.status), problem(status))
     log = path / LOG
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.is_file() else []
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
     return Ending(State.FAILED, last or f"the worker ended with exit code {exit_code}")
 
 
-def problem(status: dict[str, Any]) -> str:
+def problem(status: Status) -> str:
     """What went wrong according to `status.json`; empty when nothing did."""
-    if status.get("status") == State.DIVERGED:
-        return f"diverged in epoch {status.get('epoch', 0) + 1}: the loss is no longer finite"
-    return str(status.get("error", ""))
+    if status.status == State.DIVERGED:
+        return f"diverged in epoch {status.epoch + 1}: the loss is no longer finite"
+    return status.error
 
 
 def write_failure(path: Path, error: str) -> None:
@@ -95,11 +95,10 @@ def write_failure(path: Path, error: str) -> None:
     """
     if not (path / "config.json").is_file():
         return
-    run = Run(path, {})
+    run, status = Run(path), Status()
     if run.is_locked():
         return
-    fields: dict[str, Any] = {"epoch": 0}
     with contextlib.suppress(InputError):  # a damaged file is replaced
-        fields["epochs"] = Run.open(path).config.get("epochs")
-        fields |= run.status()
-    run.write_status(**{**fields, "status": "failed", "error": " ".join(error.split())[:500]})
+        status = Status(epochs=run.config.epochs)
+        status = run.status()
+    run.write_status(status.model_copy(update={"status": "failed", "error": " ".join(error.split())[:500]}))

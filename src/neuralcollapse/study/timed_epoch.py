@@ -18,11 +18,13 @@ from typing import Any
 import torch
 
 from neuralcollapse.data import Dataset
-from neuralcollapse.training import hardware, recipes, trainer
-from neuralcollapse.training.assembly import build_network
-from neuralcollapse.training.config import RunConfig, Settings
-from neuralcollapse.training.job import Job, prepare
+from neuralcollapse.training import hardware, trainer
+from neuralcollapse.training.builders import build_network
+from neuralcollapse.training.config import RunConfig, TrainingConfig
+from neuralcollapse.training.progress import Silent
+from neuralcollapse.training.resolve import load_and_resolve
 from neuralcollapse.training.robustness import relative_perturbations, robustness_subset
+from neuralcollapse.training.run_directory import Run
 
 BUDGET = 20.0
 """Seconds of training after which the epoch is cut short."""
@@ -34,7 +36,7 @@ class BudgetSpent(Exception):
     """The epoch is cut short."""
 
 
-class EpochClock:
+class EpochClock(Silent):
     """Times one epoch as the trainer reports it.
 
     The first step is left out where there are more: it prepares much that the later ones find ready.
@@ -69,18 +71,18 @@ class EpochClock:
         self.training += time.perf_counter() - self._last
 
 
-def time_epoch(settings: Settings) -> dict[str, Any]:
+def time_epoch(given: TrainingConfig) -> dict[str, Any]:
     """What one epoch of a run costs on this machine.
 
     Returns:
         `training`, `measuring`: seconds of an epoch; `timed`: seconds in which these were found; `memory`, `gpu`: bytes
         at the peak, of this process and of its GPU; `note`: how, where less than an epoch was timed.
     """
+    config, data = load_and_resolve(given)
+    begun, clock = time.perf_counter(), EpochClock()
+    if config.device == "cpu":
+        hardware.keep_memory()  # as a worker does
     with tempfile.TemporaryDirectory() as folder:
-        job = prepare(settings, out=Path(folder) / "run")
-        config, begun, clock = job.config, time.perf_counter(), EpochClock()
-        if config.device == "cpu":
-            hardware.keep_memory()  # as a worker does
         # of several devices one is timed, on its share of a batch; a rate so small cannot diverge
         shorter = dataclasses.replace(
             config, epochs=1, devices=1, batch_size=max(1, config.batch_size // config.devices), learning_rate=1e-6,
@@ -88,14 +90,14 @@ def time_epoch(settings: Settings) -> dict[str, Any]:
         )  # fmt: skip
         note = ""
         try:
-            _train(Job(job.run, shorter, job.data), clock)
+            trainer.train(Run.create(Path(folder) / "run", shorter), data, progress=clock)
         except BudgetSpent:
             note = f"timed {clock.share:.1%} of an epoch, with measuring reckoned at a third of a step's time"
         training, measuring = clock.training / config.devices, clock.measuring
         if measuring is None:  # a step takes about three times as long as a forward pass, of which measuring consists
             measuring = clock.training / 3 * (1 + config.num_test_examples / config.num_examples)
         if config.robustness_examples:
-            measuring += _time_attack(config, job.data) * config.robustness_examples
+            measuring += _time_attack(config, data) * config.robustness_examples
         unit = 1 if sys.platform == "darwin" else 1024
         return {
             "training": training,
@@ -105,25 +107,6 @@ def time_epoch(settings: Settings) -> dict[str, Any]:
             "gpu": config.devices * torch.cuda.max_memory_reserved() if config.device == "cuda" else 0,
             "note": note,
         }
-
-
-def _train(job: Job, clock: EpochClock) -> None:
-    class Reporter:  # until the trainer takes a progress object
-        def __init__(self, *_: Any) -> None:
-            self.step, self.epoch, self.analysed = clock.step, clock.epoch, clock.measured
-
-        def __enter__(self) -> Reporter:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    before = trainer.Reporter  # type: ignore[attr-defined]
-    trainer.Reporter = Reporter  # type: ignore[misc,assignment,attr-defined]
-    try:
-        trainer.train(job, quiet=True)
-    finally:
-        trainer.Reporter = before  # type: ignore[misc,attr-defined]
 
 
 def _time_attack(config: RunConfig, data: Dataset) -> float:
@@ -136,4 +119,4 @@ def _time_attack(config: RunConfig, data: Dataset) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(time_epoch(recipes.from_json(json.load(sys.stdin), "settings"))))
+    print(json.dumps(time_epoch(TrainingConfig.from_json(json.load(sys.stdin), "settings"))))

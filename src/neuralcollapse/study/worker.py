@@ -16,8 +16,9 @@ from pathlib import Path
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.study.task import INTERRUPTED, WRONG_INPUT, Task, write_failure
-from neuralcollapse.training import hardware, recipes, trainer
-from neuralcollapse.training.job import prepare
+from neuralcollapse.training import hardware, trainer
+from neuralcollapse.training.config import TrainingConfig
+from neuralcollapse.training.resolve import prepare
 
 GRACE = 60.0
 """Seconds to stop in after the request: time for a step and for writing a file, not for an epoch."""
@@ -34,11 +35,11 @@ def main() -> int:
     path = Path(task.path)
     existing = (path / "config.json").is_file()
     try:
-        settings = recipes.from_json(task.settings, "task")
-        job = prepare(settings, **({"resume": path} if existing else {"out": path}))
-        if job.config.device == "cpu":
+        config = TrainingConfig.from_json(task.settings, "task")
+        run, data = prepare(config, **({"resume": path} if existing else {"out": path}))
+        if run.config.device == "cpu":
             hardware.keep_memory()
-        return INTERRUPTED if trainer.train(job) == "interrupted" else 0
+        return INTERRUPTED if trainer.train(run, data) == "interrupted" else 0
     except KeyboardInterrupt:
         return INTERRUPTED
     except InputError as error:

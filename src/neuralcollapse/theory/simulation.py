@@ -1,24 +1,25 @@
-"""A flow from random features, for `neuralcollapse dynamics`."""
+"""A flow from random features, integrated and in closed form, as `neuralcollapse dynamics` shows it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 
-from neuralcollapse._checks import InputError, as_number
+from neuralcollapse._checks import InputError, as_count, as_number
 from neuralcollapse.metrics.collapse import nc1, nc2, nc3
 from neuralcollapse.metrics.least_squares import least_squares_classifier
 from neuralcollapse.metrics.signal_to_noise import snr_singular_values
 from neuralcollapse.moments.class_moments import ClassMoments
+from neuralcollapse.theory import central_path
 from neuralcollapse.theory.central_path import CentralPath
 from neuralcollapse.theory.flow import Flow, integrate, renormalize
 
-LONGEST = 1000
-"""How manyfold the singular values may grow: in a flow that runs for longer nothing new is seen."""
+LARGEST_GROWTH = 1000
+"""The most that a singular value may grow by: a flow that runs for longer shows nothing new."""
 
 
 @dataclass(frozen=True)
@@ -28,19 +29,21 @@ class Simulation:
     Args:
         path: the closed form.
         flow: the integrated features.
-        classifiers: the least-squares classifier (C, p) at each time.
-        right_vectors: V (C, C−1) of the start, which the flow keeps.
-        measured: NC1, NC2 and NC3 of the integrated features by the measuring core, named as in `PathMetrics`.
+        times: (t,) of `flow`.
         labels: (n,).
+        classifiers: (t, C, p) the least-squares classifier at each time.
+        right_vectors: (C, C−1) V at the start, which the flow keeps.
+        measured: NC1, NC2 and NC3 of the integrated features as the metrics give them, named as in `PathMetrics`.
         error: largest relative difference of the ω_j between the two.
     """
 
     path: CentralPath
     flow: Flow
-    classifiers: list[np.ndarray]
+    times: np.ndarray
+    labels: np.ndarray
+    classifiers: np.ndarray
     right_vectors: np.ndarray
     measured: dict[str, np.ndarray]
-    labels: np.ndarray
     error: float
 
 
@@ -51,84 +54,90 @@ def simulate(
     dim: int = 64,
     time: float | None = None,
     weight_decay: float = 0.0,
-    flow: Literal["projected", "multiplicative"] = "projected",
+    flow: central_path.Flow = "projected",
     seed: int = 0,
     frames: int = 60,
     progress: Callable[[float], object] | None = None,
 ) -> Simulation:
-    """Random class means and noise, renormalized, then the flow.
+    """Draw class means and noise at random, renormalize them, and let them flow.
 
     Args:
-        classes, examples_per_class, dim: C, N and p; p < C N − C, or Σ_W would be singular.
-        time: how long; by default until every ω_j has grown tenfold.
+        classes, examples_per_class, dim: C, N and p, with C − 1 ≤ p ≤ C (N − 1): with more, Σ_W would be singular.
+        time: the end of the flow; by default when every ω_j has grown tenfold.
         weight_decay: λ on W alone.
-        flow: the renormalization.
+        flow: the renormalization, "projected" (the paper's) or "multiplicative".
         seed: of the start.
-        frames: times kept, evenly spaced in log time.
-        progress: called with the share done.
+        frames: how many times are kept, evenly spaced in log time.
+        progress: called with the share of the work that is done.
 
     Raises:
-        InputError: sizes no flow can have, or a time that is not positive.
+        InputError: sizes that no flow can have, or a time that is not positive or too long.
     """
-    if classes < 2 or examples_per_class < 2:
-        raise InputError(f"expected two classes of two examples or more, got {classes} of {examples_per_class}")
-    if not classes - 1 <= dim <= classes * (examples_per_class - 1):
-        most = classes * (examples_per_class - 1)
+    classes = as_count(classes, "a number of classes", least=2)
+    examples_per_class = as_count(examples_per_class, "a number of examples per class", least=2)
+    most = classes * (examples_per_class - 1)
+    if not classes - 1 <= dim <= most:
         raise InputError(f"expected between C − 1 = {classes - 1} and C (N − 1) = {most} dimensions, got {dim}")
-    if time is not None and not 0.0 < time < float("inf"):
-        raise InputError(f"expected a positive time, got {time}")
-    weight_decay = as_number(weight_decay, "weight decay")
-    if weight_decay > 1e100:  # its square has no number
-        raise InputError(f"expected a weight decay of at most 1e100, got {weight_decay}")
-    if not 0 <= seed < 2**63:
-        raise InputError(f"expected a seed of at least 0 and below 2**63, got {seed}")
+    weight_decay = as_number(weight_decay, "weight decay", most=1e100)  # its square is a number too
+    seed = as_count(seed, "a seed", least=0, most=2**63 - 1)
+    if time is not None:
+        time = as_number(time, "time", above=True)
+
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(classes).repeat_interleave(examples_per_class)
     means = torch.randn(classes, dim, generator=generator, dtype=torch.float64) / dim**0.5
     noise = torch.randn(len(labels), dim, generator=generator, dtype=torch.float64)
     features = renormalize(noise + means[labels] - (noise + means[labels]).mean(dim=0), labels)
-    moments = _moments(features, labels)
+    moments = _moments_of(features, labels)
     start = snr_singular_values(moments).singular_values.numpy()
     right_vectors = torch.linalg.svd(moments.centred_means)[0][:, : classes - 1].numpy()
     path = CentralPath(
         start, num_classes=classes, samples_per_class=examples_per_class, weight_decay=weight_decay, flow=flow
     )
+
+    latest = float(np.max(path.time(LARGEST_GROWTH * start)))
     end = float(np.max(path.time(10 * start))) if time is None else time
-    longest = float(np.max(path.time(LONGEST * start)))
-    if not end <= longest:
+    if end > latest:
         raise InputError(
-            f"expected a time of at most {longest:.3g}, at which every singular value has grown {LONGEST}-fold, "
+            f"expected a time of at most {latest:.3g}, when every singular value has grown {LARGEST_GROWTH}-fold, "
             f"got {end:.3g}"
         )
     times = np.concatenate([[0.0], np.geomspace(end / 1e5, end, frames - 1)])
-    found = integrate(
+
+    def share_done(reached: float) -> None:
+        """The work goes with the logarithm of time, over five decades."""
+        if progress is not None:
+            progress(min(max(1 + math.log10(max(reached, 1e-300) / end) / 5, 0.0), 1.0))
+
+    integrated = integrate(
         features,
         labels,
         torch.from_numpy(times),
         weight_decay=weight_decay,
         renormalization=flow,
-        progress=None if progress is None else lambda t: progress(_share(t, end)),
+        progress=share_done,
     )
-    along = [_moments(x, labels) for x in found.features]
+    along = [_moments_of(x, labels) for x in integrated.features]
     weights = [least_squares_classifier(each, weight_decay)[0] for each in along]
     angles = [nc2(each, weight) for each, weight in zip(along, weights, strict=True)]
-    measured = {
-        "nc1": np.array([nc1(each) for each in along]),
-        "maximal_angle_means": np.array([angle.maximal_angle_means for angle in angles]),
-        "maximal_angle_classifier": np.array([angle.maximal_angle_classifier for angle in angles]),
-        "nc3": np.array([nc3(each, weight) for each, weight in zip(along, weights, strict=True)]),
-    }
-    classifiers = [weight.numpy() for weight in weights]
-    error = np.abs(found.singular_values.numpy() / path.singular_values(times) - 1).max()
-    return Simulation(path, found, classifiers, right_vectors, measured, labels.numpy(), float(error))
+    return Simulation(
+        path=path,
+        flow=integrated,
+        times=times,
+        labels=labels.numpy(),
+        classifiers=torch.stack(weights).numpy(),
+        right_vectors=right_vectors,
+        measured={
+            "nc1": np.array([nc1(each) for each in along]),
+            "maximal_angle_means": np.array([angle.maximal_angle_means for angle in angles]),
+            "maximal_angle_classifier": np.array([angle.maximal_angle_classifier for angle in angles]),
+            "nc3": np.array([nc3(each, weight) for each, weight in zip(along, weights, strict=True)]),
+        },
+        error=float(np.abs(integrated.singular_values.numpy() / path.singular_values(times) - 1).max()),
+    )
 
 
-def _share(t: float, end: float) -> float:
-    """Of the work, which goes with the logarithm of time."""
-    return float(np.clip(1 + np.log10(max(t, 1e-300) / end) / 5, 0.0, 1.0))
-
-
-def _moments(features: torch.Tensor, labels: torch.Tensor) -> ClassMoments:
+def _moments_of(features: torch.Tensor, labels: torch.Tensor) -> ClassMoments:
     moments = ClassMoments(int(labels.max()) + 1)
     moments.update(features, labels)
     return moments

@@ -1,261 +1,423 @@
-"""What a user can ask for, and the complete configuration of a run."""
+"""What a user can set, and the complete configuration of a run: two types, from the command line to `config.json`.
+
+`TrainingConfig` holds the settings that were given and None for the others. `resolve.resolve` fills those in from the
+recipe of the data set and makes a `RunConfig`, which is what `config.json` contains. Everything the program knows about
+a setting stands beside its field: help text, label, unit, its short form in names of run directories, and whether it
+changes the cost of a training step. PyTorch is not imported here, so that the command line can show its help at once.
+"""
 
 from __future__ import annotations
 
-import math
-from dataclasses import MISSING, dataclass, fields
+import dataclasses
+import difflib
+import functools
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-import torch
+from annotated_types import Ge, Gt, Le, Lt, MaxLen
+from typing_extensions import Doc
 
 from neuralcollapse._checks import InputError
 from neuralcollapse._files import shortened
-from neuralcollapse.data import Corruption, Dataset
-from neuralcollapse.data.corruption import DEFAULT_RATIO, ImbalanceName
-from neuralcollapse.networks import heads
-from neuralcollapse.networks.heads import HeadName
-from neuralcollapse.training import hardware, losses, optimizers, protocol
+from neuralcollapse.networks.heads import HEADS, HeadName
 from neuralcollapse.training.losses import LossName
-from neuralcollapse.training.optimizers import OptimizerName
-from neuralcollapse.training.robustness import robustness_subset
+from neuralcollapse.training.optimizers import OPTIMIZERS, OptimizerName
 
-T = TypeVar("T")
-LARGEST = 10**9
-"""Of what is counted: epochs, examples, devices. More of them no run can have."""
+Group = Literal["subject", "training", "measuring", "machine"]
+
+Count = Annotated[int, Ge(1), Le(10**9)]
+Seed = Annotated[int, Ge(0), Lt(2**63)]
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Name = Annotated[str, MaxLen(300)]
+Milestones = tuple[Annotated[float, Gt(0), Lt(1)], ...]
+
+
+class Option(Doc):
+    """What the program knows about one setting.
+
+    Args:
+        help: the help text of the command line.
+        label: what figures call it; by default the name of the field with spaces.
+        unit: of its values, where there is one.
+        short: its prefix in names of run directories ("" for the value alone); None leaves it out of names.
+        group: "subject", what is trained on what; "training", how; "measuring", what is measured beside the training
+            set; or "machine", where the data are and what computes.
+        changes_cost: whether the time or the memory of a training step depends on it.
+    """
+
+    def __init__(
+        self,
+        help: str,
+        /,
+        *,
+        label: str = "",
+        unit: str = "",
+        short: str | None = None,
+        group: Group = "training",
+        changes_cost: bool = False,
+    ) -> None:
+        super().__init__(help)
+        self.help, self.label, self.unit, self.short = help, label, unit, short
+        self.group, self.changes_cost = group, changes_cost
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What to train on what, and how; whatever is left out follows the recipe of `protocol`."""
+class TrainingConfig:
+    """The settings of a run that were given; None stands for those left open.
 
-    dataset: str | None = None
-    """digits (the default), mnist, fashion-mnist, cifar10, cifar100, svhn, stl10, or folder / npz with --data-dir."""
-    data_dir: Path | None = None
-    """Where the data lie; see `neuralcollapse data` for what is found without it."""
-    examples_per_class: int | None = None
-    """Train on this many examples of each class; by default as many as the paper."""
-    imbalance: ImbalanceName | None = None
-    """Unbalance the training classes: step, half of them small; exponential, each smaller than the one before."""
-    imbalance_ratio: float | None = None
-    """Examples of the largest class over those of the smallest (default 100)."""
-    label_noise: float | None = None
-    """Share of training labels changed to another class; 1 draws them all at random. Measured are these labels."""
-    test_examples_per_class: int | None = None
-    """Test on this many examples of each class; by default on all."""
-    model: str | None = None
-    """resnet18, vgg11, densenet40, mlp, torchvision:NAME, timm:NAME, …; by default resnet at the paper's depth."""
-    width: float | None = None
-    """Factor on the network's width; 1 is the published network, digits take 0.25."""
-    head: HeadName | None = None
-    """Last layer. linear: as the network has it (default); no-bias; etf: fixed simplex; normalised: cosines."""
-    temperature: float | None = None
-    """Of the normalised head; by default 0.1, or 1 / target with squared error."""
-    loss: LossName | None = None
-    """mse: the paper's (default); mse-torch: PyTorch's mean; rescaled-mse: for many classes; ce: cross-entropy; …"""
-    rescale: float | None = None
-    """k of rescaled-mse, weight of the true class; by default 1, from 1000 classes 15 (Hui & Belkin, 2021)."""
-    target: float | None = None
-    """M of rescaled-mse, output wanted of the true class; by default 1, from 11 classes 15, from 1000 classes 30."""
-    focal_gamma: float | None = None
-    """γ of focal (default 2, Lin et al., 2017)."""
-    smoothing: float | None = None
-    """ε of label-smoothing (default 0.1, Szegedy et al., 2016)."""
-    optimizer: OptimizerName | None = None
-    """sgd (default) and adam add the decay to the gradient, sgdw and adamw keep it apart; lbfgs: full batches."""
-    epochs: int | None = None
-    """Passes over the training set."""
-    batch_size: int | None = None
-    """Examples a step, over all devices together; for lbfgs by default all, up to 4096."""
-    learning_rate: float | None = None
-    """The rate before the milestones; by default the recipe's, for adam and adamw 1e-3, for lbfgs 1."""
-    momentum: float | None = None
-    """SGD's momentum, Adam's first β."""
-    weight_decay: float | None = None
-    """On all trained parameters; by default the recipe's, for sgdw 1 / (1 - momentum) times that, for adamw 0.01."""
-    milestones: tuple[float, ...] | None = None
-    """Shares of the epochs after which the rate is divided by ten; by default 1/3 and 2/3, for lbfgs none."""
-    seed: int | None = None
-    """Decides initial weights, subsample and order of the examples (default 0)."""
-    precision: Literal["auto", "32", "64", "bf16"] | None = None
-    """Training arithmetic; auto takes bf16 where the processor multiplies it natively. Measuring is in float32, and in
-    float64 with 64, which is for comparing runs: in shorter formats rounding soon decides which units are rectified."""
-    device: Literal["auto", "cpu", "cuda"] | None = None
-    """auto takes a CUDA device where there is one."""
-    devices: int | None = None
-    """Number of devices, one process each."""
-    robustness_examples: int | None = None
-    """Measure adversarial robustness too, by DeepFool on this many test images; 0, the default, leaves it out."""
+    The order of the fields is that of the parts of a run directory's name.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"strict": True, "allow_inf_nan": False}
+
+    dataset: Annotated[
+        Name | None,
+        Option(
+            "digits (the default), mnist, fashion-mnist, cifar10, cifar100, svhn, stl10, or folder / npz with "
+            "--data-dir.",
+            label="data set",
+            group="subject",
+        ),
+    ] = None
+    data_dir: Annotated[
+        Path | None,
+        Option("Folder of the data; `neuralcollapse data` lists what is found without it.", group="machine"),
+    ] = None
+    imbalance: Annotated[
+        Literal["step", "exponential"] | None,
+        Option(
+            "Make the training classes unequal: step, half of the classes small; exponential, each class smaller than "
+            "the one before.",
+            short="",
+        ),
+    ] = None
+    imbalance_ratio: Annotated[
+        Annotated[float, Ge(1)] | None,
+        Option("Examples of the largest class over those of the smallest (default 100).", short="ratio"),
+    ] = None
+    label_noise: Annotated[
+        Annotated[float, Ge(0), Le(1)] | None,
+        Option(
+            "Share of training labels changed to another class; 1 draws all labels at random. Training and measuring "
+            "use the changed labels.",
+            short="noise",
+        ),
+    ] = None
+    model: Annotated[
+        Name | None,
+        Option(
+            "resnet18, vgg11, densenet40, mlp, torchvision:NAME, timm:NAME, …; by default resnet at the paper's depth.",
+            label="network",
+            group="subject",
+            changes_cost=True,
+        ),
+    ] = None
+    head: Annotated[
+        HeadName | None,
+        Option(
+            "Last layer. linear: the network's own (default); no-bias; etf: a fixed simplex frame; normalised: "
+            "cosines.",
+            short="",
+            changes_cost=True,
+        ),
+    ] = None
+    temperature: Annotated[
+        Positive | None,
+        Option(
+            "Temperature of the normalised head; by default 0.1, or 1 / target with squared error.",
+            short="t",
+        ),
+    ] = None
+    loss: Annotated[
+        LossName | None,
+        Option(
+            "mse: the paper's (default); mse-torch: PyTorch's mean; rescaled-mse: for many classes; "
+            "ce: cross-entropy; …",
+            group="subject",
+        ),
+    ] = None
+    rescale: Annotated[
+        Positive | None,
+        Option(
+            "k of rescaled-mse, the weight of the true class; by default 1, from 1000 classes 15 (Hui & Belkin, 2021).",
+            label="rescaling k",
+            short="k",
+        ),
+    ] = None
+    target: Annotated[
+        Positive | None,
+        Option(
+            "M of rescaled-mse, the output fitted for the true class; by default 1, from 11 classes 15, from 1000 "
+            "classes 30.",
+            label="target M",
+            short="m",
+        ),
+    ] = None
+    focal_gamma: Annotated[
+        NonNegative | None, Option("γ of focal (default 2, Lin et al., 2017).", short="gamma")
+    ] = None
+    smoothing: Annotated[
+        Annotated[float, Ge(0), Lt(1)] | None,
+        Option("ε of label-smoothing (default 0.1, Szegedy et al., 2016).", short="eps"),
+    ] = None
+    optimizer: Annotated[
+        OptimizerName | None,
+        Option(
+            "sgd (default) and adam add the weight decay to the gradient, sgdw and adamw keep it apart; lbfgs: full "
+            "batches.",
+            short="",
+            changes_cost=True,
+        ),
+    ] = None
+    width: Annotated[
+        Positive | None,
+        Option(
+            "Factor on the network's width; 1 is the published network, digits take 0.25.",
+            unit="× the published network",
+            short="w",
+            changes_cost=True,
+        ),
+    ] = None
+    examples_per_class: Annotated[
+        Count | None,
+        Option("Train on this many examples of each class; by default as many as the paper.", short="n"),
+    ] = None
+    test_examples_per_class: Annotated[
+        Count | None,
+        Option(
+            "Test on this many examples of each class; by default on all.",
+            short="test",
+            group="measuring",
+        ),
+    ] = None
+    epochs: Annotated[Count | None, Option("Passes over the training set.", unit="epochs", short="e")] = None
+    batch_size: Annotated[
+        Count | None,
+        Option(
+            "Examples a step, over all devices together; for lbfgs by default all, up to 4096.",
+            unit="examples",
+            short="b",
+            changes_cost=True,
+        ),
+    ] = None
+    learning_rate: Annotated[
+        Positive | None,
+        Option(
+            "Learning rate before the milestones; by default the recipe's, for adam and adamw 1e-3, for lbfgs 1.",
+            short="lr",
+        ),
+    ] = None
+    momentum: Annotated[
+        Annotated[float, Ge(0), Lt(1)] | None, Option("SGD's momentum, Adam's first β.", short="mom")
+    ] = None
+    weight_decay: Annotated[
+        NonNegative | None,
+        Option(
+            "Weight decay of all trained parameters; by default the recipe's, for sgdw 1 / (1 - momentum) times that, "
+            "for adamw 0.01.",
+            short="wd",
+        ),
+    ] = None
+    milestones: Annotated[
+        Milestones | None,
+        Option(
+            "Shares of the epochs after which the learning rate is divided by ten; by default 1/3 and 2/3, for lbfgs "
+            "none.",
+            short="at",
+        ),
+    ] = None
+    seed: Annotated[
+        Seed | None,
+        Option(
+            "Decides the initial weights, the choice and the order of the training examples (default 0).",
+            short="s",
+            group="subject",
+        ),
+    ] = None
+    precision: Annotated[
+        Literal["auto", "32", "64", "bf16"] | None,
+        Option(
+            "Arithmetic of training: auto takes bf16 where the processor multiplies it natively. Measuring is in "
+            "float32, and in float64 with 64, which is for comparing runs: in shorter formats rounding soon decides "
+            "which units are rectified.",
+            short="p",
+            group="machine",
+            changes_cost=True,
+        ),
+    ] = None
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"] | None,
+        Option("auto takes a CUDA device where there is one.", group="machine", changes_cost=True),
+    ] = None
+    devices: Annotated[
+        Count | None,
+        Option("Number of devices, with one process each.", short="d", group="machine", changes_cost=True),
+    ] = None
+    robustness_examples: Annotated[
+        Annotated[int, Ge(0), Le(10**9)] | None,
+        Option(
+            "Measure adversarial robustness too, by DeepFool on this many test images; 0, the default, leaves it out.",
+            unit="images",
+            short="r",
+            group="measuring",
+            changes_cost=True,
+        ),
+    ] = None
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any], where: object) -> Self:
+        """Read settings, as JSON or YAML holds them.
+
+        Args:
+            entry: values by name of the setting.
+            where: names the source in errors; "" for options of the command line.
+
+        Raises:
+            InputError: an unknown setting, a missing one, or a value of another type or out of range.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in entry:
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, 1)
+                hint = f"did you mean {near[0]}?" if near else f"expected some of {', '.join(known)}"
+                raise InputError(f"{where}: unknown setting {shortened(name)!r}; {hint}")
+        from pydantic import TypeAdapter, ValidationError  # imported late: its import takes longer than the help
+
+        adapter: TypeAdapter[Self] = _adapter(cls, TypeAdapter)
+        try:
+            return adapter.validate_json(json.dumps(entry, default=str))
+        except ValidationError as error:
+            wrong = error.errors(include_url=False)[0]
+        name = str(wrong["loc"][0])
+        if wrong["type"] == "missing":
+            raise InputError(f"{where} has no {name!r}, so it is not a complete configuration; restore the file")
+        expected = wrong["msg"].partition(" should ")[2] or wrong["msg"]
+        subject = f"{where}: {name}" if where else f"--{name.replace('_', '-')}"
+        raise InputError(f"{subject} must {expected}, got {shortened(repr(entry[name]), 60)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings that are given, as JSON holds them."""
+        given = self.given()
+        return {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
+
+    def check(self) -> None:
+        """Raise InputError for a value of another type or out of range, named as an option of the command line."""
+        TrainingConfig.from_json(self.to_json(), "")
+
+    def given(self) -> dict[str, Any]:
+        """The settings that are not left open, by name."""
+        return {f.name: value for f in dataclasses.fields(self) if (value := getattr(self, f.name)) is not None}
+
+    def filled(self, other: TrainingConfig) -> Self:
+        """These settings; those left open are taken from the other ones."""
+        return dataclasses.replace(self, **{**other.given(), **self.given()})
+
+    def name_parts(self) -> list[str]:
+        """The given settings as parts of a run directory's name, such as `w0.25` and `e20`."""
+        parts = []
+        for name, value in self.given().items():
+            if (short := OPTIONS[name].short) is not None and value != "auto":
+                values = value if isinstance(value, tuple) else (value,)
+                parts.append(short + "+".join(f"{each:g}" if isinstance(each, float) else str(each) for each in values))
+        return parts
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """Every setting that decides the numbers of a run; the content of `config.json`.
+class RunConfig(TrainingConfig):
+    """Every setting that decides the numbers of a run, none left open, with what the data say: `config.json`.
 
-    A field with a default came later: an older `config.json` without it means the default.
+    A setting with a default was added by a later version; an older `config.json` without it means the default. Names of
+    losses, heads and optimizers are any text: a run of a later version can be read, though not continued.
     """
 
-    dataset: str
-    dataset_title: str
-    data_dir: str | None
-    examples_per_class: int | None
-    num_examples: int
-    num_test_examples: int
-    num_classes: int
-    class_names: tuple[str, ...]
-    model: str
-    width: float
-    loss: str
-    loss_title: str
-    epochs: int
-    batch_size: int
-    learning_rate: float
+    dataset: Name
+    model: Name
+    loss: Name
+    width: Positive
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive
     momentum: float
     weight_decay: float
-    measured_weight_decay: float
-    milestones: tuple[float, ...]
-    seed: int
-    precision: str
-    device: str
-    devices: int
-    imbalance: str | None = None
-    imbalance_ratio: float | None = None
+    milestones: Milestones
+    seed: Seed
+    precision: Name
+    device: Name
+    devices: Count
+    dataset_title: Annotated[Name, Option("What figures and tables call the data set.")]
+    num_examples: Annotated[Count, Option("Examples of the training set.")]
+    num_test_examples: Annotated[Count, Option("Examples of the test set.")]
+    num_classes: Annotated[Count, Option("Number of classes C.", changes_cost=True)]
+    class_names: Annotated[tuple[str, ...], Option("One name per label.")]
+    loss_title: Annotated[Name, Option("What figures and tables call the loss.")]
+    measured_weight_decay: Annotated[float, Option("λ at which the paper's loss is decomposed; see `losses`.")]
     label_noise: float = 0.0
-    head: str = "linear"
-    temperature: float | None = None
-    rescale: float | None = None
-    target: float | None = None
-    focal_gamma: float | None = None
-    smoothing: float | None = None
-    optimizer: str = "sgd"
-    robustness_examples: int = 0
-    test_examples_per_class: int | None = None
-    data_sha256: str | None = None
-    """`datasets.fingerprint` of the data, in a run directory; None where an older run did not record it."""
+    head: Name = "linear"
+    optimizer: Name = "sgd"
+    robustness_examples: Annotated[int, Ge(0)] = 0
+    data_sha256: Annotated[Name | None, Option("`data.fingerprint` of the data; an older run has None.")] = None
+
+    def to_json(self) -> dict[str, Any]:
+        """All settings, as JSON holds them."""
+        return {**dict.fromkeys(field.name for field in dataclasses.fields(self)), **super().to_json()}
+
+    def data_description(self) -> list[str]:
+        """How the training set was changed, such as `step imbalance 100:1` and `20 % label noise`."""
+        ratio = "" if self.imbalance_ratio is None else f" {self.imbalance_ratio:g}:1"
+        said = [f"{self.imbalance} imbalance{ratio}"] if self.imbalance else []
+        if self.label_noise:
+            said.append("random labels" if self.label_noise == 1 else f"{100 * self.label_noise:g} % label noise")
+        return said
+
+    def head_description(self) -> list[str]:
+        """The last layer where it is not the network's own, such as `fixed ETF head`."""
+        if self.head == "linear":
+            return []
+        title = HEADS[self.head].title if self.head in HEADS else self.head
+        return [f"{title} head" + ("" if self.temperature is None else f" (τ = {self.temperature:g})")]
+
+    def optimizer_description(self) -> list[str]:
+        """The optimizer where it is not SGD, with its own weight decay, which is not λ for all: `AdamW (decay 0.01)`."""
+        if self.optimizer == "sgd":
+            return []
+        title = OPTIMIZERS[self.optimizer].title if self.optimizer in OPTIMIZERS else self.optimizer
+        return [f"{title} (decay {self.weight_decay:g})"]
 
 
-LATER_FIELDS: dict[str, Any] = {
-    field.name: field.default for field in fields(RunConfig) if field.default is not MISSING
-}
-"""What a configuration without these fields means."""
+@functools.cache
+def _adapter(cls: type, adapter: Any) -> Any:
+    """The pydantic validator of a class, built once."""
+    return adapter(cls)
 
 
-def configure(settings: Settings, data: Dataset, examples_per_class: int | None) -> RunConfig:
-    """Fill in what the settings leave open: the recipe, the device, the precision.
-
-    Raises:
-        InputError: an unknown name, or a setting that the chosen loss, head or optimiser has no use for.
-    """
-    num_classes = len(data.class_names)
-    loss = losses.get(settings.loss or "mse")
-    values = losses.parameters(loss.name, settings, num_classes)
-    head, optimizer = heads.get(settings.head or "linear"), optimizers.get(settings.optimizer or "sgd")
-    model = protocol.network(data.name, settings.model or "resnet")
-    recipe = protocol.recipe(data.name, model, loss.name, num_classes)
-    device = hardware.choose_device(settings.device or "auto")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device cuda was asked for, but PyTorch sees no CUDA device here; use --device cpu")
-    precision = settings.precision or "auto"
-    if precision == "auto":
-        precision = "bf16" if hardware.native_bf16(device) else "32"
-    if settings.robustness_examples:
-        robustness_subset(data.test, settings.robustness_examples)  # too many are refused before anything is written
-    epochs = _given(settings.epochs, recipe.epochs)
-    momentum = _given(settings.momentum, recipe.momentum if optimizer.has_momentum else 0.0)
-    if momentum and not optimizer.has_momentum:
-        raise InputError(f"--momentum {momentum:g} has no use with --optimizer {optimizer.name}; leave it out")
-    weight_decay = _given(settings.weight_decay, optimizer.weight_decay(recipe.weight_decay, momentum))
-    milestones = recipe.milestones if optimizer.milestones is None else optimizer.milestones
-    batch_size = recipe.batch_size
-    if optimizer.full_batch:
-        batch_size = min(len(data.train.labels), optimizers.LARGEST_FULL_BATCH)
-    wrong = corruption(settings)
-    return RunConfig(
-        dataset=data.name,
-        dataset_title=data.title,
-        data_dir=str(settings.data_dir.expanduser().resolve()) if settings.data_dir else None,
-        examples_per_class=examples_per_class,
-        num_examples=len(data.train.labels),
-        num_test_examples=len(data.test.labels),
-        num_classes=num_classes,
-        class_names=tuple(data.class_names),
-        model=model,
-        width=_given(settings.width, 1.0 if ":" in model else recipe.width),  # another package's comes in its own
-        loss=loss.name,
-        loss_title=losses.title(loss.name, values),
-        epochs=epochs,
-        batch_size=_given(settings.batch_size, batch_size),
-        learning_rate=_given(settings.learning_rate, _given(optimizer.learning_rate, recipe.learning_rate)),
-        momentum=momentum,
-        weight_decay=weight_decay,
-        measured_weight_decay=loss.measured_weight_decay(optimizer.penalty(weight_decay, momentum), num_classes),
-        milestones=_given(settings.milestones, milestones),
-        seed=settings.seed or 0,
-        precision=precision,
-        device=device,
-        devices=_given(settings.devices, 1),
-        imbalance=wrong.imbalance,
-        imbalance_ratio=wrong.imbalance_ratio if wrong.imbalance else None,
-        label_noise=wrong.label_noise,
-        head=head.name,
-        temperature=_temperature(settings, head, 1.0 if loss.bounded else None, values["target"]),
-        optimizer=optimizer.name,
-        robustness_examples=_given(settings.robustness_examples, 0),
-        test_examples_per_class=settings.test_examples_per_class,
-        **values,  # type: ignore[arg-type]
-    )
+def _read_options() -> dict[str, Option]:
+    found: dict[str, Option] = {}
+    for cls in (TrainingConfig, RunConfig):
+        for name, hint in typing.get_type_hints(cls, include_extras=True).items():
+            for option in getattr(hint, "__metadata__", ()):
+                if isinstance(option, Option):
+                    option.label = option.label or name.replace("_", " ")
+                    found[name] = option
+    return found
 
 
-def corruption(settings: Settings) -> Corruption:
-    """What is done to the training half.
-
-    Raises:
-        InputError: an unknown imbalance, a number no share or ratio can be, or a ratio without an imbalance.
-    """
-    if settings.imbalance_ratio is not None and settings.imbalance is None:
-        raise InputError(f"--imbalance-ratio {settings.imbalance_ratio:g} needs --imbalance step or exponential")
-    return Corruption(settings.imbalance, _given(settings.imbalance_ratio, DEFAULT_RATIO), settings.label_noise or 0.0)
+OPTIONS: dict[str, Option] = _read_options()
+"""What is known about each setting, by the name of its field; the first are those of `TrainingConfig`."""
 
 
-def _temperature(settings: Settings, head: heads.Head, usual: float | None, target: float | None) -> float | None:
-    if not head.has_temperature:
-        if settings.temperature is not None:
-            raise InputError(f"--temperature {settings.temperature:g} belongs to --head normalised; leave it out")
-        return None
-    return _given(settings.temperature, heads.default_temperature(_given(target, usual)))
+def names(group: Group) -> tuple[str, ...]:
+    """The settings of one group."""
+    return tuple(field.name for field in dataclasses.fields(TrainingConfig) if OPTIONS[field.name].group == group)
 
 
-def _given(value: T | None, default: T) -> T:
-    return default if value is None else value
-
-
-def check(settings: Settings) -> None:
-    """Refuse numbers no training can use, each by name."""
-    for name in ("epochs", "batch_size", "examples_per_class", "test_examples_per_class", "devices"):
-        value = getattr(settings, name)
-        if value is not None and not 1 <= value <= LARGEST:
-            raise _wrong(name, f"at least 1 and at most {LARGEST:,}", value)
-    for name in ("learning_rate", "width", "temperature"):
-        value = getattr(settings, name)
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise _wrong(name, "a positive number", value)
-    for name in ("rescale", "target", "focal_gamma", "smoothing", "imbalance_ratio", "label_noise"):
-        value = getattr(settings, name)
-        if value is not None and not math.isfinite(value):
-            raise _wrong(name, "a finite number", value)
-    if settings.momentum is not None and not 0 <= settings.momentum < 1:
-        raise _wrong("momentum", "at least 0 and below 1", settings.momentum)
-    if settings.weight_decay is not None and not 0 <= settings.weight_decay < math.inf:
-        raise _wrong("weight_decay", "at least 0", settings.weight_decay)
-    if settings.milestones is not None:
-        ordered = sorted(settings.milestones) == list(settings.milestones)
-        if not ordered or not all(0 < share < 1 for share in settings.milestones):
-            raise _wrong("milestones", "rising shares between 0 and 1", settings.milestones)
-    if settings.robustness_examples is not None and not 0 <= settings.robustness_examples <= LARGEST:
-        raise _wrong("robustness_examples", f"at least 0 and at most {LARGEST:,}", settings.robustness_examples)
-    if settings.seed is not None and not 0 <= settings.seed < 2**63:
-        raise _wrong("seed", "at least 0 and below 2**63", settings.seed)
-
-
-def _wrong(name: str, expected: str, value: object) -> InputError:
-    return InputError(f"--{name.replace('_', '-')} must be {expected}, got {shortened(value)}")
+def numeric() -> dict[str, type[int] | type[float]]:
+    """The settings of the training that are a number, which a sweep can vary, and whether they are whole numbers."""
+    hints = typing.get_type_hints(TrainingConfig)
+    kinds = {name: set(typing.get_args(hints[name])) for name in names("training")}
+    return {name: kind for name, found in kinds.items() for kind in (int, float) if found == {kind, types.NoneType}}

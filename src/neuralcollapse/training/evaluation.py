@@ -20,7 +20,7 @@ from neuralcollapse.measuring.classifier import find_classifier
 from neuralcollapse.measuring.hooks import capture, clean_names, evaluation
 from neuralcollapse.measuring.measure import measure_features
 from neuralcollapse.training import losses
-from neuralcollapse.training.assembly import make_batches
+from neuralcollapse.training.builders import make_batches
 from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.robustness import relative_perturbations, robustness_subset, summarize
 

@@ -31,7 +31,13 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def choose_device(requested: str) -> str:
-    """ "auto" becomes "cuda" where there is a CUDA device, else "cpu"."""
+    """The device to train on: of "auto", "cuda" where there is a CUDA device, else "cpu".
+
+    Raises:
+        InputError: "cuda" was requested, and there is no CUDA device.
+    """
+    if requested == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda was asked for, but PyTorch sees no CUDA device here; use --device cpu")
     if requested != "auto":
         return requested
     return "cuda" if torch.cuda.is_available() else "cpu"

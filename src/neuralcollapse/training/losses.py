@@ -1,6 +1,6 @@
 """The training losses by name, and the λ each one means when the last layer is measured.
 
-The paper's loss is L = ½ Ave‖Wh + b - y‖² + (λ/2)‖[W, b]‖². The optimiser's `weight_decay` adds the penalty, so a loss
+The paper's loss is L = ½ Ave‖Wh + b - y‖² + (λ/2)‖[W, b]‖². The optimizer's `weight_decay` adds the penalty, so a loss
 here is the first term alone, and `measured_weight_decay` says which λ of L that weight decay w stands for:
 
     mse               λ = w
@@ -11,41 +11,38 @@ here is the first term alone, and `measured_weight_decay` says which λ of L tha
     label-smoothing   itself
 
 L is always measured with one-hot targets y, whatever the loss fits the outputs to: with M ≠ 1, and with the losses of
-the last line, L⊥_LS holds above all how far the size of the outputs is from theirs. NC1–NC4 do not depend on that size.
+the last line, L⊥_LS mostly shows how far the size of the outputs is from that of y. NC1–NC4 do not depend on that size.
 The `loss` of the history is the training loss itself with its parameters, without the penalty, so values of different
 losses are on different scales; label smoothing cannot go below the entropy of its targets.
+
+A new loss is a function and an entry of `LOSSES`; a parameter of its own is an entry of `PARAMETERS` and a field of
+`TrainingConfig`. Functions import PyTorch when they are called, so that the command line can list the names without it.
 """
 
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
 from neuralcollapse._checks import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A number a loss takes beside logits and labels.
+    """A number that a loss takes beside logits and labels.
 
     Args:
         symbol: what it is called in the literature.
-        default: the number of classes to its usual value.
-        allowed: whether a value can be used.
-        expected: the values that can, in words.
+        default: its usual value for a number of classes.
     """
 
     symbol: str
     default: Callable[[int], float]
-    allowed: Callable[[float], bool]
-    expected: str
 
 
 @dataclass(frozen=True)
@@ -55,10 +52,11 @@ class Loss:
     Args:
         name: what `--loss` takes.
         title: what figures and tables call it.
-        function: logits (n, c), labels (n,) and its parameters by name, to the mean over the examples, a scalar.
-        measured_weight_decay: the optimiser's weight decay and the number of classes, to the λ of the paper's loss.
-        parameters: by the name of the setting.
-        bounded: whether a finite output of the true class is fitted: 1, or the parameter `target`.
+        function: takes logits (n, c), labels (n,) and the parameters by name; returns the mean over the examples.
+        measured_weight_decay: takes the optimizer's weight decay and the number of classes; returns the λ of the paper's
+            loss.
+        parameters: names of the settings that are its parameters.
+        bounded: whether the output of the true class is fitted to a finite number: 1, or the parameter `target`.
         decomposed: whether it is, up to a factor, the first term of L, so that the decomposition of L is its own.
     """
 
@@ -72,12 +70,14 @@ class Loss:
 
 
 def half_squared_error(logits: Tensor, labels: Tensor) -> Tensor:
-    """½ Ave ‖z - y‖²: summed over the outputs, averaged over the examples; y is one-hot (MATHEMATICS, section 3)."""
+    """½ Ave ‖z - y‖²: summed over the outputs, averaged over the examples; y is one-hot."""
     return 0.5 * (logits - _one_hot(logits, labels)).square().sum(dim=1).mean()
 
 
 def mean_squared_error(logits: Tensor, labels: Tensor) -> Tensor:
     """PyTorch's `MSELoss`: averaged over the outputs too, so 2/c times the paper's."""
+    import torch.nn.functional as F
+
     return F.mse_loss(logits, _one_hot(logits, labels))
 
 
@@ -98,6 +98,9 @@ def focal_loss(logits: Tensor, labels: Tensor, *, focal_gamma: float) -> Tensor:
 
     Source: Lin, Goyal, Girshick, He & Dollár (2017), Focal loss for dense object detection.
     """
+    import torch
+    import torch.nn.functional as F
+
     log_probability = F.log_softmax(logits, dim=1)
     others = log_probability.exp() * (1 - _one_hot(logits, labels))
     missing = others.sum(dim=1).clamp_min(torch.finfo(logits.dtype).tiny)  # 0^(γ-1) has no finite gradient
@@ -105,11 +108,13 @@ def focal_loss(logits: Tensor, labels: Tensor, *, focal_gamma: float) -> Tensor:
     return (missing**focal_gamma * surprise).mean()
 
 
-def smoothed_cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float) -> Tensor:
-    """Cross-entropy with the targets (1 - ε) y + ε/C.
+def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy, -log p_y, or with `smoothing` ε that of the targets (1 - ε) y + ε/C.
 
     Source: Szegedy, Vanhoucke, Ioffe, Shlens & Wojna (2016), Rethinking the Inception architecture, section 7.
     """
+    import torch.nn.functional as F
+
     return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
 
@@ -117,43 +122,34 @@ def get(name: str) -> Loss:
     """The loss of that name.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such loss.
     """
     if name not in LOSSES:
         raise InputError(f"unknown loss {name!r}; expected one of {', '.join(LOSSES)}")
     return LOSSES[name]
 
 
-def parameters(name: str, given: Any, num_classes: int) -> dict[str, float | None]:
-    """Every parameter of any loss: for this one the given value or the default, None for the others'.
+def parameters(name: str, given: Mapping[str, Any], num_classes: int) -> dict[str, float]:
+    """The parameters of a loss: what is given, or the default.
 
     Args:
         name: of the loss.
-        given: an object with an attribute per parameter; None leaves it to the default.
+        given: settings by name, among them parameters.
         num_classes: C.
 
     Raises:
-        InputError: a value that cannot be used, or one of another loss.
+        InputError: a parameter of another loss is given.
     """
     loss = get(name)
-    result: dict[str, float | None] = {}
-    for key, parameter in PARAMETERS.items():
-        value = getattr(given, key)
-        option = f"--{key.replace('_', '-')}"
-        if key not in loss.parameters:
-            if value is not None:
-                owners = " or ".join(other.name for other in LOSSES.values() if key in other.parameters)
-                raise InputError(f"{option} {value:g} belongs to --loss {owners}, not to {name}; leave it out")
-            result[key] = None
-            continue
-        value = parameter.default(num_classes) if value is None else value
-        if not parameter.allowed(value):
-            raise InputError(f"{option} must be {parameter.expected}, got {value:g}")
-        result[key] = value
-    return result
+    for key in PARAMETERS:
+        if key in given and key not in loss.parameters:
+            owners = " or ".join(other.name for other in LOSSES.values() if key in other.parameters)
+            option = f"--{key.replace('_', '-')} {given[key]:g}"
+            raise InputError(f"{option} belongs to --loss {owners}, not to {name}; leave it out")
+    return {key: given.get(key, PARAMETERS[key].default(num_classes)) for key in loss.parameters}
 
 
-def title(name: str, values: dict[str, float | None]) -> str:
+def title(name: str, values: Mapping[str, float]) -> str:
     """The loss with its parameters, as figures call it: `focal (γ = 2)`."""
     loss = get(name)
     words = ", ".join(f"{PARAMETERS[key].symbol} = {values[key]:g}" for key in loss.parameters)
@@ -167,45 +163,36 @@ def objective(config: Any) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _one_hot(logits: Tensor, labels: Tensor) -> Tensor:
+    import torch.nn.functional as F
+
     return F.one_hot(labels, logits.shape[1]).to(logits.dtype)
 
 
-def _itself(weight_decay: float, classes: int) -> float:
+def _same_decay(weight_decay: float, classes: int) -> float:
     return weight_decay
 
 
-def _of_mean(weight_decay: float, classes: int) -> float:
+def _decay_of_mean(weight_decay: float, classes: int) -> float:
     return classes * weight_decay / 2
-
-
-def _positive(value: float) -> bool:
-    return 0 < value < math.inf
 
 
 PARAMETERS: dict[str, Parameter] = {
     # Hui & Belkin: no rescaling for few classes, M = 15 from 42 classes on, k = 15 and M = 30 for a thousand
-    "rescale": Parameter("k", lambda classes: 15.0 if classes >= 1000 else 1.0, _positive, "a positive number"),
-    "target": Parameter(
-        "M",
-        lambda classes: 30.0 if classes >= 1000 else 15.0 if classes > 10 else 1.0,
-        _positive,
-        "a positive number",
-    ),
-    # Lin et al.: the best in their experiments
-    "focal_gamma": Parameter("γ", lambda _: 2.0, lambda value: 0 <= value < math.inf, "at least 0"),
-    # Szegedy et al.
-    "smoothing": Parameter("ε", lambda _: 0.1, lambda value: 0 <= value < 1, "at least 0 and below 1"),
+    "rescale": Parameter("k", lambda classes: 15.0 if classes >= 1000 else 1.0),
+    "target": Parameter("M", lambda classes: 30.0 if classes >= 1000 else 15.0 if classes > 10 else 1.0),
+    "focal_gamma": Parameter("γ", lambda _: 2.0),  # the best in the experiments of Lin et al.
+    "smoothing": Parameter("ε", lambda _: 0.1),  # of Szegedy et al.
 }
 
 LOSSES: dict[str, Loss] = {
     loss.name: loss
     for loss in (
-        Loss("mse", "MSE", half_squared_error, _itself, bounded=True, decomposed=True),
-        Loss("mse-torch", "MSE (PyTorch's mean)", mean_squared_error, _of_mean, bounded=True, decomposed=True),
-        Loss("ce", "cross-entropy", F.cross_entropy, _itself),
-        Loss("rescaled-mse", "rescaled MSE", rescaled_squared_error, _of_mean, ("rescale", "target"), bounded=True),
-        Loss("focal", "focal", focal_loss, _itself, ("focal_gamma",)),
-        Loss("label-smoothing", "label smoothing", smoothed_cross_entropy, _itself, ("smoothing",)),
+        Loss("mse", "MSE", half_squared_error, _same_decay, bounded=True, decomposed=True),
+        Loss("mse-torch", "MSE (PyTorch's mean)", mean_squared_error, _decay_of_mean, bounded=True, decomposed=True),
+        Loss("ce", "cross-entropy", cross_entropy, _same_decay),
+        Loss("rescaled-mse", "rescaled MSE", rescaled_squared_error, _decay_of_mean, ("rescale", "target"), bounded=True),
+        Loss("focal", "focal", focal_loss, _same_decay, ("focal_gamma",)),
+        Loss("label-smoothing", "label smoothing", cross_entropy, _same_decay, ("smoothing",)),
     )
 }
 

@@ -1,4 +1,4 @@
-"""The optimisers by name, their usual numbers, and the penalised loss whose stationary points are theirs.
+"""The optimizers by name, their usual numbers, and the penalised loss with the same stationary points.
 
     sgd      w is coupled: added to the gradient, hence to the momentum; stationary where ∇(loss) + wθ = 0
     sgdw     decoupled: θ shrinks by the factor 1 - ηw beside the step, as in PyTorch's AdamW. At a stationary point the
@@ -10,41 +10,43 @@
 
 Zhao, Cheng, Masarczyk & Lucchi (2026, Optimizer choice matters for the emergence of neural collapse) compare them:
 adaptive methods with decoupled decay do not collapse as the others do.
+
+A new optimizer is an entry of `OPTIMIZERS`. PyTorch is imported when an optimizer is made, so that the command line can
+list the names without it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
-
-import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from neuralcollapse._checks import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 _SECOND_MOMENT = 0.999  # Kingma & Ba (2015), like the default rate 1e-3 below
 LARGEST_FULL_BATCH = 4096
 
-Closure = Callable[[], Tensor]
-
 
 @dataclass(frozen=True)
 class Optimizer:
-    """One optimiser. None in a default leaves the data set's recipe, which is SGD's, as it is.
+    """One optimizer. Where a default is None, that of the data set's recipe, which is SGD's, is taken.
 
     Args:
         name: what `--optimizer` takes.
         title: what figures call it.
-        make: parameters, rate, momentum and weight decay, to the optimiser; its `step` takes a closure that computes
-            the gradients and returns the loss, and gives back the loss before the step.
-        penalty: weight decay and momentum to the weight decay of the penalised loss with the same stationary points.
+        make: takes parameters, learning rate, momentum and weight decay; returns the optimizer, whose `step` takes a
+            closure that computes the gradients and returns the loss, and returns the loss before the step.
+        penalty: takes weight decay and momentum; returns the weight decay of the penalised loss with the same
+            stationary points.
         learning_rate: the usual rate, for any loss.
-        weight_decay: the usual one; the recipe's decay and the momentum to the optimiser's.
-        milestones: when the rate falls.
-        full_batch: whether a step should see all examples, as far as `LARGEST_FULL_BATCH`.
-        has_momentum: whether it has one.
+        weight_decay: takes the recipe's weight decay and the momentum; returns this optimizer's usual weight decay.
+        milestones: the usual shares of the epochs after which the rate falls.
+        full_batch: whether a step sees all examples, up to `LARGEST_FULL_BATCH`.
+        has_momentum: whether it takes a momentum.
     """
 
     name: str
@@ -58,103 +60,63 @@ class Optimizer:
     has_momentum: bool = True
 
 
-class SGDW(torch.optim.SGD):
-    """SGD with decoupled weight decay (Loshchilov & Hutter, 2019, Algorithm 1): θ ← (1 - ηw)θ - η v.
+class _Configured(Protocol):
+    """What `build` reads of a configuration."""
 
-    Args:
-        params: as for `torch.optim.SGD`.
-        lr: η.
-        momentum: of the gradients alone.
-        decoupled_decay: w.
-    """
-
-    def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float, decoupled_decay: float) -> None:
-        super().__init__(params, lr=lr, momentum=momentum)
-        for group in self.param_groups:
-            group["decoupled_decay"] = decoupled_decay
-
-    def step(self, closure: Closure | None = None) -> Any:  # type: ignore[override]
-        """One step; the gradients are those at the θ before the decay."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        with torch.no_grad():
-            for group in self.param_groups:
-                for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        parameter.mul_(1 - group["lr"] * group["decoupled_decay"])
-        super().step()
-        return loss
-
-
-class PenalisedLBFGS(torch.optim.LBFGS):
-    """L-BFGS on the loss plus (w/2)‖θ‖², 20 iterations a step, with a strong Wolfe line search.
-
-    The loss is averaged over the processes, so that all of them search along the same line.
-
-    Args:
-        params: as for `torch.optim.LBFGS`.
-        lr: the first length tried on every line; 1 is the quasi-Newton step.
-        weight_decay: w.
-    """
-
-    def __init__(self, params: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
-        super().__init__(params, lr=lr, max_iter=20, history_size=10, line_search_fn="strong_wolfe")
-        self.param_groups[0]["weight_decay"] = weight_decay
-
-    def step(self, closure: Closure) -> Any:  # type: ignore[override]
-        """20 iterations; gives back the loss before them, without the penalty."""
-        losses: list[Tensor] = []
-        decay = self.param_groups[0]["weight_decay"]
-
-        def penalised() -> Tensor:
-            loss = closure().detach()
-            if dist.is_initialized():
-                dist.all_reduce(loss)
-                loss = loss / dist.get_world_size()
-            losses.append(loss)
-            with torch.no_grad():
-                for parameter in self.param_groups[0]["params"]:
-                    if parameter.grad is not None:
-                        loss = loss + decay / 2 * parameter.square().sum()
-                        parameter.grad.add_(parameter, alpha=decay)
-            return loss
-
-        super().step(penalised)  # type: ignore[no-untyped-call]
-        return losses[0]
+    @property
+    def optimizer(self) -> str: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def momentum(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
 
 
 def get(name: str) -> Optimizer:
-    """The optimiser of that name.
+    """The optimizer of that name.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such optimizer.
     """
     if name not in OPTIMIZERS:
         raise InputError(f"unknown optimizer {name!r}; expected one of {', '.join(OPTIMIZERS)}")
     return OPTIMIZERS[name]
 
 
-def build(net: nn.Module, config: Any) -> torch.optim.Optimizer:
-    """The configured optimiser for the parameters that are trained."""
+def build(net: nn.Module, config: _Configured) -> torch.optim.Optimizer:
+    """The optimizer of a configuration, for the parameters that are trained."""
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
     return get(config.optimizer).make(trained, config.learning_rate, config.momentum, config.weight_decay)
 
 
 def _sgd(trained: list[nn.Parameter], rate: float, momentum: float, decay: float) -> torch.optim.Optimizer:
-    return torch.optim.SGD(trained, lr=rate, momentum=momentum, weight_decay=decay)
+    from torch.optim import SGD
+
+    return SGD(trained, lr=rate, momentum=momentum, weight_decay=decay)
+
+
+def _sgdw(trained: list[nn.Parameter], rate: float, momentum: float, decay: float) -> torch.optim.Optimizer:
+    from neuralcollapse.training.sgdw import SGDW
+
+    return SGDW(trained, rate, momentum, decay)
 
 
 def _adam(trained: list[nn.Parameter], rate: float, momentum: float, decay: float) -> torch.optim.Optimizer:
-    return torch.optim.Adam(trained, lr=rate, betas=(momentum, _SECOND_MOMENT), weight_decay=decay)
+    from torch.optim import Adam
+
+    return Adam(trained, lr=rate, betas=(momentum, _SECOND_MOMENT), weight_decay=decay)
 
 
 def _adamw(trained: list[nn.Parameter], rate: float, momentum: float, decay: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(trained, lr=rate, betas=(momentum, _SECOND_MOMENT), weight_decay=decay)
+    from torch.optim import AdamW
+
+    return AdamW(trained, lr=rate, betas=(momentum, _SECOND_MOMENT), weight_decay=decay)
 
 
 def _lbfgs(trained: list[nn.Parameter], rate: float, momentum: float, decay: float) -> torch.optim.Optimizer:
+    from neuralcollapse.training.penalised_lbfgs import PenalisedLBFGS
+
     return PenalisedLBFGS(trained, rate, decay)
 
 
@@ -169,7 +131,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
         Optimizer(
             "sgdw",
             "SGDW",
-            SGDW,
+            _sgdw,
             penalty=lambda decay, momentum: (1 - momentum) * decay,
             weight_decay=lambda decay, momentum: decay / (1 - momentum),  # SGD's stationary points
         ),

@@ -1,162 +1,253 @@
-"""Recipes in files: settings as JSON, which `sweep` writes and `run` and `grid` take.
+"""Recipes: settings that fill in what a user leaves open, the paper's own and those in files.
 
-A recipe is an object of settings, named as `run`'s options with `_` for `-`. Where it has dataset, model, loss or seed,
-it is for such runs only. "about" is for readers. A file holds one recipe or a list of them.
+The paper's protocol (its appendix on the experiments): SGD with momentum 0.9, weight decay 5e-4, batches of 128, 350 epochs,
+the learning rate divided by ten at 1/3 and 2/3, no augmentation. The tuned rates are those of PyTorch's `MSELoss`; for
+the paper's own loss, C/2 times as large, rate and weight decay are converted so that every step is the same. `digits`,
+the demo, has a shorter recipe of its own.
+
+A recipe in a file is a JSON or YAML object of settings, named as the options of `run` with `_` for `-`, or a list of
+them. One that gives a data set, model, loss or seed is for such runs only. "about" is a remark for readers. `sweep` writes
+such a file; `run --recipe` and `grid --recipe` read it.
 
     {"about": "chosen by …", "dataset": "mnist", "model": "vgg11", "loss": "mse", "learning_rate": 0.0051}
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import json
-import types
-import typing
+import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from neuralcollapse._checks import InputError
-from neuralcollapse._files import write_json
-from neuralcollapse.training import protocol
-from neuralcollapse.training.config import Settings
-from neuralcollapse.training.values import is_a, said
+from neuralcollapse._files import shortened, write_json
+from neuralcollapse.training import losses
+from neuralcollapse.training.config import RunConfig, TrainingConfig, names
 
-SUBJECT = ("dataset", "model", "loss", "seed")
-"""What a recipe may be for; the rest of it is how to train that."""
-_MACHINE = ("data_dir", "precision", "device", "devices")
-_NOT_TRAINING = ("seed", "devices", "robustness_examples", "test_examples_per_class")
-"""Numbers among which there is no best: chance, the machine, and what is measured beside the training."""
+ANALYSIS_EPOCHS = (
+    *range(1, 15), 16, 17, 19, 20, 22, 24, 27, 29, 32, 35, 38, 42, 45, 50, 54, 59, 65, 71, 77, 85, 92, 101, 110, 121,
+    132, 144, 158, 172, 188, 206, 225, 245, 268, 293, 320, 350,
+)  # fmt: skip
 
+EXAMPLES_PER_CLASS = {"mnist": 5000, "svhn": 4600}
+"""Balanced by subsampling; the other data sets are balanced as they come."""
 
-@dataclass(frozen=True)
-class Recipe:
-    """Settings from a file; what it leaves open is None."""
+_WEIGHT_DECAY = 5e-4
+_CROSS_ENTROPY_RATE = 0.0679
 
-    path: Path
-    settings: Settings
-
-    def fits(self, settings: Settings) -> bool:
-        """Whether it is for the run those settings describe, as far as they do."""
-        dataset = settings.dataset or self.settings.dataset or "digits"
-        for name in SUBJECT:
-            own, asked = getattr(self.settings, name), getattr(settings, name)
-            if name == "model":
-                own, asked = (value and protocol.network(dataset, value) for value in (own, asked))
-            if own is not None and asked is not None and own != asked:
-                return False
-        return True
-
-    def fill(self, settings: Settings) -> Settings:
-        """The settings, with what they leave open taken from the recipe."""
-        return dataclasses.replace(
-            settings, **{k: v for k, v in given(self.settings).items() if k not in given(settings)}
-        )
+# depth and tuned MSELoss rate of each cell
+_CELLS = {
+    "mnist": {"vgg": (11, 0.025519618), "resnet": (18, 0.018420157), "densenet": (40, 0.025519618)},
+    "fashion-mnist": {"vgg": (11, 0.018420157), "resnet": (18, 0.094015077), "densenet": (250, 0.009596916)},
+    "svhn": {"vgg": (13, 0.018420157), "resnet": (34, 0.009596916), "densenet": (40, 0.013295740)},
+    "cifar10": {"vgg": (11, 0.025519618), "resnet": (50, 0.009596916), "densenet": (100, 0.048981924)},
+    "stl10": {"vgg": (11, 0.018420157), "resnet": (18, 0.067860440), "densenet": (201, 0.001880302)},
+}
+DATASETS, NETWORKS = tuple(_CELLS), tuple(_CELLS["mnist"])
+"""The study: five data sets by three networks."""
 
 
-def given(settings: Settings) -> dict[str, Any]:
-    """The settings that are not left open, by name."""
-    return {f.name: value for f in dataclasses.fields(settings) if (value := getattr(settings, f.name)) is not None}
+def paper_recipe(dataset: str, model: str, loss: str, num_classes: int = 10) -> TrainingConfig:
+    """The paper's settings for a data set, a network and a loss, trained by SGD.
 
-
-def read(path: Path) -> list[Recipe]:
-    """The recipes of a file.
+    Args:
+        dataset: registry name; one the paper does not use takes MNIST's rates.
+        model: a network; of a family the paper does not use, it takes ResNet's rate.
+        loss: a name of `losses.LOSSES`.
+        num_classes: C of the conversion between the two squared-error losses.
 
     Raises:
-        InputError: there is none, or it holds an unknown setting or a value of another kind.
+        InputError: unknown loss.
+    """
+    losses.get(loss)
+    if dataset == "digits":
+        # a demo: short, so λ is larger than the paper's to bring the terminal phase within 200 epochs
+        rate, decay = _for_loss(loss, rate=0.15, weight_decay=2e-3, num_classes=num_classes)  # mse: 0.03 and 1e-2
+        epochs, milestones, width = 200, (0.6, 0.85), 0.25
+    else:
+        cells = _CELLS.get(dataset, _CELLS["mnist"])
+        _, tuned = cells.get(family(model), cells["resnet"])
+        rate, decay = _for_loss(loss, rate=tuned, weight_decay=_WEIGHT_DECAY, num_classes=num_classes)
+        epochs, milestones, width = 350, (1 / 3, 2 / 3), 1.0
+    return TrainingConfig(
+        epochs=epochs,
+        batch_size=128,
+        learning_rate=rate,
+        momentum=0.9,
+        weight_decay=decay,
+        milestones=milestones,
+        width=1.0 if ":" in model else width,  # another package's network comes in its own width
+    )
+
+
+def network(dataset: str, model: str) -> str:
+    """The network meant by `model`: a family alone ("resnet") becomes the depth the paper uses on that data set."""
+    cells = _CELLS.get(dataset, _CELLS["mnist"])
+    return f"{model}{cells[model][0]}" if model in cells else model
+
+
+def family(model: str) -> str:
+    """The name without its depth: `resnet` for `resnet18` and for `torchvision:resnet18`."""
+    return re.split(r"[\d_]", model.rpartition(":")[2], maxsplit=1)[0]
+
+
+def analysis_epochs(epochs: int) -> tuple[int, ...]:
+    """The epochs the network is measured after: the paper's list up to the last epoch, and the last."""
+    if epochs < 1:
+        raise InputError(f"epochs must be at least 1, got {epochs}")
+    return (*(epoch for epoch in ANALYSIS_EPOCHS if epoch < epochs), epochs)
+
+
+def milestone_epochs(shares: tuple[float, ...], epochs: int) -> tuple[int, ...]:
+    """The last epoch at each rate: 1/3 and 2/3 of 350 are after 116 and 233."""
+    return tuple(int(share * epochs + 1e-9) for share in shares)
+
+
+def learning_rate(initial: float, milestones: tuple[int, ...], epoch: int) -> float:
+    """The rate during `epoch`, counted from 1: a tenth for every milestone passed."""
+    return initial * 0.1 ** sum(epoch > milestone for milestone in milestones)
+
+
+def learning_rates(loss: str, num_classes: int) -> tuple[float, ...]:
+    """The rates among which the paper's were chosen: 25 from 1e-4 to 0.25, evenly spaced in their logarithm.
+
+    Given, like the tuned ones, for PyTorch's `MSELoss`; for the paper's loss they are 2/C times as large.
+    """
+    import numpy as np
+
+    rates = [float(rate) for rate in np.geomspace(1e-4, 0.25, 25)]
+    return tuple(2 * rate / num_classes if loss == "mse" else rate for rate in rates)
+
+
+def departures(config: RunConfig) -> list[str]:
+    """In what the training is not the paper's: `rate 0.01`, `decay 0.005`, `batch 64`, `milestones 0.6 0.85`.
+
+    The paper tuned a rate for each of its cells, so the rate is compared in those only; the rest of its protocol is
+    the same everywhere. The weight decay of another optimizer than SGD is in `RunConfig.optimizer_description`.
+    """
+    if config.loss not in losses.LOSSES:  # of a later version
+        return []
+    tuned = config.dataset in DATASETS and family(config.model) in NETWORKS
+    paper = paper_recipe(config.dataset if tuned else DATASETS[0], config.model, config.loss, config.num_classes)
+    compared = {"momentum": f"momentum {config.momentum:g}", "batch_size": f"batch {config.batch_size}"}
+    if config.optimizer == "sgd":
+        compared = {"weight_decay": f"decay {config.weight_decay:.3g}", **compared}
+    if tuned:
+        compared = {"learning_rate": f"rate {config.learning_rate:.3g}", **compared}
+    words = [
+        said
+        for name, said in compared.items()
+        if not math.isclose(getattr(config, name), getattr(paper, name), rel_tol=1e-6)  # a converted rate is rounded
+    ]
+    # 0.333 of the paper's 350 epochs is the same epoch as 1/3
+    if milestone_epochs(config.milestones, 350) != milestone_epochs(paper.milestones or (), 350):
+        shares = [f"{share:.3g}" for share in config.milestones]
+        words.append(" ".join(["milestones", *shares]) if shares else "no milestones")
+    return words
+
+
+def read(path: Path) -> list[TrainingConfig]:
+    """The recipes of a JSON or YAML file (.yaml, .yml).
+
+    Raises:
+        InputError: there is no such file, or it holds an unknown setting or a value of another type.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} is no recipe: no such file") from None
+        text = path.read_text(encoding="utf-8")
+        content = _read_yaml(text) if path.suffix in (".yaml", ".yml") else json.loads(text)
     except OSError as error:
-        raise InputError(f"{path} is no recipe: {error.strerror}") from error
+        raise InputError(f"cannot read the recipe {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no recipe: {error}") from error
+        raise InputError(f"{path} is not a recipe: {shortened(error)}") from error
     entries = content if isinstance(content, list) else [content]
     if not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise InputError(f"{path} is no recipe: expected a JSON object of settings, or a list of such objects")
-    return [Recipe(path, from_json(entry, str(path))) for entry in entries]
+        raise InputError(f"{path} is not a recipe: expected an object of settings, or a list of such objects")
+    return [
+        TrainingConfig.from_json({key: value for key, value in entry.items() if key != "about"}, path)
+        for entry in entries
+    ]
 
 
-def for_run(path: Path, settings: Settings) -> Settings:
-    """The settings of a run, filled from the recipes of the file that are for it.
+def fits(recipe: TrainingConfig, config: TrainingConfig) -> bool:
+    """Whether a recipe is for a run: their data sets, networks, losses and seeds agree where both give them."""
+    dataset = config.dataset or recipe.dataset or "digits"
+    for name in names("subject"):
+        own, asked = getattr(recipe, name), getattr(config, name)
+        if name == "model":
+            own, asked = (value and network(dataset, value) for value in (own, asked))
+        if own is not None and asked is not None and own != asked:
+            return False
+    return True
 
-    Where data set, network and loss are all given, every recipe that fits is taken, as for a cell of a grid; otherwise
-    the one that fits says what is left open.
+
+def fill(config: TrainingConfig, path: Path) -> TrainingConfig:
+    """The settings of one run, completed by the recipes of a file that are for it.
+
+    Where data set, network and loss are all given, every recipe that fits is used, as for a cell of a grid; otherwise
+    exactly one may fit, and it says what is left open.
 
     Raises:
-        InputError: none fits, or two disagree, or several do where something is left open.
+        InputError: none fits, two disagree, or several fit where the data set, network or loss is left open.
     """
-    fitting = [recipe for recipe in read(path) if recipe.fits(settings)]
-    asked = ", ".join(f"{name} {value}" for name, value in given(settings).items() if name in SUBJECT)
+    fitting = [recipe for recipe in read(path) if fits(recipe, config)]
+    asked = ", ".join(f"{name} {value}" for name, value in config.given().items() if name in names("subject"))
     if not fitting:
         raise InputError(f"{path} holds no recipe for {asked or 'any run'}")
-    open_ones = [name for name in ("dataset", "model", "loss") if getattr(settings, name) is None]
-    if len(fitting) > 1 and open_ones:
-        options = " and ".join(f"--{name}" for name in open_ones)
-        raise InputError(f"{path} holds {len(fitting)} recipes for {asked or 'a run'}: say {options}, too")
-    return for_cell(fitting, settings)
+    left_open = [name for name in ("dataset", "model", "loss") if getattr(config, name) is None]
+    if len(fitting) > 1 and left_open:
+        options = " and ".join(f"--{name}" for name in left_open)
+        raise InputError(f"{path} holds {len(fitting)} recipes for {asked or 'a run'}; give {options} too")
+    return combine(fitting, config)
 
 
-def for_cell(recipes: Sequence[Recipe], settings: Settings) -> Settings:
-    """The settings of a cell, filled from every recipe that is for it.
+def combine(recipes: Sequence[TrainingConfig], config: TrainingConfig) -> TrainingConfig:
+    """The settings of a run, completed by every recipe that is for it.
 
     Raises:
         InputError: two of them disagree.
     """
-    filled = settings
+    result = config
     for recipe in recipes:
-        if recipe.fits(settings):
-            for name, value in given(recipe.settings).items():
-                if name not in given(settings) and getattr(filled, name) not in (None, value):
-                    raise InputError(
-                        f"two recipes give {name} of {settings.dataset}, {settings.model}, {settings.loss}: "
-                        f"{getattr(filled, name)} and {value}; leave one out"
-                    )
-            filled = recipe.fill(filled)
-    return filled
-
-
-def write(path: Path, settings: Settings, about: str) -> None:
-    """Write a recipe: what decides the training, without the seed and what belongs to one machine."""
-    kept = {name: value for name, value in to_json(settings).items() if name not in (*_MACHINE, "seed")}
-    write_json(path, {"about": about, **kept})
-
-
-def to_json(settings: Settings) -> dict[str, Any]:
-    """The settings that are not left open, as JSON holds them."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in given(settings).items()}
-
-
-def from_json(entry: dict[str, Any], where: str) -> Settings:
-    """Settings from JSON.
-
-    Raises:
-        InputError: an unknown setting, or a value of another kind.
-    """
-    hints = _hints()
-    values: dict[str, Any] = {}
-    for name, value in entry.items():
-        if name == "about":
+        if not fits(recipe, config):
             continue
-        if name not in hints:
-            raise InputError(f"{where}: unknown setting {name!r}; expected one of {', '.join(hints)}")
-        if not is_a(value, hints[name]):
-            raise InputError(f"{where}: {name} cannot be {value!r:.60}; expected {said(hints[name])}")
-        kind = Path if Path in typing.get_args(hints[name]) and value is not None else tuple
-        values[name] = kind(value) if isinstance(value, list) or kind is Path else value
-    return Settings(**values)
+        for name, value in recipe.given().items():
+            if getattr(config, name) is None and getattr(result, name) not in (None, value):
+                raise InputError(
+                    f"two recipes give {name} of {config.dataset}, {config.model}, {config.loss}: "
+                    f"{getattr(result, name)} and {value}; leave one out"
+                )
+        result = result.filled(recipe)
+    return result
 
 
-def numeric() -> dict[str, type[int] | type[float]]:
-    """The settings of the training that are a number, and of which kind."""
-    kinds = {name: set(typing.get_args(hint)) for name, hint in _hints().items() if name not in _NOT_TRAINING}
-    return {name: kind for name, found in kinds.items() for kind in (int, float) if found == {kind, types.NoneType}}
+def write(path: Path, config: TrainingConfig, about: str) -> None:
+    """Write a recipe: what decides the training, without the seed and what belongs to one machine."""
+    left_out = (*names("machine"), "seed")
+    write_json(path, {"about": about, **{key: value for key, value in config.to_json().items() if key not in left_out}})
 
 
-@functools.cache
-def _hints() -> dict[str, Any]:
-    return typing.get_type_hints(Settings)
+def _read_yaml(text: str) -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """PyYAML's safe loader, which in addition reads 1e-3 as the number that it is in YAML 1.2."""
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def _for_loss(loss: str, *, rate: float, weight_decay: float, num_classes: int) -> tuple[float, float]:
+    """From rate and decay of `MSELoss` to those of `loss`: L = (C/2) MSELoss, so η → 2η/C and w → λ = C w / 2.
+
+    The rescaled squared error takes those of `MSELoss`, focal loss and label smoothing those of cross-entropy: their
+    authors too changed nothing but the loss.
+    """
+    if loss == "mse":
+        decay = losses.get("mse-torch").measured_weight_decay(weight_decay, num_classes)
+        return 2 * rate / num_classes, decay
+    return (rate, weight_decay) if losses.get(loss).bounded else (_CROSS_ENTROPY_RATE, _WEIGHT_DECAY)

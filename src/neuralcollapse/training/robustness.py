@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from neuralcollapse._checks import InputError
 from neuralcollapse._linalg import full_precision
-from neuralcollapse.data.types import ImageData
+from neuralcollapse.data.dataset import ImageData
 from neuralcollapse.measuring.hooks import evaluation
 
 # as in the code of DeepFool's authors

@@ -4,35 +4,42 @@
     environment.json  versions, machine, command line
     history.jsonl     one line per analysed epoch
     snapshots/        epoch_0001.npz, ...: class means, classifier, a few hundred features
-    checkpoint.pt     everything needed to go on: model, optimiser, random state
+    checkpoint.pt     everything needed to continue: model, optimizer, random state
     status.json       running, interrupted, finished, diverged or failed
     log.txt           what a run of a grid printed
     figures/          pictures, made from the files above alone
 
-Whole files are replaced atomically. `history.jsonl` grows a line at a time, and the checkpoint records how long it was:
-what a killed process wrote after its last checkpoint is cut off when the run goes on, and made again.
+Whole files are replaced atomically. `history.jsonl` grows a line at a time, and the checkpoint records its length: what
+a killed process wrote after its last checkpoint is cut off when the run continues, and written again. Whatever is read
+back is checked against its type, so that the rest of the package can rely on it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import functools
 import os
 import pickle
 import re
+import struct
+import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+import zipfile
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge, Le
+from pydantic import BaseModel, ValidationError
 
 from neuralcollapse._checks import InputError
 from neuralcollapse._files import append_line, read_json, read_lines, replace_file, shortened, write_json
-from neuralcollapse.training.values import is_a
+from neuralcollapse.training.config import RunConfig
 
 try:
     import fcntl
@@ -40,57 +47,85 @@ except ImportError:  # not a Unix: two processes in one run directory are then n
     fcntl = None  # type: ignore[assignment]
 
 LOG = "log.txt"
-_PATIENCE = 0.5  # seconds to wait for a lock that somebody only looks at
+_PATIENCE = 0.5  # seconds to wait for a lock that another process only tests
+_LARGEST = 10**12  # epochs, examples, seconds; a larger number has no place on an axis
+_UNREADABLE: tuple[type[Exception], ...] = (
+    zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, KeyError, NotImplementedError,
+    RuntimeError, SyntaxError, MemoryError,
+)  # fmt: skip
+"""What NumPy and its helpers raise for a damaged or hostile .npz."""
+
+
+class Record(BaseModel, strict=True, extra="allow"):
+    """What every line of the history has: an analysed epoch. Further measurements stand beside these."""
+
+    epoch: Annotated[int, Ge(1), Le(_LARGEST)]
+    num_examples: Annotated[int, Ge(1), Le(_LARGEST)]
+    num_classes: Annotated[int, Ge(1), Le(_LARGEST)]
+    train_error: float
+    nc1: float
+    snr: list[float]
+    test_accuracy: float = 0.0
+    robustness: float = 0.0
+
+
+class Status(BaseModel, strict=True, frozen=True, extra="ignore"):
+    """The content of `status.json`.
+
+    Args:
+        status: "running", "interrupted", "finished", "diverged" or "failed"; empty before the first epoch has ended.
+        epoch: the last finished epoch.
+        epochs: epochs of the whole run.
+        zero_error_epoch: the first analysed epoch without a training error.
+        seconds: wall-clock time spent, over all sessions.
+        error: why the run failed.
+    """
+
+    status: str = ""
+    epoch: Annotated[int, Ge(0), Le(_LARGEST)] = 0
+    epochs: int | None = None
+    zero_error_epoch: int | None = None
+    seconds: Annotated[float, Ge(0), Le(_LARGEST)] = 0.0
+    error: str = ""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory and the configuration written in it.
+    """A run directory.
 
     Args:
         path: the directory.
-        config: the content of `config.json`.
     """
 
     path: Path
-    config: dict[str, Any]
 
     @classmethod
-    def create(
-        cls,
-        path: str | Path,
-        config: dict[str, Any],
-        *,
-        ignoring: tuple[str, ...] = (),
-        earlier: Mapping[str, Any] | None = None,
-    ) -> Run:
-        """Make a new run directory, or take up one that holds the same configuration.
+    def create(cls, path: str | Path, config: RunConfig, *, ignoring: tuple[str, ...] = ()) -> Run:
+        """Make a new run directory, or open one that holds the same configuration.
 
         Args:
             path: the directory.
             config: what `config.json` is to hold.
-            ignoring: fields that may differ when the run is taken up again.
-            earlier: what fields mean that an older `config.json` does not have.
+            ignoring: fields that may differ from those of an existing run.
 
         Raises:
-            InputError: the directory belongs to a run with other settings (each is named), or is no run and not empty.
+            InputError: the directory holds a run with other settings (each is named) or finished work, or is not empty
+                and not a run.
         """
         path = Path(path)
-        config = json.loads(json.dumps(config))
         _check_folder(path)
         path.mkdir(parents=True, exist_ok=True)
-        run = cls(path, config)
-        with run.locked():  # of two that begin at once, the second sees what the first has written
+        run = cls(path)
+        with run.locked():  # of two processes that begin at once, the second sees what the first has written
             if (path / "config.json").is_file():
-                run = cls.open(path)
-                if differing := differing_fields({**(earlier or {}), **run.config}, config, ignoring):
+                if differing := differing_fields(run.config, config, ignoring):
                     raise InputError(
                         f"{path} holds a run with other settings ({'; '.join(differing)}); "
                         "choose another --out, or repeat the settings of that run"
                     )
             else:
                 _check_folder(path)
-                write_json(path / "config.json", config)
+                write_json(path / "config.json", config.to_json())
         run.check_unfinished()
         return run
 
@@ -99,14 +134,24 @@ class Run:
         """Open an existing run directory.
 
         Raises:
-            InputError: there is no run at `path`, or its `config.json` cannot be read.
+            InputError: there is no run at `path`, or its `config.json` is not a configuration.
         """
-        path = Path(path)
-        if not path.is_dir():
+        run = cls(Path(path))
+        if not run.path.is_dir():
             raise InputError(f"{path} is no run directory: no such folder")
-        if not (path / "config.json").is_file():
+        if not (run.path / "config.json").is_file():
             raise InputError(f"{path} is no run directory: it has no config.json")
-        return cls(path, read_json(path / "config.json"))
+        run.config  # noqa: B018 - read now, so that errors come here
+        return run
+
+    @functools.cached_property
+    def config(self) -> RunConfig:
+        """The content of `config.json`, read once.
+
+        Raises:
+            InputError: the file is damaged, or holds a setting that is unknown, missing or of another type.
+        """
+        return RunConfig.from_json(read_json(self.path / "config.json"), self.path / "config.json")
 
     @property
     def figures_dir(self) -> Path:
@@ -118,24 +163,37 @@ class Run:
         """The file of one JSON object per analysed epoch."""
         return self.path / "history.jsonl"
 
-    def history(self) -> list[dict[str, Any]]:
-        """The analysed epochs, oldest first; empty when none was finished yet."""
-        return read_lines(self.history_path) if self.history_path.exists() else []
+    def history(self, *columns: str) -> list[dict[str, Any]]:
+        """The analysed epochs, oldest first, each with at least what `Record` has; empty when none was finished yet.
 
-    def last(self, *names: str) -> dict[str, Any]:
-        """The last analysed epoch; empty when none was finished yet.
+        Args:
+            columns: further measurements that every epoch must have, as numbers.
 
         Raises:
-            InputError: the history is damaged, or one of these fields is no number in that line.
+            InputError: a line is damaged, or one of those fields is missing or of another type.
         """
-        history = self.history()
-        for name in names if history else ():
-            if type(history[-1].get(name)) not in (int, float):
-                raise InputError(f"{self.history_path}: expected a number {name!r} in the last line")
-        return history[-1] if history else {}
+        records = read_lines(self.history_path) if self.history_path.exists() else []
+        for number, record in enumerate(records, start=1):
+            where = f"{self.history_path}, line {number}"
+            try:
+                Record.model_validate(record)
+            except ValidationError as error:
+                wrong = error.errors(include_url=False)[0]
+                name = wrong["loc"][0]
+                raise _damaged(where, name, record.get(str(name)), wrong["msg"].partition(" should ")[2]) from None
+            for name, value in record.items():
+                is_number = type(value) in (int, float) and not (type(value) is int and abs(value) > sys.float_info.max)
+                if (type(value) is int or name in columns) and not is_number:
+                    raise _damaged(where, name, value, "be a number")
+            for name in columns:
+                if name not in record:
+                    raise _damaged(where, name, None, "be a number")
+            if len(record["snr"]) != len(records[0]["snr"]):
+                raise _damaged(where, "snr", record["snr"], f"have {len(records[0]['snr'])} numbers, as in line 1")
+        return records
 
     def check_unfinished(self) -> None:
-        """Refuse a run that cannot be gone on with: measured epochs without the checkpoint that they led to.
+        """Refuse a run that cannot be continued: it has measured epochs, and no checkpoint.
 
         Raises:
             InputError: there is a history, or snapshots, and no checkpoint.
@@ -146,35 +204,73 @@ class Run:
                 "so it is left as it is; start another run with another --out"
             )
 
-    def snapshots(self) -> list[Path]:
-        """The snapshot files, oldest first; files of other names, such as copies, are passed over."""
+    def snapshots(self) -> dict[int, Path]:
+        """The snapshot file of each epoch that has one, oldest first; files of other names are ignored."""
         found = (self.path / "snapshots").glob("epoch_*.npz")
-        return sorted((path for path in found if re.fullmatch(r"epoch_[0-9]{4,12}\.npz", path.name)), key=epoch_of)
+        names = (path for path in found if re.fullmatch(r"epoch_[0-9]{4,12}\.npz", path.name))
+        return dict(sorted((int(path.stem.removeprefix("epoch_")), path) for path in names))
 
-    def status(self) -> dict[str, Any]:
-        """The content of `status.json`; empty before the first epoch.
+    def snapshot(self, epoch: int) -> dict[str, np.ndarray]:
+        """The class means and the weight (C, p), some features (n, p) and their labels (n,), after an epoch.
 
         Raises:
-            InputError: the file is damaged; its epoch and seconds, where it has them, are numbers.
+            InputError: the file is damaged, or holds arrays that do not fit together.
+        """
+        path = self.snapshots()[epoch]
+        try:
+            # opened here: NumPy leaves a damaged file open when it opened it itself
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+                arrays = {name: content[name] for name in ("class_means", "weight", "features", "labels")}
+        except _UNREADABLE as error:
+            raise InputError(f"{path} is not a readable snapshot; move it away to draw the rest") from error
+        if fault := _snapshot_fault(arrays):
+            raise InputError(f"{path}: {fault}; move it away to draw the rest")
+        return arrays
+
+    def status(self) -> Status:
+        """The content of `status.json`.
+
+        Raises:
+            InputError: the file is damaged, or a field is of another type.
         """
         path = self.path / "status.json"
-        content = read_json(path) if path.is_file() else {}
-        for name, hint in (("status", str), ("epoch", int), ("seconds", float)):
-            value: Any = content.get(name)
-            if name in content and not (is_a(value, hint) and (hint is str or 0 <= value < 10**12)):
-                raise InputError(f"{path}: {name} cannot be {shortened(value)}; delete the file to go on without it")
-        return content
+        if not path.is_file():
+            return Status()
+        content = read_json(path)
+        try:
+            return Status.model_validate(content)
+        except ValidationError as error:
+            name = str(error.errors(include_url=False)[0]["loc"][0])
+            raise InputError(
+                f"{path}: {name} cannot be {shortened(content[name])}; delete the file to go on without it"
+            ) from None
 
-    def write_status(self, **fields: Any) -> None:
+    def write_status(self, status: Status) -> None:
         """Replace `status.json`."""
-        write_json(self.path / "status.json", fields)
+        write_json(self.path / "status.json", status.model_dump())
+
+    def record_environment(self, environment: dict[str, Any]) -> None:
+        """Write what the run is made with; when the run continues, perhaps elsewhere, that is added under "resumed".
+
+        Raises:
+            InputError: the file there is damaged.
+        """
+        path = self.path / "environment.json"
+        if path.is_file():
+            try:
+                first = read_json(path)
+            except InputError as error:
+                raise InputError(f"{error}; delete the file to go on without it") from error
+            earlier = first.get("resumed")
+            environment = {**first, "resumed": [*(earlier if isinstance(earlier, list) else []), environment]}
+        write_json(path, environment)
 
     def append_history(self, record: dict[str, Any]) -> None:
         """Add one line to the history and force it to disk."""
         append_line(self.history_path, record)
 
     def cut_back(self, size: int, epoch: int) -> None:
-        """Drop what a killed process wrote after its last checkpoint: it will be made again, as it was.
+        """Remove what a killed process wrote after its last checkpoint; training writes it again, as it was.
 
         That is one line of the history at most, and one snapshot: a checkpoint follows every epoch.
 
@@ -183,10 +279,10 @@ class Run:
             epoch: the last epoch of the checkpoint.
 
         Raises:
-            InputError: there is less, or more, than one epoch after the checkpoint leaves; nothing is dropped then.
+            InputError: there is less than the checkpoint says, or more than one further epoch; nothing is removed then.
         """
         history = self.history_path.read_bytes() if self.history_path.exists() else b""
-        later = [path for path in self.snapshots() if epoch_of(path) > epoch]
+        later = [path for number, path in self.snapshots().items() if number > epoch]
         why = ""
         if len(history) < size:
             why = f"{self.history_path} has {len(history)} bytes, the checkpoint expects at least {size}"
@@ -216,7 +312,7 @@ class Run:
         return path
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Replace `checkpoint.pt`; a process killed meanwhile leaves the earlier one whole."""
+        """Replace `checkpoint.pt`; if the process is killed meanwhile, the earlier one stays whole."""
         replace_file(self.path / "checkpoint.pt", lambda file: torch.save(state, file))
 
     def load_checkpoint(self) -> dict[str, Any] | None:
@@ -230,12 +326,12 @@ class Run:
             return None
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a file that is no checkpoint the error below says enough
+                warnings.simplefilter("ignore")  # the error below says enough
                 state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
                 return state
         except (RuntimeError, EOFError, KeyError, ValueError, OSError, pickle.UnpicklingError) as error:
             reason = str(error).split("\n")[0][:120]
-            raise InputError(f"{path} is no readable checkpoint ({reason}); start again with another --out") from error
+            raise InputError(f"{path} is not a readable checkpoint ({reason}); start again with another --out") from error
 
     def is_locked(self) -> bool:
         """Whether a process is training in this directory; nothing is written."""
@@ -274,28 +370,40 @@ class Run:
             yield
 
 
-def epoch_of(snapshot: Path) -> int:
-    """The epoch in the name of a snapshot."""
-    return int(snapshot.stem.removeprefix("epoch_"))
-
-
-def differing_fields(stored: dict[str, Any], wanted: dict[str, Any], ignoring: tuple[str, ...] = ()) -> list[str]:
+def differing_fields(stored: RunConfig, wanted: RunConfig, ignoring: tuple[str, ...] = ()) -> list[str]:
     """Name the fields in which two configurations differ, each as "field: stored, now wanted"."""
-    missing = "absent"
-    keys = [*stored, *(key for key in wanted if key not in stored)]
+    old, new = stored.to_json(), wanted.to_json()
     return [
-        f"{key}: {_said(stored.get(key, missing))}, now {_said(wanted.get(key, missing))}"
-        for key in keys
-        if key not in ignoring and stored.get(key, missing) != wanted.get(key, missing)
+        f"{name}: {shortened(str(old[name]), 60)}, now {shortened(str(new[name]), 60)}"
+        for name in old
+        if name not in ignoring and old[name] != new[name]
     ]
 
 
-def _said(value: Any) -> str:
-    return shortened(str(value) if isinstance(value, list | dict) else value, 60)
+def _damaged(where: str, name: object, value: Any, expected: str) -> InputError:
+    return InputError(
+        f"{where}: {name} must {expected or 'be there'}, got {shortened(repr(value), 60)}; restore or remove the run"
+    )
+
+
+def _snapshot_fault(arrays: dict[str, np.ndarray]) -> str:
+    """What keeps arrays from being a snapshot; empty when nothing does."""
+    means, labels = arrays["class_means"], arrays["labels"]
+    shapes = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())
+    if means.ndim != 2 or labels.ndim != 1 or not means.size:
+        return f"expected class means (C, p) and labels (n,), got {shapes}"
+    if arrays["weight"].shape != means.shape or arrays["features"].shape != (len(labels), means.shape[1]):
+        return f"expected weights (C, p) as class means, and features (n, p) with n labels, got {shapes}"
+    if not np.issubdtype(labels.dtype, np.integer) or not ((labels >= 0) & (labels < len(means))).all():
+        return f"expected labels of 0 to {len(means) - 1} as integers, got {labels.dtype}"
+    for name, value in arrays.items():
+        if not np.issubdtype(value.dtype, np.number) or not np.isfinite(value).all():
+            return f"expected finite {name.replace('_', ' ')}, got NaN, infinity or no numbers in them"
+    return ""
 
 
 def _check_folder(path: Path) -> None:
-    """Refuse a file, and a folder that holds something and is no run."""
+    """Refuse a file, and a folder that is not empty and not a run."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; --out must name a folder")
     if not path.is_dir() or (path / "config.json").is_file():

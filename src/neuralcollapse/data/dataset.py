@@ -1,4 +1,4 @@
-"""What a reader gives and what the laboratory works with."""
+"""A data set: its two halves as they lie on disk, and in memory."""
 
 from __future__ import annotations
 
@@ -11,23 +11,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuralcollapse._checks import InputError
+
 Array = np.ndarray
 
 LARGEST_SIDE = 512
-"""Pixels; the networks here are for small images, and a larger one is more likely the wrong file or a bomb."""
+"""Pixels. The networks here are for small images; a larger one is more likely a wrong or hostile file."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """The training or the test half of a data set on disk; images are read when asked for.
+    """The training or the test half of a data set on disk, whose images are read when they are asked for.
 
     Args:
         labels: (n,) int64.
-        read: indices (m,) to uint8 images (m, channels, height, width).
+        read: gives for indices (m,) the uint8 images (m, channels, height, width).
     """
 
     labels: Array
     read: Callable[[Array], Array]
+
+    @classmethod
+    def of_arrays(cls, images: Array, labels: Array) -> Split:
+        """Of images (n, channels, height, width) that are already read."""
+        return cls(labels.astype(np.int64), lambda chosen: images[chosen])
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class Dataset:
         name: what `--dataset` takes.
         title: what figures and tables call it; a re-encoded copy is named as such.
         train: the training half, balanced where that was asked for.
-        test: the held-out half, whole.
+        test: the test half.
         class_names: one name per label.
         mean: mean of each channel over the training images, pixels in 0 … 1.
         std: standard deviation of each channel; 1 for a constant channel.
@@ -63,8 +70,26 @@ class Dataset:
     source: str
 
 
+def check_labels(labels: Array, num_classes: int, where: str) -> Array:
+    """The labels as int64.
+
+    Raises:
+        InputError: one of them is not an integer, or is outside 0 … c-1.
+    """
+    if labels.dtype.kind not in "iuf":
+        raise InputError(f"{where}: expected integer labels, got {labels.dtype}")
+    if labels.dtype.kind == "f" and (fractions := np.flatnonzero(labels != np.rint(labels))).size:
+        first = fractions[0]
+        raise InputError(f"{where}: expected integer labels, got {labels[first]} at example {first}")
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if wrong.size:
+        first = wrong[0]
+        raise InputError(f"{where}: expected labels in 0..{num_classes - 1}, got {labels[first]} at example {first}")
+    return labels.astype(np.int64)
+
+
 def printable(text: str) -> str:
-    """The same text, with an escape for what cannot be shown: names of files may be any bytes."""
+    """The same text with escapes for characters that cannot be printed: file names may hold any bytes."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
@@ -84,8 +109,8 @@ def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ..
 def fingerprint(data: Dataset) -> str:
     """SHA-256, in hexadecimal, of what a network is trained and tested on: class names, images and labels.
 
-    It is the same wherever the files lie and in whichever form they were read, and another one when a single pixel, a
-    label, or the order of two examples is another.
+    It does not depend on where the files lie or in which format they were read, and changes with a single pixel, a
+    label, or the order of two examples.
     """
     found = hashlib.sha256(json.dumps(data.class_names).encode())
     for half in (data.train, data.test):

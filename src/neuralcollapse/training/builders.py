@@ -1,13 +1,12 @@
-"""Network and batches as a configuration describes them; the trainer and the analysis both build theirs here."""
+"""The network and the batches of a configuration, for training as for measuring."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from neuralcollapse import networks as models
 from neuralcollapse.data import Batches, Dataset, ImageData
-from neuralcollapse.networks import heads
+from neuralcollapse.networks import heads, registry
 from neuralcollapse.training.config import RunConfig
 
 _MEASURING_BATCH = 256
@@ -18,7 +17,7 @@ def build_network(config: RunConfig, data: Dataset) -> nn.Module:
     """The configured network, initialised from the current random state."""
     channels = data.train.images.shape[1]
     height, size = (_PADDED.get(side, side) for side in data.train.images.shape[-2:])
-    net = models.build(
+    net = registry.build(
         config.model,
         num_classes=config.num_classes,
         in_channels=channels,
@@ -55,9 +54,8 @@ def make_batches(
 
 
 def channels_last_pays(config: RunConfig) -> bool:
-    """Whether images go channels-last.
+    """Whether images are stored channels-last, which makes convolutions faster.
 
-    With bf16 always, whose convolutions are written for that order. On a CPU in float32 too, where they are faster so:
-    `benchmarks/training.py --precision 32`.
+    In bf16 on every device, and in float32 on a CPU, where `benchmarks/training.py --precision 32` measures it.
     """
     return config.precision == "bf16" or (config.device == "cpu" and config.precision == "32")

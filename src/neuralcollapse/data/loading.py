@@ -1,0 +1,236 @@
+"""Loading a data set by its name, whole or a balanced, imbalanced or mislabelled draw; and listing those found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from neuralcollapse._checks import InputError
+from neuralcollapse.data.archive import is_archive
+from neuralcollapse.data.corruption import Corruption, class_sizes, noisy_labels
+from neuralcollapse.data.dataset import Array, Dataset, ImageData, Split, pixel_statistics, printable
+from neuralcollapse.data.digits import read_digits
+from neuralcollapse.data.folder import HALVES, read_folder
+from neuralcollapse.data.npz import read_npz
+from neuralcollapse.data.registry import DATASETS, find, names, search_roots
+
+
+@dataclass(frozen=True)
+class Found:
+    """What `available` says of one data set.
+
+    Args:
+        name: what `--dataset` takes.
+        title: what results from it are called; empty when it was not found.
+        path: where it lies, or the first place that was searched.
+        train: training examples of each class.
+        test: test examples.
+        problem: why it cannot be used; empty when it can.
+    """
+
+    name: str
+    title: str
+    path: str
+    train: tuple[int, ...] = ()
+    test: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A data set on disk, both halves with examples."""
+
+    title: str
+    source: str
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+
+
+def load(
+    name: str,
+    data_dir: Path | None = None,
+    examples_per_class: int | None = None,
+    seed: int = 0,
+    corruption: Corruption | None = None,
+    test_examples_per_class: int | None = None,
+) -> Dataset:
+    """Read a data set.
+
+    Args:
+        name: one of `names()`; `folder` and `npz` are one's own data, at `data_dir`.
+        data_dir: where to look before NEURALCOLLAPSE_DATA, ./data, ~/data and /usr/share/datasets.
+        examples_per_class: balance the training half by taking this many examples of each class, drawn by `seed`;
+            None for all.
+        seed: of that draw; a class's draw does not depend on the other classes.
+        corruption: what is then done to the training half: imbalance, where the largest class has `examples_per_class`,
+            or as many as the smallest class on disk; wrong labels.
+        test_examples_per_class: the same of the test half, with the same draw for every seed; None for all of it.
+
+    Raises:
+        InputError: an unknown name, missing or damaged data, or fewer examples of a class than asked for.
+
+    >>> data = load("digits", examples_per_class=10)
+    >>> tuple(data.train.images.shape), len(data.test.labels)
+    ((100, 1, 8, 8), 300)
+    """
+    stored = _open(name, data_dir)
+    class_names, labels = stored.class_names, stored.train.labels
+    corruption = corruption or Corruption()
+    chosen = np.arange(len(labels))
+    if examples_per_class is not None:
+        chosen = balanced(labels, class_names, examples_per_class, seed)
+    if corruption.imbalance is not None:
+        largest = int(np.bincount(labels[chosen], minlength=len(class_names)).min())
+        chosen = _draw(labels, class_sizes(largest, len(class_names), corruption), seed)
+    tested = np.arange(len(stored.test.labels))
+    if test_examples_per_class is not None:
+        option = "--test-examples-per-class"
+        tested = balanced(stored.test.labels, class_names, test_examples_per_class, 0, option=option)
+    with _enough_memory(name):
+        train, test = _read_images(stored.train, chosen), _read_images(stored.test, tested)
+        if corruption.label_noise:
+            changed = noisy_labels(labels[chosen], len(class_names), corruption.label_noise, seed)
+            train = ImageData(train.images, torch.from_numpy(changed))
+        if train.images.shape[1] != test.images.shape[1]:  # gray pictures in one half only
+            train, test = (
+                ImageData(half.images.expand(-1, 3, *half.images.shape[2:]).contiguous(), half.labels)
+                for half in (train, test)
+            )
+    mean, std = pixel_statistics(train.images)
+    return Dataset(name, stored.title, train, test, class_names, mean, std, stored.source)
+
+
+def available(data_dir: Path | None = None) -> list[Found]:
+    """Every data set known by name, and one's own at `data_dir`: where it is, with its counts, or what is wrong.
+
+    Raises:
+        InputError: `data_dir` does not exist; never for what is wrong with one of the data sets.
+    """
+    search_roots(data_dir)
+    own = None if data_dir is None else data_dir.expanduser()
+    kinds: tuple[str, ...] = ()
+    if own is not None and own.suffix == ".npz":
+        kinds = ("npz",)
+    elif own is not None and (is_archive(own) or all((own / half).is_dir() for half in HALVES)):
+        kinds = ("folder",)
+    result = []
+    for name in ("digits", *DATASETS, *kinds):
+        path = "scikit-learn" if name == "digits" else str(data_dir)
+        if name in DATASETS:
+            found, place, _ = find(name, data_dir)
+            path = str(place)
+            if found is None:
+                result.append(Found(name, "", printable(path), problem="not found"))
+                continue
+        try:
+            stored = _open(name, data_dir)
+            counts = np.bincount(stored.train.labels, minlength=len(stored.class_names)).tolist()
+            found_here = Found(name, stored.title, printable(stored.source), tuple(counts), len(stored.test.labels))
+        except (InputError, OSError) as error:
+            found_here = Found(name, "", printable(path), problem=printable(str(error)))
+        result.append(found_here)
+    return result
+
+
+def balanced(
+    labels: Array,
+    class_names: tuple[str, ...],
+    examples_per_class: int,
+    seed: int,
+    option: str = "--examples-per-class",
+) -> Array:
+    """Indices, in stored order, of `examples_per_class` examples of each class; a larger draw contains the smaller.
+
+    Args:
+        option: the one that asked for them, for messages.
+
+    Raises:
+        InputError: a class has fewer, or the number or the seed cannot be used.
+    """
+    if examples_per_class < 1 or seed < 0:
+        raise InputError(f"expected at least 1 example per class and seed 0 or more, got {examples_per_class}, {seed}")
+    for label, name in enumerate(class_names):
+        members = np.count_nonzero(labels == label)
+        if members < examples_per_class:
+            class_name = str(label) if name == str(label) else f"{label} ({name})"
+            raise InputError(
+                f"{examples_per_class:,} examples of each class were asked for, class {class_name} has "
+                f"{members:,}; lower {option}"
+            )
+    return _draw(labels, [examples_per_class] * len(class_names), seed)
+
+
+def _draw(labels: Array, sizes: Sequence[int], seed: int) -> Array:
+    """Indices, in stored order, of `sizes[label]` examples of each class, which must have as many."""
+    chosen = []
+    for label, size in enumerate(sizes):
+        members = np.flatnonzero(labels == label)
+        # a bit generator's raw stream, unlike its distributions, never changes between versions of NumPy
+        keys = np.random.PCG64([seed, label]).random_raw(len(members))
+        chosen.append(members[np.argsort(keys, kind="stable")[:size]])
+    return np.sort(np.concatenate(chosen))
+
+
+def _open(name: str, data_dir: Path | None) -> _Stored:
+    """Find a data set and read its labels; images of folders are read later."""
+    with _enough_memory(name):
+        if name == "digits":
+            stored = _Stored("digits", "scikit-learn", *read_digits(), tuple(str(digit) for digit in range(10)))
+        elif name in DATASETS:
+            stored = _open_known(name, data_dir)
+        elif name in ("folder", "npz"):
+            stored = _open_own(name, data_dir)
+        else:
+            raise InputError(f"unknown data set {name!r}; expected one of {', '.join(names())}")
+    for half, split in (("training", stored.train), ("test", stored.test)):
+        if not len(split.labels):
+            raise InputError(f"{stored.source}: the {half} half of {name} is empty")
+    class_names = tuple(map(printable, stored.class_names))
+    return _Stored(printable(stored.title), stored.source, stored.train, stored.test, class_names)
+
+
+def _open_known(name: str, data_dir: Path | None) -> _Stored:
+    source = DATASETS[name]
+    found, path, searched = find(name, data_dir)
+    if found is None:
+        raise InputError(
+            f"{name} not found: looked for {source.needed} in {', '.join(map(str, searched))}; get it {source.get}; "
+            "then name its folder with --data-dir or NEURALCOLLAPSE_DATA"
+        )
+    return _Stored(found.title, str(path), *found.read(path, len(source.class_names)), source.class_names)
+
+
+def _open_own(name: str, data_dir: Path | None) -> _Stored:
+    if data_dir is None:
+        raise InputError(f"--dataset {name} needs --data-dir, the {'file' if name == 'npz' else 'folder or archive'}")
+    path = data_dir.expanduser()
+    if name == "npz":
+        if not path.is_file():
+            raise InputError(f"no file {path}; --dataset npz expects --data-dir to name an .npz")
+        return _Stored(path.stem, str(path), *read_npz(path))
+    if not path.is_dir() and not is_archive(path):
+        raise InputError(
+            f"no folder or tar archive {path}; --dataset folder expects --data-dir with train/<class> and test/<class>"
+        )
+    return _Stored(path.resolve().name.split(".tar")[0], str(path), *read_folder(path))
+
+
+def _read_images(split: Split, chosen: Array) -> ImageData:
+    images = np.ascontiguousarray(split.read(chosen))
+    if 0 in images.shape:
+        raise InputError(f"expected images with pixels, got shape {images.shape}")
+    return ImageData(torch.from_numpy(images), torch.from_numpy(split.labels[chosen]))
+
+
+@contextmanager
+def _enough_memory(name: str) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        raise InputError(f"{name} does not fit in memory; take fewer examples or a machine with more") from error

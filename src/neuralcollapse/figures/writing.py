@@ -1,0 +1,79 @@
+"""Write figures and animations to files, each whole or not at all; the same content gives the same bytes."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import matplotlib
+from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, PillowWriter
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from neuralcollapse._checks import InputError
+from neuralcollapse._files import replacing
+
+T = TypeVar("T")
+DPI = 110
+"""Dots per inch of an animation."""
+
+
+def write_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write `name.png` and `name.svg` into a folder that exists, without a date in them."""
+    FigureCanvasAgg(figure)
+    paths = []
+    for ending, metadata in (("png", {}), ("svg", {"Date": None})):
+        path = folder / f"{name}.{ending}"
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format=ending, metadata=metadata)
+        paths.append(path)
+    return paths
+
+
+def write_gif(figure: Figure, draw: Callable[[T], object], frames: Sequence[T], path: Path, fps: int) -> Path:
+    """Write a GIF. Equal frames in a row become one frame that is shown for as long.
+
+    Args:
+        figure: the figure that `draw` draws into.
+        draw: called with each of `frames` in turn.
+        frames: one entry for each frame.
+        path: the file.
+        fps: frames per second.
+    """
+    return write_animation(figure, draw, frames, path, PillowWriter(fps=fps))
+
+
+def write_mp4(figure: Figure, draw: Callable[[T], object], frames: Sequence[T], path: Path, fps: int) -> Path:
+    """Write an MP4 with H.264, which every player shows; the arguments are those of `write_gif`.
+
+    Raises:
+        InputError: imageio-ffmpeg, which brings the encoder, is not installed; or the encoder fails.
+    """
+    try:
+        from imageio_ffmpeg import get_ffmpeg_exe
+    except ImportError:
+        raise InputError(f"{path} needs imageio-ffmpeg: pip install 'neuralcollapse[video]'") from None
+    options = ["-pix_fmt", "yuv420p", "-fflags", "+bitexact", "-flags:v", "+bitexact"]  # the same bytes every time
+    with matplotlib.rc_context({"animation.ffmpeg_path": get_ffmpeg_exe()}):
+        return write_animation(figure, draw, frames, path, FFMpegWriter(fps=fps, codec="libx264", extra_args=options))
+
+
+def write_animation(
+    figure: Figure, draw: Callable[[T], object], frames: Sequence[T], path: Path, writer: AbstractMovieWriter
+) -> Path:
+    """Write an animation with any of matplotlib's writers; the other arguments are those of `write_gif`.
+
+    Raises:
+        InputError: the file cannot be written, or the writer's encoder fails.
+    """
+    FigureCanvasAgg(figure)
+    try:
+        with replacing(path) as temporary, writer.saving(figure, str(temporary), DPI):
+            for frame in frames:
+                draw(frame)
+                writer.grab_frame()
+    except subprocess.CalledProcessError as error:
+        raise InputError(f"cannot write {path}: the encoder ended with code {error.returncode}") from error
+    return path

@@ -1,0 +1,28 @@
+"""The two modules of a classifier by cosines: unit features, and weight rows of one fixed length."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Normalise(nn.Module):
+    """h to h/‖h‖, over the last dimension; a feature of zero stays zero."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.normalize(features, dim=-1)
+
+
+class ScaledUnitRows(nn.Module):
+    """A weight to its rows of length 1/τ.
+
+    Args:
+        temperature: τ.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return F.normalize(weight, dim=1) / self.temperature

@@ -1,0 +1,118 @@
+"""What the measured quantities are on the central path, as functions of the singular values ω_j alone.
+
+Balanced classes, zero global mean, Σ_W = I: with M̄ = U diag(ω) Vᵀ the classifier is W = V diag(a) Uᵀ and b = 1/C, with
+a_j = ω_j/(Cκ + ω_j²) and κ = 1 + λ. V (C, C−1) has orthonormal columns that sum to zero. As all ω_j grow and their
+ratios tend to 1 (Corollary 1), each of NC1–NC4 follows (Corollary 2). Singular values are on the last axis.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from neuralcollapse._checks import InputError, as_count, as_number, as_tensor
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class LossParts(NamedTuple):
+    """L_NC1 and L_NC2/3 on the central path; their sum is the loss."""
+
+    nc1: Array
+    nc23: Array
+
+
+def loss_parts(omega: Any, num_classes: int, weight_decay: float = 0.0) -> LossParts:
+    """L_NC1 = ½ Σ_j κ ω_j²/(Cκ + ω_j²)² and L_NC2/3 = ½ Σ_j C κ²/(Cκ + ω_j²)².
+
+    Their ratio is Cκ/ω² where all ω_j are equal: L_NC2/3 falls fastest, because noise of size 1 costs the classifier
+    a share 1/ω of each output, and the shrinkage that it answers with only 1/ω².
+
+    Args:
+        omega: (…, C−1) singular values; num_classes: C; weight_decay: λ of the paper's loss.
+
+    Raises:
+        InputError: a singular value that is negative or not finite, C < 2, or more than C − 1 singular values.
+
+    Source: Han, Papyan & Donoho (2022), Theorem 2 on the central path.
+    """
+    values, classes, kappa = _path(omega, num_classes, weight_decay)
+    amplitude, rest = _shares(values, classes, kappa)
+    return LossParts(0.5 * kappa * (amplitude**2).sum(axis=-1), 0.5 / classes * (rest**2).sum(axis=-1))
+
+
+def self_duality(omega: Any, num_classes: int, weight_decay: float = 0.0) -> Array:
+    """NC3 = 2 − 2 Σ_j a_j ω_j / (‖a‖ ‖ω‖), the same for every U and V.
+
+    Computed as Σ_{i<j} (a_i ω_j − a_j ω_i)² / (‖a‖² ‖ω‖²) · 2/(1 + cos), by Lagrange's identity, so that nothing
+    cancels near collapse, where the ω_j are nearly equal. NaN where all ω_j are zero.
+
+    Args:
+        omega, num_classes, weight_decay: see :func:`loss_parts`.
+
+    Source: Han, Papyan & Donoho (2022), Corollary 2.
+    """
+    values, classes, kappa = _path(omega, num_classes, weight_decay)
+    largest = values.max(axis=-1, keepdims=True)
+    growth = largest**2 / (classes * kappa)
+    with np.errstate(invalid="ignore"):
+        means = values / largest
+        # (ω_j − ω_i)/max ω: the difference is exact where the two are nearly equal
+        apart = (values[..., None, :] - values[..., :, None]) / largest[..., None]
+    weights = means / (1.0 + growth * means**2)  # proportional to a
+    # a_i ω_j − a_j ω_i is proportional to ω_i ω_j (ω_j² − ω_i²) / ((Cκ + ω_i²)(Cκ + ω_j²))
+    products = weights[..., :, None] * weights[..., None, :] * (means[..., :, None] + means[..., None, :])
+    difference = growth[..., None] * products * apart
+    sine2 = 0.5 * (difference**2).sum(axis=(-2, -1)) / ((weights**2).sum(axis=-1) * (means**2).sum(axis=-1))
+    result: Array = 2.0 * sine2 / (1.0 + np.sqrt(np.clip(1.0 - sine2, 0.0, 1.0)))
+    return result
+
+
+def agreement_radius(omega: Any, num_classes: int, weight_decay: float = 0.0) -> Array:
+    """A length r: an example whose deviation from its class mean is shorter decides alike by network and nearest mean.
+
+    r = min(min_j ω_j/√2, (1 − √(2 − 2/C) max_j ρ_j)/(√2 max_j a_j)), ρ_j = Cκ/(Cκ + ω_j²): class means are at least
+    √2 min_j ω_j apart, and the network's score of an example's class leads by at least 1 − √(2 − 2/C) max_j ρ_j at its
+    mean, and changes by at most √2 max_j a_j for each unit of deviation. Both then decide for the example's own class,
+    so that NC4 and the training error vanish together once r exceeds the longest deviation. r grows like ω/√2 along
+    the flow, while deviations stand still. Zero or negative where nothing is promised.
+
+    Args:
+        omega, num_classes, weight_decay: see :func:`loss_parts`; all C − 1 singular values.
+
+    Raises:
+        InputError: other than C − 1 singular values.
+
+    Source: Han, Papyan & Donoho (2022), Corollary 2, NC4; the length is ours.
+    """
+    values, classes, kappa = _path(omega, num_classes, weight_decay)
+    if values.shape[-1] != classes - 1:
+        raise InputError(f"expected C − 1 = {classes - 1} singular values for NC4, got {values.shape[-1]}")
+    amplitude, rest = _shares(values, classes, kappa)
+    apart = values.min(axis=-1) / np.sqrt(2.0)
+    lead = 1.0 - np.sqrt(2.0 - 2.0 / classes) * rest.max(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scored = lead / (np.sqrt(2.0) * amplitude.max(axis=-1))
+    result: Array = np.where(amplitude.max(axis=-1) > 0, np.minimum(apart, scored), 0.0)
+    return result
+
+
+def _path(omega: Any, num_classes: int, weight_decay: float) -> tuple[Array, int, float]:
+    """(singular values, C, κ), checked."""
+    classes = as_count(num_classes, "num_classes", least=2)
+    decay = as_number(weight_decay, "weight decay")
+    values: Array = np.atleast_1d(as_tensor(omega, "singular values").cpu().double().resolve_neg().numpy())
+    wrong = values[~(np.isfinite(values) & (values >= 0))]
+    if wrong.size:
+        raise InputError(f"expected singular values that are finite and at least 0, got {wrong.flat[0]}")
+    if not 1 <= values.shape[-1] <= classes - 1:
+        raise InputError(f"expected 1 to C − 1 = {classes - 1} singular values, got {values.shape[-1]}")
+    return values, classes, 1.0 + decay
+
+
+def _shares(omega: Array, classes: int, kappa: float) -> tuple[Array, Array]:
+    """(a_j = ω_j/(Cκ + ω_j²), ρ_j = Cκ/(Cκ + ω_j²)), without the square of a large ω."""
+    root = np.sqrt(classes * kappa)
+    size = np.hypot(root, omega)
+    return omega / size / size, (root / size) ** 2

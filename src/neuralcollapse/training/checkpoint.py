@@ -1,0 +1,101 @@
+"""The checkpoint, `checkpoint.pt`: everything that decides how training continues. Written after every epoch.
+
+    progress        the last finished epoch, the time spent, the first epoch without a training error
+    model           the network's state dict
+    optimizer       the optimizer's state dict
+    random_states   the state of the random generators, one entry per process
+    history_bytes   the length of `history.jsonl`, to which the history is cut back when the run continues
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+from torch import nn
+
+from neuralcollapse._checks import InputError
+from neuralcollapse._files import shortened
+from neuralcollapse.training.run_directory import Run
+
+
+@dataclass
+class Position:
+    """How far a run has come.
+
+    Args:
+        epoch: the last finished epoch.
+        seconds: wall-clock time spent, over all sessions.
+        zero_error_epoch: the first analysed epoch without a training error.
+    """
+
+    epoch: int = 0
+    seconds: float = 0.0
+    zero_error_epoch: int | None = None
+
+
+def save(fabric: Fabric, run: Run, net: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
+    """Write the checkpoint; every process takes part, the first one writes."""
+    random_state = {"cpu": torch.get_rng_state()}
+    if fabric.device.type == "cuda":
+        random_state["cuda"] = torch.cuda.get_rng_state()
+    random_states: list[Any] = [random_state]
+    if fabric.world_size > 1:
+        random_states = [None] * fabric.world_size
+        dist.all_gather_object(random_states, random_state)
+    if fabric.global_rank == 0:
+        run.save_checkpoint(
+            {
+                "progress": asdict(position),
+                "model": net.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "random_states": random_states,
+                "history_bytes": run.history_size(),
+            }
+        )
+    fabric.barrier()
+
+
+def restore(fabric: Fabric, run: Run, net: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
+    """Continue from the checkpoint, and cut off what was written after it; before the first epoch, write one.
+
+    Raises:
+        InputError: it is another network's, or a part of it is absent or of another type; nothing is changed then.
+    """
+    state = run.load_checkpoint()
+    fabric.barrier()  # every process has looked before one writes
+    if state is None:
+        if fabric.world_size > 1:  # another random stream for every process, from the same initial weights on
+            torch.manual_seed((torch.initial_seed() + 1_000_003 * fabric.global_rank) % 2**63)
+        save(fabric, run, net, optimizer, Position())  # no history is ever without a checkpoint
+        return Position()
+    try:
+        position = Position(**state["progress"])
+        random_state, size = state["random_states"][fabric.global_rank], state["history_bytes"]
+        kinds = (type(position.epoch), type(position.seconds), type(position.zero_error_epoch))
+        if kinds not in ((int, float, int), (int, float, type(None))):
+            raise ValueError("its progress is no numbers")
+        if len(state["random_states"]) != fabric.world_size or not (type(size) is int and size >= 0):
+            raise ValueError("the random states or the length of the history are not this run's")
+        net.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        for parameter, kept in optimizer.state.items():
+            for name in ("momentum_buffer", "exp_avg", "exp_avg_sq"):  # PyTorch does not compare their shapes
+                if name in kept and kept[name] is not None and kept[name].shape != parameter.shape:
+                    shapes = f"of shape {tuple(kept[name].shape)} for weights of {tuple(parameter.shape)}"
+                    raise ValueError(f"{name} {shapes}")
+        torch.set_rng_state(random_state["cpu"])
+        if "cuda" in random_state:
+            torch.cuda.set_rng_state(random_state["cuda"])
+    except (RuntimeError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else shortened(" ".join(str(error).split()), 160)
+        raise InputError(
+            f"{run.path / 'checkpoint.pt'} is not of this run ({reason}), so that it cannot go on; "
+            "put the right file back, or start another run with another --out"
+        ) from error
+    if fabric.global_rank == 0:
+        run.cut_back(size, position.epoch)
+    return position

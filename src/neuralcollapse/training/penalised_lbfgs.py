@@ -1,0 +1,47 @@
+"""L-BFGS with weight decay as a penalty, on one process or several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class PenalisedLBFGS(torch.optim.LBFGS):
+    """L-BFGS on the loss plus (w/2)‖θ‖², 20 iterations a step, with a strong Wolfe line search.
+
+    The loss is averaged over the processes, so that all of them search along the same line.
+
+    Args:
+        params: as for `torch.optim.LBFGS`.
+        lr: the first length tried on every line; 1 is the quasi-Newton step.
+        weight_decay: w.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
+        super().__init__(params, lr=lr, max_iter=20, history_size=10, line_search_fn="strong_wolfe")
+        self.param_groups[0]["weight_decay"] = weight_decay
+
+    def step(self, closure: Callable[[], Tensor]) -> Any:  # type: ignore[override]
+        """20 iterations; gives back the loss before them, without the penalty."""
+        losses: list[Tensor] = []
+        decay = self.param_groups[0]["weight_decay"]
+
+        def penalised() -> Tensor:
+            loss = closure().detach()
+            if dist.is_initialized():
+                dist.all_reduce(loss)
+                loss = loss / dist.get_world_size()
+            losses.append(loss)
+            with torch.no_grad():
+                for parameter in self.param_groups[0]["params"]:
+                    if parameter.grad is not None:
+                        loss = loss + decay / 2 * parameter.square().sum()
+                        parameter.grad.add_(parameter, alpha=decay)
+            return loss
+
+        super().step(penalised)  # type: ignore[no-untyped-call]
+        return losses[0]

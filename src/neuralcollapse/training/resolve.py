@@ -1,0 +1,229 @@
+"""From the settings a user gives to a run that can begin: every setting filled in, data loaded, directory opened."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neuralcollapse import data as datasets
+from neuralcollapse._checks import InputError
+from neuralcollapse._files import shortened
+from neuralcollapse.data import Corruption, Dataset
+from neuralcollapse.networks import heads
+from neuralcollapse.networks.sync_norm import synchronised
+from neuralcollapse.training import hardware, losses, optimizers, recipes
+from neuralcollapse.training.builders import build_network
+from neuralcollapse.training.config import RunConfig, TrainingConfig
+from neuralcollapse.training.robustness import robustness_subset
+from neuralcollapse.training.run_directory import Run
+
+
+def prepare(config: TrainingConfig, *, out: Path | None = None, resume: Path | None = None) -> tuple[Run, Dataset]:
+    """Load the data and open the run directory, a new one or one to be continued.
+
+    Args:
+        config: the settings the user gave.
+        out: the run directory; by default a folder under `runs/` named after the settings.
+        resume: an existing run directory, whose settings are taken over.
+
+    Returns:
+        What `trainer.train` takes.
+
+    Raises:
+        InputError: unusable settings, missing data, `resume` without a run, or a directory with other settings.
+    """
+    if resume is not None:
+        if out is not None and out.resolve() != resume.resolve():
+            raise InputError(f"--resume {resume} continues in that folder; leave out --out {out}")
+        out, given = resume, resumed(Run.open(resume), config)
+    else:
+        given = config
+    resolved, data = load_and_resolve(given)
+    with torch.device("meta"):
+        hardware.check_memory(build_network(resolved, data), resolved.device, resolved.precision == "64")
+    resolved = dataclasses.replace(resolved, data_sha256=datasets.fingerprint(data))
+    run = Run.create(out or Path("runs") / run_name(given, resolved), resolved, ignoring=("data_dir", "data_sha256"))
+    _check_data(run, resolved)
+    return run, data
+
+
+def load_and_resolve(
+    config: TrainingConfig, load: Callable[..., Dataset] = datasets.load
+) -> tuple[RunConfig, Dataset]:
+    """Load the data of a run and fill in its settings; nothing is written.
+
+    Args:
+        config: the settings the user gave.
+        load: reads the data, as `data.load`; one with a cache serves many runs on the same data.
+
+    Raises:
+        InputError: unusable settings, missing data, a network that cannot be built, or more processes than examples in
+            a batch.
+    """
+    config.check()
+    name = config.dataset or "digits"
+    data = load(
+        name,
+        data_dir=config.data_dir,
+        examples_per_class=config.examples_per_class or recipes.EXAMPLES_PER_CLASS.get(name),
+        seed=config.seed or 0,
+        corruption=corruption(config),
+        test_examples_per_class=config.test_examples_per_class,
+    )
+    resolved = resolve(config, data)
+    try:
+        with torch.device("meta"):
+            net = build_network(resolved, data)
+    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:  # sizes that no tensor can have
+        raise InputError(
+            f"{resolved.model} of width {resolved.width:g} cannot be built ({shortened(error)}); take another --width"
+        ) from error
+    if resolved.devices > 1:
+        _check_shards(resolved)
+        synchronised(net, resolved.device)  # refuses a normalisation that it cannot share between processes
+    return resolved, data
+
+
+def resolve(config: TrainingConfig, data: Dataset) -> RunConfig:
+    """Fill in what the settings leave open: by the recipe of the data set, the optimizer, the head and this machine.
+
+    Args:
+        config: the settings the user gave.
+        data: the data set, as it was loaded for them.
+
+    Raises:
+        InputError: an unknown name, or a setting that the chosen loss, head or optimizer does not use.
+    """
+    given = config.given()
+    num_classes = len(data.class_names)
+    loss, head = losses.get(config.loss or "mse"), heads.get(config.head or "linear")
+    optimizer = optimizers.get(config.optimizer or "sgd")
+    model = recipes.network(data.name, config.model or "resnet")
+    device = hardware.choose_device(config.device or "auto")
+    values: dict[str, Any] = {
+        **dict.fromkeys(field.name for field in dataclasses.fields(TrainingConfig)),
+        **recipes.paper_recipe(data.name, model, loss.name, num_classes).given(),
+        "examples_per_class": recipes.EXAMPLES_PER_CLASS.get(data.name),
+        "imbalance_ratio": corruption(config).imbalance_ratio if config.imbalance else None,
+        "label_noise": 0.0,
+        "seed": 0,
+        "devices": 1,
+        "robustness_examples": 0,
+    }
+    if optimizer.learning_rate is not None:
+        values["learning_rate"] = optimizer.learning_rate
+    if optimizer.milestones is not None:
+        values["milestones"] = optimizer.milestones
+    if optimizer.full_batch:
+        values["batch_size"] = min(len(data.train.labels), optimizers.LARGEST_FULL_BATCH)
+    if not optimizer.has_momentum:
+        if config.momentum:
+            raise InputError(f"--momentum {config.momentum:g} has no use with --optimizer {optimizer.name}; leave it out")
+        values["momentum"] = 0.0
+    momentum = given.get("momentum", values["momentum"])
+    values["weight_decay"] = optimizer.weight_decay(values["weight_decay"], momentum)
+    values |= losses.parameters(loss.name, given, num_classes)
+    if head.has_temperature:
+        target = values["target"] if "target" in loss.parameters else 1.0 if loss.bounded else None
+        values["temperature"] = heads.default_temperature(target)
+    elif config.temperature is not None:
+        raise InputError(f"--temperature {config.temperature:g} belongs to --head normalised; leave it out")
+    values |= given
+    values |= {"dataset": data.name, "model": model, "loss": loss.name, "head": head.name, "optimizer": optimizer.name}
+    values["device"] = device
+    if values["precision"] in (None, "auto"):
+        values["precision"] = "bf16" if hardware.native_bf16(device) else "32"
+    if config.data_dir:
+        values["data_dir"] = config.data_dir.expanduser().resolve()
+    if list(values["milestones"]) != sorted(values["milestones"]):
+        raise InputError(f"--milestones must be rising shares between 0 and 1, got {shortened(values['milestones'])}")
+    if values["robustness_examples"]:
+        robustness_subset(data.test, values["robustness_examples"])  # refuses too many before anything is written
+    return RunConfig(
+        **values,
+        dataset_title=data.title,
+        num_examples=len(data.train.labels),
+        num_test_examples=len(data.test.labels),
+        num_classes=num_classes,
+        class_names=tuple(data.class_names),
+        loss_title=losses.title(loss.name, values),
+        measured_weight_decay=loss.measured_weight_decay(
+            optimizer.penalty(values["weight_decay"], values["momentum"]), num_classes
+        ),
+    )
+
+
+def corruption(config: TrainingConfig) -> Corruption:
+    """What is changed in the training half.
+
+    Raises:
+        InputError: a ratio without an imbalance.
+    """
+    if config.imbalance_ratio is not None and config.imbalance is None:
+        raise InputError(f"--imbalance-ratio {config.imbalance_ratio:g} needs --imbalance step or exponential")
+    given = {name: value for name, value in config.given().items() if name in Corruption.__dataclass_fields__}
+    return Corruption(**given)
+
+
+def resumed(run: Run, asked: TrainingConfig) -> TrainingConfig:
+    """The settings of an existing run; those repeated beside --resume must agree, except for --data-dir.
+
+    Raises:
+        InputError: a setting differs, or `config.json` holds one that this version does not know.
+    """
+    stored = {field.name: getattr(run.config, field.name) for field in dataclasses.fields(TrainingConfig)}
+    for name, wanted in asked.given().items():
+        if name == "data_dir":
+            stored[name] = wanted
+        elif wanted not in ("auto", stored[name]):
+            raise InputError(
+                f"{run.path} was made with {name} {stored[name]}, now {wanted} is asked for; "
+                "leave that option out, or start another run with --out"
+            )
+    return TrainingConfig.from_json(TrainingConfig(**stored).to_json(), run.path / "config.json")
+
+
+def run_name(given: TrainingConfig, config: RunConfig) -> str:
+    """The default name of a run directory: data set, network and loss, then the settings given beside them."""
+    return "-".join([base_name(config.dataset, config.data_dir, config.model, config.loss), *given.name_parts()])
+
+
+def base_name(dataset: str, data_dir: Path | None, model: str, loss: str) -> str:
+    """Data set, network and loss, as the name of a folder."""
+    if dataset in ("folder", "npz") and data_dir:
+        dataset = data_dir.stem
+    return "-".join([dataset, model.replace(":", "-").replace("/", "-"), loss])
+
+
+def _check_data(run: Run, config: RunConfig) -> None:
+    """The run must go on with the data it began with; a run of an older version says nothing of them, so warn."""
+    began = run.config.data_sha256
+    if began is None:
+        warnings.warn(
+            f"{run.path / 'config.json'} is of an older version and has no fingerprint of the data: "
+            "whether the data are still the same is not checked",
+            UserWarning,
+            stacklevel=3,
+        )
+    elif began != config.data_sha256:
+        raise InputError(
+            f"{run.path} was begun with other data than those found now in {config.data_dir or 'the usual place'} "
+            f"(SHA-256 {began[:16]}…, now {str(config.data_sha256)[:16]}…); "
+            "name the folder of the same data by --data-dir, or start another run with another --out"
+        )
+
+
+def _check_shards(config: RunConfig) -> None:
+    """Refuse a batch size that leaves a process without an example; a rest of one example is skipped anyway."""
+    rest = config.num_examples % config.batch_size
+    smallest = rest if rest > 1 else min(config.batch_size, config.num_examples)
+    if smallest < config.devices:
+        raise InputError(
+            f"with --batch-size {config.batch_size} a batch of {smallest} examples is left for {config.devices} "
+            f"processes; take another batch size or at most --devices {smallest}"
+        )

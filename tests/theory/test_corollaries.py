@@ -1,0 +1,146 @@
+"""Closed forms on the central path against 50-digit sums, against measured features, and at their limits."""
+
+from __future__ import annotations
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import neuralcollapse as nc
+from neuralcollapse.theory.corollaries import agreement_radius, loss_parts, self_duality
+from neuralcollapse.theory.flow import renormalize
+
+SPECTRA = {
+    "spread": [0.03, 0.7, 5.0, 41.0],
+    "nearly equal": [1000.0, 1000.001, 1000.002, 999.99],
+    "equal": [3.0, 3.0, 3.0, 3.0],
+    "tiny": [1e-9, 2e-9, 3e-9, 5e-9],
+    "huge": [1e12, 2e12, 1.5e12, 1.0001e12],
+    "with zeros": [0.0, 0.0, 2.0, 3.0],
+}
+
+
+def exact(omega: list[float], classes: int, decay: float) -> tuple[float, float, float]:
+    """(L_NC1, L_NC2/3, NC3) as sums of 50 digits."""
+    with mpmath.workdps(50):
+        kappa = 1 + mpmath.mpf(decay)
+        w = [mpmath.mpf(value) for value in omega]
+        a = [value / (classes * kappa + value**2) for value in w]
+        nc1 = sum(kappa * x**2 for x in a) / 2
+        nc23 = sum(classes * kappa**2 / (classes * kappa + x**2) ** 2 for x in w) / 2
+        dot = sum(x * y for x, y in zip(a, w, strict=True))
+        nc3 = 2 - 2 * dot / mpmath.sqrt(sum(x**2 for x in a) * sum(x**2 for x in w))
+        return float(nc1), float(nc23), float(nc3)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+@pytest.mark.parametrize("name", SPECTRA)
+def test_the_closed_forms_are_the_sums(name: str, decay: float) -> None:
+    omega = SPECTRA[name]
+    nc1, nc23, nc3 = exact(omega, 5, decay)
+    parts = loss_parts(omega, 5, decay)
+    np.testing.assert_allclose(parts, (nc1, nc23), rtol=1e-14)
+    np.testing.assert_allclose(
+        self_duality(omega, 5, decay), nc3, rtol=1e-7 if name == "nearly equal" else 1e-13, atol=1e-300
+    )
+
+
+def on_the_path(
+    omega: list[float], decay: float, longest: float | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Features, labels and the classifier on the central path, deviations with Σ_W = I."""
+    classes, dim, each = len(omega) + 1, len(omega) + 3, 40
+    labels = torch.arange(classes * each) % classes
+    white = renormalize(torch.randn(len(labels), dim, dtype=torch.float64), labels)
+    means = torch.stack([white[labels == c].mean(dim=0) for c in range(classes)])
+    noise = white - means[labels]
+    u = torch.linalg.qr(torch.randn(dim, dim, dtype=torch.float64))[0][:, : classes - 1]
+    basis = torch.cat([torch.ones(classes, 1), torch.randn(classes, classes - 1)], dim=1).double()
+    v = torch.linalg.qr(basis)[0][:, 1:]
+    values = torch.tensor(omega, dtype=torch.float64)
+    weight = v @ torch.diag(values / (classes * (1 + decay) + values**2)) @ u.T
+    return (v @ torch.diag(values) @ u.T)[labels] + noise, labels, weight, noise
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_features_on_the_path_measure_what_the_closed_forms_say(decay: float) -> None:
+    omega = [0.5, 2.0, 3.0, 7.0]
+    features, labels, weight, _ = on_the_path(omega, decay)
+    report = nc.measure_features(features, labels, weight, torch.full((5,), 0.2), weight_decay=decay)
+    parts = loss_parts(omega, 5, decay)
+    np.testing.assert_allclose(report.nc3, self_duality(omega, 5, decay), rtol=1e-10)
+    if decay == 0:
+        np.testing.assert_allclose((report.mse.nc1, report.mse.nc23), parts, rtol=1e-10)
+        np.testing.assert_allclose(report.snr.singular_values.flip(0), omega, rtol=1e-10)
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_each_part_of_the_loss_is_invariant_by_itself(balanced: bool) -> None:
+    """Theorem 3 for L_NC1 and L_NC2/3 one by one, λ = 0, under H → AH + c of condition about 100."""
+    labels = torch.arange(90) % 3 if balanced else torch.tensor([0] * 50 + [1] * 30 + [2] * 10)
+    features = torch.randn(3, 5, dtype=torch.float64)[labels] + 0.7 * torch.randn(90, 5, dtype=torch.float64)
+    turns = [torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64))[0] for _ in range(2)]
+    matrix = turns[0] @ torch.diag(torch.logspace(-1, 1, 5, dtype=torch.float64)) @ turns[1]
+    for weighting in ("example", "class"):
+        parts = [
+            nc.measure_features(x, labels, torch.eye(3, 5), torch.zeros(3), weighting=weighting).mse
+            for x in (features, features @ matrix + torch.randn(5))
+        ]
+        np.testing.assert_allclose(parts[1].nc1, parts[0].nc1, rtol=1e-9)
+        np.testing.assert_allclose(parts[1].nc23, parts[0].nc23, rtol=1e-9)
+
+
+def test_the_ratio_of_the_losses_tends_to_c_over_omega_squared() -> None:
+    """Within 1 % where the ω_j are within 0.4 % of one another, whatever their size."""
+    for omega in (0.01, 1.0, 30.0, 1e6):
+        parts = loss_parts(omega * np.array([1.0, 1.002, 1.004]), 4, 0.5)
+        np.testing.assert_allclose(parts.nc23 / parts.nc1, 4 * 1.5 / omega**2, rtol=1e-2)
+
+
+def test_along_the_flow_l_nc23_falls_fastest() -> None:
+    path = nc.CentralPath([0.3, 0.5, 2.0], num_classes=4, samples_per_class=10)
+    omega = path.singular_values(np.geomspace(1.0, 1e9, 30))
+    parts = loss_parts(omega, 4)
+    ratio = parts.nc23 / parts.nc1
+    assert bool((np.diff(ratio) < 0).all()) and ratio[-1] < 1e-3
+    np.testing.assert_allclose(parts.nc1 + parts.nc23, path.loss(np.geomspace(1.0, 1e9, 30)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_decisions_agree_within_the_radius_and_nc4_vanishes_along_the_flow(decay: float) -> None:
+    path = nc.CentralPath([0.4, 0.9, 1.5], num_classes=4, samples_per_class=40, weight_decay=decay)
+    promised = 0
+    for time in np.geomspace(1.0, 3e7, 25):
+        omega = path.singular_values(float(time))
+        features, labels, weight, noise = on_the_path(list(omega), decay)
+        radius = float(agreement_radius(omega, 4, decay))
+        lengths = noise.norm(dim=1)
+        inside = lengths < radius
+        report = nc.measure_features(features, labels, weight, torch.full((4,), 0.25))
+        means = report.means
+        nearest = torch.cdist(features, means).argmin(dim=1)
+        chosen = (features @ weight.T + 0.25).argmax(dim=1)
+        assert bool((nearest[inside] == labels[inside]).all() and (chosen[inside] == labels[inside]).all())
+        if radius > float(lengths.max()):
+            promised += 1
+            assert report.nc4_mismatch == 0 and report.accuracy == 1
+    assert promised >= 3
+
+
+def test_the_radius_grows_like_the_smallest_singular_value() -> None:
+    for size in (1e3, 1e6):
+        radius = float(agreement_radius([size, size, size], 4))
+        assert 0.49 * size < radius <= size / np.sqrt(2) * (1 + 1e-12)
+    assert float(agreement_radius([0.0, 0.0, 0.0], 4)) == 0.0
+
+
+def test_what_is_no_spectrum_is_refused() -> None:
+    with pytest.raises(nc.InputError, match="at least 0, got -1"):
+        loss_parts([1.0, -1.0], 4)
+    with pytest.raises(nc.InputError, match="1 to C − 1 = 1 singular values, got 2"):
+        self_duality([1.0, 2.0], 2)
+    with pytest.raises(nc.InputError, match="C − 1 = 3 singular values for NC4, got 2"):
+        agreement_radius([1.0, 2.0], 4)
+    assert np.isnan(self_duality([0.0, 0.0], 4))

@@ -26,8 +26,8 @@ from torch import Tensor
 from two_pass import two_pass
 
 import neuralcollapse as nc
-from neuralcollapse.measuring.passes import Tally
-from neuralcollapse.networks import build
+from neuralcollapse.measuring.tally import Tally
+from neuralcollapse.networks.registry import build
 from neuralcollapse.training.hardware import environment
 
 DEVICE = torch.device("cpu")

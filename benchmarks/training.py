@@ -36,11 +36,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from neuralcollapse.training import losses, optimizers, trainer
-from neuralcollapse.training.assembly import build_network, make_batches
-from neuralcollapse.training.config import RunConfig, Settings
+from neuralcollapse.training.builders import build_network, make_batches
+from neuralcollapse.training.config import RunConfig, TrainingConfig
 from neuralcollapse.training.hardware import environment, keep_memory
-from neuralcollapse.training.job import assemble
 from neuralcollapse.training.progress import Reporter
+from neuralcollapse.training.resolve import load_and_resolve
 
 PAD = 2
 
@@ -168,12 +168,12 @@ def write_images(root: Path, examples: int) -> None:
             (folder / name).write_bytes(gzip.compress(content, 1))
 
 
-def assembled(options: argparse.Namespace) -> tuple[RunConfig, Any]:
+def load_and_resolved(options: argparse.Namespace) -> tuple[RunConfig, Any]:
     """Configuration and data of the timed loops."""
     examples = options.batch * options.steps
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder), examples)
-        settings = Settings(
+        settings = TrainingConfig(
             dataset="mnist",
             data_dir=Path(folder),
             examples_per_class=examples // 10,
@@ -183,19 +183,19 @@ def assembled(options: argparse.Namespace) -> tuple[RunConfig, Any]:
             device=options.device,
             precision=options.precision,
         )
-        return assemble(settings)
+        return load_and_resolve(settings)
 
 
 def timed(options: argparse.Namespace) -> None:
     """One loop in this process; prints the seconds of its epochs as JSON."""
-    loop = LOOPS[options.loop](*assembled(options))
+    loop = LOOPS[options.loop](*load_and_resolved(options))
     loop()
     print(json.dumps([seconds(loop, options.device) for _ in range(options.epochs)]))
 
 
 def speed(options: argparse.Namespace) -> None:
     """The table of speeds."""
-    config, data = assembled(options)
+    config, data = load_and_resolved(options)
     times: dict[str, list[float]] = {name: [] for name in LOOPS}
     for _ in range(options.repeats):
         for name, values in times.items():
@@ -229,7 +229,9 @@ def errors(options: argparse.Namespace) -> None:
     print("| seed | ours | plain |\n| --- | --- | --- |")
     found = []
     for seed in range(5):
-        config, data = assemble(Settings(model=options.model, seed=seed, epochs=20, device=options.device))
+        config, data = load_and_resolve(
+            TrainingConfig(model=options.model, seed=seed, epochs=20, device=options.device)
+        )
         ours, plain = OurLoop(config, data), PlainLoop(config, data, 0)
         for rate, epochs in ((config.learning_rate, 15), (config.learning_rate / 10, 5)):
             for loop in (ours, plain):

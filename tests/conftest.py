@@ -1,4 +1,4 @@
-"""Settings all tests share: one thread unless asked for more, the same random numbers every time."""
+"""TrainingConfig all tests share: one thread unless asked for more, the same random numbers every time."""
 
 from __future__ import annotations
 

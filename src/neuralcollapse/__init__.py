@@ -12,8 +12,10 @@ Measure a model or features:
     measure                   the last layer of a model, on the data of a loader: a Report
     measure_layers            several layers of a model, by one forward pass a batch: LayerReports
     measure_features          features, labels and a classifier that are in memory: a Report
+    collect_features          the features and labels of a data set: two tensors
     make_report               class moments and a classifier: a Report
     Monitor                   measures a model whenever it is called, and keeps the history
+    MeasureOptions            the options of measure, measure_layers and Monitor, in one object
 
 What measuring returns:
     Report                    all numbers of one layer; print it, or read report.nc1
@@ -57,14 +59,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers and editors; at run time a name is imported when it is first used
     from neuralcollapse._errors import InputError as InputError
+    from neuralcollapse.measuring.collect import collect_features as collect_features
     from neuralcollapse.measuring.layers import LayerReport as LayerReport
     from neuralcollapse.measuring.layers import LayerReports as LayerReports
     from neuralcollapse.measuring.layers import measure_layers as measure_layers
-    from neuralcollapse.measuring.measure import make_report as make_report
     from neuralcollapse.measuring.measure import measure as measure
     from neuralcollapse.measuring.measure import measure_features as measure_features
     from neuralcollapse.measuring.monitor import Monitor as Monitor
+    from neuralcollapse.measuring.options import MeasureOptions as MeasureOptions
     from neuralcollapse.measuring.report import Report as Report
+    from neuralcollapse.measuring.report import make_report as make_report
     from neuralcollapse.metrics.collapse import NC2 as NC2
     from neuralcollapse.metrics.collapse import nc1 as nc1
     from neuralcollapse.metrics.collapse import nc2 as nc2
@@ -90,8 +94,10 @@ _HOME = {
     "measure": "measuring.measure",
     "measure_layers": "measuring.layers",
     "measure_features": "measuring.measure",
-    "make_report": "measuring.measure",
+    "collect_features": "measuring.collect",
+    "make_report": "measuring.report",
     "Monitor": "measuring.monitor",
+    "MeasureOptions": "measuring.options",
     "Report": "measuring.report",
     "LayerReport": "measuring.layers",
     "LayerReports": "measuring.layers",

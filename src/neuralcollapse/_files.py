@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 
 try:
     import fcntl

@@ -313,7 +313,7 @@ def test_a_truncated_data_set_is_named(tmp_path: Path, capsys: pytest.CaptureFix
 def test_a_network_without_a_linear_layer_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from neuralcollapse import networks as models
+    from neuralcollapse.networks import registry as models
 
     def without_linear(name: str, **options: Any) -> torch.nn.Module:
         return torch.nn.Sequential(torch.nn.Conv2d(1, 10, 8), torch.nn.Flatten())

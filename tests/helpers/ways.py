@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 import neuralcollapse as nc
-from neuralcollapse.measuring.passes import Tally
+from neuralcollapse.measuring.tally import Tally
 
 Batches = list[tuple[Tensor, Tensor]]
 

@@ -17,8 +17,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset
 
 import neuralcollapse as nc
-from neuralcollapse.measuring.batches import moved, random_states_kept
-from neuralcollapse.measuring.passes import Fingerprint
+from neuralcollapse.measuring.batches import moved
+from neuralcollapse.measuring.engine import Fingerprint
+from neuralcollapse.measuring.preparation import random_states_kept
 
 LABELS = torch.arange(60) % 3
 INPUTS = torch.randn(60, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + LABELS[:, None]

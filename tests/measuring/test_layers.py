@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import neuralcollapse as nc
 from neuralcollapse.metrics.registry import METRICS
-from neuralcollapse.networks import build
+from neuralcollapse.networks.registry import build
 
 
 class Blocks(nn.Module):

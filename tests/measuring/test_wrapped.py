@@ -101,7 +101,7 @@ def test_wrappers_are_back_after_an_error() -> None:
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_a_scripted_network_is_refused() -> None:
     scripted = torch.jit.trace(network().eval(), torch.ones(2, 6))
-    with pytest.raises(nc.InputError, match="got a scripted one, Sequential: measure the one it was made of"):
+    with pytest.raises(nc.InputError, match="got a scripted one, Sequential: measure the module it was made from"):
         nc.measure(scripted, batches())
 
 

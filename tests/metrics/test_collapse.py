@@ -19,7 +19,7 @@ from torch import Tensor
 
 import neuralcollapse as nc
 from neuralcollapse._checks import InputError
-from neuralcollapse.measuring.passes import Tally
+from neuralcollapse.measuring.tally import Tally
 
 NC2_FIELDS = (
     ("equinorm", reference.equinorm),

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from neuralcollapse import InputError
-from neuralcollapse import networks as models
 from neuralcollapse.measuring.classifier import find_classifier
-from neuralcollapse.measuring.hooks import capture
+from neuralcollapse.measuring.collect import collect_outputs
 from neuralcollapse.networks import heads
+from neuralcollapse.networks import registry as models
 
 IMAGES = (1, 8)  # channels, side
 
@@ -28,12 +28,10 @@ def network(model: str, head: str, *, width: float = 0.125, temperature: float |
 
 def measured(net: nn.Module, images: Tensor) -> tuple[nn.Linear, Tensor, Tensor]:
     """The classifier that measuring finds, the features that enter it, and the network's outputs."""
-    features: list[Tensor] = []
     with torch.no_grad():
         layer = find_classifier(net, lambda: net(images))
-        with capture(layer, features.append):
-            logits = net(images)
-    return layer, features[0], logits
+    outputs = collect_outputs(net, [(images, torch.zeros(len(images), dtype=torch.int64))], layer)
+    return layer, outputs.features, outputs.logits
 
 
 @pytest.mark.parametrize("head", heads.HEADS)

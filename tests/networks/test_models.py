@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import neuralcollapse as nc
-from neuralcollapse import networks as models
 from neuralcollapse.measuring.classifier import find_classifier
+from neuralcollapse.networks import registry as models
 
 PUBLISHED = {
     "resnet18": 11_689_512,

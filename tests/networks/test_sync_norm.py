@@ -9,7 +9,7 @@ from helpers.norms import CASES, SHORT, SPLITS, Passed, batches, normalise_shard
 from torch import nn
 
 import neuralcollapse as nc
-from neuralcollapse import networks as models
+from neuralcollapse.networks import registry as models
 from neuralcollapse.networks.sync_norm import SynchronisedNorm, synchronised
 
 

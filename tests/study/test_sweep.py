@@ -19,10 +19,10 @@ from neuralcollapse.figures import sweep as figures_sweep
 from neuralcollapse.figures.sweep import draw_sweep
 from neuralcollapse.study import sweep
 from neuralcollapse.training import protocol, recipes
-from neuralcollapse.training.config import Settings
+from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.run_directory import Run
 
-DIGITS = Settings(dataset="digits", model="mlp", loss="mse")
+DIGITS = TrainingConfig(dataset="digits", model="mlp", loss="mse")
 TUNED = (0.001880302, 0.009596916, 0.013295740, 0.018420157, 0.025519618, 0.048981924, 0.067860440, 0.094015077)
 
 
@@ -102,31 +102,35 @@ def test_the_recipe_comes_back(six: sweep.Sweep) -> None:
     assert json.loads(winner.path.read_text())["learning_rate"] == 0.04
     (recipe,) = recipes.read(winner.path)
     assert recipe.settings == dataclasses.replace(DIGITS, learning_rate=0.04)
-    assert recipes.for_run(winner.path, Settings(epochs=3)) == dataclasses.replace(recipe.settings, epochs=3)
-    assert recipes.for_run(winner.path, Settings(learning_rate=0.1)).learning_rate == 0.1
+    assert recipes.for_run(winner.path, TrainingConfig(epochs=3)) == dataclasses.replace(recipe.settings, epochs=3)
+    assert recipes.for_run(winner.path, TrainingConfig(learning_rate=0.1)).learning_rate == 0.1
     with pytest.raises(InputError, match="no recipe for dataset mnist"):
-        recipes.for_run(winner.path, Settings(dataset="mnist"))
+        recipes.for_run(winner.path, TrainingConfig(dataset="mnist"))
 
 
 def test_a_run_takes_every_recipe_that_fits(tmp_path: Path) -> None:
     path = tmp_path / "recipes.json"
     parts = {"loss": "mse", "learning_rate": 0.1}, {"model": "vgg11", "epochs": 7}, {"loss": "ce", "learning_rate": 0.2}
     path.write_text(json.dumps(parts))
-    asked = Settings(dataset="digits", model="vgg11", loss="mse")
+    asked = TrainingConfig(dataset="digits", model="vgg11", loss="mse")
     assert recipes.for_run(path, asked) == dataclasses.replace(asked, learning_rate=0.1, epochs=7)
     with pytest.raises(InputError, match=r"holds 2 recipes for model vgg11, loss mse: say --dataset, too"):
-        recipes.for_run(path, Settings(model="vgg11", loss="mse"))
+        recipes.for_run(path, TrainingConfig(model="vgg11", loss="mse"))
     path.write_text(json.dumps([*parts, {"dataset": "digits", "epochs": 8}]))
     with pytest.raises(InputError, match="two recipes give epochs of digits, vgg11, mse: 7 and 8"):
         recipes.for_run(path, asked)
 
 
 def test_every_setting_survives_json(tmp_path: Path) -> None:
-    full = Settings(dataset="npz", data_dir=tmp_path, milestones=(0.5, 0.75), epochs=3, width=0.5, device="cpu", seed=2)
+    full = TrainingConfig(
+        dataset="npz", data_dir=tmp_path, milestones=(0.5, 0.75), epochs=3, width=0.5, device="cpu", seed=2
+    )
     assert recipes.from_json(json.loads(json.dumps(recipes.to_json(full))), "here") == full
     recipes.write(tmp_path / "r.json", full, "so")
     kept = recipes.read(tmp_path / "r.json")[0].settings
-    assert kept == Settings(dataset="npz", milestones=(0.5, 0.75), epochs=3, width=0.5)  # not what is this machine's
+    assert kept == TrainingConfig(
+        dataset="npz", milestones=(0.5, 0.75), epochs=3, width=0.5
+    )  # not what is this machine's
 
 
 @pytest.mark.parametrize(

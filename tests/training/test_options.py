@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from neuralcollapse import data as datasets
-from neuralcollapse.training.config import Settings
-from neuralcollapse.training.job import prepare
+from neuralcollapse.training.config import TrainingConfig
+from neuralcollapse.training.resolve import prepare
 from neuralcollapse.training.run_directory import Run
 from neuralcollapse.training.trainer import train
 
@@ -59,13 +59,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Trained]:
     def run(**settings: Any) -> Trained:
         key = tuple(sorted(settings.items()))
         if key not in done:
-            job = prepare(Settings(**{**SMALL, **settings}), out=tmp_path_factory.mktemp("options") / "run")
-            assert train(job, quiet=True) == "finished"
+            run, data = prepare(TrainingConfig(**{**SMALL, **settings}), out=tmp_path_factory.mktemp("options") / "run")
+            assert train(run, data) == "finished"
             ends = []
-            for path in (job.run.snapshots()[0], job.run.snapshots()[-1]):
+            for path in (run.snapshots()[0], run.snapshots()[-1]):
                 with np.load(path, allow_pickle=False) as content:
                     ends.append({name: content[name] for name in content.files})
-            done[key] = Trained(job.run, job.run.history(), *ends)
+            done[key] = Trained(job.run, run.history(), *ends)
         return done[key]
 
     return run

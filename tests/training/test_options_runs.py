@@ -12,8 +12,8 @@ import torch
 from neuralcollapse import InputError
 from neuralcollapse.figures.runview import RunView
 from neuralcollapse.training import trainer
-from neuralcollapse.training.config import LATER_FIELDS, Settings
-from neuralcollapse.training.job import Job, prepare
+from neuralcollapse.training.config import LATER_FIELDS, TrainingConfig
+from neuralcollapse.training.resolve import Job, prepare
 from neuralcollapse.training.run_directory import Run
 
 TINY: dict[str, Any] = {
@@ -35,7 +35,7 @@ ALL_AT_ONCE: dict[str, Any] = {
 
 
 def made(path: Path, **settings: Any) -> Job:
-    return prepare(Settings(**{**TINY, **settings}), out=path)
+    return prepare(TrainingConfig(**{**TINY, **settings}), out=path)
 
 
 def without_clock(run: Run) -> list[dict[str, Any]]:
@@ -64,7 +64,7 @@ def test_a_run_with_options_goes_on_exactly(
         patch.setattr(trainer, "_save", save_twice_then_stop)
         assert trainer.train(cut, quiet=True) == "interrupted"
     assert len(cut.run.history()) == 2
-    assert trainer.train(prepare(Settings(), resume=cut.run.path), quiet=True) == "finished"
+    assert trainer.train(*prepare(TrainingConfig(), resume=cut.run.path)) == "finished"
     assert without_clock(cut.run) == without_clock(whole.run)
     ends = [run.load_checkpoint() for run in (cut.run, whole.run)]
     assert ends[0] is not None and ends[1] is not None
@@ -74,35 +74,35 @@ def test_a_run_with_options_goes_on_exactly(
 
 def test_an_older_run_goes_on_with_the_defaults(tmp_path: Path) -> None:
     job = made(tmp_path / "run")
-    assert trainer.train(job, quiet=True) == "finished"
-    history = job.run.history_path.read_bytes()
-    config = {key: value for key, value in job.run.config.items() if key not in LATER_FIELDS}
-    (job.run.path / "config.json").write_text(json.dumps(config))
+    assert trainer.train(run, data) == "finished"
+    history = run.history_path.read_bytes()
+    config = {key: value for key, value in run.config.items() if key not in LATER_FIELDS}
+    (run.path / "config.json").write_text(json.dumps(config))
     for path in ("history.jsonl", "checkpoint.pt"):
-        assert (job.run.path / path).exists()
+        assert (run.path / path).exists()
     with pytest.warns(UserWarning, match="has no fingerprint of the data"):
-        again = prepare(Settings(), resume=job.run.path)
-    assert again.config == job.config
-    assert trainer.train(again, quiet=True) == "finished" and job.run.history_path.read_bytes() == history
+        again = prepare(TrainingConfig(), resume=run.path)
+    assert again.config == run.config
+    assert trainer.train(again, quiet=True) == "finished" and run.history_path.read_bytes() == history
     with pytest.warns(UserWarning, match="has no fingerprint of the data"):
         made(tmp_path / "run")  # taken up by the same settings too
-    view = RunView.read(job.run.path)
+    view = RunView.read(run.path)
     assert (view.subject, view.objective) == ("digits, mlp (width ×0.0625)", "MSE loss, $\\lambda$ = 0.01")
     with pytest.raises(InputError, match="head linear, now etf is asked for"):
-        prepare(Settings(head="etf"), resume=job.run.path)
+        prepare(TrainingConfig(head="etf"), resume=run.path)
 
 
 def test_options_are_in_the_configuration_the_name_and_the_titles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    job = prepare(Settings(**{**TINY, **ALL_AT_ONCE, "epochs": 1}))
+    run, data = prepare(TrainingConfig(**{**TINY, **ALL_AT_ONCE, "epochs": 1}))
     for name, value in {**ALL_AT_ONCE, "focal_gamma": 2.0, "temperature": 0.1, "smoothing": None}.items():
-        assert job.run.config[name] == value
-    assert job.run.path.name == "digits-mlp-focal-step-ratio5-noise0.25-normalised-adamw-w0.0625-n10-e1-p32"
-    assert job.config.num_examples == 5 * 10 + 5 * 2 and job.config.measured_weight_decay == 0
-    assert trainer.train(job, quiet=True) == "finished"
-    view = RunView.read(job.run.path)
+        assert run.config[name] == value
+    assert run.path.name == "digits-mlp-focal-step-ratio5-noise0.25-normalised-adamw-w0.0625-n10-e1-p32"
+    assert run.config.num_examples == 5 * 10 + 5 * 2 and run.config.measured_weight_decay == 0
+    assert trainer.train(run, data) == "finished"
+    view = RunView.read(run.path)
     assert view.subject == (
         "digits, step imbalance 5:1, 25 % label noise, mlp (width ×0.0625), normalised head (τ = 0.1)"
     )

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from neuralcollapse import InputError
 from neuralcollapse import data as datasets
-from neuralcollapse import networks as models
 from neuralcollapse.data.dataset import ImageData
+from neuralcollapse.networks import registry as models
 from neuralcollapse.training import robustness
-from neuralcollapse.training.config import Settings
-from neuralcollapse.training.job import prepare
+from neuralcollapse.training.config import TrainingConfig
+from neuralcollapse.training.resolve import prepare
 from neuralcollapse.training.robustness import deepfool, relative_perturbations, robustness_subset, summarize
 from neuralcollapse.training.run_directory import Run
 from neuralcollapse.training.trainer import train
@@ -234,14 +234,14 @@ def test_one_logit_is_refused() -> None:
 @pytest.mark.parametrize(("number", "message"), [(-1, "at least 0 .*got -1"), (301, "at most 300")])
 def test_a_run_cannot_ask_for_more_than_there_is(tmp_path: Path, number: int, message: str) -> None:
     with pytest.raises(InputError, match=f"--robustness-examples.*{message}"):
-        prepare(Settings(**{**TINY, "robustness_examples": number}), out=tmp_path / "run")
+        prepare(TrainingConfig(**{**TINY, "robustness_examples": number}), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def run_in(path: Path, **settings: Any) -> Run:
-    job = prepare(Settings(**{**TINY, **settings}), out=path)
-    assert train(job, quiet=True) == "finished"
-    return job.run
+    run, data = prepare(TrainingConfig(**{**TINY, **settings}), out=path)
+    assert train(run, data) == "finished"
+    return run
 
 
 def without_clock(run: Run) -> list[dict[str, Any]]:
@@ -275,11 +275,11 @@ def test_a_run_cut_short_goes_on_with_the_same_numbers(tmp_path: Path, monkeypat
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Run, "save_checkpoint", save_and_stop)
-    job = prepare(Settings(**TINY), out=tmp_path / "cut")
-    assert train(job, quiet=True) == "interrupted"
-    assert len(job.run.history()) == 3
+    run, data = prepare(TrainingConfig(**TINY), out=tmp_path / "cut")
+    assert train(run, data) == "interrupted"
+    assert len(run.history()) == 3
     monkeypatch.undo()
-    again = prepare(Settings(), resume=tmp_path / "cut")
+    again = prepare(TrainingConfig(), resume=tmp_path / "cut")
     assert again.config.robustness_examples == 33
     assert train(again, quiet=True) == "finished"
     assert without_clock(again.run) == without_clock(whole)

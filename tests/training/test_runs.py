@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from neuralcollapse import InputError
 from neuralcollapse._files import read_lines, replace_file, write_json
-from neuralcollapse.training.config import Settings
-from neuralcollapse.training.job import prepare
+from neuralcollapse.training.config import TrainingConfig
+from neuralcollapse.training.resolve import prepare
 from neuralcollapse.training.run_directory import Run
 
 JSON_VALUES = st.one_of(
@@ -248,7 +248,7 @@ def test_the_name_of_a_run_tells_every_option(tmp_path: Path, monkeypatch: pytes
         {"batch_size": 32}, {"momentum": 0.5}, {"milestones": (0.5, 0.75)}, {"milestones": ()}, {"precision": "64"},
         {"devices": 2}, {"robustness_examples": 3}, {"weight_decay": 0.0}, {},
     ]  # fmt: skip
-    paths = [prepare(Settings(**{**usual, **option})).run.path for option in options]
+    paths = [prepare(TrainingConfig(**{**usual, **option})).run.path for option in options]
     assert len(set(paths)) == len(options)
     assert paths[2].name == "digits-mlp-mse-n2-at0.5+0.75"
-    assert prepare(Settings(**usual, precision="auto", device="auto")).run.path == paths[-1]
+    assert prepare(TrainingConfig(**usual, precision="auto", device="auto")).run.path == paths[-1]

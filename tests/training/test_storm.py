@@ -29,8 +29,8 @@ from neuralcollapse import InputError, figures
 from neuralcollapse.cli import main
 from neuralcollapse.theory import simulation
 from neuralcollapse.training import hardware
-from neuralcollapse.training.config import Settings
-from neuralcollapse.training.job import prepare
+from neuralcollapse.training.config import TrainingConfig
+from neuralcollapse.training.resolve import prepare
 from neuralcollapse.training.run_directory import Run
 from neuralcollapse.training.trainer import train
 
@@ -48,7 +48,7 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("base") / "run"
-    assert train(prepare(Settings(**TINY), out=path), quiet=True) == "finished"
+    assert train(*prepare(TrainingConfig(**TINY), out=path)) == "finished"
     return path
 
 
@@ -75,9 +75,9 @@ def test_finished_work_without_a_checkpoint_is_not_touched(
     code, line = said(capsys, "run", f"--{way}", str(run), *(options if way == "out" else ()))
     assert code == 2 and "is finished work" in line and "another --out" in line
     assert files(run) == before
-    job = prepare(Settings(**TINY), out=run.parent / "other")
+    run, data = prepare(TrainingConfig(**TINY), out=run.parent / "other")
     with pytest.raises(InputError, match="is finished work"):  # the checkpoint goes between the plan and the start
-        train(type(job)(Run.open(run), job.config, job.data), quiet=True)
+        train(type(job)(Run.open(run), run.config, job.data), quiet=True)
     assert files(run) == before
 
 
@@ -95,7 +95,7 @@ def test_other_data_of_the_same_shape_are_refused(tmp_path: Path) -> None:
 
     settings = {"dataset": "npz", "model": "mlp", "width": 0.0625, "epochs": 2, "precision": "32"}
     out = tmp_path / "run"
-    assert train(prepare(Settings(**settings, data_dir=write("a")), out=out), quiet=True) == "finished"
+    assert train(*prepare(TrainingConfig(**settings, data_dir=write("a")), out=out)) == "finished"
     before = files(out)
     pixel = images["train"].copy()
     pixel[7, 3, 3] ^= 1
@@ -106,15 +106,15 @@ def test_other_data_of_the_same_shape_are_refused(tmp_path: Path) -> None:
     }
     for name, changes in others.items():
         with pytest.raises(InputError, match=r"begun with other data .*--data-dir, or start another run"):
-            prepare(Settings(data_dir=write(name, **changes)), resume=out)
-    prepare(Settings(data_dir=write("moved")), resume=out)
+            prepare(TrainingConfig(data_dir=write(name, **changes)), resume=out)
+    prepare(TrainingConfig(data_dir=write("moved")), resume=out)
     assert files(out) == before
 
 
 def test_a_wrong_checkpoint_is_named_and_nothing_is_lost(run: Path, tmp_path: Path) -> None:
     state = torch.load(run / "checkpoint.pt", weights_only=True)
     other = tmp_path / "wider"
-    train(prepare(Settings(**{**TINY, "width": 0.125}), out=other), quiet=True)
+    train(*prepare(TrainingConfig(**{**TINY, "width": 0.125}), out=other))
     momenta = {key: value["momentum_buffer"][..., :1] for key, value in state["optimizer"]["state"].items()}
     momentum = {key: {"momentum_buffer": value} for key, value in momenta.items()}
     wrong: list[tuple[Any, str]] = [
@@ -144,7 +144,7 @@ def test_a_wrong_checkpoint_is_named_and_nothing_is_lost(run: Path, tmp_path: Pa
         torch.save(content, run / "checkpoint.pt")
         before = {name: content for name, content in files(run).items() if name != "environment.json"}
         with pytest.raises(InputError, match=message) as caught:
-            train(prepare(Settings(), resume=run), quiet=True)
+            train(*prepare(TrainingConfig(), resume=run))
         assert len(str(caught.value)) < 500
         after = {name: content for name, content in files(run).items() if name != "environment.json"}
         assert after == before, message
@@ -172,7 +172,7 @@ def test_a_configuration_is_checked_before_a_run_goes_on(run: Path, changes: dic
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     before = files(run)
     with pytest.raises(InputError, match=message) as caught:
-        prepare(Settings(), resume=run)
+        prepare(TrainingConfig(), resume=run)
     assert len(str(caught.value)) < 1000 and files(run) == before
 
 
@@ -208,11 +208,11 @@ def test_a_disk_that_gets_full(tmp_path: Path, size: int) -> None:
     if not child:
         code = 9
         try:
-            job = prepare(Settings(**TINY), out=out)
+            run, data = prepare(TrainingConfig(**TINY), out=out)
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
             try:
-                code = 0 if train(job, quiet=True) == "finished" else 8
+                code = 0 if train(run, data) == "finished" else 8
             except InputError as error:
                 code = 2 if str(error).startswith(f"cannot write {out}") and "File too large" in str(error) else 7
         finally:
@@ -225,7 +225,7 @@ def test_a_disk_that_gets_full(tmp_path: Path, size: int) -> None:
         assert run.status()["status"] == "failed" and "cannot write" in run.status()["error"]
     for record in run.history():
         assert record["num_classes"] == 10
-    assert train(prepare(Settings(**TINY), out=out), quiet=True) == "finished"
+    assert train(*prepare(TrainingConfig(**TINY), out=out)) == "finished"
     assert [record["epoch"] for record in run.history()] == [1, 2, 3]
 
 
@@ -389,7 +389,7 @@ def test_training_leaves_the_process_as_it_was(base: Path, tmp_path: Path, monke
         torch.manual_seed(3)
         before = dict(os.environ), torch.get_rng_state(), torch.get_num_threads(), logger.level
         numpy_before = np.random.get_state()[1].tolist()  # type: ignore[union-attr]
-        assert train(prepare(Settings(**TINY), out=tmp_path / f"run-{port}"), quiet=True) == "finished"
+        assert train(*prepare(TrainingConfig(**TINY), out=tmp_path / f"run-{port}")) == "finished"
         after = dict(os.environ), torch.get_rng_state(), torch.get_num_threads(), logger.level
         assert torch.equal(before[1], after[1])
         assert dict(before[0].items() ^ after[0].items()) == {}

@@ -23,11 +23,11 @@ from rich.console import Console
 
 from neuralcollapse import InputError
 from neuralcollapse import data as datasets
-from neuralcollapse import networks as models
+from neuralcollapse.networks import registry as models
 from neuralcollapse.training import losses
-from neuralcollapse.training.config import Settings
-from neuralcollapse.training.job import prepare
+from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.progress import Reporter
+from neuralcollapse.training.resolve import prepare
 from neuralcollapse.training.run_directory import Run
 from neuralcollapse.training.trainer import train
 
@@ -43,9 +43,9 @@ TINY: dict[str, Any] = {
 
 
 def run_in(path: Path, **settings: Any) -> Run:
-    job = prepare(Settings(**{**TINY, **settings}), out=path)
-    assert train(job, quiet=True) == "finished"
-    return job.run
+    run, data = prepare(TrainingConfig(**{**TINY, **settings}), out=path)
+    assert train(run, data) == "finished"
+    return run
 
 
 def without_clock(run: Run) -> bytes:
@@ -106,10 +106,10 @@ def test_every_loss_learns(tmp_path: Path, loss: Any) -> None:
 
 
 def test_a_diverging_run_says_so_and_keeps_its_history(tmp_path: Path) -> None:
-    job = prepare(Settings(**{**TINY, "learning_rate": 1e6, "epochs": 4}), out=tmp_path / "run")
-    assert train(job, quiet=True) == "diverged"
-    assert job.run.status()["status"] == "diverged"
-    assert all(math.isfinite(record["loss"]) for record in job.run.history())
+    run, data = prepare(TrainingConfig(**{**TINY, "learning_rate": 1e6, "epochs": 4}), out=tmp_path / "run")
+    assert train(run, data) == "diverged"
+    assert run.status()["status"] == "diverged"
+    assert all(math.isfinite(record["loss"]) for record in run.history())
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
@@ -121,25 +121,25 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
 
 def test_resume_takes_over_the_settings_and_refuses_others(tmp_path: Path) -> None:
     run = run_in(tmp_path / "run")
-    assert prepare(Settings(), resume=run.path).config.epochs == 6
+    assert prepare(TrainingConfig(), resume=run.path).config.epochs == 6
     with pytest.raises(InputError, match="made with epochs 6, now 7"):
-        prepare(Settings(epochs=7), resume=run.path)
+        prepare(TrainingConfig(epochs=7), resume=run.path)
     with pytest.raises(InputError, match="other settings"):
-        prepare(Settings(**{**TINY, "seed": 5}), out=run.path)
+        prepare(TrainingConfig(**{**TINY, "seed": 5}), out=run.path)
 
 
 PROGRAM = """
 import sys, pathlib
-from neuralcollapse.training.job import prepare
-from neuralcollapse.training.config import Settings
+from neuralcollapse.training.resolve import prepare
+from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.trainer import train
 import torch
 from rich.console import Console
 torch.set_num_threads(1)
-job = prepare(Settings(model="resnet18", width=0.0625, examples_per_class=30, epochs=8, batch_size=64,
+run, data = prepare(TrainingConfig(model="resnet18", width=0.0625, examples_per_class=30, epochs=8, batch_size=64,
     precision="32", device="cpu", seed=3), out=pathlib.Path(sys.argv[1]))
 print("ready", flush=True)
-train(job, quiet=True)
+train(run, data)
 """
 
 
@@ -197,24 +197,24 @@ def interrupt(*_: object) -> None:
 def test_whatever_was_written_after_the_checkpoint_is_made_again(tmp_path: Path, cut: str) -> None:
     """A kill between two writes: the history or the snapshot is ahead of the checkpoint."""
     whole = run_in(tmp_path / "whole")
-    job = prepare(Settings(**TINY), out=tmp_path / "run")
+    run, data = prepare(TrainingConfig(**TINY), out=tmp_path / "run")
     if cut == "history absent":  # killed in the first epoch, before its checkpoint
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Run, "append_history", interrupt)
-            assert train(job, quiet=True) == "interrupted"
-        assert (job.run.path / "checkpoint.pt").exists()
-        job.run.append_history({"epoch": 1})
-        job.run.save_snapshot(1, weight=np.zeros(1))
+            assert train(run, data) == "interrupted"
+        assert (run.path / "checkpoint.pt").exists()
+        run.append_history({"epoch": 1})
+        run.save_snapshot(1, weight=np.zeros(1))
     else:
-        shutil.copytree(whole.path, job.run.path, dirs_exist_ok=True)
+        shutil.copytree(whole.path, run.path, dirs_exist_ok=True)
         if cut == "history":
-            with job.run.history_path.open("ab") as file:
+            with run.history_path.open("ab") as file:
                 file.write(b'{"epoch": 7, "los')
         else:
-            job.run.save_snapshot(7, weight=np.zeros(1))
-    assert train(job, quiet=True) == "finished"
+            run.save_snapshot(7, weight=np.zeros(1))
+    assert train(run, data) == "finished"
     assert without_clock(job.run) == without_clock(whole)
-    assert len(job.run.snapshots()) == 6
+    assert len(run.snapshots()) == 6
 
 
 EXACT = {"model": "resnet18", "precision": "64"}
@@ -226,10 +226,10 @@ def test_two_processes_give_the_history_of_one(tmp_path: Path, settings: dict[st
     """Batches of 63, so uneven shards, and a rest of 11; the two are interrupted after the second epoch."""
     settings = {**TINY, **settings, "batch_size": 63, "epochs": 3, "milestones": (), "seed": 3}
     one = run_in(tmp_path / "one", **settings).history()
-    job = prepare(Settings(**settings, devices=2), out=tmp_path / "two")
-    assert train(replace(job, config=replace(job.config, epochs=2)), quiet=True) == "finished"
-    assert train(job, quiet=True) == "finished"
-    two = job.run.history()
+    run, data = prepare(TrainingConfig(**settings, devices=2), out=tmp_path / "two")
+    assert train(replace(job, config=replace(run.config, epochs=2)), quiet=True) == "finished"
+    assert train(run, data) == "finished"
+    two = run.history()
     assert [record["epoch"] for record in two] == [1, 2, 3]
     for left, right in zip(one, two, strict=True):
         assert left.keys() == right.keys()
@@ -237,14 +237,14 @@ def test_two_processes_give_the_history_of_one(tmp_path: Path, settings: dict[st
         assert len(numbers) > 15
         for name in numbers:
             assert right[name] == pytest.approx(left[name], rel=tolerance, abs=tolerance * (left[name] == 0)), name
-    state = job.run.load_checkpoint()
+    state = run.load_checkpoint()
     assert state is not None and len(state["random_states"]) == 2
 
 
 def test_every_process_needs_an_example(tmp_path: Path) -> None:
     """200 examples in batches of 66 leave a rest of 2."""
     with pytest.raises(InputError, match=r"a batch of 2 examples is left for 4 processes.* at most --devices 2"):
-        prepare(Settings(**{**TINY, "devices": 4, "batch_size": 66}), out=tmp_path / "run")
+        prepare(TrainingConfig(**{**TINY, "devices": 4, "batch_size": 66}), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

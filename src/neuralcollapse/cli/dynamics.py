@@ -38,12 +38,12 @@ class DynamicsCommand:
     """Where the pictures go; by default dynamics/, or the run's own figures/."""
 
     def __call__(self, console: Console) -> int:
+        from neuralcollapse import figures
         from neuralcollapse.cli import tables
-        from neuralcollapse.figures import theory
         from neuralcollapse.theory import simulation
 
         if self.run is not None:
-            fit, written = theory.compare_run(self.run, self.flow, self.out)
+            fit, written = figures.compare_run(self.run, self.flow, self.out)
             console.print(tables.clock_table(fit))
         else:
             with tables.share_bar(console, "integrating") as advance:
@@ -59,7 +59,7 @@ class DynamicsCommand:
                 )
             console.print(tables.simulation_summary(found), soft_wrap=True, highlight=False)
             folder = Path("dynamics") if self.out is None else self.out
-            written = theory.draw_simulation(found, folder)
+            written = figures.draw_simulation(found, folder)
         for path in written:
             console.print(str(path), soft_wrap=True, highlight=False)
         return 0

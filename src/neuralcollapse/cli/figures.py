@@ -30,6 +30,6 @@ class FiguresCommand:
     def __call__(self, console: Console) -> int:
         from neuralcollapse import figures
 
-        for path in figures.make(self.path, self.out, animate=self.animate):
+        for path in figures.draw(self.path, self.out, animate=self.animate):
             console.print(str(path), soft_wrap=True, highlight=False)
         return 0

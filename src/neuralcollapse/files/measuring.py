@@ -25,9 +25,8 @@ from neuralcollapse.files.parts import (
     write_moments,
 )
 from neuralcollapse.files.rows import machine_bytes
-from neuralcollapse.measuring.measure import make_report
-from neuralcollapse.measuring.passes import Tally
-from neuralcollapse.measuring.report import Report
+from neuralcollapse.measuring.report import Report, make_report
+from neuralcollapse.measuring.tally import Tally
 from neuralcollapse.moments.class_moments import ClassMoments, Weighting
 
 

@@ -17,9 +17,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from neuralcollapse._checks import InputError, as_labels, as_tensor
-from neuralcollapse.measuring.measure import make_report
-from neuralcollapse.measuring.passes import Tally
-from neuralcollapse.metrics.registry import chosen
+from neuralcollapse.measuring.options import MeasureOptions
+from neuralcollapse.measuring.report import make_report
+from neuralcollapse.measuring.tally import Tally
 from neuralcollapse.moments.class_moments import STATE_NAMES, ClassMoments, Weighting
 
 try:
@@ -46,7 +46,7 @@ class NeuralCollapse(torchmetrics.Metric):
 
     Args:
         classifier: the last layer; its weights are read at ``compute``, and it is neither copied nor trained by this.
-        metrics: later metrics to add, by name or ``"all"`` (see :mod:`neuralcollapse.metrics.registry`).
+        metrics: later metrics to add, by name or ``"all"``; ``nc.METRICS`` lists them.
         weight_decay: λ of the paper's loss.
         weighting: see :class:`neuralcollapse.ClassMoments`.
         keep_features: keep them until ``compute``, for NC4 and the accuracies; False leaves those out, and memory at
@@ -54,7 +54,7 @@ class NeuralCollapse(torchmetrics.Metric):
         **options: of ``torchmetrics.Metric``.
 
     Raises:
-        InputError: an unknown metric; from ``update`` and ``compute`` what ``ClassMoments`` and the report refuse.
+        InputError: an impossible option; from ``update`` and ``compute``, what ``ClassMoments`` and the report refuse.
     """
 
     is_differentiable = False
@@ -69,7 +69,7 @@ class NeuralCollapse(torchmetrics.Metric):
         self,
         classifier: nn.Linear,
         *,
-        metrics: str | Sequence[str] = "default",
+        metrics: str | Sequence[str] | None = None,
         weight_decay: float = 0.0,
         weighting: Weighting = "example",
         keep_features: bool = True,
@@ -78,9 +78,9 @@ class NeuralCollapse(torchmetrics.Metric):
         super().__init__(**options)
         if not isinstance(classifier, nn.Linear):
             raise InputError(f"expected the classifier, an nn.Linear, got {type(classifier).__name__}")
-        chosen(metrics)
+        checked = MeasureOptions(metrics=metrics, weight_decay=weight_decay, weighting=weighting)
         self._reference = _Reference(classifier)
-        self._metrics, self._weight_decay, self._weighting = metrics, weight_decay, weighting
+        self._metrics, self._weight_decay, self._weighting = metrics, checked.weight_decay, weighting
         self._keep = keep_features
         empty = ClassMoments(classifier.out_features, classifier.in_features, weighting=weighting)
         for name, tensor in empty.state_dict().items():

@@ -8,11 +8,14 @@ trainer.train()
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Unpack
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.integrations._shards import shard_of
-from neuralcollapse.measuring.monitor import Monitor, check_monitor
+from neuralcollapse.measuring.monitor import Measurements
+from neuralcollapse.measuring.options import MeasureKeywords, MeasureOptions, with_options_of
 
 try:
     from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -23,50 +26,58 @@ except ImportError:
 class NeuralCollapse(TrainerCallback):
     """Measures the trainer's model on its training data and logs each number as ``nc/NAME``, through ``trainer.log``.
 
-    That is where every reporter and ``trainer.state.log_history`` get them from. Classifiers of whole texts, of tokens
+    Every reporter and ``trainer.state.log_history`` get the numbers from there. Classifiers of whole texts, of tokens
     and causal language models (``next_token=True``, where the vocabulary is the classes) are measured at the linear
     layer that gives their logits; decoders that classify whole texts (GPT-2, Llama) at the position they take.
     Over several processes each measures its part, and all log the report on the whole.
 
-    Args:
-        trainer: which this is then added to.
-        loader: the data; by default the training data set in order, each example once.
-        every: epochs between measurements.
-        **options: of :class:`neuralcollapse.Monitor` and :func:`neuralcollapse.measure`: ``metrics``, ``next_token``,
-            ``weight_decay``, ``layer``, ``path`` …
-
     Attributes:
         history: by measurement, the numbers and their ``epoch``, counted from 1.
-
-    Raises:
-        InputError: a period below 1, an unknown option or metric; when training, training data without a length and no
-            loader.
     """
 
+    @with_options_of(MeasureOptions)
     def __init__(
-        self, trainer: Trainer, loader: Iterable[Any] | None = None, *, every: int = 1, **options: Any
+        self,
+        trainer: Trainer,
+        loader: Iterable[Any] | None = None,
+        *,
+        every: int = 1,
+        path: str | Path | None = None,
+        **options: Unpack[MeasureKeywords],
     ) -> None:
-        check_monitor(every, options.get("path"), {name: options[name] for name in options if name != "path"})
+        """Check the settings.
+
+        Args:
+            trainer: to which this callback is added afterwards.
+            loader: the data; by default the training data set in order, each example once.
+            every: epochs between measurements.
+            path: a file that gets one JSON line a measurement, see :class:`neuralcollapse.Monitor`.
+            **options
+
+        Raises:
+            InputError: a period below 1, an unknown or impossible option; when training, training data without a
+                length and no loader.
+        """
+        self._loader, self._measurements = loader, Measurements(every, path, options)
+        self._distributed = options.get("distributed")
         if not isinstance(trainer, Trainer):
             raise InputError(f"expected the Trainer to log through, got {type(trainer).__name__}")
-        self._trainer, self._loader, self._every, self._options = trainer, loader, every, options
-        self.history: list[dict[str, object]] = []
+        self._trainer = trainer
+        self.history = self._measurements.history
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Measure, and log."""
         epoch = round(state.epoch or 0)
-        if epoch % self._every:
+        if not self._measurements.due(epoch):
             return
         loader = self._loader
         if loader is None:
             size = args.per_device_eval_batch_size
             loader = shard_of(kwargs["train_dataloader"], size, args.process_index, args.world_size)
-        # with all its wrappers: the network itself is without its weights where they are sharded
-        model = self._trainer.model_wrapped
-        monitor = Monitor(model, loader, **{"distributed": args.world_size > 1, **self._options})
-        report = monitor(epoch)
-        assert report is not None
-        self.history += monitor.history
+        distributed = args.world_size > 1 if self._distributed is None else self._distributed
+        options = replace(self._measurements.options, distributed=distributed)
+        # with all its wrappers: the network itself has no weights where they are sharded
+        report = self._measurements.add(epoch, self._trainer.model_wrapped, loader, options)
         self._trainer.log({f"nc/{name}": value for name, value in report.numbers().items()})

@@ -1,15 +1,12 @@
-"""What a loader may give: batches of any structure, read as inputs and labels, and moved to a device."""
+"""Batches of a loader, of any structure: moved to a device, and read as inputs and labels."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import inspect
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
-from types import ModuleType
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -20,18 +17,16 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from neuralcollapse._checks import InputError, as_labels, as_tensor
 
 _LABEL_NAMES = ("labels", "label")
-# How many objects from a loader on are looked at for generators, and lists up to what length.
-_MOST, _LONGEST = 10_000, 64
 
 
 @dataclasses.dataclass(frozen=True)
-class Prepared:
+class PreparedLoader:
     """A loader, and how a trainer prepares its batches and runs its network.
 
     Args:
         loader: of batches.
-        transfer: takes a batch as the loader gives it to the device, in the types that the network takes.
-        context: the network runs in.
+        transfer: takes a batch as the loader gives it, and gives it on the device, in the types that the network takes.
+        context: makes the context that the network runs in, such as autocast.
     """
 
     loader: Iterable[Any]
@@ -44,15 +39,37 @@ class Prepared:
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """One batch: the arguments the network is called with, and the labels, None where they are not wanted."""
+    """One batch: the arguments of the network, and the labels, which are None where none are wanted."""
 
     arguments: tuple[Any, ...]
     named: dict[str, Any]
     labels: Tensor | None
 
 
+def calls(loader: Iterable[Any], model: nn.Module, device: torch.device, *, labelled: bool = True) -> Iterator[Call]:
+    """What the network is to be called with for each batch of a loader, on the device.
+
+    Args:
+        labelled: False where no labels are wanted; batches may then be inputs alone.
+
+    Raises:
+        InputError: no loader, or a batch that is neither (inputs, labels) nor has names.
+    """
+    transfer = loader.transfer if isinstance(loader, PreparedLoader) else None
+    loader = loader.loader if isinstance(loader, PreparedLoader) else loader
+    require_loader(loader)
+    if isinstance(loader, DataLoader) and loader.persistent_workers:
+        # a copy with workers of its own: the loader's own workers may be in the middle of an epoch
+        loader = copy.copy(loader)
+        vars(loader).update(persistent_workers=False, _iterator=None)
+    for number, batch in enumerate(loader):
+        place = f"batch {number}"
+        ready = moved(batch, device, place) if transfer is None else transfer(batch)
+        yield read_batch(ready, model, labelled=labelled, place=place)
+
+
 def require_loader(loader: Any) -> None:
-    """Raise unless ``loader`` can be gone through, more than once, batch by batch."""
+    """Raise unless ``loader`` gives batches, and can be gone through more than once."""
     kind = type(loader).__name__
     if isinstance(loader, Iterator):
         raise InputError(f"expected a loader that can be gone through again, got a {kind}: pass a list of batches")
@@ -66,28 +83,17 @@ def require_loader(loader: Any) -> None:
         raise InputError(f"expected a loader of batches, got {kind}: pass a DataLoader or a list of batches")
 
 
-def unshared(loader: Iterable[Any]) -> Iterable[Any]:
-    """The loader; where its worker processes stay alive, a copy with others, so that theirs go on where they are."""
-    if isinstance(loader, DataLoader) and loader.persistent_workers:
-        loader = copy.copy(loader)
-        vars(loader).update(persistent_workers=False, _iterator=None)
-    return loader
-
-
 def read_batch(batch: Any, model: nn.Module, *, labelled: bool, place: str) -> Call:
-    """A batch as arguments of the network and labels.
+    """The arguments of the network and the labels in a batch.
 
-    - ``(inputs, labels)``, or three of which the last, an index or a weight, is left out: ``inputs``, whatever they
-      are, become the first argument; a tuple or dictionary becomes several where the network requires several.
-    - A dictionary, or an object with fields: all but ``labels`` (or ``label``) are passed by name, where the network's
+    - ``(inputs, labels)``, or three entries of which the last, an index or a weight, is ignored: the inputs become the
+      first argument. Where the network requires several arguments, a tuple or dictionary of inputs becomes these.
+    - A dictionary, or an object with fields: all but ``labels`` (or ``label``) are passed by name, if the network's
       ``forward`` takes them.
-    - Where labels are not wanted, also inputs alone.
+    - Inputs alone, where no labels are wanted.
 
     Args:
-        batch: of a loader, moved to the network's device.
-        model: the network.
-        labelled: whether labels are wanted.
-        place: of the batch, for errors.
+        batch: on the network's device; place: what error messages call it.
 
     Raises:
         InputError: anything else, by its type and place.
@@ -113,7 +119,7 @@ def read_batch(batch: Any, model: nn.Module, *, labelled: bool, place: str) -> C
 
 
 def moved(value: Any, device: torch.device, place: str) -> Any:
-    """A value of any structure with all that has ``.to`` on a device; arrays of numbers become tensors."""
+    """A copy of a structure in which all that has ``.to`` is on the device; arrays of numbers become tensors."""
     if isinstance(value, np.ndarray):
         if value.dtype.kind == "c":
             return torch.as_tensor(value).to(device)
@@ -123,36 +129,32 @@ def moved(value: Any, device: torch.device, place: str) -> Any:
             return value.to(device)
         except (TypeError, AttributeError, NotImplementedError) as error:
             kind = type(value).__name__
-            raise InputError(f"expected what can be moved to {device} at {place}, got a {kind}: {error}") from error
+            raise InputError(f"expected a value that moves to {device} at {place}, got a {kind}: {error}") from error
     if isinstance(value, Mapping):
         parts = {key: moved(part, device, f"{place}, entry {key!r}") for key, part in value.items()}
-        return _like_mapping(value, parts)
+        if type(value) is dict or not hasattr(value, "__setitem__"):
+            return parts
+        same_kind = copy.copy(value)
+        for key, part in parts.items():
+            same_kind[key] = part
+        return same_kind
     if isinstance(value, (tuple, list)):
         items = [moved(part, device, f"{place}, entry {index}") for index, part in enumerate(value)]
         try:
             return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-        except TypeError:  # a list of one's own, made of something else
+        except TypeError:  # a subclass of list or tuple whose constructor takes something else
             return items
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         new = copy.copy(value)
         for field in dataclasses.fields(value):
             part = moved(getattr(value, field.name), device, f"{place}, field {field.name}")
-            object.__setattr__(new, field.name, part)  # also of a frozen one: it is a copy
+            object.__setattr__(new, field.name, part)  # works for a frozen class too
         return new
     return value
 
 
-def _like_mapping(value: Mapping[Any, Any], parts: dict[Any, Any]) -> Mapping[Any, Any]:
-    if type(value) is dict or not hasattr(value, "__setitem__"):
-        return parts
-    new = copy.copy(value)
-    for key, part in parts.items():
-        new[key] = part
-    return new
-
-
 def _fields(batch: Any) -> dict[str, Any] | None:
-    """A batch's entries by name, where it has names rather than places."""
+    """A batch's entries by name; None for a batch without names."""
     if isinstance(batch, Mapping):
         return dict(batch)
     if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
@@ -172,7 +174,7 @@ def _labels(value: Any, place: str) -> Tensor:
 
 
 def _arguments(model: nn.Module, inputs: Any, place: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What is the first of a pair as arguments: one, unless the network requires more."""
+    """The inputs of a pair as arguments: one, unless the network requires several."""
     if not isinstance(inputs, (Mapping, tuple, list)):
         return (inputs,), {}
     required = [
@@ -184,10 +186,9 @@ def _arguments(model: nn.Module, inputs: Any, place: str) -> tuple[tuple[Any, ..
 
 
 def _taken(model: nn.Module, given: dict[str, Any], place: str) -> dict[str, Any]:
-    """Of a batch's entries those that the network's ``forward`` takes.
+    """The entries of a batch that the network's ``forward`` takes; all of them where it takes any name.
 
-    One that takes any, as those of Transformers do to hand them on, names what it can use; the rest, such as a text
-    beside its tokens, is what Transformers' own trainer leaves out too.
+    The rest, such as a text beside its tokens, is left out, as Transformers' own trainer does.
     """
     parameters = _parameters(model)
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -206,66 +207,5 @@ def _taken(model: nn.Module, given: dict[str, Any], place: str) -> dict[str, Any
 def _parameters(model: nn.Module) -> list[inspect.Parameter]:
     try:
         return list(inspect.signature(model.forward).parameters.values())
-    except (TypeError, ValueError):  # of a function that is not written in Python
+    except (TypeError, ValueError):  # forward is not written in Python
         return []
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """All tensors of a structure, such as a network's output."""
-    if isinstance(value, Tensor):
-        yield value
-        return
-    if isinstance(value, Mapping):
-        parts: Iterable[Any] = value.values()
-    elif isinstance(value, (tuple, list)):
-        parts = value
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        parts = (getattr(value, field.name) for field in dataclasses.fields(value))
-    else:
-        return
-    for part in parts:
-        yield from tensors_in(part)
-
-
-@contextmanager
-def random_states_kept(*loaders: Any) -> Iterator[None]:
-    """Put back the generators that loaders, samplers, data sets and transforms keep for themselves.
-
-    They are found among attributes, and in short lists and dictionaries of them. State of another kind, such as a
-    counter of a sampler's own, is not, nor what a worker process keeps.
-    """
-    restores: list[Callable[[], object]] = []
-    seen: dict[int, object] = {}
-    waiting = list(loaders)
-    while waiting and len(seen) < _MOST:
-        value = waiting.pop()
-        if id(value) in seen:
-            continue
-        seen[id(value)] = value
-        restore = _restore_of(value)
-        if restore is not None:
-            restores.append(restore)
-        elif isinstance(value, (list, tuple)):
-            waiting += value if len(value) <= _LONGEST else ()
-        elif isinstance(value, dict):
-            waiting += value.values() if len(value) <= _LONGEST else ()
-        elif not isinstance(value, (type, ModuleType, Tensor, np.ndarray)):
-            waiting += vars(value).values() if hasattr(value, "__dict__") else ()
-    try:
-        yield
-    finally:
-        for restore in restores:
-            restore()
-
-
-def _restore_of(value: Any) -> Callable[[], object] | None:
-    """What sets a generator to the state it has now; None for all else."""
-    if isinstance(value, torch.Generator):
-        return partial(value.set_state, value.get_state())
-    if isinstance(value, random.Random):
-        return partial(value.setstate, value.getstate())
-    if isinstance(value, np.random.RandomState):
-        return partial(value.set_state, value.get_state())
-    if isinstance(value, np.random.Generator):
-        return partial(setattr, value.bit_generator, "state", value.bit_generator.state)
-    return None

@@ -1,33 +1,43 @@
-"""One engine for all measuring from a network: two passes over a loader, for one layer or several."""
+"""Two passes over a loader, for one layer or several: moments first, then the decisions that NC4 counts.
+
+The decisions need the final class means. Features are kept in memory for them up to a budget; beyond it the network
+runs over the loader a second time, and a fingerprint tells whether that pass saw the same examples.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from neuralcollapse._checks import InputError, as_device, as_number, as_switch
-from neuralcollapse.measuring.head import Head
-from neuralcollapse.measuring.hooks import evaluation
-from neuralcollapse.measuring.passes import Batches, Fingerprint, NoData, Tally, jointly
-from neuralcollapse.measuring.reading import Reader
+from neuralcollapse._checks import InputError
+from neuralcollapse.measuring.forward import FeatureReader
+from neuralcollapse.measuring.options import MeasureOptions
+from neuralcollapse.measuring.tally import Tally
 from neuralcollapse.metrics.least_squares import least_squares_classifier
-from neuralcollapse.moments.class_moments import ClassMoments, Weighting
+from neuralcollapse.moments.class_moments import ClassMoments
+
+Result = TypeVar("Result")
+
+# The largest relative difference of a fingerprint between two passes over the same examples.
+_SAME = 1e-4
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a report on one layer is made of.
+class LayerResult:
+    """What the report on one layer is made of.
 
     Attributes:
-        moments: about the class means they are measured from; own: about the features' own, which differ where there
-            is a reference.
-        weight, bias: of the classifier, or None; tally: its decisions.
+        moments: about the class means that the layer is measured about; own: about its own, which differ from these
+            where there is a reference.
+        weight: (C, p) of the classifier, or None; bias: (C,) or None; tally: the classifier's decisions.
+        ood_mean: (p,) mean of out-of-distribution features, or None.
+        notes: sentences for the report.
     """
 
     moments: ClassMoments
@@ -39,144 +49,143 @@ class Found:
     notes: tuple[str, ...]
 
 
-def read_all(
-    model: nn.Module,
+def run_passes(
+    reader: FeatureReader,
     loader: Iterable[Any],
-    reader: Reader,
-    *,
-    weight_decay: float,
-    weighting: Weighting,
-    device: torch.device | str | None,
-    memory_budget: float,
-    ood: Iterable[Any] | None,
-    reference: Callable[[str], ClassMoments] | None,
-    distributed: bool,
-    check_room: Callable[[str, int, int], None] | None = None,
-) -> dict[str, Found]:
-    """By name what ``reader`` finds at each layer; the classifier's own layer comes last.
+    options: MeasureOptions,
+    check_room: Callable[[str, int, int], None] = lambda name, dim, classes: None,
+) -> dict[str, LayerResult]:
+    """By name what was measured at each layer that the reader reads; the classifier's own layer comes last.
+
+    That layer has the network's classifier, the others their least-squares ones.
 
     Args:
-        reader: of the model; its classifier's layer has the network's own classifier, the others least-squares ones.
-        reference: by layer the moments to measure about.
-        check_room: is told a layer's name, features and classes before its scatter is made, to refuse it.
-        others: of :func:`neuralcollapse.measure`.
+        check_room: is called with a layer's name and its numbers of features and classes before its moments are made,
+            to refuse them.
     """
-    memory_budget = as_number(memory_budget, "memory_budget")
-    distributed = as_switch(distributed, "distributed")
-    with evaluation(model):
-        target = as_device(device) if device is not None else _device_of(model)
-        batches = Batches(model, loader, target)
-        passed = jointly(lambda: _first_pass(reader, batches, weighting, memory_budget, check_room), distributed)
-        if distributed:
-            _share(passed, reader, weighting)
-        head, own = reader.head, passed.moments
-        if head is None and reader.empty:
-            raise NoData
-        if head is None or not own[head.name].num_examples:
-            raise InputError("expected a loader with at least one example, got only empty batches")
-        around = {name: about_reference(m, None if reference is None else reference(name)) for name, m in own.items()}
-        classifiers = {name: _classifier(name, own[name], head, weight_decay) for name in own}
-        tallies = {name: tally_of(around[name][1], *classifiers[name]) for name in own}
-        jointly(lambda: _second_pass(reader, batches, passed, tallies), distributed)
-        if distributed:
-            for tally in tallies.values():
-                tally.all_reduce()
-            reader.add_counts_of_all()
-        means = {} if ood is None else _ood_means(reader, Batches(model, ood, target, labelled=False), own, distributed)
+    distributed = options.distributed
+    first = _FirstPass(reader, options, check_room)
+    _on_all_processes(lambda: first.run(loader), distributed)
+    if distributed:
+        first.share()
+    own, head = first.moments, reader.head
+    reader.require_examples(own[head.name].num_examples if head is not None and head.name in own else 0)
+    assert head is not None
+    about: dict[str, ClassMoments] = {}
+    classifiers: dict[str, tuple[Tensor | None, Tensor | None]] = {}
+    tallies: dict[str, Tally] = {}
+    for name, moments in own.items():
+        reference = options.reference_of(name)
+        about[name] = moments if reference is None else moments.around(reference)
+        if name != head.name:
+            classifiers[name] = least_squares_classifier(moments, options.weight_decay)
+        else:
+            classifiers[name] = (None, None) if head.weights is None else (head.weights.weight, head.weights.bias)
+        tallies[name] = Tally(moments if reference is None else reference, *classifiers[name])
+    _on_all_processes(lambda: first.decide(tallies, loader), distributed)
+    if distributed:
+        for tally in tallies.values():
+            tally.all_reduce()
+        counts: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(counts, (reader.network_correct, reader.network_examples))
+        reader.network_correct, reader.network_examples = (sum(column) for column in zip(*counts, strict=True))
+    means = {} if options.ood is None else _ood_means(reader, options.ood, own, distributed)
     return {
-        name: Found(moments, own[name], *classifiers[name], tallies[name], means.get(name), reader.notes_of(name))
-        for name, (moments, _) in around.items()
+        name: LayerResult(
+            about[name], own[name], *classifiers[name], tallies[name], means.get(name), reader.notes_of(name)
+        )
+        for name in own
     }
 
 
-def about_reference(own: ClassMoments, reference: ClassMoments | None) -> tuple[ClassMoments, ClassMoments]:
-    """(moments about the reference's class means, the moments whose means decide NC4)."""
-    return (own, own) if reference is None else (own.around(reference), reference)
+class _FirstPass:
+    """Moments of all features, a fingerprint of the examples, and the features themselves while they fit."""
 
+    def __init__(
+        self, reader: FeatureReader, options: MeasureOptions, check_room: Callable[[str, int, int], None]
+    ) -> None:
+        self._reader, self._options, self._check_room = reader, options, check_room
+        self.moments: dict[str, ClassMoments] = {}
+        self._seen: dict[str, Fingerprint] = {}
+        self._kept: list[tuple[dict[str, Tensor], Tensor]] | None = []
+        self._classes = 0
 
-def tally_of(centres: ClassMoments, weight: Tensor | None, bias: Tensor | None) -> Tally:
-    """Without a classifier only the decisions of the nearest class mean are of use."""
-    return Tally(centres, centres.means.new_zeros(centres.means.shape) if weight is None else weight, bias)
+    def run(self, loader: Iterable[Any]) -> None:
+        """Go through the loader."""
+        size = 0
+        with closing(self._reader.batches(loader)) as batches:
+            for batch in batches:
+                self._widen(self._reader.classes or classes_of(batch.labels))
+                for name, features in batch.features.items():
+                    if name not in self.moments:
+                        self._check_room(name, features.shape[1], self._classes)
+                        self._begin(name)
+                    self.moments[name].update(features, batch.labels)
+                    self._seen[name].add(features, batch.labels)
+                    size += features.numel() * features.element_size()
+                if self._kept is not None and size <= self._options.memory_budget:
+                    self._kept.append((batch.features, batch.labels))
+                else:
+                    self._kept = None
 
+    def _begin(self, name: str) -> None:
+        self.moments[name] = ClassMoments(self._classes, weighting=self._options.weighting)
+        self._seen[name] = Fingerprint(self._classes)
 
-def _classifier(
-    name: str, moments: ClassMoments, head: Head, weight_decay: float
-) -> tuple[Tensor | None, Tensor | None]:
-    """(weight, bias): the network's at its own layer, the least-squares ones elsewhere."""
-    if name != head.name:
-        return least_squares_classifier(moments, weight_decay)
-    return (None, None) if head.weights is None else (head.weights.weight, head.weights.bias)
-
-
-@dataclass
-class _Pass:
-    """What the first pass over the data leaves, by layer."""
-
-    moments: dict[str, ClassMoments] = field(default_factory=dict)
-    seen: dict[str, Fingerprint] = field(default_factory=dict)
-    kept: list[tuple[dict[str, Tensor], Tensor]] | None = field(default_factory=list)
-    classes: int = 0
-
-    def widen(self, classes: int) -> None:
+    def _widen(self, classes: int) -> None:
         """Make room for more classes than labels have named so far."""
-        if classes > self.classes:
-            self.classes = classes
+        if classes > self._classes:
+            self._classes = classes
             for name, moments in self.moments.items():
                 self.moments[name] = _widened(moments, classes)
-                self.seen[name].widen(classes)
+                self._seen[name].widen(classes)
 
+    def share(self) -> None:
+        """Merge what all processes saw; one without data takes the layer that the others found."""
+        head = self._reader.head
+        found: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(found, (None if head is None else head.point, list(self.moments), self._classes))
+        with_data = [rank for rank, (point, _, _) in enumerate(found) if point is not None]
+        if not with_data:
+            return
+        first = with_data[0]
+        for rank in with_data[1:]:
+            if found[rank][:2] != found[first][:2]:
+                raise InputError(
+                    f"expected all processes to measure the same layers, process {first} found "
+                    f"{', '.join(found[first][1])} and process {rank} {', '.join(found[rank][1])}: name them"
+                )
+        if len(with_data) < len(found):
+            self._reader.share_head(first)
+        self._widen(max(classes for _, _, classes in found))
+        for name in found[first][1]:
+            if name not in self.moments:
+                self._begin(name)
+            self.moments[name].all_reduce()
 
-def _first_pass(
-    reader: Reader,
-    batches: Batches,
-    weighting: Weighting,
-    memory_budget: float,
-    check_room: Callable[[str, int, int], None] | None,
-) -> _Pass:
-    """Moments of all features, and the features while they fit."""
-    done = _Pass()
-    size = 0
-    with closing(reader.batches(batches)) as stream:
-        for features, labels in stream:
-            done.widen(reader.classes or classes_of(labels))
-            for name, values in features.items():
-                if name not in done.moments:
-                    if check_room is not None:
-                        check_room(name, values.shape[1], done.classes)
-                    done.moments[name] = ClassMoments(done.classes, weighting=weighting)
-                    done.seen[name] = Fingerprint(done.classes)
-                done.moments[name].update(values, labels)
-                done.seen[name].add(values, labels)
-                size += values.numel() * values.element_size()
-            if done.kept is not None and size <= memory_budget:
-                done.kept.append((features, labels))
-            else:
-                done.kept = None
-    return done
-
-
-def _second_pass(reader: Reader, batches: Batches, first: _Pass, tallies: dict[str, Tally]) -> None:
-    """NC4 over the features kept, or over another pass that must see the same."""
-    again = {name: Fingerprint(first.classes) for name in first.seen}
-    kept = first.kept
-    with closing(reader.batches(batches) if kept is None else _each(kept)) as stream:
-        for features, labels in stream:
-            for name, values in features.items():
-                if kept is None:
-                    again[name].add(values, labels)
-                tallies[name].add(values, labels)
-    for name, tally in tallies.items():
-        tally.settle()
-        if kept is None:
-            first.seen[name].require_same(again[name])
-
-
-def _each(kept: list[tuple[dict[str, Tensor], Tensor]]) -> Generator[tuple[dict[str, Tensor], Tensor]]:
-    yield from kept
+    def decide(self, tallies: dict[str, Tally], loader: Iterable[Any]) -> None:
+        """Count the decisions on the features kept, or on those of another pass, which must see the same examples."""
+        kept = self._kept
+        if kept is not None:
+            for features, labels in kept:
+                for name, tally in tallies.items():
+                    if name in features:
+                        tally.add(features[name], labels)
+        else:
+            again = {name: Fingerprint(self._classes) for name in self._seen}
+            with closing(self._reader.batches(loader)) as batches:
+                for batch in batches:
+                    for name, rows in batch.features.items():
+                        again[name].add(rows, batch.labels)
+                        tallies[name].add(rows, batch.labels)
+            for name, seen in self._seen.items():
+                seen.require_same(again[name])
+        for tally in tallies.values():
+            tally.settle()
 
 
 def _widened(moments: ClassMoments, classes: int) -> ClassMoments:
-    """The same with more classes, of which there are no examples yet."""
+    """The same moments with more classes, of which there are no examples yet."""
     if moments.dim is None:
         return ClassMoments(classes, weighting=moments.weighting)
     added = classes - moments.num_classes
@@ -188,56 +197,113 @@ def _widened(moments: ClassMoments, classes: int) -> ClassMoments:
     return ClassMoments.from_state_dict(state, weighting=moments.weighting, trusted=True)
 
 
-def _share(mine: _Pass, reader: Reader, weighting: Weighting) -> None:
-    """Merge what all processes saw; one that saw no data takes the layer that the others found."""
-    names = list(mine.moments)
-    found: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(found, (None if reader.head is None else reader.head.point, names, mine.classes))
-    with_data = [rank for rank, (point, _, _) in enumerate(found) if point is not None]
-    if not with_data:
-        return
-    first = with_data[0]
-    for rank in with_data[1:]:
-        if found[rank][:2] != found[first][:2]:
-            raise InputError(
-                f"expected all processes to measure the same layers, process {first} found "
-                f"{', '.join(found[first][1])} and process {rank} {', '.join(found[rank][1])}: name them"
-            )
-    if len(with_data) < len(found):
-        reader.share_head(first)
-    mine.widen(max(classes for _, _, classes in found))
-    for name in found[first][1]:
-        if name not in mine.moments:
-            mine.moments[name] = ClassMoments(mine.classes, weighting=weighting)
-            mine.seen[name] = Fingerprint(mine.classes)
-        mine.moments[name].all_reduce()
+def _ood_means(
+    reader: FeatureReader, loader: Iterable[Any], layers: Iterable[str], distributed: bool
+) -> dict[str, Tensor]:
+    """By layer the mean feature of out-of-distribution data."""
+    moments = {name: ClassMoments(1, scatter="trace") for name in layers}
 
+    def run() -> None:
+        with closing(reader.batches(loader, labelled=False)) as batches:
+            for batch in batches:
+                for name, features in batch.features.items():
+                    try:
+                        moments[name].update(features, batch.labels)
+                    except InputError as error:
+                        raise InputError(f"out-of-distribution data (ood=): {error}") from error
 
-def _ood_means(reader: Reader, batches: Batches, known: Iterable[str], distributed: bool) -> dict[str, Tensor]:
-    """By layer the mean feature of unlabelled data."""
-    means = {name: ClassMoments(1, scatter="trace") for name in known}
-
-    def stream() -> None:
-        with closing(reader.batches(batches)) as passes:
-            for features, labels in passes:
-                for name, values in features.items():
-                    means[name].update(values, labels)
-
-    jointly(stream, distributed)
-    for moments in means.values():
+    _on_all_processes(run, distributed)
+    for each in moments.values():
         if distributed:
-            moments.all_reduce()
-        if not moments.num_examples:
-            raise InputError("expected out-of-distribution data with at least one batch, got none")
-    return {name: moments.means[0] for name, moments in means.items()}
+            each.all_reduce()
+        if not each.num_examples:
+            raise InputError("expected out-of-distribution data (ood=) with at least one example, got none")
+    return {name: each.means[0] for name, each in moments.items()}
+
+
+class Fingerprint:
+    """What a pass saw, in any order and batches: of each class, the number of examples and a sum of projections."""
+
+    def __init__(self, num_classes: int) -> None:
+        # per class: examples, sum of the projections of their features, sum of the projections' sizes
+        self._sums = torch.zeros(num_classes, 3, dtype=torch.float64)
+        self._direction: Tensor | None = None
+
+    def add(self, features: Tensor, labels: Tensor) -> None:
+        """See a batch."""
+        if self._direction is None:
+            generator = torch.Generator().manual_seed(0)
+            self._direction = torch.rand(features.shape[1], generator=generator).to(features.device)
+        # Features of 16 bits are projected in float32; in float64 those whose projections float32 can't hold.
+        work = features if features.dtype == torch.float64 else features.float()
+        with torch.autocast(features.device.type, enabled=False):
+            values = (work @ self._direction.to(work.dtype)).double().cpu()
+            if not bool(torch.isfinite(values).all()):
+                values = (work.double() @ self._direction.double()).cpu()
+        self._sums.index_add_(
+            0, labels.cpu().long(), torch.stack([torch.ones_like(values), values, values.abs()], dim=1)
+        )
+
+    def widen(self, num_classes: int) -> None:
+        """Make room for more classes."""
+        self._sums = torch.cat([self._sums, self._sums.new_zeros(num_classes - len(self._sums), 3)])
+
+    def require_same(self, other: Fingerprint) -> None:
+        """Raise if another pass saw other examples."""
+        count, total, size = self._sums.T
+        count2, total2, _ = other._sums.T
+        # written so that numbers that are not finite differ too
+        same = (count == count2) & ((total - total2).abs() <= _SAME * size)
+        differ = (~same).nonzero()[:, 0].tolist()
+        if differ:
+            label = differ[0]
+            raise InputError(
+                f"expected both passes over the loader to give the same examples, class {label} differed "
+                f"({int(count[label])} then {int(count2[label])} examples): turn off augmentation and sampling, or "
+                "raise memory_budget so that one pass suffices"
+            )
+
+
+def _on_all_processes(work: Callable[[], Result], distributed: bool) -> Result:
+    """``work()``; when distributed, an error on one process is an error on all, so that none waits for another.
+
+    Raises:
+        InputError: there is no process group; or what a process refused, with its rank.
+        RuntimeError: any other error of another process, with its rank and type; its own process raises it unchanged.
+    """
+    if not distributed:
+        return work()
+    if not dist.is_available() or not dist.is_initialized():
+        raise InputError("expected an initialised torch.distributed process group for distributed=True, got none")
+    result: Result | None = None
+    mine: Exception | None = None
+    told: tuple[bool, str] | None = None
+    errors: list[tuple[bool, str] | None] = [None] * dist.get_world_size()
+    try:
+        try:
+            result = work()
+        except Exception as error:
+            refused = isinstance(error, InputError)
+            mine, told = error, (refused, str(error) if refused else f"{type(error).__name__}: {error}")
+        try:
+            dist.all_gather_object(errors, told)
+        except RuntimeError as error:
+            if mine is not None:
+                raise mine from None
+            raise RuntimeError(f"expected all processes to measure, one has ended: {error}") from error
+        failed = next(((rank, each) for rank, each in enumerate(errors) if each is not None), None)
+        if failed is None:
+            return result  # type: ignore[return-value]
+        if mine is not None and not isinstance(mine, InputError):
+            raise mine
+        rank, (refused, text) = failed
+        raise (InputError if refused else RuntimeError)(f"process {rank}: {text}") from mine
+    finally:
+        mine = None  # an error that its own frame holds would keep the network until Python looks for cycles
 
 
 def classes_of(labels: Tensor) -> int:
-    """One more than the largest label; 1 where that can't be, which the checks of labels then name."""
+    """One more than the largest label; 1 for labels that are no classes, which the checks of labels then name."""
     if not labels.numel() or labels.is_floating_point() or labels.is_complex():
         return 1
     return max(int(labels.long().max()), 0) + 1
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    return next((p.device for p in model.parameters()), torch.device("cpu"))

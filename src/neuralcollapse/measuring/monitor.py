@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch.distributed as dist
 from torch import nn
 
 from neuralcollapse._checks import InputError, as_count, as_path
 from neuralcollapse._files import append_line
-from neuralcollapse.measuring.measure import measure
+from neuralcollapse.measuring.measure import measure_with
+from neuralcollapse.measuring.options import MeasureKeywords, MeasureOptions, parse, with_options_of
 from neuralcollapse.measuring.report import Report
-from neuralcollapse.metrics.registry import chosen
 
 
 class Monitor:
     """Measures a model when called, and keeps the numbers.
 
-    Args:
-        model, loader: as for :func:`neuralcollapse.measure`; training data, unaugmented.
-        every: epochs between measurements; the model is measured at those that it divides.
-        path: a file that gets one JSON line a measurement, at once, and whole or not at all; lines already there stay.
-            Of several processes (``distributed=True``) the first writes.
-        **options: of :func:`neuralcollapse.measure`.
-
-    Raises:
-        InputError: a period below 1, a folder that does not exist, an unknown option or metric.
-            When measuring, a file that can't be written, which is an OSError too: it is as it was, and the measurement
-            is in ``history`` all the same.
+    Attributes:
+        history: by measurement, the numbers of the report and their ``epoch``.
 
     Example:
         >>> import torch
@@ -44,42 +33,87 @@ class Monitor:
         [2, 4]
     """
 
+    @with_options_of(MeasureOptions)
     def __init__(
-        self, model: nn.Module, loader: Iterable[Any], *, every: int = 1, path: str | Path | None = None, **options: Any
+        self,
+        model: nn.Module,
+        loader: Iterable[Any],
+        *,
+        every: int = 1,
+        path: str | Path | None = None,
+        **options: Unpack[MeasureKeywords],
     ) -> None:
-        check_monitor(every, path, options)
-        self._path = None if path is None else Path(path)
-        self._model, self._loader, self._every, self._options = model, loader, int(every), options
-        self.history: list[dict[str, object]] = []
+        """Check the settings; nothing is measured yet.
+
+        Args:
+            model: as for :func:`neuralcollapse.measure`.
+            loader: as for :func:`neuralcollapse.measure`; training data, unaugmented.
+            every: epochs between measurements; the model is measured at the epochs that this number divides.
+            path: a file that gets one JSON line a measurement, at once, and whole or not at all; lines already there
+                stay. Of several processes (``distributed=True``) the first one writes.
+            **options
+
+        Raises:
+            InputError: a period below 1, a folder that does not exist, an unknown or impossible option.
+        """
+        self._model, self._loader = model, loader
+        self._measurements = Measurements(every, path, options)
+        self.history = self._measurements.history
 
     def __call__(self, epoch: int) -> Report | None:
-        """Measure, where ``epoch`` is one to measure at.
+        """Measure, if ``epoch`` is one to measure at.
 
         Returns:
             The report, or None between measurements.
+
+        Raises:
+            InputError: what ``measure`` refuses; or a file that can't be written, which is an OSError too: the
+                file is as it was, and the measurement is in ``history`` all the same.
         """
-        epoch = as_count(epoch, "epoch", least=0)
-        if epoch % self._every:
+        if not self._measurements.due(epoch):
             return None
-        report = measure(self._model, self._loader, **self._options)
-        self.history.append({"epoch": epoch, **report.to_dict()})
-        first = not self._options.get("distributed") or dist.get_rank() == 0
-        if self._path is not None and first:
+        return self._measurements.add(epoch, self._model, self._loader)
+
+
+class Measurements:
+    """Measurements at every so many epochs: when they are due, their numbers, and the file these go to.
+
+    :class:`Monitor` and the callbacks of trainers share it.
+
+    Args:
+        every: epochs between measurements; path: of a file that gets one JSON line a measurement, or None.
+        options: of :func:`neuralcollapse.measure`.
+
+    Attributes:
+        options: checked; history: by measurement, the numbers and their ``epoch``.
+
+    Raises:
+        InputError: any of these is impossible, so that a mistake is told before the training.
+    """
+
+    def __init__(self, every: int, path: str | Path | None, options: MeasureKeywords) -> None:
+        self._every = as_count(every, "every", unit=" epoch")
+        self.options = parse(MeasureOptions, options, "nc.measure")
+        self._path = None if path is None else as_path(path)
+        if self._path is not None and self._path.is_dir():
+            raise InputError(f"expected a file to write lines to, got the folder {path}")
+        if self._path is not None and not self._path.parent.is_dir():
+            raise InputError(f"expected an existing folder for {self._path.name}, got {self._path.parent}")
+        self.history: list[dict[str, object]] = []
+
+    def due(self, epoch: int) -> bool:
+        """Whether to measure after this epoch."""
+        return as_count(epoch, "epoch", least=0) % self._every == 0
+
+    def add(self, epoch: int, model: nn.Module, loader: Iterable[Any], options: MeasureOptions | None = None) -> Report:
+        """Measure, keep the numbers and write them.
+
+        Args:
+            options: instead of the own ones.
+        """
+        options = self.options if options is None else options
+        report = measure_with(model, loader, options)
+        self.history.append({"epoch": as_count(epoch, "epoch", least=0), **report.to_dict()})
+        if self._path is not None and (not options.distributed or dist.get_rank() == 0):
             append_line(self._path, self.history[-1])
         return report
-
-
-def check_monitor(every: int, path: str | Path | None, options: Mapping[str, Any]) -> None:
-    """Raise unless a :class:`Monitor` can be made of these, so that a mistake is told before the training."""
-    as_count(every, "every", unit=" epoch")
-    known = [name for name in inspect.signature(measure).parameters if name not in ("model", "loader")]
-    for name in options:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            meant = f"did you mean {near[0]!r}?" if near else f"they are {', '.join(known)}"
-            raise InputError(f"expected options of nc.measure, got {name!r}; {meant}")
-    chosen(options.get("metrics", "default"))
-    if path is not None and as_path(path).is_dir():
-        raise InputError(f"expected a file to write lines to, got the folder {path}")
-    if path is not None and not as_path(path).parent.is_dir():
-        raise InputError(f"expected an existing folder for {Path(path).name}, got {Path(path).parent}")

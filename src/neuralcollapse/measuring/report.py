@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import textwrap
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from typing import Any
 
+import numpy as np
 from torch import Tensor
 
+from neuralcollapse._checks import InputError, as_classifier
 from neuralcollapse._files import finite
 from neuralcollapse._linalg import norm
-from neuralcollapse.metrics.collapse import NC2
-from neuralcollapse.metrics.mse import MSEDecomposition
-from neuralcollapse.metrics.registry import METRICS
-from neuralcollapse.metrics.signal_to_noise import SNRSpectrum
-from neuralcollapse.moments.class_moments import ClassMoments, Weighting
+from neuralcollapse.measuring.tally import Tally
+from neuralcollapse.metrics.collapse import NC2, nc1, nc2, nc3
+from neuralcollapse.metrics.mse import MSEDecomposition, decompose_mse
+from neuralcollapse.metrics.registry import METRICS, compute_metrics
+from neuralcollapse.metrics.signal_to_noise import SNRSpectrum, snr_singular_values
+from neuralcollapse.moments.class_moments import ClassMoments, Weighting, require_moments
+
+NO_CLASSIFIER = "no classifier: what needs one is not measured"
+# The entries of a report's dictionary that hold words; text in any other entry is a number that is not finite.
+_WORDS = ("layer", "weighting", "snr_space")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Report:
     """How collapsed a last layer is.
 
-    What needs a classifier is None where there is none.
+    What needs a classifier is None where there is none. Later metrics that were asked for are attributes too:
+    ``report.nc5`` is ``report.extra["nc5"]``. Two reports are equal if all they say is, NaN being equal to NaN.
 
     Attributes:
         layer: which layer, as ``model.named_modules()`` has it, or "features given" where there was no network.
@@ -31,7 +42,7 @@ class Report:
         snr: singular values of the signal-to-noise matrix; they grow without bound.
         accuracy: share of examples that the network classifies correctly; nearest_mean_accuracy: and the nearest class
             mean. Both, and NC4, are None where only moments were given.
-        extra: the later metrics asked for, by name (see :mod:`neuralcollapse.metrics.registry`).
+        extra: the later metrics asked for, by name; ``nc.METRICS`` lists them.
         moments: of the features, to merge, to save, or to measure another split about.
     """
 
@@ -51,7 +62,29 @@ class Report:
     mse: MSEDecomposition
     snr: SNRSpectrum
     extra: dict[str, float]
-    moments: ClassMoments = field(repr=False)
+    moments: ClassMoments
+
+    def __getattr__(self, name: str) -> float:
+        extra: dict[str, float] = self.__dict__.get("extra", {})
+        if name in extra:
+            return extra[name]
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name in METRICS:
+            ood = " and ood=" if "ood" in METRICS[name].needs else ""
+            raise AttributeError(f"{name!r} was not measured: ask for it with metrics={name!r}{ood}")
+        known = [*(each.name for each in fields(self)), "means", "global_mean", *METRICS]
+        near = difflib.get_close_matches(name, known, 1)
+        raise AttributeError(f"a Report has no {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+
+    def __eq__(self, other: object) -> bool:
+        return _same(self, other) if isinstance(other, Report) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        numbers = f"nc1={formatted(self.nc1)}, nc3={formatted(self.nc3)}, nc4_mismatch={formatted(self.nc4_mismatch)}"
+        return f"Report(layer={self.layer!r}, num_examples={self.num_examples}, {numbers})"
 
     @property
     def means(self) -> Tensor:
@@ -90,7 +123,7 @@ class Report:
         return flat
 
     def numbers(self) -> dict[str, float]:
-        """What of ``to_dict`` is a number, non-finite ones too, for loggers of scalars."""
+        """The entries of ``to_dict`` that are one number, which may not be finite, for loggers of scalars."""
         found = {}
         for name, value in self.to_dict().items():
             written = isinstance(value, str) and name not in _WORDS
@@ -105,8 +138,8 @@ class Report:
             f"{self.dim} features, each {self.weighting} counts alike",
             f"Layer: {self.layer}",
             "",
-            _row("accuracy", _share(self.accuracy), "argmax of the logits"),
-            _row("NC1", _number(self.nc1), "within-class variability, tr(Σ_W Σ_B⁺)/C"),
+            _row("accuracy", formatted(self.accuracy, ".4%"), "argmax of the logits"),
+            _row("NC1", formatted(self.nc1), "within-class variability, tr(Σ_W Σ_B⁺)/C"),
             _row("NC2 equinorm", _pair(self.nc2.equinorm_means, self.nc2.equinorm_classifier), "means | classifier"),
             _row(
                 "NC2 equiangularity",
@@ -118,14 +151,14 @@ class Report:
                 _pair(self.nc2.maximal_angle_means, self.nc2.maximal_angle_classifier),
                 "means | classifier, Avg |cos + 1/(C−1)|",
             ),
-            _row("NC3", _number(self.nc3), "self-duality of classifier and means"),
-            _row("NC4 mismatch", _share(self.nc4_mismatch), "network ≠ nearest class mean"),
+            _row("NC3", formatted(self.nc3), "self-duality of classifier and means"),
+            _row("NC4 mismatch", formatted(self.nc4_mismatch, ".4%"), "network ≠ nearest class mean"),
             _row("SNR", _range(self.snr.singular_values), "singular values of Σ_W^{-1/2} M̄"),
             "",
-            _row("MSE loss", _number(loss.total), f"weight decay λ = {loss.weight_decay:g}"),
-            _row("  L_NC1", _number(loss.nc1), "variability within classes"),
-            _row("  L_NC2/3", _number(loss.nc23), "class means against targets"),
-            _row("  L⊥_LS", _number(loss.ls_perp), f"distance from the central path{_of_loss(loss)}"),
+            _row("MSE loss", formatted(loss.total), f"weight decay λ = {loss.weight_decay:g}"),
+            _row("  L_NC1", formatted(loss.nc1), "variability within classes"),
+            _row("  L_NC2/3", formatted(loss.nc23), "class means against targets"),
+            _row("  L⊥_LS", formatted(loss.ls_perp), f"distance from the central path{_of_loss(loss)}"),
         ]
         if self.extra:
             lines.append("")
@@ -137,26 +170,100 @@ class Report:
         return "\n".join(lines)
 
 
-# What a dictionary of a report holds in words; any other text in it is a number that is not finite.
-_WORDS = ("layer", "weighting", "snr_space")
-_MISSING = "not measured"
-NO_CLASSIFIER = "no classifier: what needs one is not measured"
+def make_report(
+    moments: ClassMoments,
+    weight: Tensor | np.ndarray[Any, Any] | None = None,
+    bias: Tensor | np.ndarray[Any, Any] | None = None,
+    *,
+    weight_decay: float = 0.0,
+    metrics: str | Sequence[str] | None = None,
+    ood_mean: Tensor | np.ndarray[Any, Any] | None = None,
+    tally: Tally | None = None,
+    own: ClassMoments | None = None,
+    layer: str = "features given",
+    notes: Sequence[str] = (),
+) -> Report:
+    """The report that moments and a classifier give.
+
+    Args:
+        moments: of the features; weight: (C, p), or None where there is no classifier; bias: (C,) or None.
+        weight_decay: λ of the paper's loss.
+        metrics: later metrics to add, by name or ``"all"``; ``nc.METRICS`` lists them.
+        ood_mean: (p,) mean of out-of-distribution features.
+        tally: decisions on the examples; None where there are only moments, which leaves out NC4 and the accuracies.
+        own: moments about the features' own class means, for the loss, where ``moments`` are about others'.
+        layer: what the report calls the layer; notes: sentences that a reader of the numbers must know.
+
+    Raises:
+        InputError: a weight or bias that does not fit the moments, a negative λ.
+    """
+    require_moments(moments)
+    dim, own = moments.means.shape[1], moments if own is None else own
+    require_moments(own, "own")
+    if weight is not None:
+        weight, bias = as_classifier(weight, bias, moments.num_classes, dim)
+    elif bias is not None:
+        raise InputError("expected weight with bias, got bias alone")
+    # where there is no classifier another stands in for it, and the numbers that depend on it are left out
+    two = nc2(moments, moments.means.new_ones(moments.num_classes, dim) if weight is None else weight)
+    loss = decompose_mse(
+        own, own.means.new_zeros(own.num_classes, dim) if weight is None else weight, bias, weight_decay=weight_decay
+    )
+    if weight is None:
+        two = replace(two, equinorm_classifier=None, equiangularity_classifier=None, maximal_angle_classifier=None)
+        loss = replace(loss, total=None, ls_perp=None)
+    accuracy = nearest_mean_accuracy = mismatch = None
+    if tally is not None:
+        examples, mismatches, correct, nearest_correct = tally.counts
+        nearest_mean_accuracy = nearest_correct / examples
+        if weight is not None:
+            accuracy, mismatch = correct / examples, mismatches / examples
+    return Report(
+        layer=layer,
+        notes=tuple(notes),
+        num_examples=moments.num_examples,
+        num_classes=moments.num_classes,
+        classes_present=int(moments.present.sum()),
+        dim=dim,
+        weighting=moments.weighting,
+        accuracy=accuracy,
+        nearest_mean_accuracy=nearest_mean_accuracy,
+        nc1=nc1(moments),
+        nc2=two,
+        nc3=None if weight is None else nc3(moments, weight),
+        nc4_mismatch=mismatch,
+        mse=loss,
+        snr=snr_singular_values(moments),
+        extra=compute_metrics(moments, metrics, weight=weight, ood_mean=ood_mean),
+        moments=own,
+    )
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two values of a report are equal, NaN being equal to NaN."""
+    if isinstance(a, ClassMoments):
+        a, b = (a.weighting, a.state_dict()), (b.weighting, b.state_dict())
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        a, b = a.cpu(), b.cpu()
+        return bool(a.shape == b.shape and ((a == b) | (a.isnan() & b.isnan())).all())
+    if is_dataclass(a):
+        return all(_same(getattr(a, each.name), getattr(b, each.name)) for each in fields(a))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(value, b[name]) for name, value in a.items())
+    return bool(a == b or (a != a and b != b))
 
 
 def _row(name: str, value: str, meaning: str) -> str:
     return f"  {name:<20}{value:>22}   {meaning}"
 
 
-def _share(value: float | None) -> str:
-    return _MISSING if value is None else f"{value:.4%}"
-
-
-def _number(value: float | None) -> str:
-    return _MISSING if value is None else f"{value:.4g}"
+def formatted(value: float | None, spec: str = ".4g", missing: str = "not measured") -> str:
+    """A number, or the word for one that is missing."""
+    return missing if value is None else format(value, spec)
 
 
 def _pair(means: float, classifier: float | None) -> str:
-    return f"{means:.4g} | {'–' if classifier is None else f'{classifier:.4g}'}"
+    return f"{means:.4g} | {formatted(classifier, missing='–')}"
 
 
 def _range(values: Tensor) -> str:

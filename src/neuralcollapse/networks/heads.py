@@ -13,8 +13,8 @@ The penalty (λ/2)‖W‖² of the measured loss L is a constant for the last tw
 W; of the normalised rows it shrinks the length, which the logits do not depend on; that only raises the effective
 learning rate.
 
-A new head is a function and an entry of `HEADS`. Functions import PyTorch when they are called, so that the command line
-can list the names without it.
+A new head is a function and an entry of `HEADS`. Functions import PyTorch when they are called, so that the command
+line can list the names without it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError, suggest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -115,7 +115,7 @@ def get(name: str) -> Head:
         InputError: there is no such head.
     """
     if name not in HEADS:
-        raise InputError(f"unknown head {name!r}; expected one of {', '.join(HEADS)}")
+        raise InputError(f"unknown head {name!r}{suggest(name, HEADS)}; expected one of {', '.join(HEADS)}")
     return HEADS[name]
 
 
@@ -138,7 +138,7 @@ def replace(net: nn.Module, name: str, temperature: float | None, inputs: Tensor
     if name == "linear":
         return net
     from neuralcollapse.measuring.classifier import find_classifier
-    from neuralcollapse.measuring.hooks import evaluation
+    from neuralcollapse.measuring.preparation import evaluation
 
     with evaluation(net):
         layer = find_classifier(net, lambda: net(inputs))

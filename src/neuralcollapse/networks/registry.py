@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 from neuralcollapse.networks import densenet, resnet, vgg
 from neuralcollapse.networks.mlp import mlp
 

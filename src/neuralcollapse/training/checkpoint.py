@@ -1,10 +1,10 @@
 """The checkpoint, `checkpoint.pt`: everything that decides how training continues. Written after every epoch.
 
-    progress        the last finished epoch, the time spent, the first epoch without a training error
-    model           the network's state dict
-    optimizer       the optimizer's state dict
-    random_states   the state of the random generators, one entry per process
-    history_bytes   the length of `history.jsonl`, to which the history is cut back when the run continues
+progress        the last finished epoch, the time spent, the first epoch without a training error
+model           the network's state dict
+optimizer       the optimizer's state dict
+random_states   the state of the random generators, one entry per process
+history_bytes   the length of `history.jsonl`, to which the history is cut back when the run continues
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import nn
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 from neuralcollapse._files import shortened
 from neuralcollapse.training.run_directory import Run
 

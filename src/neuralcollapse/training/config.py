@@ -9,8 +9,6 @@ changes the cost of a training step. PyTorch is not imported here, so that the c
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import functools
 import json
 import types
 import typing
@@ -22,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from annotated_types import Ge, Gt, Le, Lt, MaxLen
 from typing_extensions import Doc
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError, suggest
 from neuralcollapse._files import shortened
 from neuralcollapse.networks.heads import HEADS, HeadName
 from neuralcollapse.training.losses import LossName
@@ -159,9 +157,9 @@ class TrainingConfig:
             short="m",
         ),
     ] = None
-    focal_gamma: Annotated[
-        NonNegative | None, Option("γ of focal (default 2, Lin et al., 2017).", short="gamma")
-    ] = None
+    focal_gamma: Annotated[NonNegative | None, Option("γ of focal (default 2, Lin et al., 2017).", short="gamma")] = (
+        None
+    )
     smoothing: Annotated[
         Annotated[float, Ge(0), Lt(1)] | None,
         Option("ε of label-smoothing (default 0.1, Szegedy et al., 2016).", short="eps"),
@@ -284,20 +282,21 @@ class TrainingConfig:
         known = [field.name for field in dataclasses.fields(cls)]
         for name in entry:
             if name not in known:
-                near = difflib.get_close_matches(str(name), known, 1)
-                hint = f"did you mean {near[0]}?" if near else f"expected some of {', '.join(known)}"
-                raise InputError(f"{where}: unknown setting {shortened(name)!r}; {hint}")
+                hint = suggest(name, known)
+                raise InputError(
+                    f"{where}: unknown setting {shortened(name)!r}{hint}; expected some of {', '.join(known)}"
+                )
         from pydantic import TypeAdapter, ValidationError  # imported late: its import takes longer than the help
 
-        adapter: TypeAdapter[Self] = _adapter(cls, TypeAdapter)
         try:
-            return adapter.validate_json(json.dumps(entry, default=str))
+            return TypeAdapter(cls).validate_json(json.dumps(entry, default=str))
         except ValidationError as error:
             wrong = error.errors(include_url=False)[0]
         name = str(wrong["loc"][0])
         if wrong["type"] == "missing":
             raise InputError(f"{where} has no {name!r}, so it is not a complete configuration; restore the file")
         expected = wrong["msg"].partition(" should ")[2] or wrong["msg"]
+        expected = expected.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
         subject = f"{where}: {name}" if where else f"--{name.replace('_', '-')}"
         raise InputError(f"{subject} must {expected}, got {shortened(repr(entry[name]), 60)}")
 
@@ -347,8 +346,8 @@ class RunConfig(TrainingConfig):
     weight_decay: float
     milestones: Milestones
     seed: Seed
-    precision: Name
-    device: Name
+    precision: Literal["32", "64", "bf16"]
+    device: Literal["cpu", "cuda"]
     devices: Count
     dataset_title: Annotated[Name, Option("What figures and tables call the data set.")]
     num_examples: Annotated[Count, Option("Examples of the training set.")]
@@ -383,17 +382,11 @@ class RunConfig(TrainingConfig):
         return [f"{title} head" + ("" if self.temperature is None else f" (τ = {self.temperature:g})")]
 
     def optimizer_description(self) -> list[str]:
-        """The optimizer where it is not SGD, with its own weight decay, which is not λ for all: `AdamW (decay 0.01)`."""
+        """The optimizer where it is not SGD, with its own weight decay, such as `AdamW (decay 0.01)`."""
         if self.optimizer == "sgd":
             return []
         title = OPTIMIZERS[self.optimizer].title if self.optimizer in OPTIMIZERS else self.optimizer
         return [f"{title} (decay {self.weight_decay:g})"]
-
-
-@functools.cache
-def _adapter(cls: type, adapter: Any) -> Any:
-    """The pydantic validator of a class, built once."""
-    return adapter(cls)
 
 
 def _read_options() -> dict[str, Option]:

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 from neuralcollapse._linalg import full_precision
 from neuralcollapse.data import Batches, Dataset
 from neuralcollapse.measuring.classifier import find_classifier
-from neuralcollapse.measuring.hooks import capture, clean_names, evaluation
+from neuralcollapse.measuring.collect import collect_outputs
 from neuralcollapse.measuring.measure import measure_features
+from neuralcollapse.measuring.preparation import evaluation
 from neuralcollapse.training import losses
 from neuralcollapse.training.builders import make_batches
 from neuralcollapse.training.config import RunConfig
@@ -60,7 +61,6 @@ class Analysis:
         self._net = net
         with evaluation(net):
             self._layer = find_classifier(net, lambda: net(next(iter(self._train))[0]))
-        self._name = next(name for name, module in clean_names(net).items() if module is self._layer)
         self._chosen = first_of_each_class(data.train.labels, SNAPSHOT_EXAMPLES_PER_CLASS)
 
     def __call__(self, epoch: int, rate: float) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -73,15 +73,16 @@ class Analysis:
             Diverged: an output of the network is not finite, or too large.
         """
         net, layer = self._net, self._layer
-        with evaluation(net), full_precision(layer.weight.device):
-            features, logits, labels = _outputs(net, layer, self._train)
-            _, test_logits, test_labels = _outputs(net, layer, self._test)
+        with full_precision(layer.weight.device):
+            train = collect_outputs(net, self._train, layer)
+            test = collect_outputs(net, self._test, layer)
+        features, logits, labels = train.features, train.logits, train.labels
         if not bool(torch.isfinite(logits).all() and torch.isfinite(features).all()):
             raise Diverged
         loss = float(self._objective(logits.double(), labels))
         weight = layer.weight.detach()
         bias = torch.zeros(len(weight), device=weight.device) if layer.bias is None else layer.bias.detach()
-        decay, name = self._config.measured_weight_decay, self._name
+        decay, name = self._config.measured_weight_decay, train.layer
         try:
             report = measure_features(features.double(), labels, weight, bias, weight_decay=decay, layer=name)
         except InputError as error:  # the classifier is no longer finite
@@ -93,7 +94,7 @@ class Analysis:
             "loss": loss,
             "train_error": 1 - report.accuracy,
             "train_accuracy": report.accuracy,
-            "test_accuracy": float((test_logits.argmax(dim=1) == test_labels).double().mean()),
+            "test_accuracy": float((test.logits.argmax(dim=1) == test.labels).double().mean()),
             **report.to_dict(),
         }
         if self._attacked is not None:
@@ -118,15 +119,3 @@ def first_of_each_class(labels: Tensor, number: int) -> Tensor:
     """Indices of the first `number` examples of each class, in stored order."""
     classes = torch.unique(labels).tolist()
     return torch.cat([(labels == label).nonzero().flatten()[:number] for label in classes]).sort().values
-
-
-def _outputs(net: nn.Module, layer: nn.Linear, batches: Batches) -> tuple[Tensor, Tensor, Tensor]:
-    """Features that enter `layer`, logits and labels of the whole set."""
-    features: list[Tensor] = []
-    logits: list[Tensor] = []
-    labels: list[Tensor] = []
-    with capture(layer, features.append):
-        for images, targets in batches:
-            logits.append(net(images))
-            labels.append(targets)
-    return torch.cat(features), torch.cat(logits), torch.cat(labels)

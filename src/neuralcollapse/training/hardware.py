@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 
 _PACKAGES = (
     "neuralcollapse",

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 from neuralcollapse.training import hardware
 from neuralcollapse.training.run_directory import Run
 
@@ -126,11 +126,12 @@ def failures_noted(run: Run | None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
         if memory:
-            error = InputError("the training needs more memory than there is; take a smaller --width or --batch-size")
+            said = "the training needs more memory than there is; take a smaller --width or --batch-size"
         if run is not None:
-            write_ending(run, "failed", str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}")
+            write_ending(run, "failed", said)
         if memory:
-            raise error from None
+            raise InputError(said) from None
         raise

@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError, suggest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,8 +53,7 @@ class Loss:
         name: what `--loss` takes.
         title: what figures and tables call it.
         function: takes logits (n, c), labels (n,) and the parameters by name; returns the mean over the examples.
-        measured_weight_decay: takes the optimizer's weight decay and the number of classes; returns the λ of the paper's
-            loss.
+        measured_weight_decay: takes the optimizer's weight decay and the number of classes; returns the λ of L.
         parameters: names of the settings that are its parameters.
         bounded: whether the output of the true class is fitted to a finite number: 1, or the parameter `target`.
         decomposed: whether it is, up to a factor, the first term of L, so that the decomposition of L is its own.
@@ -125,7 +124,7 @@ def get(name: str) -> Loss:
         InputError: there is no such loss.
     """
     if name not in LOSSES:
-        raise InputError(f"unknown loss {name!r}; expected one of {', '.join(LOSSES)}")
+        raise InputError(f"unknown loss {name!r}{suggest(name, LOSSES)}; expected one of {', '.join(LOSSES)}")
     return LOSSES[name]
 
 
@@ -172,7 +171,7 @@ def _same_decay(weight_decay: float, classes: int) -> float:
     return weight_decay
 
 
-def _decay_of_mean(weight_decay: float, classes: int) -> float:
+def _of_mean(weight_decay: float, classes: int) -> float:
     return classes * weight_decay / 2
 
 
@@ -188,9 +187,9 @@ LOSSES: dict[str, Loss] = {
     loss.name: loss
     for loss in (
         Loss("mse", "MSE", half_squared_error, _same_decay, bounded=True, decomposed=True),
-        Loss("mse-torch", "MSE (PyTorch's mean)", mean_squared_error, _decay_of_mean, bounded=True, decomposed=True),
+        Loss("mse-torch", "MSE (PyTorch's mean)", mean_squared_error, _of_mean, bounded=True, decomposed=True),
         Loss("ce", "cross-entropy", cross_entropy, _same_decay),
-        Loss("rescaled-mse", "rescaled MSE", rescaled_squared_error, _decay_of_mean, ("rescale", "target"), bounded=True),
+        Loss("rescaled-mse", "rescaled MSE", rescaled_squared_error, _of_mean, ("rescale", "target"), bounded=True),
         Loss("focal", "focal", focal_loss, _same_decay, ("focal_gamma",)),
         Loss("label-smoothing", "label smoothing", cross_entropy, _same_decay, ("smoothing",)),
     )

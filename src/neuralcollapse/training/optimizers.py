@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError, suggest
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +80,9 @@ def get(name: str) -> Optimizer:
         InputError: there is no such optimizer.
     """
     if name not in OPTIMIZERS:
-        raise InputError(f"unknown optimizer {name!r}; expected one of {', '.join(OPTIMIZERS)}")
+        raise InputError(
+            f"unknown optimizer {name!r}{suggest(name, OPTIMIZERS)}; expected one of {', '.join(OPTIMIZERS)}"
+        )
     return OPTIMIZERS[name]
 
 

@@ -1,13 +1,13 @@
 """Recipes: settings that fill in what a user leaves open, the paper's own and those in files.
 
-The paper's protocol (its appendix on the experiments): SGD with momentum 0.9, weight decay 5e-4, batches of 128, 350 epochs,
-the learning rate divided by ten at 1/3 and 2/3, no augmentation. The tuned rates are those of PyTorch's `MSELoss`; for
-the paper's own loss, C/2 times as large, rate and weight decay are converted so that every step is the same. `digits`,
-the demo, has a shorter recipe of its own.
+The paper's protocol (its appendix on the experiments) is SGD with momentum 0.9, weight decay 5e-4, batches of 128, 350
+epochs, the learning rate divided by ten at 1/3 and 2/3, no augmentation. The tuned rates are those of PyTorch's
+`MSELoss`; for the paper's own loss, C/2 times as large, rate and weight decay are converted so that every step is the
+same. `digits`, the demo, has a shorter recipe of its own.
 
 A recipe in a file is a JSON or YAML object of settings, named as the options of `run` with `_` for `-`, or a list of
-them. One that gives a data set, model, loss or seed is for such runs only. "about" is a remark for readers. `sweep` writes
-such a file; `run --recipe` and `grid --recipe` read it.
+them. One that gives a data set, model, loss or seed is for such runs only. "about" is a remark for readers. `sweep`
+writes such a file; `run --recipe` and `grid --recipe` read it.
 
     {"about": "chosen by …", "dataset": "mnist", "model": "vgg11", "loss": "mse", "learning_rate": 0.0051}
 """
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 from neuralcollapse._files import shortened, write_json
 from neuralcollapse.training import losses
 from neuralcollapse.training.config import RunConfig, TrainingConfig, names
@@ -231,7 +231,7 @@ def write(path: Path, config: TrainingConfig, about: str) -> None:
 def _read_yaml(text: str) -> Any:
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
         """PyYAML's safe loader, which in addition reads 1e-3 as the number that it is in YAML 1.2."""
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))

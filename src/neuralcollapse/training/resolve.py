@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from neuralcollapse import data as datasets
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 from neuralcollapse._files import shortened
 from neuralcollapse.data import Corruption, Dataset
 from neuralcollapse.networks import heads
@@ -52,9 +52,7 @@ def prepare(config: TrainingConfig, *, out: Path | None = None, resume: Path | N
     return run, data
 
 
-def load_and_resolve(
-    config: TrainingConfig, load: Callable[..., Dataset] = datasets.load
-) -> tuple[RunConfig, Dataset]:
+def load_and_resolve(config: TrainingConfig, load: Callable[..., Dataset] = datasets.load) -> tuple[RunConfig, Dataset]:
     """Load the data of a run and fill in its settings; nothing is written.
 
     Args:
@@ -123,7 +121,9 @@ def resolve(config: TrainingConfig, data: Dataset) -> RunConfig:
         values["batch_size"] = min(len(data.train.labels), optimizers.LARGEST_FULL_BATCH)
     if not optimizer.has_momentum:
         if config.momentum:
-            raise InputError(f"--momentum {config.momentum:g} has no use with --optimizer {optimizer.name}; leave it out")
+            raise InputError(
+                f"--momentum {config.momentum:g} has no use with --optimizer {optimizer.name}; leave it out"
+            )
         values["momentum"] = 0.0
     momentum = given.get("momentum", values["momentum"])
     values["weight_decay"] = optimizer.weight_decay(values["weight_decay"], momentum)

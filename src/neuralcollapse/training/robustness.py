@@ -26,10 +26,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 from neuralcollapse._linalg import full_precision
 from neuralcollapse.data.dataset import ImageData
-from neuralcollapse.measuring.hooks import evaluation
+from neuralcollapse.measuring.preparation import evaluation
 
 # as in the code of DeepFool's authors
 STEPS = 50

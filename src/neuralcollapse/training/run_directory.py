@@ -35,16 +35,20 @@ from typing import IO, Annotated, Any
 import numpy as np
 import torch
 from annotated_types import Ge, Le
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from neuralcollapse._checks import InputError
-from neuralcollapse._files import append_line, read_json, read_lines, replace_file, shortened, write_json
+from neuralcollapse._errors import InputError
+from neuralcollapse._files import (
+    append_line,
+    lock,
+    read_json,
+    read_lines,
+    replace_file,
+    shortened,
+    validated,
+    write_json,
+)
 from neuralcollapse.training.config import RunConfig
-
-try:
-    import fcntl
-except ImportError:  # not a Unix: two processes in one run directory are then not noticed
-    fcntl = None  # type: ignore[assignment]
 
 LOG = "log.txt"
 _PATIENCE = 0.5  # seconds to wait for a lock that another process only tests
@@ -175,12 +179,7 @@ class Run:
         records = read_lines(self.history_path) if self.history_path.exists() else []
         for number, record in enumerate(records, start=1):
             where = f"{self.history_path}, line {number}"
-            try:
-                Record.model_validate(record)
-            except ValidationError as error:
-                wrong = error.errors(include_url=False)[0]
-                name = wrong["loc"][0]
-                raise _damaged(where, name, record.get(str(name)), wrong["msg"].partition(" should ")[2]) from None
+            validated(Record, record, where)
             for name, value in record.items():
                 is_number = type(value) in (int, float) and not (type(value) is int and abs(value) > sys.float_info.max)
                 if (type(value) is int or name in columns) and not is_number:
@@ -236,14 +235,10 @@ class Run:
         path = self.path / "status.json"
         if not path.is_file():
             return Status()
-        content = read_json(path)
         try:
-            return Status.model_validate(content)
-        except ValidationError as error:
-            name = str(error.errors(include_url=False)[0]["loc"][0])
-            raise InputError(
-                f"{path}: {name} cannot be {shortened(content[name])}; delete the file to go on without it"
-            ) from None
+            return validated(Status, read_json(path), path)
+        except InputError as error:
+            raise InputError(f"{error}; delete the file to go on without it") from None
 
     def write_status(self, status: Status) -> None:
         """Replace `status.json`."""
@@ -330,19 +325,18 @@ class Run:
                 state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
                 return state
         except (RuntimeError, EOFError, KeyError, ValueError, OSError, pickle.UnpicklingError) as error:
-            reason = str(error).split("\n")[0][:120]
-            raise InputError(f"{path} is not a readable checkpoint ({reason}); start again with another --out") from error
+            reason = shortened(error, 120)
+            raise InputError(f"{path} is not a readable checkpoint ({reason}); take another --out") from error
 
     def is_locked(self) -> bool:
         """Whether a process is training in this directory; nothing is written."""
         path = self.path / ".lock"
-        if fcntl is None or not path.exists():
-            return False
-        with path.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that look do not see each other
-            except BlockingIOError:
-                return True
+        if path.exists():
+            with path.open("rb") as file:
+                try:
+                    lock(file, wait=False, shared=True)  # shared: two processes that test it do not see each other
+                except BlockingIOError:
+                    return True
         return False
 
     @contextlib.contextmanager
@@ -356,10 +350,8 @@ class Run:
         while True:
             file = (self.path / ".lock").open("w")
             try:
-                if fcntl is not None:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if fcntl is None or _is_at(file, self.path / ".lock"):  # else the directory was set aside meanwhile
-                    break
+                if not lock(file, wait=False) or _is_at(file, self.path / ".lock"):
+                    break  # else the directory was set aside meanwhile
             except BlockingIOError:
                 if time.monotonic() > end:
                     file.close()

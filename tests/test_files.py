@@ -35,7 +35,7 @@ from neuralcollapse._files import (
     validated,
     write_json,
 )
-from neuralcollapse.figures.save import save
+from neuralcollapse.figures.writing import write_figure
 from neuralcollapse.moments.storage import write_state
 from neuralcollapse.training.run_directory import Run
 
@@ -50,7 +50,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "array": lambda path: replace_file(path, lambda file: np.savez(file, a=np.zeros(300_000))),
     "checkpoint": lambda path: replace_file(path, lambda file: torch.save({"a": torch.zeros(300_000)}, file)),
     "tensors": lambda path: write_state(path, {"a": torch.zeros(300_000)}, {}),
-    "pixels": lambda path: save(matplotlib.figure.Figure(figsize=(60, 60)), path.parent, path.name),
+    "pixels": lambda path: write_figure(matplotlib.figure.Figure(figsize=(60, 60)), path.parent, path.name),
 }
 
 EMPTY = ("pixels", 200_000)  # an empty picture is smaller than that

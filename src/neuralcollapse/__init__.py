@@ -17,6 +17,9 @@ Measure a model or features:
     Monitor                   measures a model whenever it is called, and keeps the history
     MeasureOptions            the options of measure, measure_layers and Monitor, in one object
 
+What was measured over epochs, whoever measured it:
+    History                   reads runs, studies, a Monitor's lines, logs of Lightning and Transformers; a table
+
 What measuring returns:
     Report                    all numbers of one layer; print it, or read report.nc1
     LayerReport               the numbers of one layer of measure_layers
@@ -60,6 +63,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for type checkers and editors; at run time a name is imported when it is first used
     from neuralcollapse._errors import InputError as InputError
     from neuralcollapse.measuring.collect import collect_features as collect_features
+    from neuralcollapse.measuring.history import History as History
     from neuralcollapse.measuring.layers import LayerReport as LayerReport
     from neuralcollapse.measuring.layers import LayerReports as LayerReports
     from neuralcollapse.measuring.layers import measure_layers as measure_layers
@@ -98,6 +102,7 @@ _HOME = {
     "make_report": "measuring.report",
     "Monitor": "measuring.monitor",
     "MeasureOptions": "measuring.options",
+    "History": "measuring.history",
     "Report": "measuring.report",
     "LayerReport": "measuring.layers",
     "LayerReports": "measuring.layers",

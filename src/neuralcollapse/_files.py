@@ -220,6 +220,22 @@ def validated(kind: type[Kind], content: Any, where: str | Path) -> Kind:
         ) from None
 
 
+@contextlib.contextmanager
+def readable(path: str | Path, kind: str, advice: str = "") -> Iterator[None]:
+    """Turn any error of a library that reads a damaged file into one sentence.
+
+    Raises:
+        InputError: "PATH is not a readable KIND: what the library says", and the advice.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # for damaged bytes, libraries raise errors of any type
+        reason = shortened(error, 160) or type(error).__name__
+        raise InputError(f"{path} is not a readable {kind}: {reason}{advice}") from error
+
+
 def finite(value: Any) -> Any:
     """The same with non-finite floats as "inf", "-inf" or "nan", in nested dictionaries and lists too."""
     if isinstance(value, dict):

@@ -234,9 +234,9 @@ def test_measure_refuses_files_that_are_none(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "layer.csv").write_text("1,2")
     (tmp_path / "empty.npz").write_bytes(b"")
     refused(capsys, ["measure", str(tmp_path / "absent.npz")], "no file")
-    refused(capsys, ["measure", str(tmp_path / "cut.npz")], "no readable .npz")
-    refused(capsys, ["measure", str(tmp_path / "empty.npz")], "no readable .npz")
-    refused(capsys, ["measure", str(tmp_path / "cut.safetensors")], "no readable .safetensors")
+    refused(capsys, ["measure", str(tmp_path / "cut.npz")], "not a readable .npz")
+    refused(capsys, ["measure", str(tmp_path / "empty.npz")], "not a readable .npz")
+    refused(capsys, ["measure", str(tmp_path / "cut.safetensors")], "not a readable .safetensors")
     refused(capsys, ["measure", str(tmp_path / "layer.csv")], ".npy, .npz, .safetensors or .parquet")
 
 
@@ -255,7 +255,7 @@ def test_measure_refuses_options_that_do_not_fit(tmp_path: Path, capsys: pytest.
         (["--classes", "5"], "(5, 5), got (4, 5)"),
         (["--save", "part.npz"], "ending in .safetensors, got part.npz"),
         (["--save", str(tmp_path / "absent" / "part.safetensors")], "existing folder"),
-        (["--json", str(tmp_path)], "something else"),
+        (["--json", str(tmp_path)], "is a folder or a device"),
         (["--json", whole], "which is read"),
         (["--json", "-", "--shard", "1/2", "--save", part], "no --json"),
         (["--merge", part], "only saved parts with --merge"),
@@ -296,7 +296,7 @@ def test_figures_refuses_what_is_no_run(trained: Path, tmp_path: Path, capsys: p
     refused(capsys, ["figures", str(tmp_path), "--animate"], "is no run directory")
     refused(capsys, ["figures", str(run), "--out", str(tmp_path / "file")], "File exists")
     (run / "snapshots" / "epoch_0002.npz").write_bytes(b"PK")
-    refused(capsys, ["figures", str(run)], "epoch_0002.npz is no readable snapshot")
+    refused(capsys, ["figures", str(run)], "epoch_0002.npz is not a readable snapshot")
     (run / "history.jsonl").write_text("")
     refused(capsys, ["figures", str(run)], "no analysed epoch yet")
 

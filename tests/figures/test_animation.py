@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from helpers.run_directories import make_run, record
+from matplotlib.animation import PillowWriter
 from matplotlib.figure import Figure
 from PIL import Image
 
 from neuralcollapse import InputError, figures
-from neuralcollapse.figures import animation
-from neuralcollapse.figures.animation import animate_run
+from neuralcollapse.figures import animate_run
+from neuralcollapse.figures.writing import write_animation
 
 EPOCHS = (1, 2, 5, 10)
 
@@ -63,7 +64,7 @@ def test_a_snapshot_without_its_line_in_the_history_is_left_out(run: Path, monke
 
 
 def test_an_encoder_that_fails_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Failing(animation.PillowWriter):
+    class Failing(PillowWriter):
         error: Exception = subprocess.CalledProcessError(187, "ffmpeg")
 
         def finish(self) -> None:
@@ -72,10 +73,10 @@ def test_an_encoder_that_fails_is_named(run: Path, monkeypatch: pytest.MonkeyPat
     figure = Figure()
     path = run / "film.mp4"
     with pytest.raises(InputError, match=r"cannot write .*film\.mp4: the encoder ended with code 187"):
-        animation._write(figure, lambda _: None, [1], path, Failing())
+        write_animation(figure, lambda _: None, [1], path, Failing())
     monkeypatch.setattr(Failing, "error", OSError("no such format"))
     with pytest.raises(InputError, match=r"cannot write .*film\.mp4: no such format"):
-        animation._write(figure, lambda _: None, [1], path, Failing())
+        write_animation(figure, lambda _: None, [1], path, Failing())
     assert not list(run.glob("*film*")) and not list(run.glob(".*film*"))
 
 
@@ -84,4 +85,4 @@ def test_one_epoch_does_not_move_and_a_study_is_not_one_run(run: Path, tmp_path:
     with pytest.raises(InputError, match="has 1 analysed epochs with a snapshot"):
         animate_run(single)
     with pytest.raises(InputError, match="--animate shows one run"):
-        figures.make(tmp_path / "other", animate=True)
+        figures.draw(tmp_path / "other", animate=True)

@@ -15,7 +15,9 @@ from neuralcollapse.figures.studyview import Study
 
 from neuralcollapse import InputError, figures
 from neuralcollapse.figures import study as drawing
+from neuralcollapse.figures.study_runs import Study
 from neuralcollapse.study.study_file import add_to_study
+from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.losses import LOSSES
 
 EPOCHS = (1, 5, 20, 100, 350)
@@ -69,7 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def panels(folder: Path, chart: drawing.Chart, loss: str = "mse") -> dict[tuple[str, str], Axes]:
     study = Study.read(folder)
-    axes = drawing.array(study, loss, chart).axes
+    axes = drawing.draw_chart(study, loss, chart).axes
     keys = [(network, dataset) for network in study.networks for dataset, _ in study.datasets]
     return dict(zip(keys, axes, strict=True))
 
@@ -142,7 +144,7 @@ def test_an_empty_cell_is_gray_and_shares_the_scale(folder: Path) -> None:
 
 def test_only_the_outer_panels_carry_labels_and_one_legend_stands_below(folder: Path) -> None:
     study = Study.read(folder)
-    figure = drawing.array(study, "mse", drawing.DECOMPOSITION)
+    figure = drawing.draw_chart(study, "mse", drawing.DECOMPOSITION)
     for place, axes in enumerate(figure.axes):
         row, column = divmod(place, 4)
         assert axes.get_ylabel() == (["VGG", "ResNet", "DenseNet"][row] if column == 0 else "")
@@ -158,7 +160,7 @@ def test_only_the_outer_panels_carry_labels_and_one_legend_stands_below(folder: 
 
 def test_a_study_of_the_papers_own_protocol_is_not_called_reduced(tmp_path: Path) -> None:
     write_run(tmp_path / "a", config(), history(ACCURACIES, 20))
-    assert "REDUCED" not in drawing.array(Study.read(tmp_path), "mse", drawing.DECOMPOSITION).get_suptitle()
+    assert "REDUCED" not in drawing.draw_chart(Study.read(tmp_path), "mse", drawing.DECOMPOSITION).get_suptitle()
 
 
 def test_the_papers_networks_are_rows_whether_run_or_not(tmp_path: Path) -> None:
@@ -176,7 +178,7 @@ def test_runs_that_a_grid_has_set_aside_are_passed_over(tmp_path: Path) -> None:
     grid = tmp_path / ".hidden" / "grid"  # that the folder itself lies in a hidden one does not matter
     write_run(grid / "mnist-vgg11-mse", config(), history(ACCURACIES, 20))
     write_run(grid / ".earlier" / "mnist-vgg11-mse-1", config(), history({1: 0.1}, None), "diverged")
-    assert [cell.path.name for cell in Study.read(grid).runs] == ["mnist-vgg11-mse"]
+    assert [each.run.path.name for each in Study.read(grid).runs] == ["mnist-vgg11-mse"]
 
 
 # rates and decay of the published table for PyTorch's mean, times 2/C and C/2 for the paper's loss, C = 10
@@ -205,19 +207,19 @@ VGG11 = {"learning_rate": 0.0051039236, "weight_decay": 2.5e-3, "milestones": [0
     ],
 )
 def test_what_is_not_the_papers_sgd_is_named(tmp_path: Path, changes: dict[str, Any], said: tuple[str, ...]) -> None:
-    write_run(tmp_path / "a", {**config(), **changes}, history(ACCURACIES, 20))
-    (cell,) = Study.read(tmp_path).runs
-    assert cell.departures == said
+    write_run(tmp_path / "a", RunConfig.from_json({**config().to_json(), **changes}, "test"), history(ACCURACIES, 20))
+    (found,) = Study.read(tmp_path).runs
+    assert found.departures == said
 
 
 def test_what_all_runs_share_is_said_once_in_the_head(tmp_path: Path) -> None:
     shared = {"width": 0.25, "weight_decay": 0.005, "batch_size": 64}
     write_run(tmp_path / "a", config(**shared), history(ACCURACIES, 20))
     write_run(tmp_path / "b", config(model="resnet18", **shared), history(ACCURACIES, 20))
-    head = drawing.array(Study.read(tmp_path), "mse", drawing.CHARTS[0]).get_suptitle()
+    head = drawing.draw_chart(Study.read(tmp_path), "mse", drawing.CHARTS[0]).get_suptitle()
     assert " ".join(head.split()).endswith("and 350 epochs of tuned SGD; everywhere width ×0.25, decay 0.005, batch 64")
     write_run(tmp_path / "c", config("cifar10", epochs=150, **shared), history({1: 0.5, 150: 0.6}, 1))
-    head = drawing.array(Study.read(tmp_path), "mse", drawing.CHARTS[0]).get_suptitle()
+    head = drawing.draw_chart(Study.read(tmp_path), "mse", drawing.CHARTS[0]).get_suptitle()
     assert " ".join(head.split()).endswith("width ×0.25, decay 0.005, batch 64; each panel says what else")
     found = panels(tmp_path, drawing.CHARTS[0])
     assert texts(found["vgg", "mnist"])[0] == "VGG11"
@@ -246,8 +248,8 @@ def test_the_decomposition_is_drawn_for_the_losses_whose_optimum_it_is_about() -
 )
 def test_each_way_to_fall_short_of_the_paper_is_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     settings = config(**changes)
-    write_run(tmp_path / "a", settings, history({1: 0.5, settings["epochs"]: 0.6}, 1))
-    figure = drawing.array(Study.read(tmp_path), "mse", drawing.CHARTS[0])
+    write_run(tmp_path / "a", settings, history({1: 0.5, settings.epochs: 0.6}, 1))
+    figure = drawing.draw_chart(Study.read(tmp_path), "mse", drawing.CHARTS[0])
     assert texts(figure.axes[0])[0] == said
     assert ("REDUCED" in figure.get_suptitle()) == (said not in ("VGG11", "VGG13", "mlp", "torchvision:vgg11_bn"))
 
@@ -278,8 +280,8 @@ def test_the_same_data_set_under_two_titles_is_two_columns_in_the_papers_order(t
 def test_files_are_the_same_whatever_the_folders_are_called(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(drawing, "CHARTS", ())  # one figure is enough here
     other = build(tmp_path / "other", order=-1)
-    first = figures.make_study(folder, tmp_path / "first")
-    again = figures.make_study(other)
+    first = figures.draw_study(folder, tmp_path / "first")
+    again = figures.draw_study(other)
     assert {path.parent for path in again} == {other / "figures"}
     names = ["decomposition.png", "decomposition.svg"]
     assert [path.name for path in first] == [*names, "table1.md", "table1.tex", "table1.csv"]
@@ -293,7 +295,7 @@ def test_cross_entropy_has_figures_of_its_own_without_the_decomposition(tmp_path
     robustness = {epoch: 0.1 + 0.001 * epoch for epoch in EPOCHS}
     write_run(tmp_path / "runs" / "a", config(), history(ACCURACIES, 20))
     write_run(tmp_path / "runs" / "b", config(loss="ce"), history(ACCURACIES, 5, 2.0, robustness))
-    names = [path.name for path in figures.make(tmp_path / "runs") if path.suffix == ".png"]
+    names = [path.name for path in figures.draw(tmp_path / "runs") if path.suffix == ".png"]
     assert names == ["decomposition.png", "nc1.png", "nc1-ce.png", "robustness-ce.png"]
     axes = panels(tmp_path / "runs", drawing.ROBUSTNESS, "ce")["vgg", "mnist"]
     mean, median, _ = axes.lines
@@ -304,10 +306,10 @@ def test_cross_entropy_has_figures_of_its_own_without_the_decomposition(tmp_path
 
 
 def test_a_run_with_robustness_has_it_among_its_figures(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(figures, "CURVES", {})
+    monkeypatch.setattr("neuralcollapse.figures.run.CURVES", {})
     run = write_run(tmp_path / "a", config(), history(ACCURACIES, 20, robustness=dict.fromkeys(EPOCHS, 0.1)))
     with pytest.warns(UserWarning, match="no snapshots"):
-        names = {path.name for path in figures.make(run)}
+        names = {path.name for path in figures.draw(run)}
     assert "robustness.svg" in names
 
 
@@ -324,14 +326,14 @@ def test_two_runs_for_one_panel_are_refused_by_name(tmp_path: Path, changes: dic
     write_run(tmp_path / "first", config(), history(ACCURACIES, 20))
     write_run(tmp_path / "second", config(**changes), history({1: 0.5}, 1))
     with pytest.raises(InputError, match=rf"first and .*second are both VGG on MNIST with MSE, .*{message}"):
-        figures.make(tmp_path)
+        figures.draw(tmp_path)
 
 
 def test_other_programs_folders_are_passed_over(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "vit"}))
     with pytest.raises(InputError, match="no folder in it is a run"):
-        figures.make(tmp_path)
+        figures.draw(tmp_path)
     shutil.copytree(folder / "group0", tmp_path, dirs_exist_ok=True)
     assert len(Study.read(tmp_path).runs) == len(list((folder / "group0").iterdir()))
 
@@ -349,11 +351,11 @@ def test_runs_on_two_levels_are_no_study_until_they_are_listed(tmp_path: Path, r
     for seed, name in enumerate(runs):
         write_run(tmp_path / name, config(seed=seed), history(ACCURACIES, 20))
     with pytest.raises(InputError, match=f"{message}.* unclear which of them are one study; name one of them, such as"):
-        figures.make(tmp_path)
+        figures.draw(tmp_path)
     assert not list(tmp_path.rglob("figures"))
     add_to_study(tmp_path, [*runs[-1:], "absent/e"])
     with pytest.warns(UserWarning, match="does not list") if "/" not in runs[0] else nullcontext():
-        assert [cell.path for cell in Study.read(tmp_path).runs] == [tmp_path / runs[-1]]
+        assert [each.run.path for each in Study.read(tmp_path).runs] == [tmp_path / runs[-1]]
 
 
 def test_a_study_knows_its_runs(tmp_path: Path) -> None:
@@ -363,7 +365,7 @@ def test_a_study_knows_its_runs(tmp_path: Path) -> None:
     add_to_study(tmp_path, ["b", "a"])
     assert json.loads((tmp_path / "study.json").read_text()) == {"runs": ["a", "b"]}
     with pytest.warns(UserWarning, match=r"study\.json does not list stranger; to draw these runs too"):
-        assert [cell.path.name for cell in Study.read(tmp_path).runs] == ["a", "b"]
+        assert [each.run.path.name for each in Study.read(tmp_path).runs] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -382,4 +384,4 @@ def test_a_study_knows_its_runs(tmp_path: Path) -> None:
 def test_a_damaged_list_of_runs(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "study.json").write_text(content)
     with pytest.raises(InputError, match=message):
-        figures.make(tmp_path)
+        figures.draw(tmp_path)

@@ -15,11 +15,10 @@ import pytest
 import torch
 from helpers.feature_tables import FORMATS, PARQUET, Save, layer, npy, npz, parquet_columns, parquet_lists, safetensors
 
-from neuralcollapse import files as feature_files
 from neuralcollapse import measure_features
-from neuralcollapse.files import open_classifier, open_examples
-from neuralcollapse.files.measuring import measure_files
-from neuralcollapse.files.options import Options
+from neuralcollapse.files.features import open_classifier, open_examples
+from neuralcollapse.files.measure_files import measure_files
+from neuralcollapse.files.options import FileOptions
 
 
 def needed(save: Save) -> Save:
@@ -49,7 +48,7 @@ def test_every_format_gives_the_report_of_the_arrays(
     save: Save, weighting: Any, rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arrays = layer()
-    monkeypatch.setattr(feature_files, "BLOCK_BYTES", rows * 6 * 8)
+    monkeypatch.setattr("neuralcollapse.files.features.BLOCK_BYTES", rows * 6 * 8)
     path, options = needed(save)(tmp_path, arrays)
     options = replace(options, weighting=weighting, weight_decay=1e-3, metrics="all")
     done: list[float] = []
@@ -73,7 +72,7 @@ def test_bfloat16_features_are_measured_as_they_are(tmp_path: Path) -> None:
     arrays["features"] = arrays["features"].bfloat16()
     arrays["weight"] = arrays["weight"].bfloat16()
     save_file(arrays, tmp_path / "layer.safetensors")
-    same(measure_files(tmp_path / "layer.safetensors", Options()).report, measure_features(**arrays), 1e-12)
+    same(measure_files(tmp_path / "layer.safetensors", FileOptions()).report, measure_features(**arrays), 1e-12)
 
 
 @every_format
@@ -82,7 +81,7 @@ def test_blocks_are_the_rows_asked_for(save: Save, tmp_path: Path, monkeypatch: 
     path, options = needed(save)(tmp_path, arrays)
     examples = open_examples(path, options.labels, options.columns)
     for start, stop, rows in ((0, 96, 96), (30, 41, 4), (35, 70, 35), (34, 36, 1), (95, 96, 10)):
-        monkeypatch.setattr(feature_files, "BLOCK_BYTES", rows * 6 * 8)
+        monkeypatch.setattr("neuralcollapse.files.features.BLOCK_BYTES", rows * 6 * 8)
         blocks = list(examples.blocks(start, stop))
         assert [block.start for block in blocks] == list(range(start, stop, rows))
         assert torch.equal(
@@ -95,7 +94,7 @@ def test_columns_of_memory_and_other_byte_orders_are_read_in_order(tmp_path: Pat
     arrays = layer()
     np.save(tmp_path / "features.npy", np.asfortranarray(arrays["features"]).astype(">f8"))
     np.savez(tmp_path / "rest.npz", **{name: arrays[name] for name in ("labels", "weight", "bias")})
-    options = Options(labels=tmp_path / "rest.npz", weight=tmp_path / "rest.npz")
+    options = FileOptions(labels=tmp_path / "rest.npz", weight=tmp_path / "rest.npz")
     same(measure_files(tmp_path / "features.npy", options).report, measure_features(**arrays), 1e-12)
 
 
@@ -105,6 +104,15 @@ def test_a_label_of_every_integer_type_is_read(tmp_path: Path) -> None:
         np.save(tmp_path / "labels.npy", layer()["labels"].astype(kind))
         blocks = list(open_examples(path, options.labels).blocks(0, 96))
         assert torch.equal(blocks[0].labels, torch.tensor(layer()["labels"]))
+
+
+def test_labels_of_one_column_are_read_as_a_vector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """scikit-learn and MATLAB save labels as (n, 1)."""
+    arrays = layer()
+    path, options = npy(tmp_path, arrays)
+    np.save(tmp_path / "labels.npy", arrays["labels"][:, None])
+    monkeypatch.setattr("neuralcollapse.files.features.BLOCK_BYTES", 7 * 6 * 8)
+    same(measure_files(path, options).report, measure_features(**arrays), 1e-12)
 
 
 def test_own_files_go_before_the_features_file(tmp_path: Path) -> None:
@@ -128,12 +136,12 @@ MEMORY = """
 import json, sys
 from pathlib import Path
 import torch
-from neuralcollapse import files as feature_files
-from neuralcollapse.files import measuring
-from neuralcollapse.files.options import Options
+from neuralcollapse.files import features
+from neuralcollapse.files.measure_files import measure_files
+from neuralcollapse.files.options import FileOptions
 
 torch.set_num_threads(1)
-feature_files.BLOCK_BYTES = 1 << 20
+features.BLOCK_BYTES = 1 << 20
 
 def own():  # not the pages of mapped files, which the system takes back when it wants to
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
@@ -144,7 +152,7 @@ def run(path, options):
         nonlocal most
         most = max(most, own())
     paths = {name: value if name == "columns" else Path(value) for name, value in options.items()}
-    measuring.measure_files(Path(path), Options(**paths), sample)
+    measure_files(Path(path), FileOptions(**paths), sample)
     return most
 
 small, large = json.loads(sys.argv[1])

@@ -19,9 +19,8 @@ import torch
 from helpers.feature_tables import PARQUET, Save, layer, npy, npz, parquet_lists, safetensors
 
 from neuralcollapse import InputError
-from neuralcollapse import files as feature_files
-from neuralcollapse.files.measuring import measure_files
-from neuralcollapse.files.options import Options
+from neuralcollapse.files.measure_files import measure_files
+from neuralcollapse.files.options import FileOptions
 
 
 def needed(save: Save) -> Save:
@@ -30,7 +29,7 @@ def needed(save: Save) -> Save:
     return save
 
 
-def refused(path: Path, options: Options, *parts: str) -> None:
+def refused(path: Path, options: FileOptions, *parts: str) -> None:
     """One sentence that names the file, or the value."""
     with pytest.raises(InputError) as error:
         measure_files(path, options)
@@ -53,7 +52,7 @@ WRONG: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
     "label negative": ({"labels": changed(layer()["labels"], 3, -1)}, "labels", ("0..3, got -1 in row 3",)),
     "label huge": ({"labels": changed(layer()["labels"].astype("uint64"), 9, 2**63)}, "labels", ("in row 9",)),
     "labels short": ({"labels": layer()["labels"][:-1]}, "labels", ("shape (96,)", "(95,)")),
-    "labels of two axes": ({"labels": layer()["labels"][:, None]}, "labels", ("(96,)", "(96, 1)")),
+    "labels of two axes": ({"labels": np.stack([layer()["labels"]] * 2, 1)}, "labels", ("(96,)", "(96, 2)")),
     "labels floating": ({"labels": layer()["labels"].astype(float)}, "labels", ("integer labels", "float64")),
     "labels bool": ({"labels": layer()["labels"] > 0}, "labels", ("integer labels", "bool")),
     "features of integers": ({"features": layer()["features"].astype(int)}, "features", ("floating-point", "int64")),
@@ -73,7 +72,7 @@ WRONG: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
 @pytest.mark.parametrize("save", [npy, npz, safetensors], ids=lambda save: save.__name__)
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_arrays_are_named(case: str, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feature_files, "BLOCK_BYTES", 11 * 6 * 8)
+    monkeypatch.setattr("neuralcollapse.files.features.BLOCK_BYTES", 11 * 6 * 8)
     changes, where, parts = WRONG[case]
     path, options = needed(save)(tmp_path, {**layer(), **changes})
     refused(path, options, f"{where}.npy" if save is npy else path.name, *parts)
@@ -99,9 +98,9 @@ def test_nothing_pickled_is_executed(name: str, tmp_path: Path, monkeypatch: pyt
         for member in stored.namelist():
             packed.writestr(member, stored.read(member))
     for file in ("stored.npz", "packed.npz"):
-        refused(Path(file), Options(classes=2, save=tmp_path / "x.safetensors"), file, "pickled objects")
+        refused(Path(file), FileOptions(classes=2, save=tmp_path / "x.safetensors"), file, "pickled objects")
     Path(name).write_bytes(pickle.dumps(_Explosive()))
-    refused(Path(name), Options(labels=Path(name)), name, "no readable")
+    refused(Path(name), FileOptions(labels=Path(name)), name, "not a readable")
     assert not Path("executed").exists()
 
 
@@ -114,7 +113,7 @@ def test_damaged_npy_files_are_named(tmp_path: Path) -> None:
     wrong = (b"", b"\x93NUMPY", whole[:60], whole[:-1], whole[6:], header.getvalue(), negative)
     for content in (*wrong, b"\x93NUMPY\x09\x00" + whole[8:], whole.replace(b"descr", b"dexcr")):
         path.write_bytes(content)
-        refused(path, options, "features.npy is no readable .npy")
+        refused(path, options, "features.npy is not a readable .npy")
 
 
 def test_damaged_npz_files_are_named(tmp_path: Path) -> None:
@@ -124,14 +123,14 @@ def test_damaged_npz_files_are_named(tmp_path: Path) -> None:
         start = archive.getinfo("features.npy").header_offset
     for content in (b"", b"PK", whole[:700], whole[:-30], whole[100:], whole[: len(whole) // 2]):
         path.write_bytes(content)
-        refused(path, options, "layer.npz is no readable .npz")
+        refused(path, options, "layer.npz is not a readable .npz")
     path.write_bytes(whole[:start] + b"XX" + whole[start + 2 :])
-    refused(path, options, "layer.npz is no readable .npz", "does not begin where")
+    refused(path, options, "layer.npz is not a readable .npz", "file header")
     np.savez_compressed(path, **layer())
     packed = bytearray(path.read_bytes())
     packed[len(packed) // 3 : len(packed) // 3 + 8] = b"\xff" * 8
     path.write_bytes(packed)
-    refused(path, options, "layer.npz is no readable .npz")
+    refused(path, options, "layer.npz is not a readable .npz")
 
 
 def test_damaged_safetensors_files_are_named(tmp_path: Path) -> None:
@@ -148,7 +147,7 @@ def test_damaged_safetensors_files_are_named(tmp_path: Path) -> None:
         struct.pack("<Q", len(far)) + far,
     ):
         path.write_bytes(content)
-        refused(path, options, "layer.safetensors is no readable .safetensors")
+        refused(path, options, "layer.safetensors is not a readable .safetensors")
 
 
 @pytest.mark.skipif(not hasattr(torch, "float8_e4m3fn"), reason="needs float8")
@@ -157,7 +156,7 @@ def test_eight_bit_features_are_refused(tmp_path: Path) -> None:
     save_file(
         {"features": torch.ones(4, 2).to(torch.float8_e4m3fn), "labels": torch.arange(4)}, tmp_path / "f.safetensors"
     )
-    refused(tmp_path / "f.safetensors", Options(), "f.safetensors", "F8_E4M3")
+    refused(tmp_path / "f.safetensors", FileOptions(), "f.safetensors", "F8_E4M3")
 
 
 def test_damaged_parquet_files_are_named(tmp_path: Path) -> None:
@@ -166,18 +165,18 @@ def test_damaged_parquet_files_are_named(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for content in (b"", b"PAR1", whole[:200], whole[:-1], whole[4:]):
         path.write_bytes(content)
-        refused(path, options, "table.parquet is no readable Parquet file")
+        refused(path, options, "table.parquet is not a readable Parquet file")
     broken = bytearray(whole)
     broken[4:60] = b"\xff" * 56  # the first page's header
     path.write_bytes(broken)
-    refused(path, options, "table.parquet is no readable Parquet file")
+    refused(path, options, "table.parquet is not a readable Parquet file")
 
 
 def test_wrong_parquet_columns_are_named(tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
     np.save(tmp_path / "weight.npy", np.ones((4, 2)))
-    options = Options(weight=tmp_path / "weight.npy")
+    options = FileOptions(weight=tmp_path / "weight.npy")
     label = pa.array([0, 1, 2])
     path = tmp_path / "wrong.parquet"
     fixed = pa.list_(pa.float32(), 2)
@@ -207,15 +206,15 @@ def test_wrong_parquet_columns_are_named(tmp_path: Path) -> None:
 def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "table.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    refused(tmp_path / "table.parquet", Options(), "table.parquet", "pip install 'neuralcollapse[parquet]'")
+    refused(tmp_path / "table.parquet", FileOptions(), "table.parquet", "pip install 'neuralcollapse[parquet]'")
 
 
 def test_absent_and_foreign_files_are_named(tmp_path: Path) -> None:
     path, options = npy(tmp_path, layer())
     (tmp_path / "layer.csv").write_text("1,2")
-    refused(tmp_path / "absent.npz", Options(), "no file", "absent.npz")
-    refused(tmp_path, Options(), "no file", tmp_path.name)
-    refused(tmp_path / "layer.csv", Options(), "layer.csv", ".npy, .npz, .safetensors or .parquet", "'.csv'")
+    refused(tmp_path / "absent.npz", FileOptions(), "no file", "absent.npz")
+    refused(tmp_path, FileOptions(), "no file", tmp_path.name)
+    refused(tmp_path / "layer.csv", FileOptions(), "layer.csv", ".npy, .npz, .safetensors or .parquet", "'.csv'")
     refused(path, replace(options, labels=tmp_path / "absent.npy"), "no file", "absent.npy")
     refused(path, replace(options, weight=tmp_path / "layer.csv"), "layer.csv")
     refused(path, replace(options, labels=None), "features.npy has no labels", "--labels")
@@ -226,7 +225,7 @@ def test_absent_and_foreign_files_are_named(tmp_path: Path) -> None:
 def test_sizes_that_no_machine_has_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "features.npy", np.zeros((2, 1 << 22), dtype="float16"))
     np.save(tmp_path / "labels.npy", np.arange(2))
-    options = Options(labels=tmp_path / "labels.npy", classes=2, save=tmp_path / "part.safetensors")
+    options = FileOptions(labels=tmp_path / "labels.npy", classes=2, save=tmp_path / "part.safetensors")
     refused(tmp_path / "features.npy", options, "features.npy", "4194304 features", "GiB")
     np.save(tmp_path / "features.npy", np.zeros((2, 3), dtype="float16"))
     refused(tmp_path / "features.npy", replace(options, classes=1 << 60), "GiB")

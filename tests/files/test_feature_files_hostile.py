@@ -16,17 +16,16 @@ import torch
 from helpers.feature_tables import layer, npy, npz, npz_compressed, parquet_lists
 
 from neuralcollapse import InputError
-from neuralcollapse import files as feature_files
-from neuralcollapse.files import open_classifier, open_examples
-from neuralcollapse.files.measuring import measure_files
-from neuralcollapse.files.options import Options
+from neuralcollapse.files.features import open_classifier, open_examples
+from neuralcollapse.files.measure_files import measure_files
+from neuralcollapse.files.options import FileOptions
 from neuralcollapse.files.parquet_sizes import read_sizes
 
 INTEGERS = ["i1", "u1", "<i2", ">i2", "<u2", ">u2", "<i4", ">i4", "<u4", ">u4", "<i8", ">i8", "<u8", ">u8"]
 FLOATS = ["<f2", ">f2", "<f4", ">f4", "<f8", ">f8"]
 
 
-def refused(path: Path, options: Options, *parts: str) -> str:
+def refused(path: Path, options: FileOptions, *parts: str) -> str:
     """One sentence that names the file."""
     with pytest.raises(InputError) as error:
         measure_files(path, options)
@@ -35,7 +34,7 @@ def refused(path: Path, options: Options, *parts: str) -> str:
     return message
 
 
-def content(path: Path, options: Options) -> tuple[np.ndarray, np.ndarray]:
+def content(path: Path, options: FileOptions) -> tuple[np.ndarray, np.ndarray]:
     examples = open_examples(path, options.labels, options.columns)
     blocks = list(examples.blocks(0, examples.rows))
     return torch.cat([each.features for each in blocks]).numpy(), torch.cat([each.labels for each in blocks]).numpy()
@@ -65,7 +64,7 @@ def test_labels_of_every_type_in_tables_and_tensors(form: str, kind: str, tmp_pa
         pytest.importorskip("pyarrow")
         path, options = parquet_lists(tmp_path, arrays)
     else:
-        path, options = tmp_path / "layer.safetensors", Options()
+        path, options = tmp_path / "layer.safetensors", FileOptions()
         pytest.importorskip("safetensors.numpy").save_file(arrays, path)
     _, found = content(path, options)
     assert found.dtype == np.int64 and np.array_equal(found, layer()["labels"])
@@ -75,12 +74,12 @@ def test_labels_of_every_type_in_tables_and_tensors(form: str, kind: str, tmp_pa
 @pytest.mark.parametrize("form", ["npy", "npz", "packed", "safetensors", "parquet"])
 def test_labels_that_are_no_integers(form: str, values: list[Any], tmp_path: Path) -> None:
     arrays = {"features": np.ones((3, 2)), "labels": np.array(values), "weight": np.ones((3, 2))}
-    options = Options()
+    options = FileOptions()
     if isinstance(values[0], complex) and form in ("parquet", "safetensors"):
         pytest.skip("the format has no complex numbers")
     if form == "npy":
         path, options = npy(tmp_path, arrays)
-        options = Options(labels=options.labels, weight=options.weight)
+        options = FileOptions(labels=options.labels, weight=options.weight)
     elif form == "parquet":
         pytest.importorskip("pyarrow")
         path, options = parquet_lists(tmp_path, {**arrays, "bias": np.zeros(3)})
@@ -106,7 +105,7 @@ def every_array(path: Path) -> list[np.ndarray]:
     """What `measure` reads of a file, all of it."""
     classifier = open_classifier(path)
     assert classifier is not None and classifier.bias is not None
-    return [*content(path, Options()), classifier.weight.numpy(), classifier.bias.numpy()]
+    return [*content(path, FileOptions()), classifier.weight.numpy(), classifier.bias.numpy()]
 
 
 METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
@@ -147,8 +146,8 @@ def test_a_checksum_holds_whatever_part_is_measured(tmp_path: Path, method: int,
             info = archive.getinfo("features.npy")
         stored = packed.read_bytes()
         packed.write_bytes(stored.replace(struct.pack("<I", info.CRC), struct.pack("<I", sums["features.npy"] ^ 1)))
-    options = Options(shard="1/2" if where == "first" else "2/2", classes=4, save=tmp_path / "x.safetensors")
-    refused(path, options, "layer.npz is no readable .npz")
+    options = FileOptions(shard="1/2" if where == "first" else "2/2", classes=4, save=tmp_path / "x.safetensors")
+    refused(path, options, "layer.npz is not a readable .npz")
     assert not (tmp_path / "x.safetensors").exists()
 
 
@@ -157,13 +156,13 @@ def test_a_zip_that_misses_or_repeats_members_is_refused(tmp_path: Path) -> None
     end = whole.rindex(b"PK\5\6")
     for count in (3, 5, 0):
         path.write_bytes(whole[: end + 8] + struct.pack("<2H", count, count) + whole[end + 12 :])
-        refused(path, Options(), f"{count} members are announced, 4 are there")
+        refused(path, FileOptions(), f"{count} members are announced, 4 are there")
     with zipfile.ZipFile(path, "w") as archive:
         for name in ("features.npy", "labels.npy", "weight.npy"):
             archive.writestr(name, b"")
         with pytest.warns(UserWarning, match="Duplicate"):
             archive.writestr("weight.npy", b"")
-    refused(path, Options(), "'weight.npy' is there twice")
+    refused(path, FileOptions(), "'weight.npy' is there twice")
 
 
 def with_header(text: str, version: int = 1, body: bytes = bytes(96 * 6 * 8)) -> bytes:
@@ -228,26 +227,26 @@ def test_headers_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     with zipfile.ZipFile(tmp_path / "layer.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("features.npy", with_header(text))
         archive.writestr("labels.npy", (tmp_path / "labels.npy").read_bytes())
-    refused(tmp_path / "layer.npz", Options(classes=4, save=Path("x.safetensors")), "layer.npz")
+    refused(tmp_path / "layer.npz", FileOptions(classes=4, save=Path("x.safetensors")), "layer.npz")
     assert not Path("ran").exists()
 
 
 def test_a_compressed_array_larger_than_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez_compressed(tmp_path / "layer.npz", **{**layer(), "features": np.zeros((96, 30_000), "f4")})
-    monkeypatch.setattr(feature_files.rows, "machine_bytes", lambda: 8 << 20)
+    monkeypatch.setattr("neuralcollapse.data.numpy_files.machine_bytes", lambda: 8 << 20)
     tracemalloc.start()
     try:
-        refused(tmp_path / "layer.npz", Options(), "layer.npz: expected features that fits in this machine's")
+        refused(tmp_path / "layer.npz", FileOptions(), "layer.npz: expected features that fits in this machine's")
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
 
 
-def table(folder: Path, columns: dict[str, Any], **options: Any) -> tuple[Path, Options]:
+def table(folder: Path, columns: dict[str, Any], **options: Any) -> tuple[Path, FileOptions]:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     pq.write_table(pa.table(columns), folder / "t.parquet", **options)
     np.save(folder / "w.npy", np.ones((3, 2)))
-    return folder / "t.parquet", Options(weight=folder / "w.npy")
+    return folder / "t.parquet", FileOptions(weight=folder / "w.npy")
 
 
 ROWS = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
@@ -257,7 +256,7 @@ ROWS = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
 def test_parquet_names_that_are_no_text(tmp_path: Path, name: bytes) -> None:
     path, options = table(tmp_path, {"features": ROWS, "zzlabel": [0, 1, 2]}, store_schema=False)
     path.write_bytes(path.read_bytes().replace(b"zzlabel", name))
-    refused(path, options, "t.parquet is no readable Parquet file")
+    refused(path, options, "t.parquet is not a readable Parquet file")
 
 
 def test_parquet_columns_with_numbers_of_any_length_are_in_order(tmp_path: Path) -> None:
@@ -265,7 +264,7 @@ def test_parquet_columns_with_numbers_of_any_length_are_in_order(tmp_path: Path)
     ordered = ["f00", "f9", "f10", "f" + "9" * 5000, "f1" + "0" * 5000]
     columns = {name: [float(index)] * 3 for index, name in enumerate(names) if name != "f0009x"}
     path, _ = table(tmp_path, {**columns, "label": [0, 1, 2]})
-    assert content(path, Options(columns="f"))[0][0].tolist() == [float(names.index(name)) for name in ordered]
+    assert content(path, FileOptions(columns="f"))[0][0].tolist() == [float(names.index(name)) for name in ordered]
 
 
 @pytest.mark.parametrize("kind", ["one row", "equal rows", "zstd"])
@@ -328,7 +327,7 @@ def test_a_flipped_bit_of_a_parquet_page_with_a_checksum_is_found(tmp_path: Path
     for value in (2.0, 3.0, 4.0, 5.0):  # of the ends there are copies in the page's header
         place = whole.index(struct.pack("<d", value)) + 3
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        refused(path, options, "t.parquet is no readable Parquet file")
+        refused(path, options, "t.parquet is not a readable Parquet file")
 
 
 @pytest.mark.parametrize(
@@ -349,7 +348,7 @@ def test_safetensors_headers_that_are_none(tmp_path: Path, header: Any) -> None:
     text += b" " * (-len(text) % 8)
     path = tmp_path / "layer.safetensors"
     path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(48))
-    refused(path, Options(labels=path, classes=2, save=tmp_path / "x.safetensors"), "layer.safetensors")
+    refused(path, FileOptions(labels=path, classes=2, save=tmp_path / "x.safetensors"), "layer.safetensors")
 
 
 def test_too_little_memory_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,5 +357,5 @@ def test_too_little_memory_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def fails(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(feature_files.Examples, "blocks", fails)
-    refused(path, options, "layer.npz", "does not fit in memory")
+    monkeypatch.setattr("neuralcollapse.files.features.Examples.blocks", fails)
+    refused(path, options, "layer.npz", "do not fit in memory")

@@ -15,11 +15,9 @@ import torch
 from helpers.feature_tables import FORMATS, PARQUET, Save, layer, npy
 
 from neuralcollapse import ClassMoments, InputError, Report, measure_features
-from neuralcollapse import files as feature_files
-from neuralcollapse.files import measuring
-from neuralcollapse.files.measuring import measure_files
-from neuralcollapse.files.options import Options
-from neuralcollapse.files.parts import Span, join, missing
+from neuralcollapse.files.measure_files import measure_files
+from neuralcollapse.files.options import FileOptions
+from neuralcollapse.files.shards import RowRange, join_rows, missing_rows
 
 pytest.importorskip("safetensors")
 
@@ -36,7 +34,7 @@ def same(found: Report | None, expected: Report, without: tuple[str, ...] = ()) 
             assert numbers[name] == others[name], name
 
 
-def jobs(path: Path, options: Options, folder: Path, kind: str, number: int, **changes: Any) -> list[Path]:
+def jobs(path: Path, options: FileOptions, folder: Path, kind: str, number: int, **changes: Any) -> list[Path]:
     """What each job of an array saves."""
     saved = []
     for part in range(1, number + 1):
@@ -48,7 +46,7 @@ def jobs(path: Path, options: Options, folder: Path, kind: str, number: int, **c
 
 @pytest.fixture
 def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feature_files, "BLOCK_BYTES", 9 * 6 * 8)
+    monkeypatch.setattr("neuralcollapse.files.features.BLOCK_BYTES", 9 * 6 * 8)
 
 
 @pytest.mark.usefixtures("short_blocks")
@@ -58,7 +56,7 @@ def test_parts_are_the_whole_in_any_order(save: Save, weighting: Any, tmp_path: 
     if save in PARQUET:
         pytest.importorskip("pyarrow")
     path, options = save(tmp_path, layer())
-    classifier = Options(weight=options.weight or path, bias=options.bias, weight_decay=1e-3, metrics="all")
+    classifier = FileOptions(weight=options.weight or path, bias=options.bias, weight_decay=1e-3, metrics="all")
     expected = measure_features(**layer(), weight_decay=1e-3, weighting=weighting, metrics="all")
     parts = jobs(path, replace(options, weighting=weighting), tmp_path, "part", 3)
     merged = tmp_path / "all.safetensors"
@@ -81,7 +79,7 @@ def test_merged_parts_merge_again(tmp_path: Path) -> None:
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     for chosen, saved in ((parts[:4:2], first), (parts[1::2], second)):
         with pytest.warns(UserWarning, match=r"rows .* of features.npy are in none of the parts"):
-            measure_files(None, Options(merge=tuple(chosen), save=saved))
+            measure_files(None, FileOptions(merge=tuple(chosen), save=saved))
     classifier = replace(options, labels=None)
     report = measure_files(None, replace(classifier, merge=(second, parts[4], first))).report
     same(report, measure_features(**layer()), without=("nc4_mismatch", "accuracy", "nearest_mean_accuracy"))
@@ -110,7 +108,7 @@ def test_whole_file_saves_and_reports(tmp_path: Path) -> None:
     same(report, measure_features(**part))
 
 
-def refused(features: Path | None, options: Options, *words: str) -> None:
+def refused(features: Path | None, options: FileOptions, *words: str) -> None:
     """One sentence with these words; the file to be saved is not there, nor what it was to be made of."""
     with pytest.raises(InputError) as error:
         measure_files(features, options)
@@ -126,7 +124,7 @@ def test_each_part_is_merged_once(tmp_path: Path) -> None:
     path, options = npy(tmp_path, layer())
     one, two, _ = jobs(path, options, tmp_path, "part", 3)
     half = jobs(path, options, tmp_path, "half", 2)[0]
-    out = Options(save=tmp_path / "out.safetensors")
+    out = FileOptions(save=tmp_path / "out.safetensors")
     refused(None, replace(out, merge=(one, two, one)), "part-1.safetensors twice")
     os.symlink(one, tmp_path / "link.safetensors")
     refused(None, replace(out, merge=(one, tmp_path / "link.safetensors")), "link.safetensors twice", "part-1")
@@ -144,15 +142,17 @@ def test_a_row_is_known_by_its_file_not_by_its_name(tmp_path: Path) -> None:
         npy(tmp_path / folder, {**layer(), "features": layer()["features"] + seed})
     parts = []
     for folder in ("a", "b"):
-        options = Options(labels=tmp_path / folder / "labels.npy", classes=4, save=tmp_path / f"{folder}.safetensors")
+        options = FileOptions(
+            labels=tmp_path / folder / "labels.npy", classes=4, save=tmp_path / f"{folder}.safetensors"
+        )
         measure_files(tmp_path / folder / "features.npy", options)
         parts.append(options.save)
-    outcome = measure_files(None, Options(merge=tuple(parts), save=tmp_path / "both.safetensors"))  # type: ignore[arg-type]
-    assert "192 examples" in outcome.said
+    outcome = measure_files(None, FileOptions(merge=tuple(parts), save=tmp_path / "both.safetensors"))  # type: ignore[arg-type]
+    assert "192 examples" in outcome.note
     moved = shutil.copy(tmp_path / "a" / "features.npy", tmp_path / "moved.npy")
-    options = Options(labels=tmp_path / "a" / "labels.npy", classes=4, save=tmp_path / "moved.safetensors")
+    options = FileOptions(labels=tmp_path / "a" / "labels.npy", classes=4, save=tmp_path / "moved.safetensors")
     measure_files(Path(moved), options)
-    refused(None, Options(merge=(*parts, options.save), save=tmp_path / "c.safetensors"), "rows 0 to 95")  # type: ignore[arg-type]
+    refused(None, FileOptions(merge=(*parts, options.save), save=tmp_path / "c.safetensors"), "rows 0 to 95")  # type: ignore[arg-type]
 
 
 def test_parts_that_do_not_fit_are_named(tmp_path: Path) -> None:
@@ -164,17 +164,19 @@ def test_parts_that_do_not_fit_are_named(tmp_path: Path) -> None:
         ({"weight": None, "bias": None, "classes": 7}, ("num_classes = 4", "7")),
     ):
         (other, _) = jobs(path, options, tmp_path, "other", 2, **changes)
-        refused(None, Options(merge=(two, other), save=save), "other-1", "part-2", *words)
+        refused(None, FileOptions(merge=(two, other), save=save), "other-1", "part-2", *words)
     narrow = tmp_path / "narrow"
     narrow.mkdir()
     short, _ = npy(narrow, {**layer(), "features": layer()["features"][:, :5]})
-    (other, _) = jobs(short, Options(labels=options.labels, classes=4), narrow, "part", 2)
-    refused(None, Options(merge=(two, other), save=save), "narrow/part-1", "dim = 6, got 5")
-    refused(None, Options(merge=(one, two), save=save, weighting="class"), "weighting class, got example")
-    refused(None, Options(merge=(one, two), save=save, classes=3), "3 classes, got 4")
-    refused(None, Options(merge=(one, two)), "--weight for a report, or --save")
+    (other, _) = jobs(short, FileOptions(labels=options.labels, classes=4), narrow, "part", 2)
+    refused(None, FileOptions(merge=(two, other), save=save), "narrow/part-1", "dim = 6, got 5")
+    refused(None, FileOptions(merge=(one, two), save=save, weighting="class"), "weighting class, got example")
+    refused(None, FileOptions(merge=(one, two), save=save, classes=3), "3 classes, got 4")
+    refused(None, FileOptions(merge=(one, two)), "--weight for a report, or --save")
     np.save(tmp_path / "wide.npy", np.ones((4, 9)))
-    refused(None, Options(merge=(one, two), weight=tmp_path / "wide.npy", save=save), "wide.npy", "(4, 6), got (4, 9)")
+    refused(
+        None, FileOptions(merge=(one, two), weight=tmp_path / "wide.npy", save=save), "wide.npy", "(4, 6), got (4, 9)"
+    )
 
 
 def test_counts_that_do_not_fit_are_named(tmp_path: Path) -> None:
@@ -202,7 +204,7 @@ def test_counts_that_do_not_fit_are_named(tmp_path: Path) -> None:
     refused(tmp_path / "other.npy", replace(options, moments=merged, save=save), "all.safetensors", "other.npy")
     ClassMoments.load(parts[0]).save(tmp_path / "own.safetensors")  # says of no rows
     refused(path, replace(options, moments=tmp_path / "own.safetensors", save=save), "own.safetensors", "0 to 95")
-    assert "rows 0 to 47" in measure_files(path, replace(options, moments=parts[0], shard="1/2")).said
+    assert "rows 0 to 47" in measure_files(path, replace(options, moments=parts[0], shard="1/2")).note
     refused(path, replace(options, moments=merged, classes=5), "--classes 4", "got 5")
     refused(path, replace(options, moments=merged, weight=None, bias=None), "features.npy has no weight")
     np.save(tmp_path / "five.npy", layer()["features"][:, :5])
@@ -225,27 +227,27 @@ def test_files_that_are_no_parts_are_named(tmp_path: Path) -> None:
         ({**moments, "means": moments["means"][:, :2].clone()}, about, "expected"),
         ({**moments, "counts": -moments["counts"]}, about, "at least 0"),
         (moments, {"weighting": "?"}, "weighting"),
-        (moments, {**about, "rows": "[{]"}, "a list of rows"),
-        (moments, {**about, "rows": "7"}, "a list of rows"),
-        (moments, {**about, "rows": "[" * 100_000}, "a list of rows"),
+        (moments, {**about, "rows": "[{]"}, "rows: "),
+        (moments, {**about, "rows": "7"}, "rows: "),
+        (moments, {**about, "rows": "[" * 100_000}, "rows: "),
         (
             moments,
             {**about, "rows": '[{"file": "a", "start": 3, "stop": 2, "total": 9, "name": "a"}]'},
-            "a list of rows",
+            "rows: ",
         ),
-        (moments, {**about, "rows": '[{"file": 1, "start": 1, "stop": 2, "total": 9, "name": "a"}]'}, "a list of rows"),
+        (moments, {**about, "rows": '[{"file": 1, "start": 1, "stop": 2, "total": 9, "name": "a"}]'}, "rows: "),
         ({**counts, "correct": torch.tensor(4)}, {}, "at most 3 examples, got 4"),
         ({**counts, "correct": torch.tensor(-4)}, {}, "at least 0"),
         ({**counts, "correct": torch.tensor([1, 2])}, {}, "shape (2,)"),
         ({**counts, "correct": torch.tensor(1.0)}, {}, "float32"),
     ):
         save_file(state, foreign, metadata=words)
-        refused(None, Options(merge=(part, foreign), save=save), "foreign.safetensors", text)
+        refused(None, FileOptions(merge=(part, foreign), save=save), "foreign.safetensors", text)
     foreign.write_bytes(part.read_bytes()[:-1])
-    refused(None, Options(merge=(part, foreign), save=save), "foreign.safetensors")
-    refused(None, Options(merge=(part, tmp_path / "absent.safetensors"), save=save), "absent.safetensors")
-    refused(None, Options(merge=(part, tmp_path), save=save), "is none")
-    refused(None, Options(merge=(part, path), save=save), "features.npy", "safetensors")
+    refused(None, FileOptions(merge=(part, foreign), save=save), "foreign.safetensors")
+    refused(None, FileOptions(merge=(part, tmp_path / "absent.safetensors"), save=save), "absent.safetensors")
+    refused(None, FileOptions(merge=(part, tmp_path), save=save), "which is not a file")
+    refused(None, FileOptions(merge=(part, path), save=save), "features.npy", "safetensors")
 
 
 def test_a_part_without_examples_of_its_own_is_refused(tmp_path: Path) -> None:
@@ -267,19 +269,19 @@ def test_a_failed_job_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.
         with pytest.raises(KeyboardInterrupt):
             measure_files(path, replace(options, shard="1/2", save=part))
     with monkeypatch.context() as patch:
-        patch.setattr(measuring.json, "dumps", broken)
+        patch.setattr("json.dumps", broken)
         with pytest.raises(KeyboardInterrupt):
             measure_files(path, replace(options, json=tmp_path / "report.json"))
     assert part.read_bytes() == before and sorted(tmp_path.iterdir()) == names
 
 
 def test_spans_join_and_leave_gaps() -> None:
-    def span(start: int, stop: int, file: str = "a") -> Span:
-        return Span(file, start, stop, 10, f"{file}.npy")
+    def span(start: int, stop: int, file: str = "a") -> RowRange:
+        return RowRange(file, start, stop, 10, f"{file}.npy")
 
-    joined = join([(Path("x"), (span(6, 8), span(0, 2))), (Path("y"), (span(2, 4), span(0, 10, "b")))])
+    joined = join_rows([(Path("x"), (span(6, 8), span(0, 2))), (Path("y"), (span(2, 4), span(0, 10, "b")))])
     assert joined == (span(0, 4), span(6, 8), span(0, 10, "b"))
-    assert missing(joined) == ["rows 4 to 5 of a.npy", "rows 8 to 9 of a.npy"]
+    assert missing_rows(joined) == ["rows 4 to 5 of a.npy", "rows 8 to 9 of a.npy"]
     for start, stop in ((0, 10), (3, 5), (1, 2), (0, 1), (3, 4)):
         with pytest.raises(InputError, match=rf"[xy] and [xy] both hold rows {start} to {min(stop, 4) - 1} of a.npy"):
-            join([(Path("x"), (span(0, 4),)), (Path("y"), (span(start, stop),))])
+            join_rows([(Path("x"), (span(0, 4),)), (Path("y"), (span(start, stop),))])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from neuralcollapse.files.options import Options
+from neuralcollapse.files.options import FileOptions
 
 Arrays = dict[str, np.ndarray]
 
@@ -25,31 +25,31 @@ def layer(examples: int = 96, classes: int = 4, dim: int = 6, dtype: str = "floa
     return {"features": features, "labels": labels, "weight": weight, "bias": bias}
 
 
-def npy(folder: Path, arrays: Arrays) -> tuple[Path, Options]:
+def npy(folder: Path, arrays: Arrays) -> tuple[Path, FileOptions]:
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
     paths = {name: folder / f"{name}.npy" for name in ("labels", "weight", "bias")}
-    return folder / "features.npy", Options(**paths)
+    return folder / "features.npy", FileOptions(**paths)
 
 
-def npz(folder: Path, arrays: Arrays) -> tuple[Path, Options]:
+def npz(folder: Path, arrays: Arrays) -> tuple[Path, FileOptions]:
     np.savez(folder / "layer.npz", **arrays)
-    return folder / "layer.npz", Options()
+    return folder / "layer.npz", FileOptions()
 
 
-def npz_compressed(folder: Path, arrays: Arrays) -> tuple[Path, Options]:
+def npz_compressed(folder: Path, arrays: Arrays) -> tuple[Path, FileOptions]:
     np.savez_compressed(folder / "layer.npz", **arrays)
-    return folder / "layer.npz", Options()
+    return folder / "layer.npz", FileOptions()
 
 
-def safetensors(folder: Path, arrays: Arrays) -> tuple[Path, Options]:
+def safetensors(folder: Path, arrays: Arrays) -> tuple[Path, FileOptions]:
     from safetensors.torch import save_file
 
     save_file({name: torch.tensor(array) for name, array in arrays.items()}, folder / "layer.safetensors")
-    return folder / "layer.safetensors", Options()
+    return folder / "layer.safetensors", FileOptions()
 
 
-def parquet_lists(folder: Path, arrays: Arrays) -> tuple[Path, Options]:
+def parquet_lists(folder: Path, arrays: Arrays) -> tuple[Path, FileOptions]:
     """A column of fixed-size lists, in row groups that end where no block does."""
     import pyarrow as pa
 
@@ -58,7 +58,7 @@ def parquet_lists(folder: Path, arrays: Arrays) -> tuple[Path, Options]:
     return _table(folder, arrays, {"features": lists, "label": pa.array(arrays["labels"])})
 
 
-def parquet_variable_lists(folder: Path, arrays: Arrays) -> tuple[Path, Options]:
+def parquet_variable_lists(folder: Path, arrays: Arrays) -> tuple[Path, FileOptions]:
     """A column of lists whose type does not say how long they are."""
     import pyarrow as pa
 
@@ -66,7 +66,7 @@ def parquet_variable_lists(folder: Path, arrays: Arrays) -> tuple[Path, Options]
     return _table(folder, arrays, {"features": lists, "labels": pa.array(arrays["labels"].astype("uint8"))})
 
 
-def parquet_columns(folder: Path, arrays: Arrays) -> tuple[Path, Options]:
+def parquet_columns(folder: Path, arrays: Arrays) -> tuple[Path, FileOptions]:
     """A column for each feature, in the order of their names, which is not that of their numbers."""
     import pyarrow as pa
 
@@ -75,7 +75,7 @@ def parquet_columns(folder: Path, arrays: Arrays) -> tuple[Path, Options]:
     return _table(folder, arrays, columns, columns="feat")
 
 
-def _table(folder: Path, arrays: Arrays, content: dict[str, Any], **options: Any) -> tuple[Path, Options]:
+def _table(folder: Path, arrays: Arrays, content: dict[str, Any], **options: Any) -> tuple[Path, FileOptions]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -83,9 +83,9 @@ def _table(folder: Path, arrays: Arrays, content: dict[str, Any], **options: Any
     rows = 35 if len(arrays["labels"]) < 1000 else 4096 if "columns" in options else None
     pq.write_table(pa.table(content), folder / "table.parquet", row_group_size=rows)
     np.savez(folder / "classifier.npz", weight=arrays["weight"], bias=arrays["bias"])
-    return folder / "table.parquet", Options(weight=folder / "classifier.npz", **options)
+    return folder / "table.parquet", FileOptions(weight=folder / "classifier.npz", **options)
 
 
-Save = Callable[[Path, Arrays], tuple[Path, Options]]
+Save = Callable[[Path, Arrays], tuple[Path, FileOptions]]
 FORMATS: tuple[Save, ...] = (npy, npz, npz_compressed, safetensors)
 PARQUET: tuple[Save, ...] = (parquet_lists, parquet_variable_lists, parquet_columns)

@@ -39,8 +39,8 @@ from scipy.io import savemat
 
 from neuralcollapse import ClassMoments, InputError
 from neuralcollapse import data as datasets
-from neuralcollapse.files import open_classifier, open_examples
-from neuralcollapse.files.parts import Counts, Span, read_part, write_counts, write_moments
+from neuralcollapse.files.features import open_classifier, open_examples
+from neuralcollapse.files.shards import Counts, RowRange, read_shard, write_counts, write_moments
 
 SEED = 0
 MEMORY = 256 << 10  # KiB that reading a file of some kilobytes may add
@@ -102,9 +102,9 @@ def _dataset(name: str, inner: str = "") -> Callable[[Path], Content]:
 
 
 def _part(folder: Path) -> Content:
-    part = read_part(folder / "part.safetensors")
+    part = read_shard(folder / "part.safetensors")
     content = part.content.state_dict().values() if isinstance(part.content, ClassMoments) else [part.content]
-    return [*content, part.spans]
+    return [*content, part.rows]
 
 
 def _npy(folder: Path) -> None:
@@ -244,11 +244,11 @@ def _moments(folder: Path) -> None:
     arrays = tables.layer(24)
     moments = ClassMoments(4)
     moments.update(torch.tensor(arrays["features"]), torch.tensor(arrays["labels"]))
-    write_moments(folder / "part.safetensors", moments, [Span("ab", 0, 24, 30, "x.npy")])
+    write_moments(folder / "part.safetensors", moments, [RowRange("ab", 0, 24, 30, "x.npy")])
 
 
 def _counts(folder: Path) -> None:
-    write_counts(folder / "part.safetensors", Counts(24, 3, 20, 19, "cd"), Span("ab", 0, 24, 30, "x.npy"))
+    write_counts(folder / "part.safetensors", Counts(24, 3, 20, 19, "cd"), RowRange("ab", 0, 24, 30, "x.npy"))
 
 
 _LAYER, _TABLE = _features("layer.npz"), _features("t.parquet")

@@ -6,20 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from helpers.studies import config
 
 from neuralcollapse import simplex_etf
 from neuralcollapse.training.run_directory import Run
 
 CLASSES, DIM = 5, 8
 NC2_NAMES = ("equinorm", "equiangularity", "maximal_angle")
-CONFIG = {
-    "dataset_title": "digits $1",
-    "model": "mlp",
-    "width": 0.5,
-    "loss_title": "MSE",
-    "measured_weight_decay": 0.01,
-    "class_names": [f"kind {label}" for label in range(CLASSES)],
-}
+CONFIG = config(
+    "digits",
+    "mlp",
+    dataset_title="digits $1",
+    width=0.5,
+    measured_weight_decay=0.01,
+    class_names=[f"kind {label}" for label in range(CLASSES)],
+)
 
 
 def record(epoch: int, **changes: Any) -> dict[str, Any]:

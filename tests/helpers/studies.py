@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from neuralcollapse.training import protocol
+from neuralcollapse.training import recipes
 from neuralcollapse.training.config import RunConfig
-from neuralcollapse.training.run_directory import Run
+from neuralcollapse.training.run_directory import Run, Status
 
 NAMES = {
     "mnist": "MNIST",
@@ -23,14 +23,16 @@ KEYS = (
 )
 
 
-def config(dataset: str = "mnist", model: str = "vgg11", loss: str = "mse", **changes: Any) -> dict[str, Any]:
+def config(dataset: str = "mnist", model: str = "vgg11", loss: str = "mse", **changes: Any) -> RunConfig:
     """A configuration as `neuralcollapse run` writes it, of the paper's own size and recipe."""
-    paper = protocol.recipe(dataset if dataset in protocol.DATASETS else "mnist", model, loss)
+    paper = recipes.paper_recipe(dataset if dataset in recipes.DATASETS else "mnist", model, loss)
     fields = {
         "dataset": dataset,
         "dataset_title": NAMES.get(dataset, dataset),
         "num_examples": 50_000,
+        "num_test_examples": 10_000,
         "num_classes": 10,
+        "class_names": [],
         "model": model,
         "loss": loss,
         "loss_title": "MSE" if loss == "mse" else "cross-entropy",
@@ -45,11 +47,10 @@ def config(dataset: str = "mnist", model: str = "vgg11", loss: str = "mse", **ch
         "measured_weight_decay": 5e-4,
         "precision": "32",
         "device": "cpu",
+        "devices": 1,
         **changes,
     }
-    known = RunConfig.__dataclass_fields__.keys()
-    assert fields.keys() <= known, fields.keys() - known
-    return fields
+    return RunConfig.from_json(fields, "test")
 
 
 def history(
@@ -74,7 +75,7 @@ def history(
 
 def write_run(
     path: Path,
-    settings: dict[str, Any],
+    settings: RunConfig,
     records: list[dict[str, Any]],
     status: str = "finished",
     epoch: int | None = None,
@@ -84,5 +85,5 @@ def write_run(
     for line in records:
         run.append_history(line)
     reached = (records[-1]["epoch"] if records else 0) if epoch is None else epoch
-    run.write_status(status=status, epoch=reached, epochs=settings["epochs"])
+    run.write_status(Status(status=status, epoch=reached, epochs=settings.epochs))
     return path

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from neuralcollapse.figures.runview import RunView
 
 from neuralcollapse import InputError
-from neuralcollapse.figures.runview import RunView
 from neuralcollapse.training import trainer
 from neuralcollapse.training.config import LATER_FIELDS, TrainingConfig
 from neuralcollapse.training.resolve import Job, prepare

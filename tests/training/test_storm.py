@@ -197,7 +197,7 @@ def test_a_snapshot_no_run_can_have(run: Path, name: str, change: Any, message: 
     np.savez_compressed(path, **{**arrays, name: change(arrays[name])})
     shutil.copy(path, run / "snapshots" / "epoch_0001 (copy).npz")
     with pytest.raises(InputError, match=rf"epoch_0003\.npz: {message}"):
-        figures.make(run)
+        figures.draw(run)
 
 
 @pytest.mark.parametrize("size", [0, 50, 400, 2_000, 8_000, 20_000, 45_000])
@@ -339,7 +339,7 @@ def test_what_is_out_of_range_is_said_in_one_line(
 def test_what_is_too_large_diverges(
     tmp_path: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "make_all", lambda _: [])
+    monkeypatch.setattr(figures, "draw_run", lambda _: [])
     code, line = said(capsys, *SMALL, *options, "--out", str(tmp_path / "run"))
     assert code == 1 and "diverged: the loss is no longer finite" in line
     assert Run.open(tmp_path / "run").status()["status"] == "diverged"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from neuralcollapse.files.options import Options
+from neuralcollapse.files.options import FileOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,15 +37,15 @@ class MeasureCommand:
     features: tyro.conf.Positional[Path | None] = None
     """The features: .npz or .safetensors, which may hold labels, weight and bias too; .parquet, which may hold label or
     labels; or .npy, features alone. Left out with --merge."""
-    options: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=Options)
+    options: tyro.conf.OmitArgPrefixes[FileOptions] = field(default_factory=FileOptions)
 
     def __call__(self, console: Console) -> int:
         from neuralcollapse.cli.tables import share_bar
-        from neuralcollapse.files import measuring
+        from neuralcollapse.files.measure_files import measure_files
 
         with share_bar(console, "measuring") as advance:
-            outcome = measuring.measure_files(self.features, self.options, advance)
-        print(outcome.text, end="")
-        if outcome.said:  # beside the report, so that what is printed can be piped
-            print(outcome.said, file=sys.stderr if outcome.text else sys.stdout)
+            measured = measure_files(self.features, self.options, advance)
+        print(measured.text, end="")
+        if measured.note:  # not into the report, so that this can be piped
+            print(measured.note, file=sys.stderr if measured.text else sys.stdout)
         return 0

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 from neuralcollapse.data.dataset import Array
 
 LARGEST_FILE = 2 << 30

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 from neuralcollapse.data.binary_files import records
 from neuralcollapse.data.dataset import Array, Split, check_labels
 from neuralcollapse.data.pickles import read_pickle

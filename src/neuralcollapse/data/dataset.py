@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 
 Array = np.ndarray
 

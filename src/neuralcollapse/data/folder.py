@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 from neuralcollapse.data.archive import is_archive, read_archive
 from neuralcollapse.data.dataset import LARGEST_SIDE, Array, Split, printable
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 from neuralcollapse.data.binary_files import LARGEST_FILE, LARGEST_LABELS, opened, read_exactly, require_size
 from neuralcollapse.data.dataset import LARGEST_SIDE, Array, Split, check_labels
 

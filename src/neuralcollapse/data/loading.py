@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 from neuralcollapse.data.archive import is_archive
 from neuralcollapse.data.corruption import Corruption, class_sizes, noisy_labels
 from neuralcollapse.data.dataset import Array, Dataset, ImageData, Split, pixel_statistics, printable

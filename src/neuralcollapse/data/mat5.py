@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 from neuralcollapse.data.dataset import Array
 
 _HEADER = 128

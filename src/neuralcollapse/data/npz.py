@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 from neuralcollapse.data.dataset import Array, Split, check_labels
 from neuralcollapse.data.numpy_files import npz_arrays
 

@@ -15,8 +15,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from neuralcollapse._checks import InputError
-from neuralcollapse._files import shortened
+from neuralcollapse._errors import InputError
+from neuralcollapse._files import readable, shortened
 
 _CHUNK = 1 << 20
 # Of the header before a member of a zip file: the lengths of its name and of its extra field.
@@ -103,7 +103,7 @@ def _read_header(path: Path, name: str, file: IO[bytes], size: int) -> tuple[tup
 
 
 def require_memory(path: Path, name: str, size: int) -> None:
-    """Raise where an array that is read whole has more bytes than the machine's memory, before the process is killed."""
+    """Raise where an array to be read whole is larger than the machine's memory, before the process is killed."""
     if (there := machine_bytes()) is not None and size > there:
         raise InputError(
             f"{path}: expected {name} that fits in this machine's {there / 2**30:.1f} GiB, got {size / 2**30:.1f} GiB"
@@ -120,15 +120,8 @@ def machine_bytes() -> int | None:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turn the errors of a damaged file into one sentence."""
-    try:
-        yield
-    except InputError:
-        raise
-    except MemoryError as error:
-        raise InputError(f"{path}: its compressed arrays do not fit in memory; save them with numpy.savez") from error
-    except Exception as error:  # zipfile, its decompressors and NumPy raise errors of any type for damaged bytes
-        reason = shortened(error, 160) or type(error).__name__
-        raise InputError(
-            f"{path} is not a readable {path.suffix} file: {reason}; was it written completely?"
-        ) from error
+    with readable(path, f"{path.suffix} file", "; was it written completely?"):
+        try:
+            yield
+        except MemoryError as error:
+            raise InputError(f"{path}: its compressed arrays do not fit in memory; save them by numpy.savez") from error

@@ -1,4 +1,4 @@
-"""CIFAR batches are pickles: dictionaries of texts, lists, numbers and NumPy arrays. They are read without running them.
+"""CIFAR batches, which are pickles of dictionaries of texts, lists, numbers and arrays, read without running them.
 
 `pickle.Unpickler` calls whatever function a file names, and takes 2 GiB of memory for a place in its memo that nine
 bytes name. Here the same class as written in Python follows only the instructions that such a dictionary needs, and
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 
 _INSTRUCTIONS = (
     *("PROTO", "FRAME", "STOP", "MARK", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "GET", "BINGET", "LONG_BINGET"),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 from neuralcollapse.data import cifar, idx, stl10, svhn
 from neuralcollapse.data.archive import is_archive
 from neuralcollapse.data.dataset import Split
@@ -160,7 +160,7 @@ def search_roots(data_dir: Path | None) -> list[Path]:
 
 
 def find(name: str, data_dir: Path | None) -> tuple[Format | None, Path, list[Path]]:
-    """The format a data set was found in and its path; None and the first path if it was not; and the paths searched."""
+    """The format a data set was found in, its path, and all paths searched; not found: None and the first."""
     searched: list[Path] = []
     for root in search_roots(data_dir):
         for found in DATASETS[name].formats:

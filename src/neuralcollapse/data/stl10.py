@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 from neuralcollapse.data.binary_files import LARGEST_LABELS, records
 from neuralcollapse.data.dataset import Split
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 from neuralcollapse.data.binary_files import require_size
 from neuralcollapse.data.dataset import Split, check_labels
 from neuralcollapse.data.mat5 import read_headers

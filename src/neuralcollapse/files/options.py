@@ -1,4 +1,4 @@
-"""What can be asked of `neuralcollapse measure`."""
+"""The options of `neuralcollapse measure`. PyTorch is not imported, so that the command line lists them at once."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from neuralcollapse._checks import InputError, as_number
-from neuralcollapse.metrics.registry import METRICS, chosen
+from neuralcollapse._errors import InputError
 
 STANDARD_OUTPUT = Path("-")
 
 
 @dataclass(frozen=True)
-class Options:
-    """What to read, what to measure, and which part of it."""
+class FileOptions:
+    """Which files to read, what to measure, and which rows."""
 
     labels: Path | None = None
     """Labels (n,), if they are not in the features' file: .npy, .npz, .safetensors or .parquet."""
@@ -28,40 +27,43 @@ class Options:
     weight_decay: float = 0.0
     """λ of the paper's loss, for the decomposition."""
     weighting: Literal["example", "class"] | None = None
-    """Whether each example counts alike (the default), or each class; saved moments keep their own."""
-    metrics: str = "default"
+    """Whether each example has the same weight (the default), or each class; saved moments keep their own."""
+    metrics: str | None = None
     """Later metrics to add: all, or names with commas between them."""
     shard: str | None = None
-    """I/N: only the I-th of N contiguous parts of the rows, I from 1 to N."""
+    """I/N: only the I-th of N contiguous shards of the rows, I from 1 to N."""
     classes: int | None = None
-    """C, where no weight says it."""
+    """C, where no weight tells it."""
     save: Path | None = None
     """Write the moments, or with --moments the counts, to this .safetensors file."""
     moments: Path | None = None
-    """Merged moments, to count NC4 and accuracies against their class means."""
+    """Merged moments, to count NC4 and the accuracies against their class means."""
     merge: tuple[Path, ...] = ()
-    """Put together what jobs saved: moments, or with --moments the counts."""
+    """Merge what jobs saved: moments, or with --moments the counts."""
     json: Path | None = None
-    """Write the report to this file as one JSON object instead of printing it; - prints that."""
+    """Write the report to this file as a JSON object instead of printing it; - prints that object."""
 
     @property
-    def metric_names(self) -> str | list[str]:
+    def metric_names(self) -> str | list[str] | None:
         """As `make_report` takes them."""
-        if self.metrics in ("all", "default"):
+        if self.metrics in (None, "all"):
             return self.metrics
         return [name.strip() for name in self.metrics.split(",")]
 
     @property
-    def part(self) -> tuple[int, int]:
+    def shard_numbers(self) -> tuple[int, int]:
         """(I, N) of --shard; (1, 1) without."""
         found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", self.shard or "1/1")
-        part, parts = (int(found[1]), int(found[2])) if found else (0, 0)
-        if not 1 <= part <= parts:
+        shard, shards = (int(found[1]), int(found[2])) if found else (0, 0)
+        if not 1 <= shard <= shards:
             raise InputError(f"expected --shard I/N with 1 ≤ I ≤ N, such as 1/8, got {self.shard!r}")
-        return part, parts
+        return shard, shards
 
     def check(self, features: Path | None) -> None:
-        """Raise where options do not go together or cannot be followed, before the hours that files may take."""
+        """Raise where options contradict one another or cannot be followed, before hours are spent on the files."""
+        from neuralcollapse._checks import as_number
+        from neuralcollapse.metrics.registry import METRICS, chosen
+
         as_number(self.weight_decay, "weight decay")
         for name in chosen(self.metric_names):
             if self.metrics != "all" and "ood" in METRICS[name].needs:
@@ -70,25 +72,23 @@ class Options:
             given = [name for name in ("labels", "shard") if getattr(self, name) is not None]
             if features is not None or given:
                 got = str(features) if features is not None else f"--{given[0]}"
-                raise InputError(f"expected only saved parts with --merge, got {got}: features were read by the jobs")
+                raise InputError(f"expected only saved parts with --merge, which stand for the features, got {got}")
         elif features is None:
             raise InputError("expected a file of features, or --merge with saved parts, got neither")
         if self.classes is not None and self.classes < 1:
             raise InputError(f"expected at least one class, got --classes {self.classes}")
-        self.part  # noqa: B018
+        self.shard_numbers  # noqa: B018
+        read = (features, self.labels, self.weight, self.bias, self.moments, *self.merge)
         for path in (self.save, self.json):
-            if path is not None and path != STANDARD_OUTPUT:
-                self._check_output(path, features)
+            if path is None or path == STANDARD_OUTPUT:
+                continue
+            if not path.parent.is_dir():
+                raise InputError(f"expected an existing folder to write {path.name} in, got {path.parent}")
+            if path.exists() and not path.is_file():
+                raise InputError(f"expected a file to write, {path} is a folder or a device")
+            if path.exists() and any(other is not None and other.exists() and path.samefile(other) for other in read):
+                raise InputError(f"expected another file to write than {path}, which is read")
         if self.save is not None and self.save.suffix != ".safetensors":
             raise InputError(f"expected --save with a file ending in .safetensors, got {self.save}")
         if self.json is not None and self.shard is not None and (self.save is not None or self.moments is not None):
-            raise InputError("expected no --json, moments or counts of a shard give no report")
-
-    def _check_output(self, path: Path, features: Path | None) -> None:
-        if not path.parent.is_dir():
-            raise InputError(f"expected an existing folder to write {path.name} in, got {path.parent}")
-        if path.exists() and not path.is_file():  # a folder, or a device, which would be replaced
-            raise InputError(f"expected a file to write, {path} is something else")
-        read = (features, self.labels, self.weight, self.bias, self.moments, *self.merge)
-        if path.exists() and any(other is not None and other.exists() and path.samefile(other) for other in read):
-            raise InputError(f"expected another file to write than {path}, which is read")
+            raise InputError("expected no --json with moments or counts of a shard, of which there is no report")

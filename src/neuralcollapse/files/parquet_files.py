@@ -1,14 +1,15 @@
-"""Columns of Parquet files, decoded a batch of rows at a time.
+"""Columns of Parquet files, decoded in batches of rows.
 
-Of each column a page and a dictionary are in memory too, most often 2 MiB: a column of lists is leaner than thousands.
+A page and a dictionary of each column are in memory as well, most often 2 MiB: one column of lists takes less memory
+than thousands of columns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -16,77 +17,77 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
+from neuralcollapse._files import readable
 from neuralcollapse.files.parquet_sizes import Sizes, read_sizes
-from neuralcollapse.files.rows import Arrays, Rows, first_line
+from neuralcollapse.files.rows import Arrays, Rows
 
+_KIND = "Parquet file"
 _LABELS = ("label", "labels")
-_LARGEST_RATIO, _RATIO_FROM = 1000, 64 << 20  # of unpacked to packed bytes, from so many unpacked ones on
+_LARGEST_RATIO, _RATIO_FROM = 1000, 64 << 20  # uncompressed bytes to the file's, for columns of at least so many bytes
 
 
 def parquet_arrays(path: Path, prefix: str) -> Arrays:
-    """``features`` and ``labels`` of a Parquet file.
+    """The columns of a Parquet file by name, and ``features`` and ``labels``.
 
     Args:
-        prefix: names the features: one column of lists, or the columns beginning with it, which are taken in the
-            order of the numbers they end in where all do, else in the file's.
+        prefix: the features are the column of lists of this name, or the columns whose names begin with it, in the
+            order of the numbers that all of them end in, or else in the file's order.
     """
     try:
         import pyarrow.parquet
     except ImportError:
         raise InputError(f"{path} needs pyarrow: pip install 'neuralcollapse[parquet]'") from None
-    with _readable(path):
+    with readable(path, _KIND):
         sizes = read_sizes(path)
-        # where a writer has left checksums of the pages, they are compared
+        # checksums of pages are compared, if the writer left any
         file = pyarrow.parquet.ParquetFile(path, memory_map=True, page_checksum_verification=True)
         names = list(file.schema_arrow.names)
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"{path}: expected each column once, got {twice[0]} {names.count(twice[0])} times")
-    found: Arrays = {name: partial(_open, path, file, sizes, [name], True) for name in names}
+    found: Arrays = {name: partial(_open, path, file, sizes, [name], False) for name in names}
     if "label" in found:
         found.setdefault("labels", found["label"])
-    features = [prefix] if prefix in names else _by_number(names, prefix)
-    if features:
-        found["features"] = partial(_open, path, file, sizes, features, False)
+    if features := [prefix] if prefix in names else _by_number(names, prefix):
+        found["features"] = partial(_open, path, file, sizes, features, True)
     return found
 
 
 def _by_number(names: list[str], prefix: str) -> list[str]:
     chosen = [name for name in names if name.startswith(prefix) and name not in _LABELS]
-    endings = {name: name.removeprefix(prefix).lstrip("_-.") for name in chosen}
-    if all(ending.isascii() and ending.isdigit() for ending in endings.values()):
+    numbers = {name: name.removeprefix(prefix).lstrip("_-.") for name in chosen}
+    if all(number.isascii() and number.isdigit() for number in numbers.values()):
         # of two numbers without leading zeros the longer is the larger, whatever its length
-        chosen.sort(key=lambda name: (len(endings[name].lstrip("0")), endings[name].lstrip("0")))
+        chosen.sort(key=lambda name: (len(numbers[name].lstrip("0")), numbers[name].lstrip("0")))
     return chosen
 
 
-def _open(path: Path, file: Any, sizes: Sizes, names: list[str], flat: bool) -> Rows:
-    """One column as a vector if ``flat``, else columns, or one column of lists, as a matrix."""
+def _open(path: Path, file: Any, sizes: Sizes, names: list[str], matrix: bool) -> Rows:
+    """A matrix, of several columns or of one column of lists; or one column as a vector."""
     from pyarrow import types
 
-    with _readable(path):
+    with readable(path, _KIND):
         kinds = [file.schema_arrow.field(name).type for name in names]
-        is_list = not flat and len(kinds) == 1 and hasattr(kinds[0], "value_type")
+        is_list = matrix and len(kinds) == 1 and hasattr(kinds[0], "value_type")
         values = [kinds[0].value_type] if is_list else kinds
         for name, kind, value in zip(names, kinds, values, strict=True):
             if not (types.is_floating(value) or types.is_integer(value)):
                 raise InputError(f"{path}: expected numbers in column {name}, got {kind}")
         dtype = np.result_type(*[value.to_pandas_dtype() for value in values])
     _require_sizes(path, sizes, names, dtype.itemsize)
-    count = sum(sizes.rows)
-    rows = _ColumnRows(path, file, sizes.rows, tuple(names), is_list, (count,), dtype.name)
-    if flat:
+    rows = _ColumnRows(path, file, sizes.rows, tuple(names), is_list, (sum(sizes.rows),), dtype.name)
+    if not matrix:
         return rows
-    # a list whose type does not say its length says it in its rows
+    # where a list's type does not say its length, the first row does
     width = getattr(kinds[0], "list_size", None) or rows.first_length() if is_list else len(names)
-    return replace(rows, shape=(count, width))
+    return replace(rows, shape=(*rows.shape, width))
 
 
 def _require_sizes(path: Path, sizes: Sizes, names: list[str], itemsize: int) -> None:
-    """Raise where a column has more numbers than can come from so small a file; a few bytes can announce a billion."""
+    """Raise where a column announces more numbers than so small a file can hold; a few bytes can announce a billion."""
     chosen, most = set(names), max(_LARGEST_RATIO * path.stat().st_size, _RATIO_FROM)
     for chunk in sizes.chunks:
-        # a name may have dots, and so many parts
+        # a column's name may have dots, and Arrow joins the names of nested ones by dots
         if not any(".".join(chunk.path[:end]) in chosen for end in range(1, len(chunk.path) + 1)):
             continue
         size = max(itemsize * chunk.values, chunk.size)
@@ -95,17 +96,6 @@ def _require_sizes(path: Path, sizes: Sizes, names: list[str], itemsize: int) ->
                 f"{path}: expected columns that unpack to at most {_LARGEST_RATIO} times its "
                 f"{path.stat().st_size:,} bytes, got {size:,}; save them as .npy"
             )
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Say what is wrong with a file in one sentence."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # pyarrow raises whatever the damaged bytes led it to
-        raise InputError(f"{path} is no readable Parquet file: {first_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -120,7 +110,7 @@ class _ColumnRows:
 
     def first_length(self) -> int:
         for batch, _ in self._batches(0, 1, 1):
-            with _readable(self.path):
+            with readable(self.path, _KIND):
                 return int(batch.column(0).value_lengths()[0].as_py() or 0)
         return 0
 
@@ -128,9 +118,9 @@ class _ColumnRows:
         pending: list[np.ndarray[Any, Any]] = []
         size = 0
         for batch, first in self._batches(start, stop, step):
-            with _readable(self.path):
-                values = self._values(batch, first)
-            while len(values):  # batches end where row groups do; blocks do not
+            with readable(self.path, _KIND):
+                values = self._numbers(batch, first)
+            while len(values):  # batches end where row groups do, blocks do not
                 pending.append(values[: step - size])
                 size += len(pending[-1])
                 values = values[len(pending[-1]) :]
@@ -142,28 +132,22 @@ class _ColumnRows:
 
     def _batches(self, start: int, stop: int, step: int) -> Iterator[tuple[Any, int]]:
         """Record batches of rows start … stop − 1, each with the number of its first row."""
-        groups: list[int] = []
-        first, end = 0, 0
-        for group, rows in enumerate(self.group_rows):
-            if end + rows > start and end < stop:
-                first = first if groups else end
-                groups.append(group)
-            end += rows
-        with _readable(self.path):
+        ends = list(accumulate(self.group_rows, initial=0))
+        groups = [group for group in range(len(ends) - 1) if ends[group + 1] > start and ends[group] < stop]
+        first = ends[groups[0]] if groups else 0
+        with readable(self.path, _KIND):
             batches = self.file.iter_batches(batch_size=step, row_groups=groups, columns=list(self.names))
-        while True:
-            with _readable(self.path):
+        while first < stop:
+            with readable(self.path, _KIND):
                 batch = next(batches, None)
-            if batch is None:
-                raise InputError(f"{self.path} is no readable Parquet file: it ends at row {first} of {self.shape[0]}")
+                if batch is None:
+                    raise ValueError(f"it ends at row {first} of {self.shape[0]}")
             low, high = max(start - first, 0), min(stop - first, len(batch))
             if low < high:
                 yield batch.slice(low, high - low), first + low
             first += len(batch)
-            if first >= stop:
-                return
 
-    def _values(self, batch: Any, first: int) -> np.ndarray[Any, Any]:
+    def _numbers(self, batch: Any, first: int) -> np.ndarray[Any, Any]:
         columns = []
         for name in self.names:
             column = batch.column(name)

@@ -17,6 +17,7 @@ from neuralcollapse.metrics.geometry import angles, equinorm
 from neuralcollapse.metrics.nearest_mean import DecisionRule
 from neuralcollapse.metrics.rank import coincidence, feature_sizes, varies
 from neuralcollapse.metrics.rank import directions as varying_directions
+from neuralcollapse.moments.accumulator import block_rows
 from neuralcollapse.moments.class_moments import ClassMoments, require_moments
 
 # Above this ratio the smallest singular value of M̄ is exact to ten digits beside the largest.
@@ -119,20 +120,16 @@ def _degenerate(moments: ClassMoments, present: Tensor) -> str:
 
 def _coinciding(moments: ClassMoments, present: Tensor) -> list[tuple[int, int]]:
     """Pairs of classes whose means are the same up to rounding, found among neighbours along one direction."""
-    classes = present.nonzero()[:, 0]
+    classes, means, floor = present.nonzero()[:, 0], moments.means, coincidence(moments)
     generator = torch.Generator().manual_seed(0)
-    direction = torch.randn(moments.means.shape[1], generator=generator, dtype=torch.float64).to(moments.means)
-    along = torch.cat([moments.means[block] @ direction for block in moments.class_blocks()])[classes]
+    # each feature in units of its own rounding; one without size is zero in every mean
+    direction = torch.randn(means.shape[1], generator=generator, dtype=torch.float64).to(means)
+    direction = torch.where(floor > 0.0, direction / floor, 0.0)
+    along = torch.cat([means[block] @ direction for block in moments.class_blocks()])[classes]
     order = along.argsort()
-    floor = coincidence(moments)
-    near = (along[order].diff() <= floor * torch.linalg.vector_norm(direction)).nonzero()[:, 0]
+    near = (along[order].diff() <= floor @ direction.abs()).nonzero()[:, 0]
     pairs = zip(classes[order[near]].tolist(), classes[order[near + 1]].tolist(), strict=True)
-    means = moments.means
-    return [
-        (min(pair), max(pair))
-        for pair in pairs
-        if float(torch.linalg.vector_norm(means[pair[0]] - means[pair[1]])) <= floor
-    ]
+    return [(min(pair), max(pair)) for pair in pairs if bool(((means[pair[0]] - means[pair[1]]).abs() <= floor).all())]
 
 
 def nc2(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -> NC2:
@@ -253,8 +250,8 @@ def distinct_means(moments: ClassMoments) -> Float[Tensor, "k p"]:
     means = moments.centred_means
     if not bool(moments.present.all()):
         means = means[moments.present]
-    size = torch.linalg.vector_norm(means, dim=1, keepdim=True)
-    return means.mul_(size > 0.5 * coincidence(moments))
+    floor, step = 0.5 * coincidence(moments), block_rows(means.shape[1])
+    return means.mul_(torch.cat([(rows.abs() > floor).any(dim=1, keepdim=True) for rows in means.split(step)]))
 
 
 def rows_of_present(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> Float[Tensor, "k p"]:

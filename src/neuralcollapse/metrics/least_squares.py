@@ -115,6 +115,14 @@ def _penalised(moments: ClassMoments, within: Tensor, between: Tensor, decay: fl
         factor = definite_factor(system, exact)
     if factor is not None:
         return _solve(moments, shrink, used, scale, lambda right: solve_right(right, system, factor))
+    varying = total.diagonal()[total.diagonal() > 0.0]
+    if len(varying) and decay <= torch.finfo(system.dtype).eps ** 2 * float(varying.min()):
+        # The penalty is of no account in any direction that varies. Where constant features do all of the bias's work,
+        # the mean need not enter the system, in which one far above the spread would cost digits.
+        weight, along_null = _unpenalised(moments, within, between)
+        share = float(along_null.square().sum())
+        if decay < torch.finfo(system.dtype).eps * share:
+            return torch.addr(weight, moments.weights - weight @ mean, along_null / share)
     # The penalty itself is below the rounding of what is beside it in some directions: there only the norm counts.
     values, vectors = torch.linalg.eigh(system)
     kept, values, null = vectors[:, values > exact], values[values > exact], vectors[:, values <= exact]

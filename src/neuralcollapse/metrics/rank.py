@@ -29,9 +29,12 @@ def varies(moments: ClassMoments, variances: Float[Tensor, " p"]) -> Bool[Tensor
     return varying
 
 
-def coincidence(moments: ClassMoments) -> float:
-    """How far two means may be apart and still be one and the same, but for the rounding of features of their size."""
-    return 8.0 * moments.eps * float(torch.linalg.vector_norm(feature_sizes(moments)))
+def coincidence(moments: ClassMoments) -> Float[Tensor, " p"]:
+    """(p,) how far two means that coincide may differ in each feature, for the rounding of features of that size.
+
+    A large offset in one feature says nothing about another: means that agree there and differ here are distinct.
+    """
+    return 8.0 * moments.eps * feature_sizes(moments)
 
 
 def rounding_variances(moments: ClassMoments) -> Float[Tensor, " p"]:
@@ -57,13 +60,22 @@ def total_correlation(
     return noise.add_(signal), scale, bound + rounding_variances(moments)[live] * scale.square()
 
 
-def directions(moments: ClassMoments) -> int:
-    """rank Σ_T, the number of directions in which features vary, within classes or between them."""
+def directions(moments: ClassMoments, roundings: float = 48.0) -> int:
+    """rank Σ_T, the number of directions in which features vary, within classes or between them.
+
+    A direction counts when its variance is above ``roundings`` times :func:`rounding_variances`. Two questions need two
+    numbers:
+
+    * How many directions could class means span? (NC1, and the rank it divides by.) Computed features, such as those of
+      a layer normalisation, leave several units of rounding in the direction they lost. Counted, that direction would
+      make NC1 infinite. Hence 48, which is seven units in the last place.
+    * Is there noise in a direction? (The spectrum and the least-squares loss.) A spread of one rounding is noise: taken
+      for none, it would make a singular value infinite that is 1e7. Hence 1 there.
+    """
     moments = moments.at_unit_scale()
     within, between = moments.within_covariance, moments.between_covariance
     live = varies(moments, (within + between).diagonal())
     correlation, scale, bounds = total_correlation(moments, within, between, live)
-    # Computed features, such as those of a layer normalisation, are off by some units of their last place, not by half.
-    bounds = bounds + 47.0 * rounding_variances(moments)[live] * scale.square()
+    bounds = bounds + (roundings - 1.0) * rounding_variances(moments)[live] * scale.square()
     values, _, bounds = resolved_directions(correlation, bounds)
     return int((values > bounds).sum())

@@ -17,7 +17,7 @@ from neuralcollapse._linalg import (
     scaled_symmetric,
     unit_scale,
 )
-from neuralcollapse.metrics.rank import feature_sizes, rounding_variances, varies
+from neuralcollapse.metrics.rank import directions, feature_sizes, rounding_variances, varies
 from neuralcollapse.moments.class_moments import ClassMoments, require_moments
 
 
@@ -97,20 +97,29 @@ def whitened_singular_values(moments: ClassMoments, class_scales: Float[Tensor, 
         rounded = (rounding_variances(moments)[noisy] * scale.square()) @ vectors[:, ~keep].square()
         loudest = torch.linalg.matrix_norm(kept / values[keep].sqrt())
         chance = float((rounded.sum() / moments.num_examples).sqrt() * loudest)
-        floor = 4.0 * (float(bounds[~keep].sum()) ** 0.5 + chance) + leak
-        more = _left_basis(signal @ vectors[:, ~keep], floor)
+        floor = 4.0 * float(bounds[~keep].sum()) ** 0.5 + 2.0 * chance + leak
+        # However rounding turns them, n examples of k classes have noise in n − k directions at most: where features
+        # vary in more, the rest is signal without noise.
+        free = moments.num_examples - int(present.sum())
+        certain = directions(moments, roundings=1.0) - free - infinite.shape[1] if free < len(scale) else 0
+        more = _left_basis(signal @ vectors[:, ~keep], floor, certain)
         infinite = torch.cat([infinite, more], dim=1)
         whitened = _without(kept / values[keep].sqrt(), infinite)
     finite = torch.linalg.svdvals(whitened)[: max(0, min(most - infinite.shape[1], count))]
     return torch.cat([finite.new_full((min(most, infinite.shape[1]),), float("inf")), finite])
 
 
-def _left_basis(matrix: Tensor, floor: float) -> Tensor:
-    """An orthonormal basis, as columns, of the left singular vectors whose singular values are above ``floor``."""
+def _left_basis(matrix: Tensor, floor: float, least: int = 0) -> Tensor:
+    """An orthonormal basis, as columns, of the left singular vectors whose singular values are above ``floor``.
+
+    The first ``least`` need only be above the rounding of the largest.
+    """
     if not matrix.shape[1]:
         return matrix.new_zeros(len(matrix), 0)
     left, values, _ = torch.linalg.svd(matrix, full_matrices=False)
-    basis: Tensor = left[:, values > max(floor, len(matrix) * torch.finfo(matrix.dtype).eps * float(values[0]))]
+    smallest = len(matrix) * torch.finfo(matrix.dtype).eps * float(values[0])
+    first = torch.arange(len(values), device=values.device) < least
+    basis: Tensor = left[:, (values > smallest) & (first | (values > floor))]
     return basis
 
 

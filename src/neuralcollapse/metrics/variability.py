@@ -28,10 +28,14 @@ def cdnv(moments: ClassMoments) -> float:
         return float("nan")
     moments = moments.at_unit_scale()
     means, variances = distinct_means(moments), moments.class_variances[moments.present].double()
-    total, nearest = torch.zeros((), dtype=torch.float64, device=means.device), coincidence(moments)
+    total, floor = torch.zeros((), dtype=torch.float64, device=means.device), coincidence(moments)
+    nearest = float(floor.square().sum())
     for rows, columns, squared in squared_distance_tiles(means):
         spread = variances[rows, None] + variances[columns]
-        squared = torch.where(squared > nearest**2, squared, 0.0)
+        for pairs in (squared <= nearest).nonzero().split(max(1, (1 << 22) // means.shape[1])):
+            apart = (means[rows][pairs[:, 0]] - means[columns][pairs[:, 1]]).abs()
+            one, other = pairs[(apart <= floor).all(dim=1)].T
+            squared[one, other] = 0.0
         total += each_pair(spread / (2 * squared), rows, columns).sum()
     if not bool(torch.isfinite(total)):
         what = (

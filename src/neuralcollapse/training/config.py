@@ -267,6 +267,25 @@ class TrainingConfig:
             changes_cost=True,
         ),
     ] = None
+    batch_norm_statistics: Annotated[
+        Literal["running", "re-estimated", "both"] | None,
+        Option(
+            "What batch normalisation uses while the network is measured. running: its running averages, as the paper "
+            "(default); re-estimated: averages over a pass of training batches with the weights as they are; both: the "
+            "numbers of running averages, and beside them `re_estimated.nc1`, `re_estimated.mse.ls_perp` and so on.",
+            short="bn",
+            group="measuring",
+        ),
+    ] = None
+    notebook_weight_decay: Annotated[
+        bool | None,
+        Option(
+            "Measure the loss also with λ as in the authors' notebook, `notebook.mse.total` and so on: λ is then w/2, "
+            "where training on PyTorch's MSELoss with weight decay w means λ = C w/2.",
+            short="notebook",
+            group="measuring",
+        ),
+    ] = None
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any], where: object) -> Self:
@@ -321,9 +340,10 @@ class TrainingConfig:
         """The given settings as parts of a run directory's name, such as `w0.25` and `e20`."""
         parts = []
         for name, value in self.given().items():
-            if (short := OPTIONS[name].short) is not None and value != "auto":
+            if (short := OPTIONS[name].short) is not None and value != "auto" and value is not False:
                 values = value if isinstance(value, tuple) else (value,)
-                parts.append(short + "+".join(f"{each:g}" if isinstance(each, float) else str(each) for each in values))
+                words = (f"{each:g}" if isinstance(each, float) else str(each) for each in values)
+                parts.append(short if value is True else short + "+".join(words))
         return parts
 
 
@@ -360,6 +380,8 @@ class RunConfig(TrainingConfig):
     head: Name = "linear"
     optimizer: Name = "sgd"
     robustness_examples: Annotated[int, Ge(0)] = 0
+    batch_norm_statistics: Name = "running"
+    notebook_weight_decay: bool = False
     data_sha256: Annotated[Name | None, Option("`data.fingerprint` of the data; an older run has None.")] = None
 
     def to_json(self) -> dict[str, Any]:

@@ -6,7 +6,10 @@ the rounding of shorter formats long before training ends. Products of features 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,16 +19,19 @@ from torch import Tensor, nn
 from neuralcollapse._errors import InputError
 from neuralcollapse._linalg import full_precision
 from neuralcollapse.data import Batches, Dataset
+from neuralcollapse.measuring.batch_norm import batch_norm_layers, reestimated
 from neuralcollapse.measuring.classifier import find_classifier
-from neuralcollapse.measuring.collect import collect_outputs
+from neuralcollapse.measuring.collect import Outputs, collect_outputs
 from neuralcollapse.measuring.measure import measure_features
 from neuralcollapse.measuring.preparation import evaluation
+from neuralcollapse.measuring.report import Report
 from neuralcollapse.training import losses
 from neuralcollapse.training.builders import make_batches
 from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.robustness import relative_perturbations, robustness_subset, summarize
 
 SNAPSHOT_EXAMPLES_PER_CLASS = 30
+_SAME_EITHER_WAY = ("layer", "notes", "num_examples", "num_classes", "classes_present", "dim", "weighting")
 
 
 class Diverged(Exception):
@@ -50,6 +56,7 @@ class Analysis:
         self._objective = losses.objective(config)
         self._train = make_batches(data.train, data, config, device, shuffle_seed=None)
         self._test = make_batches(data.test, data, config, device, shuffle_seed=None)
+        self._shuffled = make_batches(data.train, data, config, device, shuffle_seed=config.seed)
         self._attacked: Batches | None = None
         if config.robustness_examples:
             # pixels of 0 … 1, which the attacked network normalises itself
@@ -72,42 +79,74 @@ class Analysis:
         Raises:
             Diverged: an output of the network is not finite, or too large.
         """
-        net, layer = self._net, self._layer
-        with full_precision(layer.weight.device):
-            train = collect_outputs(net, self._train, layer)
-            test = collect_outputs(net, self._test, layer)
-        features, logits, labels = train.features, train.logits, train.labels
-        if not bool(torch.isfinite(logits).all() and torch.isfinite(features).all()):
-            raise Diverged
-        loss = float(self._objective(logits.double(), labels))
-        weight = layer.weight.detach()
-        bias = torch.zeros(len(weight), device=weight.device) if layer.bias is None else layer.bias.detach()
-        decay, name = self._config.measured_weight_decay, train.layer
-        try:
-            report = measure_features(features.double(), labels, weight, bias, weight_decay=decay, layer=name)
-        except InputError as error:  # the classifier is no longer finite
-            raise Diverged from error
-        assert report.accuracy is not None  # the features themselves were given
-        record = {
-            "epoch": epoch,
-            "learning_rate": rate,
-            "loss": loss,
-            "train_error": 1 - report.accuracy,
-            "train_accuracy": report.accuracy,
-            "test_accuracy": float((test.logits.argmax(dim=1) == test.labels).double().mean()),
-            **report.to_dict(),
-        }
+        config = self._config
+        statistics = config.batch_norm_statistics
+        if statistics == "re-estimated":
+            with self._reestimated():
+                numbers, report, train = self._measure()
+        else:
+            numbers, report, train = self._measure()
+        record = {"epoch": epoch, "learning_rate": rate, **numbers}
+        if config.notebook_weight_decay:
+            decay = config.measured_weight_decay / config.num_classes
+            losses_only = {key: value for key, value in self._report(train, decay).to_dict().items() if "mse." in key}
+            record |= {f"notebook.{key}": value for key, value in losses_only.items()}
+        if statistics == "both":
+            with self._reestimated():
+                again, _, _ = self._measure()
+            record |= {f"re_estimated.{key}": value for key, value in again.items() if key not in _SAME_EITHER_WAY}
         if self._attacked is not None:
             record |= self._robustness(self._attacked)
         snapshot = {
             "class_means": report.means.float(),
             "global_mean": report.global_mean.float(),
-            "weight": weight,
-            "bias": bias,
-            "features": features[self._chosen.to(features.device)],
-            "labels": labels[self._chosen.to(labels.device)],
+            "weight": train.weight,
+            "bias": _bias(train),
+            "features": train.features[self._chosen.to(train.features.device)],
+            "labels": train.labels[self._chosen.to(train.labels.device)],
         }
         return record, {name: value.cpu().numpy() for name, value in snapshot.items()}
+
+    def _measure(self) -> tuple[dict[str, Any], Report, Outputs]:
+        """Losses, accuracies and the report of the network as it is, and what they were made of."""
+        with full_precision(self._layer.weight.device):
+            train = collect_outputs(self._net, self._train, self._layer)
+            test = collect_outputs(self._net, self._test, self._layer)
+        if not bool(torch.isfinite(train.logits).all() and torch.isfinite(train.features).all()):
+            raise Diverged
+        report = self._report(train, self._config.measured_weight_decay)
+        assert report.accuracy is not None  # the features themselves were given
+        numbers = {
+            "loss": float(self._objective(train.logits.double(), train.labels)),
+            "train_error": 1 - report.accuracy,
+            "train_accuracy": report.accuracy,
+            "test_accuracy": float((test.logits.argmax(dim=1) == test.labels).double().mean()),
+            **report.to_dict(),
+        }
+        return numbers, report, train
+
+    def _report(self, train: Outputs, decay: float) -> Report:
+        features, labels, name = train.features.double(), train.labels, train.layer
+        try:
+            return measure_features(features, labels, train.weight, _bias(train), weight_decay=decay, layer=name)
+        except InputError as error:  # the classifier is no longer finite
+            raise Diverged from error
+
+    @contextlib.contextmanager
+    def _reestimated(self) -> Iterator[None]:
+        """Within the block, batch normalisation uses averages over one more epoch of training batches.
+
+        That epoch is number 0, whose order no epoch of the training has.
+        """
+        layers = batch_norm_layers(self._net)
+        batches = self._shuffled.epoch(0)
+        forwards = ((len(images), functools.partial(self._net, images)) for images, _ in batches)
+        with (
+            evaluation(self._net),
+            full_precision(self._layer.weight.device),
+            reestimated(self._net, layers, forwards),
+        ):
+            yield
 
     def _robustness(self, attacked: Batches) -> dict[str, float]:
         net, mean, std, size = self._net, self._mean, self._std, self._config.batch_size
@@ -119,3 +158,7 @@ def first_of_each_class(labels: Tensor, number: int) -> Tensor:
     """Indices of the first `number` examples of each class, in stored order."""
     classes = torch.unique(labels).tolist()
     return torch.cat([(labels == label).nonzero().flatten()[:number] for label in classes]).sort().values
+
+
+def _bias(train: Outputs) -> Tensor:
+    return train.weight.new_zeros(len(train.weight)) if train.bias is None else train.bias

@@ -30,6 +30,8 @@ ANALYSIS_EPOCHS = (
     *range(1, 15), 16, 17, 19, 20, 22, 24, 27, 29, 32, 35, 38, 42, 45, 50, 54, 59, 65, 71, 77, 85, 92, 101, 110, 121,
     132, 144, 158, 172, 188, 206, 225, 245, 268, 293, 320, 350,
 )  # fmt: skip
+_RATIO = 1.092
+"""Of neighbours at the end of the list: 293/268, 320/293, 350/320."""
 
 EXAMPLES_PER_CLASS = {"mnist": 5000, "svhn": 4600}
 """Balanced by subsampling; the other data sets are balanced as they come."""
@@ -93,11 +95,24 @@ def family(model: str) -> str:
     return re.split(r"[\d_]", model.rpartition(":")[2], maxsplit=1)[0]
 
 
-def analysis_epochs(epochs: int) -> tuple[int, ...]:
-    """The epochs the network is measured after: the paper's list up to the last epoch, and the last."""
+def analysis_epochs(epochs: int, milestones: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """The epochs the network is measured after.
+
+    The paper's list, which goes on after 350 in steps of the same ratio, and the last epoch; also those just before
+    and just after the rate is divided, which show what belongs to the noise of the steps.
+
+    Args:
+        epochs: of the whole run.
+        milestones: the last epoch at each rate; see `milestone_epochs`.
+    """
     if epochs < 1:
         raise InputError(f"epochs must be at least 1, got {epochs}")
-    return (*(epoch for epoch in ANALYSIS_EPOCHS if epoch < epochs), epochs)
+    listed = {*ANALYSIS_EPOCHS, *milestones, *(milestone + 1 for milestone in milestones)}
+    step = ANALYSIS_EPOCHS[-1]
+    while step < epochs:
+        step = round(step * _RATIO)
+        listed.add(step)
+    return (*sorted(epoch for epoch in listed if 0 < epoch < epochs), epochs)
 
 
 def milestone_epochs(shares: tuple[float, ...], epochs: int) -> tuple[int, ...]:

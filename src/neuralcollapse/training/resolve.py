@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from neuralcollapse import data as datasets
 from neuralcollapse._errors import InputError
 from neuralcollapse._files import shortened
 from neuralcollapse.data import Corruption, Dataset
+from neuralcollapse.measuring.batch_norm import batch_norm_layers
 from neuralcollapse.networks import heads
 from neuralcollapse.networks.sync_norm import synchronised
 from neuralcollapse.training import hardware, losses, optimizers, recipes
@@ -81,10 +83,21 @@ def load_and_resolve(config: TrainingConfig, load: Callable[..., Dataset] = data
         raise InputError(
             f"{resolved.model} of width {resolved.width:g} cannot be built ({shortened(error)}); take another --width"
         ) from error
+    if resolved.batch_norm_statistics != "running":
+        _check_batch_norm(resolved, net)
     if resolved.devices > 1:
         _check_shards(resolved)
         synchronised(net, resolved.device)  # refuses a normalisation that it cannot share between processes
     return resolved, data
+
+
+def _check_batch_norm(config: RunConfig, net: nn.Module) -> None:
+    """Refuse to re-estimate what the network does not have, or what its processes share."""
+    asked = f"--batch-norm-statistics {config.batch_norm_statistics}"
+    if not batch_norm_layers(net):
+        raise InputError(f"{asked} needs batch normalisation, which {config.model} does not have; leave it out")
+    if config.devices > 1:
+        raise InputError(f"{asked} works with one device, got --devices {config.devices}; leave one of them out")
 
 
 def resolve(config: TrainingConfig, data: Dataset) -> RunConfig:
@@ -112,6 +125,8 @@ def resolve(config: TrainingConfig, data: Dataset) -> RunConfig:
         "seed": 0,
         "devices": 1,
         "robustness_examples": 0,
+        "batch_norm_statistics": "running",
+        "notebook_weight_decay": False,
     }
     if optimizer.learning_rate is not None:
         values["learning_rate"] = optimizer.learning_rate

@@ -66,7 +66,7 @@ def _train(fabric: Fabric, run: Run, data: Dataset, progress: Progress) -> str:
     batches = make_batches(data.train, data, config, fabric.device, shuffle_seed=config.seed)
     analysis = Analysis(net, config, data, fabric.device) if lead else None
     milestones = recipes.milestone_epochs(config.milestones, config.epochs)
-    measured = set(recipes.analysis_epochs(config.epochs))
+    measured = set(recipes.analysis_epochs(config.epochs, milestones))
     started = time.monotonic() - position.seconds
 
     progress.begin(config.epochs, position.epoch)

@@ -13,9 +13,8 @@ from helpers.studies import config, history, write_run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuralcollapse.figures import table as tables
-from neuralcollapse.figures import tabletext
-from neuralcollapse.figures.studyview import Study
+from neuralcollapse.figures import table1
+from neuralcollapse.figures.study_runs import Study
 
 NASTY = r'A&B_50% #{x} | [y] \$^~ <"`*'
 
@@ -37,19 +36,24 @@ def study(tmp_path: Path) -> Study:
     return Study.read(tmp_path)
 
 
+def csv_of(study: Study) -> str:
+    return str(table1.runs_table(study).to_csv(index=False))
+
+
 def entries(line: str) -> list[str]:
     return [entry.strip() for entry in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
 def test_medians_and_means_are_over_finished_pairs_that_reached_zero_error(study: Study) -> None:
-    assert tables.improvements(study, "mse", "test_accuracy") == pytest.approx([0.01, 0.02, 0.06])
-    summary = tables.make_table(study, tables.MEASURES[0]).summary
-    assert summary[0] == ["median", "", "of 3 pairs", "", "+2.00", "of 1 pair", "", "-1.00"]
-    assert summary[1] == ["mean", "", "of 3 pairs", "", "+3.00", "of 1 pair", "", "-1.00"]
+    assert table1.improvements(study, "mse", "test_accuracy") == pytest.approx([0.01, 0.02, 0.06])
+    lines = [entries(line) for line in table1.markdown(study, table1.TEST_ACCURACY).splitlines() if "of 3 pairs" in line]
+    bold = [[text.strip("*") for text in line] for line in lines]
+    assert bold[0] == ["median", "", "of 3 pairs", "", "+2.00", "of 1 pair", "", "-1.00"]
+    assert bold[1] == ["mean", "", "of 3 pairs", "", "+3.00", "of 1 pair", "", "-1.00"]
 
 
 def test_markdown_shows_every_cell_and_says_what_is_wrong_with_it(study: Study) -> None:
-    text = tabletext.markdown(tables.make_table(study, tables.MEASURES[0]))
+    text = table1.markdown(study, table1.TEST_ACCURACY)
     rows = {tuple(entries(line)[:2]): entries(line)[2:] for line in text.splitlines() if line.startswith("| ")}
     notes = dict(re.findall(r"<sup>(\w+)</sup> ([^<\n]+)", text))
     assert rows["MNIST", "VGG11"] == ["90.00 (10)", "91.00 (350)", "+1.00", "92.00 (10)", "91.00 (350)", "-1.00"]
@@ -76,13 +80,14 @@ def test_markdown_shows_every_cell_and_says_what_is_wrong_with_it(study: Study) 
 def test_robustness_has_a_table_only_where_it_was_recorded(study: Study, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
-    tables.write_tables(study, folder)
+    table1.write_table1(study, folder)
     assert "robustness" not in (folder / "table1.md").read_text()
     robust = history({1: 0.1, 10: 0.2, 350: 0.3}, 10, robustness={1: 0.01, 10: 0.02, 350: 0.05})
     write_run(tmp_path / "more" / "a", config(), robust)
-    tables.write_tables(Study.read(tmp_path / "more"), folder)
-    text = (folder / "table1.md").read_text()
-    assert "| MNIST | VGG11 | 0.0200 (10) | 0.0500 (350) | +0.0300 |" in text
+    table1.write_table1(Study.read(tmp_path / "more"), folder)
+    text = (folder / "table1.md").read_text().partition("# Adversarial")[2]
+    (row,) = (entries(line) for line in text.splitlines() if "VGG11" in line)
+    assert row == ["MNIST", "VGG11", "0.0200 (10)", "0.0500 (350)", "+0.0300"]
     assert "+0.1762 in the median and +0.9278 in the mean" in text
     assert (folder / "table1.tex").read_text().count(r"\begin{table}") == 2
 
@@ -92,10 +97,10 @@ def test_a_robustness_that_is_no_number_is_no_value(tmp_path: Path) -> None:
     never = {1: float("nan"), 10: 0.02, 350: float("nan")}
     write_run(tmp_path / "a", config(), history({1: 0.1, 10: 0.2, 350: 0.3}, 10, robustness=never))
     study = Study.read(tmp_path)
-    assert tables.improvements(study, "mse", "robustness") == []
-    row = tables.make_table(study, tables.MEASURES[1]).rows[0]
-    assert [text for text, _ in row] == ["MNIST", "VGG11", "0.0200 (10)", "–", "–"]
-    line = next(csv.DictReader(io.StringIO(tables.as_csv(study))))
+    assert table1.improvements(study, "mse", "robustness") == []
+    (row,) = (line for line in table1.markdown(study, table1.ROBUSTNESS).splitlines() if "VGG11" in line)
+    assert entries(row) == ["MNIST", "VGG11", "0.0200 (10)", "–", "–"]
+    line = next(csv.DictReader(io.StringIO(csv_of(study))))
     assert (line["robustness_zero_error"], line["robustness_last"], line["robustness_improvement"]) == ("0.02", "", "")
 
 
@@ -125,7 +130,7 @@ def check_latex(text: str) -> list[list[str]]:
 
 
 def test_latex_has_the_same_rows(study: Study) -> None:
-    text = tabletext.latex(tables.make_table(study, tables.MEASURES[0]))
+    text = table1.latex(study, table1.TEST_ACCURACY)
     rows = check_latex(text)
     assert rows[0] == ["MNIST", "VGG11", "90.00 (10)", "91.00 (350)", "$+1.00$", "92.00 (10)", "91.00 (350)", "$-1.00$"]
     assert rows[-1][:5] == ["mean", "", "of 3 pairs", "", "$+3.00$"]
@@ -136,36 +141,33 @@ def test_latex_has_the_same_rows(study: Study) -> None:
 def test_what_a_data_set_is_called_breaks_no_format(tmp_path: Path) -> None:
     write_run(tmp_path / "a", config("npz", dataset_title=NASTY), history({1: 0.5, 350: 0.6}, 1))
     study = Study.read(tmp_path)
-    found = tables.make_table(study, tables.MEASURES[0])
-    (row, *_) = check_latex(tabletext.latex(found))
+    (row, *_) = check_latex(table1.latex(study, table1.TEST_ACCURACY))
     assert row[0].startswith(r"A\&B\_50\% \#\{x\} \textbar{} {[}y{]} \textbackslash{}\$\textasciicircum{}")
-    (line,) = (line for line in tabletext.markdown(found).splitlines() if "VGG11" in line)
+    (line,) = (line for line in table1.markdown(study, table1.TEST_ACCURACY).splitlines() if "VGG11" in line)
     plain = re.sub(r"\\(.)", r"\1", entries(line)[0]).replace("&amp;", "&")
     assert (plain, len(entries(line))) == (NASTY, 5)
-    assert next(csv.DictReader(io.StringIO(tables.as_csv(study))))["dataset"] == NASTY
+    assert next(csv.DictReader(io.StringIO(csv_of(study))))["dataset"] == NASTY
 
 
-@given(text=st.text(max_size=30))
+@given(text=st.text(min_size=1, max_size=30))
 def test_any_text_is_escaped_to_balanced_latex_on_one_line(text: str) -> None:
-    found = tables.Table(text, [text], rows=[[(text, None)] * 5])
+    study = Study(runs=(), networks=(text,), datasets=(("npz", text),), losses=(text,))
     if not re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u0085]", text):
-        assert len(check_latex(tabletext.latex(found))) == 1
+        assert len(check_latex(table1.latex(study, table1.TEST_ACCURACY))) == 1 + 2
 
 
 def test_csv_gives_every_number_back(study: Study) -> None:
-    lines = list(csv.DictReader(io.StringIO(tables.as_csv(study))))
+    lines = list(csv.DictReader(io.StringIO(csv_of(study))))
     assert len(lines) == 2 * 3 * 2  # each network, data set and loss, run or not
     by_cell = {(line["dataset"], line["network"], line["loss"]): line for line in lines}
-    for cell in study.runs:
-        assert cell.run is not None
-        line = by_cell[
-            cell.dataset[1], {"vgg": "VGG", "resnet": "ResNet", "densenet": "DenseNet"}[cell.network], cell.loss
-        ]
-        last = cell.run.records[-1]
+    for found in study.runs:
+        network = {"vgg": "VGG", "resnet": "ResNet", "densenet": "DenseNet"}[found.network]
+        line = by_cell[found.dataset[1], network, found.loss]
+        last = found.run.history()[-1]
         assert float(line["test_accuracy_last"]) == last["test_accuracy"]
         assert float(line["nc1_last"]) == last["nc1"]
         assert int(line["last_epoch"]) == last["epoch"]
-        assert line["status"] == cell.status
+        assert line["status"] == found.status
     best = by_cell["CIFAR10 (JPEG)", "VGG", "mse"]
     assert float(best["test_accuracy_improvement"]) == 0.46 - 0.40
     assert (best["zero_error_epoch"], best["departures"]) == ("100", "width ×0.25; 150 epochs")
@@ -183,11 +185,12 @@ def test_every_seed_is_in_the_csv_and_the_lowest_in_the_tables(tmp_path: Path) -
     for seed in (4, 2):
         write_run(tmp_path / f"{9 - seed}", config(seed=seed), history({1: 0.1 * seed, 350: 0.15 * seed}, 1))
     study = Study.read(tmp_path)
-    lines = list(csv.DictReader(io.StringIO(tables.as_csv(study))))
+    lines = list(csv.DictReader(io.StringIO(csv_of(study))))
     runs = [(line["seed"], line["in_table"]) for line in lines if line["status"] != "not run"]
     assert runs == [("2", "True"), ("4", "False")]
-    text = tabletext.markdown(tables.make_table(study, tables.MEASURES[0]))
-    assert "| 20.00 (1)<sup>a</sup> | 30.00 (350) | +10.00 |" in text
+    text = table1.markdown(study, table1.TEST_ACCURACY)
+    (row,) = (entries(line) for line in text.splitlines() if "VGG11" in line)
+    assert row[2:] == ["20.00 (1)<sup>a</sup>", "30.00 (350)", "+10.00"]
     assert "<sup>a</sup> seed 2 of 2 seeds" in text
 
 
@@ -198,7 +201,7 @@ def test_the_order_of_the_folders_does_not_matter(order: list[int], tmp_path_fac
     for place, model in enumerate(models):
         accuracies = {1: 0.3 + 0.01 * place, 350: 0.5 + 0.02 * place}
         write_run(folder / str(order[place]), config("mnist" if place < 4 else "digits", model), history(accuracies, 1))
-    text = tables.as_csv(Study.read(folder))
+    text = csv_of(Study.read(folder))
     accuracies = [line["test_accuracy_last"] for line in csv.DictReader(io.StringIO(text))]
     expected = (
         [str(0.5 + 0.02 * place) for place in range(4)] + [str(0.5 + 0.02 * place) for place in (4, 5)] + ["", ""]
@@ -208,4 +211,4 @@ def test_the_order_of_the_folders_does_not_matter(order: list[int], tmp_path_fac
 
 @pytest.mark.parametrize(("number", "mark"), [(0, "a"), (25, "z"), (26, "aa"), (27, "ab"), (701, "zz"), (702, "aaa")])
 def test_marks_go_on_after_z(number: int, mark: str) -> None:
-    assert tabletext.letter(number) == mark
+    assert table1.note_letter(number) == mark

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from matplotlib.figure import Figure
 
 from neuralcollapse import InputError, figures
 from neuralcollapse.figures import curves
+from neuralcollapse.figures.history import read_history
 from neuralcollapse.figures.portrait import project
-from neuralcollapse.figures.runview import RunView
+from neuralcollapse.figures.run import draw_panels
 from neuralcollapse.training.run_directory import Run
 
 EPOCHS = (1, 2, 5, 10, 30)
@@ -30,7 +32,7 @@ def run(tmp_path: Path) -> Run:
 
 def drawn(draw: Any, run: Run) -> dict[str, tuple[list[float], list[float]]]:
     axes = Figure().add_subplot()
-    draw(axes, RunView.read(run.path))
+    assert draw(read_history(run), axes) is axes
     return {
         str(line.get_label()): (list(np.asarray(line.get_xdata())), list(np.asarray(line.get_ydata())))
         for line in axes.lines
@@ -62,7 +64,7 @@ def test_each_curve_is_the_histories_numbers(run: Run, draw: Any, keys: tuple[st
 
 def test_the_spectrum_is_drawn_whole(run: Run) -> None:
     axes = Figure().add_subplot()
-    curves.snr(axes, RunView.read(run.path))
+    curves.snr(read_history(run), axes)
     ranks = [list(np.asarray(line.get_ydata())) for line in axes.lines if line.get_label() != "zero_error"]
     assert ranks == [[epoch * rank for epoch in EPOCHS] for rank in (4.0, 3.0, 2.0, 1.0)]
 
@@ -71,7 +73,7 @@ def test_what_a_logarithm_cannot_show_is_marked_at_the_edges(tmp_path: Path) -> 
     values = {1: math.inf, 2: 0.5, 5: 0.0, 10: math.nan, 30: 0.1}
     run = make_run(tmp_path / "run", [record(epoch, nc1=value, train_error=0.1) for epoch, value in values.items()])
     axes = Figure().add_subplot()
-    curves.nc1(axes, RunView.read(run.path))
+    curves.nc1(read_history(run), axes)
     line, zero, infinite = axes.lines
     np.testing.assert_array_equal(line.get_ydata(), [np.nan, 0.5, np.nan, np.nan, 0.1])
     assert (list(zero.get_xdata()), zero.get_marker(), list(zero.get_ydata())) == ([5], "v", [0.0])
@@ -95,7 +97,7 @@ def test_a_collapsed_network_is_the_simplex_however_it_is_turned(seed: int, coun
 
 
 def test_all_figures_are_written_and_the_same_run_gives_the_same_bytes(run: Run, tmp_path: Path) -> None:
-    first, again = figures.make_all(run.path), figures.make_all(run.path, tmp_path / "again")
+    first, again = figures.draw_run(run.path), figures.draw_run(run.path, tmp_path / "again")
     names = ["overview", "portrait", "portrait-3d", "nc2", "decomposition", "nc1", "nc3", "nc4", "accuracy", "snr"]
     assert [path.name for path in first] == [f"{name}.{ending}" for name in names for ending in ("png", "svg")]
     for one, other in zip(first, again, strict=True):
@@ -105,12 +107,12 @@ def test_all_figures_are_written_and_the_same_run_gives_the_same_bytes(run: Run,
 
 def test_robustness_is_drawn_where_it_was_measured(run: Run, tmp_path: Path) -> None:
     """A run without it, like those made before it could be asked for, has the other figures."""
-    assert not [path for path in figures.make_all(run.path) if path.stem == "robustness"]
+    assert not [path for path in figures.draw_run(run.path) if path.stem == "robustness"]
     values = {1: 0.02, 2: math.nan, 5: 0.05, 10: 0.07, 30: 0.09}
     columns = [{"robustness": mean, "robustness.median": mean / 2} for mean in values.values()]
     lines = [record(epoch, **column) for epoch, column in zip(EPOCHS, columns, strict=True)]
     attacked = make_run(tmp_path / "attacked", lines)
-    assert [path.suffix for path in figures.make_all(attacked.path) if path.stem == "robustness"] == [".png", ".svg"]
+    assert [path.suffix for path in figures.draw_run(attacked.path) if path.stem == "robustness"] == [".png", ".svg"]
     found = drawn(curves.robustness, attacked)
     assert found["zero_error"][0] == [10, 10]
     for name, factor in (("mean", 1), ("median", 0.5)):
@@ -120,13 +122,13 @@ def test_robustness_is_drawn_where_it_was_measured(run: Run, tmp_path: Path) -> 
 
 def test_one_epoch_is_enough(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [record(1)])
-    assert len(figures.make_all(run.path)) == 20
+    assert len(figures.draw_run(run.path)) == 20
 
 
 def test_without_snapshots_there_is_no_portrait_and_that_is_said(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [record(1), record(2)], snapshots=False)
     with pytest.warns(UserWarning, match="no snapshots, so there is no portrait"):
-        paths = figures.make_all(run.path)
+        paths = figures.draw_run(run.path)
     assert not [path for path in paths if "portrait" in path.name or "overview" in path.name]
 
 
@@ -135,16 +137,16 @@ def test_a_measurement_that_is_absent_is_named(tmp_path: Path) -> None:
     del line["nc3"]
     run = make_run(tmp_path / "run", [line])
     with pytest.raises(InputError, match="'nc3' in every line"):
-        figures.make_all(run.path)
+        figures.draw_run(run.path)
 
 
 def test_a_long_title_stays_inside_the_figure(tmp_path: Path) -> None:
     options = {"imbalance": "exponential", "imbalance_ratio": 50.0, "label_noise": 0.25, "head": "etf"}
-    run = Run.create(tmp_path / "run", {**CONFIG, **options, "optimizer": "adamw", "weight_decay": 0.01})
+    config = dataclasses.replace(CONFIG, **options, optimizer="adamw", weight_decay=0.01)
+    run = Run.create(tmp_path / "run", config)
     run.append_history(record(1, train_error=0.0))
-    figure = figures._row(RunView.read(run.path), (curves.nc1,))
-    title = figure._suptitle
-    assert title is not None
+    figure = draw_panels(run, read_history(run), curves.nc1)
+    (title,) = (text for text in figure.texts if "imbalance" in text.get_text())
     for words in ("exponential imbalance 50:1", "25 % label noise", "fixed ETF head", "AdamW (decay 0.01)"):
         assert words in " ".join(title.get_text().split())
     box = title.get_window_extent(FigureCanvasAgg(figure).get_renderer())

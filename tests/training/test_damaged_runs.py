@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from helpers.studies import config, history, write_run
-
-from neuralcollapse import InputError, figures
 from neuralcollapse.figures.runview import RunView
 from neuralcollapse.figures.studyview import Study
+
+from neuralcollapse import InputError, figures
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_line_no_history_can_have(run: Path, changes: dict[str, Any], message:
     (run / "history.jsonl").write_text(f"{first}\n{json.dumps(wrong)}\n")
     for path in (run, run.parent):
         with pytest.raises(InputError, match=rf"history\.jsonl, line 2: {message}"):
-            figures.make(path)
+            figures.draw(path)
 
 
 @pytest.mark.parametrize("content", ["[1]", "{", "\x00"])

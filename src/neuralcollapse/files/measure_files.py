@@ -1,0 +1,289 @@
+"""`neuralcollapse measure`: a report from files of features, whole or from shards that jobs of an array measured."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from neuralcollapse._checks import check_classifier, first_bad_row
+from neuralcollapse._errors import InputError
+from neuralcollapse._files import to_json, write_json
+from neuralcollapse.data.numpy_files import machine_bytes
+from neuralcollapse.files.features import Block, Classifier, Examples, open_classifier, open_examples
+from neuralcollapse.files.options import STANDARD_OUTPUT, FileOptions
+from neuralcollapse.files.shards import (
+    Counts,
+    RowRange,
+    digest,
+    join_rows,
+    missing_rows,
+    read_shard,
+    require_once,
+    write_counts,
+    write_moments,
+)
+from neuralcollapse.measuring.report import Report, make_report
+from neuralcollapse.measuring.tally import Tally
+from neuralcollapse.moments.class_moments import ClassMoments
+
+Progress = Callable[[float], object]
+
+
+@dataclass(frozen=True)
+class FileMeasurement:
+    """What was measured.
+
+    Args:
+        report: None where moments or counts of a shard were only saved.
+        text: the report as the options ask to print it; empty if there is none to print.
+        note: a sentence about what was saved or counted; may be empty.
+    """
+
+    report: Report | None
+    text: str = ""
+    note: str = ""
+
+
+def measure_files(
+    features: Path | None, options: FileOptions, progress: Progress = lambda share: None
+) -> FileMeasurement:
+    """Measure a file of features or some of its rows, or merge what was saved of them.
+
+    Args:
+        features: their file; None with ``options.merge``.
+        progress: is called with the share of the rows that is done.
+
+    Raises:
+        InputError: options that contradict one another; files that are absent, damaged or do not fit.
+    """
+    options.check(features)
+    try:
+        if features is None:
+            report, note = (_merge_moments if options.moments is None else _merge_counts)(options)
+        else:
+            report, note = _measure(features, options, progress)
+    except MemoryError as error:
+        raise InputError(f"{features or options.merge[0]}: its moments do not fit in memory") from error
+    if report is None:
+        return FileMeasurement(None, "", note)
+    if options.json is None:
+        return FileMeasurement(report, f"{report}\n", note)
+    if options.json == STANDARD_OUTPUT:
+        return FileMeasurement(report, to_json(report.to_dict(), indent=2) + "\n", note)
+    write_json(options.json, report.to_dict())
+    return FileMeasurement(report, "", note)
+
+
+def _measure(features: Path, options: FileOptions, progress: Progress) -> tuple[Report | None, str]:
+    """The report of a file, or the moments or counts of a shard of it."""
+    examples = open_examples(features, options.labels, options.columns)
+    classifier = open_classifier(features, options.weight, options.bias)
+    shard, shards = options.shard_numbers
+    if shards > examples.rows:
+        raise InputError(f"expected --shard with at most {examples.rows} parts, the rows of {features}, got {shards}")
+    start, stop = ((i * examples.rows) // shards for i in (shard - 1, shard))
+    rows = RowRange.of_file(features, start, stop, examples.rows)
+    where = f"rows {start} to {stop - 1} of {examples.rows:,}"
+    if options.moments is not None:
+        return _count(examples, classifier, rows, options, progress)
+    reported = classifier is not None and (shards == 1 or options.save is None)
+    if classifier is not None:
+        num_classes = options.classes or len(classifier.weight)
+        _check_classifier(classifier, num_classes, examples.dim)
+    elif options.save is None:
+        raise InputError(f"{features} has no weight: name its file by --weight, or --save moments to merge later")
+    elif options.classes is None:
+        raise InputError(f"expected --classes, the number of classes, because {features} comes with no weight")
+    else:
+        num_classes = options.classes
+    weighting = options.weighting or "example"
+    _require_memory(examples, num_classes, weighting)
+    moments = ClassMoments(num_classes, examples.dim, weighting=weighting)
+    passes = _Passes(examples, rows, num_classes, 2 if reported else 1, progress)
+    passes.feed(moments.update)
+    note = ""
+    if options.save is not None:
+        write_moments(options.save, moments, [rows])
+        note = f"moments of {where} saved in {options.save}"
+    if classifier is None or not reported:
+        return None, note
+    tally = Tally(moments, classifier.weight, classifier.bias)
+    passes.feed(tally.add)
+    return _report(moments, classifier, options, tally), note
+
+
+def _count(
+    examples: Examples, classifier: Classifier | None, rows: RowRange, options: FileOptions, progress: Progress
+) -> tuple[Report | None, str]:
+    """NC4 and accuracies of some rows against class means that were merged before."""
+    moments, measured = _merged_moments(options)
+    classifier = _required_classifier(classifier, moments, f"{examples.path} has no weight, which NC4 needs")
+    if examples.dim != moments.means.shape[1]:
+        raise InputError(
+            f"{examples.path}: expected {moments.means.shape[1]} features as in {options.moments}, got {examples.dim}"
+        )
+    if options.classes not in (None, moments.num_classes):
+        raise InputError(f"expected --classes {moments.num_classes} as in {options.moments}, got {options.classes}")
+    inside = any(each.file == rows.file and each.start <= rows.start and rows.stop <= each.stop for each in measured)
+    if rows.stop - rows.start > moments.num_examples or (measured and not inside):
+        raise InputError(
+            f"expected features that {options.moments} was measured on, "
+            f"got rows {rows.start} to {rows.stop - 1} of {examples.path}, which are not among them"
+        )
+    tally = Tally(moments, classifier.weight, classifier.bias)
+    _Passes(examples, rows, moments.num_classes, 1, progress).feed(tally.add)
+    note = (
+        f"rows {rows.start} to {rows.stop - 1} of {examples.rows:,}: "
+        f"{tally.mismatches:,} NC4 mismatches, {tally.correct:,} classified correctly"
+    )
+    if options.save is not None:
+        against = digest(moments, classifier.weight, classifier.bias)
+        write_counts(options.save, Counts(tally.examples, tally.mismatches, tally.correct, tally.nearest_correct, against), rows)
+        note += f", saved in {options.save}"
+    return _report(moments, classifier, options, tally) if tally.examples == moments.num_examples else None, note
+
+
+def _merge_moments(options: FileOptions) -> tuple[Report | None, str]:
+    require_once(options.merge)
+    classifier = open_classifier(None, options.weight, options.bias)
+    if classifier is None and options.save is None:
+        raise InputError("expected --weight for a report, or --save to keep the merged moments; got neither")
+    merged: ClassMoments | None = None
+    rows = []
+    for path in options.merge:
+        shard = read_shard(path)
+        if isinstance(shard.content, Counts):
+            raise InputError(f"{path} holds counts: give the moments they were counted against by --moments")
+        rows.append((path, shard.rows))
+        join_rows(rows)  # here already, so that a shard given twice is found before the others are read
+        if merged is None:
+            merged = shard.content
+            continue
+        try:
+            merged.merge(shard.content)
+        except InputError as error:
+            raise InputError(f"{path} does not fit {options.merge[0]}: {error}") from None
+    assert merged is not None
+    _check_weighting(options, merged, options.merge[0])
+    if options.classes not in (None, merged.num_classes):
+        raise InputError(f"{options.merge[0]}: expected {options.classes} classes, got {merged.num_classes}")
+    if classifier is not None:
+        _check_classifier(classifier, merged.num_classes, merged.means.shape[1])
+    joined = join_rows(rows)
+    for gap in missing_rows(joined):
+        warnings.warn(f"{gap} are in none of the parts", UserWarning, stacklevel=2)
+    note = ""
+    if options.save is not None:
+        write_moments(options.save, merged, joined)
+        note = f"moments of {merged.num_examples:,} examples saved in {options.save}"
+    return None if classifier is None else _report(merged, classifier, options, None), note
+
+
+def _merge_counts(options: FileOptions) -> tuple[Report | None, str]:
+    require_once(options.merge)
+    classifier = open_classifier(None, options.weight, options.bias)
+    moments, _ = _merged_moments(options)
+    classifier = _required_classifier(classifier, moments, "expected the classifier that the counts were made with")
+    if options.save is not None:
+        raise InputError(f"expected no --save, {options.moments} has the merged moments already; got {options.save}")
+    against = digest(moments, classifier.weight, classifier.bias)
+    tally = Tally(moments, classifier.weight, classifier.bias)
+    rows = []
+    for path in options.merge:
+        shard = read_shard(path)
+        if not isinstance(shard.content, Counts):
+            raise InputError(f"{path} holds moments, expected counts: merge moments without --moments")
+        if shard.content.against != against:
+            raise InputError(f"{path} was counted against other moments than {options.moments} or another classifier")
+        rows.append((path, shard.rows))
+        counts = shard.content
+        tally.add_counts(counts.examples, counts.mismatches, counts.correct, counts.nearest_correct)
+    gaps = missing_rows(join_rows(rows))
+    if tally.examples != moments.num_examples:
+        where = f": {', '.join(gaps)} are in none of them" if gaps else ""
+        raise InputError(
+            f"expected counts of all {moments.num_examples} examples of {options.moments}, got {tally.examples}{where}"
+        )
+    return _report(moments, classifier, options, tally), ""
+
+
+class _Passes:
+    """Passes over some rows of a file.
+
+    Args:
+        count: how many there will be, for the progress.
+    """
+
+    def __init__(self, examples: Examples, rows: RowRange, num_classes: int, count: int, progress: Progress) -> None:
+        self._examples, self._rows, self._num_classes, self._progress = examples, rows, num_classes, progress
+        self._total, self._done = count * (rows.stop - rows.start), 0
+
+    def feed(self, update: Callable[[Tensor, Tensor], object]) -> None:
+        """Call ``update(features, labels)`` for each block of the rows; an error names the file and the row."""
+        for block in self._examples.blocks(self._rows.start, self._rows.stop):
+            try:
+                update(block.features, block.labels)
+            except InputError as error:
+                raise self._located(block, error) from None
+            self._done += len(block.labels)
+            self._progress(self._done / self._total)
+
+    def _located(self, block: Block, error: InputError) -> InputError:
+        outside = ((block.labels < 0) | (block.labels >= self._num_classes)).nonzero()[:, 0].tolist()
+        if outside:
+            found = f"{int(block.labels[outside[0]])} in row {block.start + outside[0]}"
+            expected = f"expected labels in 0..{self._num_classes - 1}"
+            return InputError(f"{self._examples.labels_path}: {expected}, got {found}")
+        if not bool(block.features.isfinite().all()):
+            row = block.start + first_bad_row(block.features)
+            return InputError(f"{self._examples.path}: expected finite features, got NaN or infinity in row {row}")
+        return InputError(f"{self._examples.path}: {error}")
+
+
+def _required_classifier(classifier: Classifier | None, moments: ClassMoments, missing: str) -> Classifier:
+    if classifier is None:
+        raise InputError(f"{missing}: name its file by --weight")
+    _check_classifier(classifier, moments.num_classes, moments.means.shape[1])
+    return classifier
+
+
+def _check_classifier(classifier: Classifier, num_classes: int, dim: int) -> None:
+    try:
+        check_classifier(classifier.weight, classifier.bias, num_classes, dim)
+    except InputError as error:
+        raise InputError(f"{classifier.path}: {error}") from None
+
+
+def _require_memory(examples: Examples, num_classes: int, weighting: str) -> None:
+    """Raise where the moments alone need more than the machine's memory, before the process is killed."""
+    scatters = num_classes if weighting == "class" else 1
+    needed = 8 * (num_classes * examples.dim + scatters * examples.dim**2)
+    if (there := machine_bytes()) is not None and needed > there:
+        raise InputError(
+            f"{examples.path}: expected moments that fit in this machine's {there / 2**30:.1f} GiB, got {num_classes} "
+            f"classes of {examples.dim} features, weighted by {weighting}, which take {needed / 2**30:.1f} GiB"
+        )
+
+
+def _merged_moments(options: FileOptions) -> tuple[ClassMoments, tuple[RowRange, ...]]:
+    """Those of --moments, and the rows they are of, if the file says."""
+    assert options.moments is not None
+    shard = read_shard(options.moments)
+    if isinstance(shard.content, Counts):
+        raise InputError(f"{options.moments} holds counts, expected moments")
+    _check_weighting(options, shard.content, options.moments)
+    return shard.content, shard.rows
+
+
+def _check_weighting(options: FileOptions, moments: ClassMoments, path: Path) -> None:
+    if options.weighting not in (None, moments.weighting):
+        raise InputError(f"{path}: expected moments with weighting {options.weighting}, got {moments.weighting}")
+
+
+def _report(moments: ClassMoments, classifier: Classifier, options: FileOptions, tally: Tally | None) -> Report:
+    decay, metrics = options.weight_decay, options.metric_names
+    return make_report(moments, classifier.weight, classifier.bias, weight_decay=decay, metrics=metrics, tally=tally)

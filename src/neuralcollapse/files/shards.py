@@ -1,0 +1,163 @@
+"""What one job of an array saves for the others: the moments or NC4 counts of a shard, and which rows these were."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from neuralcollapse._errors import InputError
+from neuralcollapse._files import to_json, validated
+from neuralcollapse.moments.class_moments import ClassMoments
+from neuralcollapse.moments.storage import read_state, write_state
+
+_COUNTS = ("examples", "mismatches", "correct", "nearest_correct")  # of `Tally`
+_EDGE = 64 << 10
+
+
+@dataclass(frozen=True, order=True)
+class RowRange:
+    """Rows start … stop − 1 of a file with ``total`` rows.
+
+    Args:
+        file: identifies the file by what is in it, so that it is the same after the file is moved.
+        name: of the file, for messages.
+    """
+
+    file: str
+    start: int
+    stop: int
+    total: int
+    name: str
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop <= self.total:
+            raise InputError(f"expected rows of a file, got {self.start} to {self.stop - 1} of {self.total}")
+
+    @classmethod
+    def of_file(cls, path: Path, start: int, stop: int, total: int) -> RowRange:
+        """Rows of the file at ``path``, identified by its size, its first and its last 64 KiB."""
+        size = path.stat().st_size
+        found = hashlib.sha256(str(size).encode())
+        with path.open("rb") as file:
+            found.update(file.read(_EDGE))
+            file.seek(max(0, size - _EDGE))
+            found.update(file.read(_EDGE))
+        return cls(found.hexdigest()[:32], start, stop, total, path.name)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a `Tally` counted, and the `digest` of the class means and the classifier that decided."""
+
+    examples: int
+    mismatches: int
+    correct: int
+    nearest_correct: int
+    against: str
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A saved file, and the rows that its moments or counts are of; no rows where the file does not say."""
+
+    path: Path
+    content: ClassMoments | Counts
+    rows: tuple[RowRange, ...]
+
+
+def write_moments(path: Path, moments: ClassMoments, rows: Iterable[RowRange]) -> None:
+    """Write moments as ``ClassMoments.save`` does, with the rows that they are of."""
+    about = {"weighting": moments.weighting, "rows": to_json([asdict(each) for each in rows])}
+    write_state(path, moments.state_dict(), about)
+
+
+def write_counts(path: Path, counts: Counts, rows: RowRange) -> None:
+    """Write the counts of some rows."""
+    state = {name: torch.tensor(getattr(counts, name)) for name in _COUNTS}
+    write_state(path, state, {"rows": to_json([asdict(rows)]), "against": counts.against})
+
+
+def read_shard(path: Path) -> Shard:
+    """Read what one of the above wrote, or ``ClassMoments.save``.
+
+    Raises:
+        InputError: no such file, or one that holds neither.
+    """
+    state, about = read_state(path)
+    try:
+        rows = validated(tuple[RowRange, ...], about.get("rows", "[]").encode(), "rows")
+        if state.keys() == set(_COUNTS):
+            counts = {name: _as_count(state[name]) for name in _COUNTS}
+            if max(counts.values()) > counts["examples"]:
+                raise InputError(f"expected at most {counts['examples']} examples, got {max(counts.values())}")
+            return Shard(path, Counts(**counts, against=about.get("against", "")), rows)
+        weighting = about.get("weighting", "example")
+        return Shard(path, ClassMoments.from_state_dict(state, weighting=weighting), rows)  # type: ignore[arg-type]
+    except InputError as error:
+        raise InputError(f"{path} holds neither moments nor counts: {error}") from None
+
+
+def require_once(paths: Iterable[Path]) -> None:
+    """Raise where a file is given twice, even under two names."""
+    seen: dict[tuple[int, int], Path] = {}
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"expected a file of saved moments or counts, got {path}, which is not a file")
+        identity = (path.stat().st_dev, path.stat().st_ino)
+        if identity in seen:
+            same = "" if seen[identity] == path else f", which is {seen[identity]}"
+            raise InputError(f"expected each saved part once, got {path} twice{same}")
+        seen[identity] = path
+
+
+def join_rows(shards: Iterable[tuple[Path, tuple[RowRange, ...]]]) -> tuple[RowRange, ...]:
+    """The rows of all shards, with neighbouring ranges joined.
+
+    Raises:
+        InputError: two of them hold the same row.
+    """
+    ranges = sorted((each, path) for path, rows in shards for each in rows)
+    joined: list[RowRange] = []
+    for (each, path), before in zip(ranges, [None, *ranges], strict=False):
+        if before is None or before[0].file != each.file or before[0].stop < each.start:
+            joined.append(each)
+        elif before[0].stop == each.start:
+            joined[-1] = RowRange(each.file, joined[-1].start, each.stop, each.total, each.name)
+        else:
+            twice = f"{each.start} to {min(each.stop, before[0].stop) - 1}"
+            raise InputError(f"expected each row once, {before[1]} and {path} both hold rows {twice} of {each.name}")
+    return tuple(joined)
+
+
+def missing_rows(joined: Iterable[RowRange]) -> list[str]:
+    """The rows that joined ranges leave out of their files, each as "rows 3 to 5 of x.npy"."""
+    found = []
+    for _, group in itertools.groupby(sorted(joined), key=lambda each: each.file):
+        own = list(group)
+        ends = [0, *(each.stop for each in own)]
+        starts = [*(each.start for each in own), own[0].total]
+        gaps = [(end, start) for end, start in zip(ends, starts, strict=True) if end < start]
+        found += [f"rows {end} to {start - 1} of {own[0].name}" for end, start in gaps]
+    return found
+
+
+def digest(moments: ClassMoments, weight: Tensor, bias: Tensor | None) -> str:
+    """Identifies what counts are made against: class means and a classifier."""
+    found = hashlib.sha256()
+    for tensor in (moments.counts, moments.means, weight, bias):
+        if tensor is not None:
+            # in one type, so that a classifier gives the same when it is saved in a wider one
+            found.update(str(tuple(tensor.shape)).encode() + tensor.double().contiguous().numpy().tobytes())
+    return found.hexdigest()[:32]
+
+
+def _as_count(value: Tensor) -> int:
+    if value.shape != () or value.dtype != torch.int64 or int(value) < 0:
+        raise InputError(f"expected counts of at least 0, got {value.dtype} of shape {tuple(value.shape)}")
+    return int(value)

@@ -1,0 +1,324 @@
+"""History: what was measured over the epochs of one or several trainings, whoever measured it."""
+
+from __future__ import annotations
+
+import html
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neuralcollapse._checks import InputError, as_path, shown
+from neuralcollapse._errors import suggest
+from neuralcollapse.measuring.run_readers import read_runs
+from neuralcollapse.measuring.run_records import RunRecords, checked_records
+from neuralcollapse.measuring.tidy import LABELS, column_of_numbers, import_pandas, layer_of, numbers_of, tidy_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SHOWN = 30  # runs in the text and in a notebook
+_FINAL = {"nc1": "NC1", "nc2.equiangularity_means": "NC2", "nc3": "NC3", "nc4_mismatch": "NC4", "test_accuracy": "test"}
+_HEADS = ("run", "data set", "network", "loss", "seed", "epochs", "error 0 first", "and stays", *_FINAL.values())
+_LEGEND = (
+    "NC1 to NC4 and test accuracy at the last measured epoch (NC2: equiangularity of the class means); error 0: the "
+    "first measured epoch without a training error, and the one from which it stays so"
+)
+
+
+class History:
+    """What was measured over epochs, as a table.
+
+    Made by :meth:`read`, :meth:`from_records` or :meth:`from_monitor`; the sum of two holds the runs of both.
+
+    Example:
+        >>> import neuralcollapse as nc
+        >>> lines = [{"epoch": epoch, "train_error": 1 - epoch / 4, "nc1": 4.0**-epoch} for epoch in range(1, 5)]
+        >>> history = nc.History.from_records(lines, run="mine", dataset="digits", network="mlp", loss="mse", seed=0)
+        >>> print(history)
+        History of 1 run, 4 measured epochs, 2 metrics
+        run   data set  network  loss  seed  epochs  error 0 first  and stays  NC1      NC2  NC3  NC4  test
+        mine  digits    mlp      mse   0     4       4              4          0.00391  –    –    –    –
+        >>> history.to_frame().tail(2)
+            run dataset network loss  seed  epoch layer       metric     value
+        6  mine  digits     mlp  mse     0      4        train_error  0.000000
+        7  mine  digits     mlp  mse     0      4                nc1  0.003906
+    """
+
+    def __init__(self, runs: Iterable[RunRecords], *, metrics: Sequence[str] | None = None) -> None:
+        self._runs = _with_names(list(runs))
+        self._metrics = None if metrics is None else tuple(metrics)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], **labels: Any) -> History:
+        """Read what a program left at one or several paths; what each holds is told by its content.
+
+        - a run directory of `neuralcollapse run`, or a study: a folder with `study.json`, or with runs directly in it;
+        - the file of lines that :class:`neuralcollapse.Monitor` writes;
+        - what our Lightning callback logs, by `CSVLogger` (`metrics.csv`) or `TensorBoardLogger`: a version's folder or
+          `lightning_logs`. Lightning counts epochs from 0, a history from 1, as the callback does;
+        - what our Transformers callback logs: `trainer_state.json`, a Trainer's folder with checkpoints, TensorBoard's
+          events. TensorBoard keeps numbers in float32.
+
+        A line or an event that a killed process left unfinished at the end of a file is left out. Where a log has
+        several values of one metric in an epoch, the last counts.
+
+        Args:
+            path: a file or folder, or several.
+            **labels: what the files do not say: `dataset`, `network`, `loss`, `seed`, and any other setting. They are
+                given to every run read.
+
+        Warns:
+            UserWarning: something is left out: runs that `study.json` does not list, an unfinished row, epochs that
+                a training that was taken up again has measured once more.
+
+        Raises:
+            InputError: nothing known is there, a file is damaged or cannot be opened, a run is there twice, or nothing
+                has been measured yet.
+        """
+        paths = [path] if isinstance(path, str | os.PathLike) else path
+        if not isinstance(paths, Iterable) or not (paths := list(paths)):
+            raise InputError(f"expected a path or a list of paths, got {shown(paths)}")
+        runs = [run for each in paths for run in read_runs(as_path(each))]
+        if not any(run.records for run in runs):
+            raise InputError(f"nothing has been measured yet in {', '.join(map(str, paths[:3]))}")
+        return cls([_labelled(run, labels) for run in runs] if labels else runs)
+
+    @classmethod
+    def from_records(cls, records: Iterable[Mapping[str, Any]], **labels: Any) -> History:
+        """A history of one run from dictionaries, each with its `epoch` and numbers by name.
+
+        Args:
+            records: such as `history` of a Monitor or of a callback; where `layer` differs, each layer has its own.
+            **labels: `run`, `dataset`, `network`, `loss`, `seed`, and any other setting.
+
+        Raises:
+            InputError: a record without a finite epoch, or no record.
+        """
+        checked = checked_records(records, "records")
+        if not checked:
+            raise InputError("expected at least one record, got none")
+        return cls([_labelled(RunRecords("run", records=checked), labels)])
+
+    @classmethod
+    def from_monitor(cls, monitor: Any, **labels: Any) -> History:
+        """The history of a :class:`neuralcollapse.Monitor`, or of a Lightning or Transformers callback.
+
+        Args:
+            monitor: it must have measured at least once.
+            **labels: as for :meth:`from_records`.
+        """
+        if not isinstance(getattr(monitor, "history", None), list):
+            raise InputError(f"expected a Monitor or a callback with a history, got {type(monitor).__name__}")
+        return cls.from_records(monitor.history, **{"run": "monitor", **labels})
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        """A row for each run.
+
+        The columns are `run`, `dataset`, `network`, `loss`, `seed`; `first_zero_error`, the first measured epoch
+        without a training error, and `stays_zero_error`, the one from which it stays so to the end, both missing where
+        there is none; `rate_divisions`, a tuple of the measured epochs before which the learning rate was divided;
+        `last_epoch`; and the settings of `config.json`.
+        """
+        pandas = import_pandas()
+        table = pandas.DataFrame([run.summary() for run in self._runs])
+        for name in ("seed", "first_zero_error", "stays_zero_error", "last_epoch"):
+            table[name] = column_of_numbers(table[name])
+        return table
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of what was measured, as the column `metric` has them."""
+        return list(
+            dict.fromkeys(name for run in self._runs for record in run.records for name in self._numbers(record))
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """The tidy table: a row for each value.
+
+        Returns:
+            Columns `run`, `dataset`, `network`, `loss` (texts), `seed`, `epoch` (whole where all are), `layer` (a text,
+            empty where there is none), `metric` and `value` (float64, with inf and nan as measured). The singular
+            values of the signal-to-noise matrix are the metrics `snr.1`, `snr.2`, …; what was not measured has no row.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        rows = (
+            (run.labels, {**self._numbers(record), "epoch": record["epoch"], "layer": layer_of(record)})
+            for run in self._runs
+            for record in run.records
+        )
+        return tidy_table(rows)
+
+    def select(self, **wanted: Any) -> History:
+        """The part with these labels.
+
+        Args:
+            **wanted: a value or a list of values for `run`, `dataset`, `network`, `loss`, `seed`, `layer`, `metric` or
+                a setting. A metric's name also stands for those that begin with it and a dot: `nc2` for all of NC2.
+                A data set or a loss may be given by its title or by its short name.
+
+        Raises:
+            InputError: a label or a value that is not there.
+
+        Example:
+            >>> import neuralcollapse as nc
+            >>> lines = [{"epoch": 1, "nc1": 2.0}]
+            >>> history = nc.History.from_records(lines, loss="ce") + nc.History.from_records(lines, loss="mse")
+            >>> len(history), len(history.select(loss="ce"))
+            (2, 1)
+        """
+        runs, metrics = self._runs, self._metrics
+        for name, given in wanted.items():
+            values = list(given) if isinstance(given, list | tuple | set) else [given]
+            if name == "metric":
+                metrics = tuple(metric for value in values for metric in self._family(value))
+            elif name == "layer":
+                _check_known("layer", values, [layer_of(record) for run in runs for record in run.records])
+                runs = [
+                    replace(run, records=tuple(record for record in run.records if layer_of(record) in values))
+                    for run in runs
+                ]
+            else:
+                known = [value for run in runs for value in _values_of(run, name)]
+                if not known:
+                    raise InputError(
+                        f"unknown label {name!r}; expected one of {', '.join((*LABELS, 'layer', 'metric'))}"
+                    )
+                _check_known(name, values, known)
+                runs = [run for run in runs if any(value in _values_of(run, name) for value in values)]
+        if not runs:
+            raise InputError(f"no run has all of {wanted}")
+        return History(runs, metrics=metrics)
+
+    def __add__(self, other: History) -> History:
+        if not isinstance(other, History):
+            return NotImplemented
+        either = None if self._metrics is None or other._metrics is None else {*self._metrics, *other._metrics}
+        return History([*self._runs, *other._runs], metrics=None if either is None else sorted(either))
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __repr__(self) -> str:
+        rows = [_HEADS, *self._rows()]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        return "\n".join([self._title(), *lines, *self._more()])
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in (*_HEADS, "NC1 over the epochs"))
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + f"<td>{_curve(run.records)}</td></tr>"
+            for row, run in zip(self._rows(), self._runs, strict=False)
+        )
+        foot = "".join(f"<p>{html.escape(line)}</p>" for line in (*self._more(), _LEGEND))
+        return f"<p>{html.escape(self._title())}</p><table><tr>{head}</tr>{body}</table>{foot}"
+
+    def _title(self) -> str:
+        epochs = [len({record["epoch"] for record in run.records}) for run in self._runs]
+        counts = f"{min(epochs)}" if min(epochs) == max(epochs) else f"{min(epochs)} to {max(epochs)}"
+        of_each = " each" if len(self) > 1 else ""
+        return (
+            f"History of {len(self)} run{'s'[: len(self) > 1]}, {counts} measured epochs{of_each}, "
+            f"{len(self.metrics)} metrics"
+        )
+
+    def _more(self) -> list[str]:
+        return [f"… and {len(self) - _SHOWN} more runs; history.runs has all"] if len(self) > _SHOWN else []
+
+    def _rows(self) -> Iterator[tuple[str, ...]]:
+        """The cells of a run: labels, events, and the numbers of its last record."""
+        for run in self._runs[:_SHOWN]:
+            summary, final = run.summary(), numbers_of(run.last)
+            events = (summary[name] for name in ("last_epoch", "first_zero_error", "stays_zero_error"))
+            texts = (*run.labels, *events)
+            yield (
+                *(
+                    "–" if text is None or text == "" else f"{text:g}" if isinstance(text, float) else str(text)
+                    for text in texts
+                ),
+                *(f"{final[name]:.3g}" if name in final else "–" for name in _FINAL),
+            )
+
+    def _numbers(self, record: Mapping[str, Any]) -> dict[str, float]:
+        found = numbers_of(record)
+        return found if self._metrics is None else {name: found[name] for name in self._metrics if name in found}
+
+    def _family(self, name: Any) -> list[str]:
+        """The metric of a name, or those that begin with it and a dot."""
+        known = self.metrics
+        found = [name] if name in known else [each for each in known if each.startswith(f"{name}.")]
+        if not found:
+            raise InputError(
+                f"unknown metric {shown(name)}{suggest(name, known)}; history.metrics lists those measured"
+            )
+        return found
+
+
+def _labelled(run: RunRecords, labels: Mapping[str, Any]) -> RunRecords:
+    """A run with labels in place of its own; those that are no label of a run are settings."""
+    for name in set(labels) & {"run", "dataset", "network", "loss"}:
+        if not isinstance(labels[name], str):
+            raise InputError(f"expected a text as {name}, got {shown(labels[name])}")
+    seed = labels.get("seed", run.seed)
+    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
+        raise InputError(f"expected an integer as seed, got {shown(seed)}")
+    settings = {**run.settings, **{name: value for name, value in labels.items() if name not in LABELS}}
+    return replace(run, settings=settings, **{name: labels[name] for name in LABELS if name in labels})
+
+
+def _with_names(runs: list[RunRecords]) -> list[RunRecords]:
+    """Runs of different names: those of one name get the folder they are in, or all of their path, or a number."""
+    places = Counter(run.path.resolve() for run in runs if run.path is not None)
+    if twice := [path for path, count in places.items() if count > 1]:
+        raise InputError(f"{twice[0]} is given twice, so its run would count twice")
+    names = [run.run for run in runs]
+    for parts in (2, 0):  # the last two, all
+        counts = Counter(names)
+        names = [
+            str(Path(*run.path.resolve().parts[-parts:])) if run.path is not None and counts[name] > 1 else name
+            for name, run in zip(names, runs, strict=True)
+        ]
+    seen: Counter[str] = Counter()
+    for place, name in enumerate(names):
+        seen[name] += 1
+        names[place] = name if seen[name] == 1 else f"{name} {seen[name]}"
+    return [replace(run, run=name) for run, name in zip(runs, names, strict=True)]
+
+
+def _values_of(run: RunRecords, name: str) -> list[Any]:
+    """What a run may be selected by: its label or setting, and the other spelling of a data set or loss."""
+    found = [getattr(run, name)] if name in LABELS else []
+    found += [run.settings[key] for key in (name, f"{name}_title") if key in run.settings]
+    return [tuple(value) if isinstance(value, list) else value for value in found]
+
+
+def _check_known(name: str, values: Sequence[Any], known: Sequence[Any]) -> None:
+    for value in values:
+        if value not in known:
+            listed = ", ".join(list(dict.fromkeys(map(repr, known)))[:20])
+            raise InputError(
+                f"unknown {name} {shown(value)}{suggest(value, map(str, known))}; expected one of {listed}"
+            )
+
+
+def _curve(records: Sequence[Mapping[str, Any]], width: int = 120, height: int = 24) -> str:
+    """NC1 over the epochs as a small drawing; its logarithm, as far as it is finite and above zero."""
+    points = [(record["epoch"], record.get("nc1")) for record in records]
+    logs = [(epoch, math.log10(nc1)) for epoch, nc1 in points if isinstance(nc1, float) and 0 < nc1 < math.inf]
+    if len(logs) < 2:
+        return ""
+    (first, *_), (last, *_) = logs[0], logs[-1]
+    low, high = min(value for _, value in logs), max(value for _, value in logs)
+    across, down = (width - 2) / max(last - first, 1e-12), (height - 2) / max(high - low, 1e-12)
+    line = " ".join(f"{1 + (epoch - first) * across:.1f},{1 + (high - value) * down:.1f}" for epoch, value in logs)
+    return (
+        f'<svg width="{width}" height="{height}" role="img" aria-label="NC1 over the epochs">'
+        f'<polyline points="{line}" fill="none" stroke="currentColor"/></svg>'
+    )

@@ -1,0 +1,287 @@
+"""Reads training runs from the files that programs leave: ours, Lightning's, Transformers' and TensorBoard's.
+
+What a path holds is told by its content:
+
+    config.json, history.jsonl    a run directory of `neuralcollapse run`
+    study.json                    a study, which lists its runs; or a folder with runs directly in it
+    lines of JSON                 the file of a Monitor
+    metrics.csv                   Lightning's CSVLogger; or any table with a column `epoch`
+    trainer_state.json            Transformers' Trainer, in its folder or in a checkpoint there
+    events.out.tfevents.*         TensorBoard
+
+Our callbacks log numbers as `nc/NAME`, which are read as NAME. What else was logged keeps its name, or becomes
+`logged/NAME` where that is the name of one of ours.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import struct
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from neuralcollapse._checks import InputError
+from neuralcollapse._files import numbers, read_json, read_lines, shortened
+from neuralcollapse.measuring.run_records import RunRecords, checked_epoch, checked_records
+
+_PREFIX = "nc/"
+
+
+def read_runs(path: Path) -> list[RunRecords]:
+    """The runs at a path.
+
+    Warns:
+        UserWarning: runs that `study.json` does not list, or the end of a file cut off; both are left out.
+
+    Raises:
+        InputError: nothing is there, nothing known, or a file is damaged.
+    """
+    try:
+        if path.name in ("config.json", "history.jsonl", "study.json") and _reader_of(path.parent):
+            path = path.parent
+        if path.is_dir():
+            return _read_folder(path)
+        if not path.is_file():
+            raise InputError(f"cannot read {path}: it is {'not a regular file' if path.exists() else 'not there'}")
+        return [_read_file(path)]
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
+
+
+def _read_folder(folder: Path) -> list[RunRecords]:
+    if reader := _reader_of(folder):
+        return reader(folder)
+    inside = [each for each in _folders(folder) if _reader_of(each)]
+    below = [each for each in _folders(folder) if each not in inside and any(map(_reader_of, _folders(each)))]
+    if len(below) == 1 and not inside:  # such as lightning_logs
+        return _read_folder(below[0])
+    if below:
+        raise InputError(
+            f"{folder} holds runs on two levels or in several folders, among them {below[0]}: give a list of the "
+            "folders to read"
+        )
+    if not inside:
+        raise InputError(
+            f"{folder} holds no run: neither config.json with history.jsonl, study.json, metrics.csv, "
+            "trainer_state.json nor TensorBoard's events, and no folder in it does; give the file of a Monitor itself"
+        )
+    return [run for each in inside for run in _read_folder(each)]
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
+
+
+def _reader_of(folder: Path) -> Callable[[Path], list[RunRecords]] | None:
+    """What reads a folder; None where there is nothing known directly in it."""
+    if _is_run_directory(folder):
+        return lambda path: [_read_run_directory(path)]
+    if (folder / "study.json").is_file():
+        return _read_study
+    if (folder / "metrics.csv").is_file():
+        return lambda path: [_read_csv(path / "metrics.csv")]
+    if states := _trainer_states(folder):
+        return lambda path: [_read_trainer_state(states[-1], path)]
+    if events := sorted(folder.glob("*tfevents*")):
+        return lambda path: [_read_events(events, path)]
+    return None
+
+
+def _read_file(path: Path) -> RunRecords:
+    if "tfevents" in path.name:
+        return _read_events([path], path)
+    with path.open("rb") as file:
+        start = file.read(4096).lstrip()
+    if start.startswith(b"{"):
+        try:
+            whole = read_json(path)
+        except InputError:  # several objects, one a line
+            whole = {}
+        if "log_history" in whole:
+            return _read_trainer_state(path, path.parent)
+        return _foreign_run(path, checked_records(read_lines(path), path))
+    if {b"epoch", b"step"} & set(start.partition(b"\n")[0].strip().split(b",")):
+        return _read_csv(path)
+    raise InputError(
+        f"{path} is no history: expected lines of JSON, a table of comma-separated values with a column epoch, "
+        "trainer_state.json or TensorBoard's events"
+    )
+
+
+def _is_run_directory(folder: Path) -> bool:
+    """Whether `config.json` names a data set, a network and a loss, which another program's does not."""
+    if not (folder / "config.json").is_file():
+        return False
+    try:
+        return {"dataset", "model", "loss"} <= read_json(folder / "config.json").keys()
+    except InputError:
+        if (folder / "history.jsonl").is_file():
+            raise
+        return False
+
+
+def _read_run_directory(folder: Path) -> RunRecords:
+    path = folder / "config.json"
+    config = read_json(path)
+    dataset, network, loss = config.get("dataset_title", config["dataset"]), config["model"], config["loss"]
+    for value in (dataset, network, loss):
+        if not isinstance(value, str):
+            raise InputError(f"{path}: expected the names of data set, network and loss, got {shortened(value)}")
+    seed = config.get("seed", 0)
+    if type(seed) is not int:
+        raise InputError(f"{path}: expected an integer as seed, got {shortened(seed)}")
+    history = folder / "history.jsonl"  # not there before the first measured epoch
+    records = checked_records(read_lines(history), history) if history.is_file() else ()
+    settings = {name: value for name, value in config.items() if name != "class_names"}
+    return RunRecords(folder.resolve().name, dataset, network, loss, seed, settings, records, folder)
+
+
+def _read_study(folder: Path) -> list[RunRecords]:
+    path = folder / "study.json"
+    names = read_json(path).get("runs")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f'{path}: expected {{"runs": [names of run directories]}}, got {shortened(names)}')
+    for name in names:
+        parts = PurePath(name).parts
+        if not parts or PurePath(name).is_absolute() or ".." in parts or "\0" in name:
+            raise InputError(f"{path}: expected paths within {folder}, got {shortened(name)}")
+    listed = [folder / name for name in dict.fromkeys(names)]
+    if others := [each.name for each in _folders(folder) if each not in listed and _is_run_directory(each)]:
+        warnings.warn(f"{path} does not list {', '.join(others)}, which are left out", UserWarning, stacklevel=2)
+    begun = [each for each in listed if _is_run_directory(each)]
+    if not begun:
+        raise InputError(f"none of the {len(listed)} runs that {path} lists has begun yet")
+    return [_read_run_directory(each) for each in begun]
+
+
+def _read_csv(path: Path) -> RunRecords:
+    try:
+        text = path.read_text(encoding="utf-8")
+        if text and not text.endswith("\n"):
+            text = text[: text.rfind("\n") + 1]
+            warnings.warn(f"{path}: the last line has no end, as of a killed process, and is left out", stacklevel=2)
+        heads, *lines = list(csv.reader(text.splitlines())) or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is no table of comma-separated values: {shortened(error)}") from error
+    if not {"epoch", "step"} & set(heads) or len(set(heads)) < len(heads):
+        raise InputError(f"{path}: expected columns with names of their own, among them epoch, got {shortened(heads)}")
+    rows = []
+    for place, line in enumerate(lines, start=2):
+        if len(line) != len(heads):
+            raise InputError(f"{path}, line {place}: expected {len(heads)} values, got {len(line)}")
+        try:
+            rows.append({name: float(value) for name, value in zip(heads, line, strict=True) if value})
+        except ValueError as error:
+            raise InputError(f"{path}, line {place}: expected numbers, {shortened(error)}") from None
+    # Lightning counts epochs from 0 and writes steps; our callback counts epochs from 1, as runs do
+    lightning = "step" in heads
+    records = _by_epoch(rows, path, first=1, ours=True) if lightning else _by_epoch(rows, path)
+    return _foreign_run(path.parent if path.name == "metrics.csv" else path, records)
+
+
+def _trainer_states(folder: Path) -> list[Path]:
+    """The states that a Trainer saved in its folder, the last one at the end."""
+    if (folder / "trainer_state.json").is_file():
+        return [folder / "trainer_state.json"]
+    found = {}
+    for path in folder.glob("checkpoint-*/trainer_state.json"):
+        if match := re.fullmatch(r"checkpoint-(\d{1,18})", path.parent.name):
+            found[int(match[1])] = path
+    return [found[step] for step in sorted(found)]
+
+
+def _read_trainer_state(path: Path, folder: Path) -> RunRecords:
+    log = read_json(path).get("log_history")
+    if not isinstance(log, list) or not all(isinstance(line, dict) for line in log):
+        raise InputError(f"{path}: expected a list of objects as log_history, got {shortened(log)}")
+    rows = [{name: numbers(value) for name, value in line.items()} for line in log]
+    return _foreign_run(folder, _by_epoch(rows, path, ours=True))
+
+
+def _read_events(files: Sequence[Path], path: Path) -> RunRecords:
+    rows: dict[int, dict[str, Any]] = {}
+    for file in files:
+        for step, tag, value in _scalars(file):
+            rows.setdefault(step, {"step": step})[tag] = value
+    tags = {tag for row in rows.values() for tag in row}
+    if "train/epoch" in tags:  # Transformers adds train/ to the names
+        renamed = [{tag.removeprefix("train/"): value for tag, value in row.items()} for row in rows.values()]
+        records = _by_epoch(renamed, path, ours=True)
+    else:
+        records = _by_epoch(list(rows.values()), path, first=1 if "epoch" in tags else 0, ours=True)
+    return _foreign_run(path, records)
+
+
+def _scalars(path: Path) -> Iterator[tuple[int, str, float]]:
+    """Step, tag and value of the scalars in an event file."""
+    try:
+        from google.protobuf.message import DecodeError
+        from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+        from tensorboard.util.tensor_util import make_ndarray
+    except ImportError:
+        raise InputError(f"{path} needs TensorBoard: pip install 'neuralcollapse[tensorboard]'") from None
+    whole, size = 0, path.stat().st_size
+    with path.open("rb") as file:  # a length of 8 bytes, its checksum of 4, an event, its checksum of 4
+        while len(head := file.read(8)) == 8 and file.tell() + struct.unpack("<Q", head)[0] + 8 <= size:
+            file.seek(struct.unpack("<Q", head)[0] + 8, 1)
+            whole += 1
+    try:
+        events = list(EventFileLoader(str(path)).Load())
+        if len(events) < whole:  # the loader stops at a wrong checksum and says nothing
+            raise InputError(f"{path} is damaged: of {whole} events only the first {len(events)} can be read")
+        if head:
+            warnings.warn(f"{path} ends within an event, as of a killed process, which is left out", stacklevel=2)
+        for event in events:
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "scalars":
+                    yield event.step, value.tag, float(make_ndarray(value.tensor))
+    except (DecodeError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is no event file of TensorBoard: {shortened(error)}") from error
+
+
+def _by_epoch(
+    rows: Sequence[Mapping[str, Any]], where: Path, *, first: int = 0, ours: bool = False
+) -> tuple[dict[str, Any], ...]:
+    """One record an epoch, of the rows of a log; of what was logged several times in an epoch, the last.
+
+    Args:
+        rows: numbers by name; a row without `epoch` belongs to the epoch of the next that has one.
+        where: the file, for messages.
+        first: what is added to the epochs of the file.
+        ours: whether there must be numbers of our callbacks.
+    """
+    names = dict.fromkeys(name for row in rows for name in row)
+    measured = {name.removeprefix(_PREFIX) for name in names if name.startswith(_PREFIX)}
+    if ours and not measured:
+        raise InputError(
+            f"{where} has no {_PREFIX}NAME: expected numbers that neuralcollapse.integrations logged, "
+            f"got {', '.join(list(names)[:8]) or 'none'}"
+        )
+    rates = [name for name in names if name.startswith("lr-")]  # of Lightning's LearningRateMonitor
+    renamed = {name: f"logged/{name}" if name in measured else name.removeprefix(_PREFIX) for name in names}
+    if len(rates) == 1 and "learning_rate" not in names:
+        renamed[rates[0]] = "learning_rate"
+    time = "epoch" if "epoch" in names else "step"
+    epochs = [row.get(time) for row in rows]
+    for place in range(len(rows) - 2, -1, -1):
+        if epochs[place] is None:
+            epochs[place] = epochs[place + 1]
+    records: dict[float, dict[str, Any]] = {}
+    last = None
+    for place, (row, epoch) in enumerate(zip(rows, epochs, strict=True), start=1):
+        last = epoch if epoch is not None else last  # rows at the end without an epoch belong to the last one
+        at = checked_epoch(last, f"{where}, row {place}") + first
+        content = {renamed[name]: value for name, value in row.items() if name != "epoch"}
+        records.setdefault(at, {"epoch": at}).update(content)
+    return checked_records([records[at] for at in sorted(records)], where)
+
+
+def _foreign_run(path: Path, records: tuple[dict[str, Any], ...]) -> RunRecords:
+    """The run of another program's log, called as the file or folder is."""
+    name = path.resolve()
+    return RunRecords(name.name if name.is_dir() else name.stem, records=records, path=path)

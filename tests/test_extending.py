@@ -77,11 +77,12 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(extended: Path, *arguments: str, expected: int = 0) -> str:
-    """What `neuralcollapse ARGUMENTS` of the extended package prints."""
+    """What `neuralcollapse ARGUMENTS` of the extended package prints, where no other data are found."""
+    surroundings = {name: value for name, value in os.environ.items() if name != "NEURALCOLLAPSE_DATA"}
     done = subprocess.run(
         [sys.executable, "-m", "neuralcollapse", *arguments],
         cwd=extended,
-        env={**os.environ, "PYTHONPATH": str(extended / "src"), "COLUMNS": "200"},
+        env={**surroundings, "HOME": str(extended), "PYTHONPATH": str(extended / "src"), "COLUMNS": "200"},
         capture_output=True,
         text=True,
     )

@@ -156,9 +156,9 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: str, messa
     (tmp_path / "recipe.json").write_text(content)
     with pytest.raises(InputError, match=message):
         recipes.read(tmp_path / "recipe.json")
-    with pytest.raises(InputError, match="cannot read the recipe .*: No such file"):
+    with pytest.raises(InputError, match=r"cannot read the recipe .*: No such file"):
         recipes.read(tmp_path / "absent.json")
-    with pytest.raises(InputError, match="cannot read the recipe .*: Is a directory"):
+    with pytest.raises(InputError, match=r"cannot read the recipe .*: Is a directory"):
         recipes.read(tmp_path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 from torch import nn
 
 from neuralcollapse._checks import InputError, shown
+from neuralcollapse._errors import suggest
 from neuralcollapse.measuring.forward import FeatureReader
 from neuralcollapse.measuring.layer_outputs import LayerOutputs, Spatial
 from neuralcollapse.measuring.measure import reports_of
-from neuralcollapse.measuring.options import MeasureKeywords, MeasureOptions, parse, with_options_of
+from neuralcollapse.measuring.options import MeasureKeywords, MeasureOptions, with_options
 from neuralcollapse.measuring.preparation import prepared
 from neuralcollapse.measuring.report import Report, formatted
 from neuralcollapse.measuring.tidy import UNLABELLED, tidy_table
@@ -56,9 +56,8 @@ class LayerReports:
 
     def __getitem__(self, name: str) -> LayerReport:
         if name not in self._reports:
-            near = difflib.get_close_matches(name, self._reports, 1) if isinstance(name, str) else []
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"expected one of the layers {', '.join(self._reports)}, got {shown(name)}{hint}")
+            known = ", ".join(self._reports)
+            raise InputError(f"expected one of the layers {known}, got {shown(name)}{suggest(name, self._reports)}")
         return self._reports[name]
 
     def __iter__(self) -> Iterator[LayerReport]:
@@ -125,7 +124,7 @@ class LayerReports:
         return "\n".join(lines)
 
 
-@with_options_of(MeasureOptions)
+@with_options
 def measure_layers(
     model: nn.Module,
     loader: Iterable[Any],
@@ -166,7 +165,7 @@ def measure_layers(
         InputError: a layer that does not exist, does not run, runs twice or gives no tensor; an axis of features that
             is not certain; or as ``measure``.
     """
-    checked = parse(MeasureOptions, options, "nc.measure_layers")
+    checked = MeasureOptions.of(options, "nc.measure_layers", ("layers", "spatial", "channel_axis"))
     if isinstance(checked.reference, (ClassMoments, Report)):
         got = shown(checked.reference)
         raise InputError(f"expected reference= of measure_layers, or moments by layer, got {got}")

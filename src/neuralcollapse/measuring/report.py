@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import textwrap
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from neuralcollapse._checks import InputError, as_classifier
+from neuralcollapse._errors import suggest
 from neuralcollapse._files import finite
 from neuralcollapse._linalg import norm
 from neuralcollapse.measuring.tally import Tally
@@ -78,8 +78,7 @@ class Report:
             ood = " and ood=" if "ood" in METRICS[name].needs else ""
             raise AttributeError(f"{name!r} was not measured: ask for it with metrics={name!r}{ood}")
         known = [*(each.name for each in fields(self)), "means", "global_mean", *METRICS]
-        near = difflib.get_close_matches(name, known, 1)
-        raise AttributeError(f"a Report has no {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        raise AttributeError(f"a Report has no {name!r}{suggest(name, known)}")
 
     def __eq__(self, other: object) -> bool:
         return _same(self, other) if isinstance(other, Report) else NotImplemented

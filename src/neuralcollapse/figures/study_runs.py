@@ -12,7 +12,7 @@ import pandas as pd
 
 from neuralcollapse._errors import InputError
 from neuralcollapse.figures.history import read_history
-from neuralcollapse.study import listing
+from neuralcollapse.study.study_file import runs_of_study
 from neuralcollapse.training import losses, recipes
 from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.run_directory import Run
@@ -133,10 +133,10 @@ class Study:
         """Read the runs of a study: those that `study.json` lists or, without that file, those directly in the folder.
 
         Raises:
-            InputError: no run is there, or nothing says which of them belong together (see `study.listing`); a file is
-                damaged; or two runs of one network, data set and loss differ in more than their seed.
+            InputError: no run is there, or nothing says which of them belong together (see `study.study_file`); a file
+                is damaged; or two runs of one network, data set and loss differ in more than their seed.
         """
-        runs = [_read_run(path) for path in listing.directories(folder)]
+        runs = [_read_run(path) for path in runs_of_study(folder)]
         networks = {network for _, network, _ in (each.panel for each in runs)}
         networks |= NETWORKS.keys() if networks & NETWORKS.keys() else set()
         rows = sorted(networks, key=lambda name: _rank(NETWORKS, name))

@@ -20,6 +20,7 @@ from neuralcollapse.metrics.collapse import NC2, nc1, nc2, nc3
 from neuralcollapse.metrics.mse import MSEDecomposition, decompose_mse
 from neuralcollapse.metrics.registry import METRICS, compute_metrics
 from neuralcollapse.metrics.signal_to_noise import SNRSpectrum, snr_singular_values
+from neuralcollapse.metrics.undefined import one_warning
 from neuralcollapse.moments.class_moments import ClassMoments, Weighting, require_moments
 
 NO_CLASSIFIER = "no classifier: what needs one is not measured"
@@ -170,6 +171,7 @@ class Report:
         return "\n".join(lines)
 
 
+@one_warning()
 def make_report(
     moments: ClassMoments,
     weight: Tensor | np.ndarray[Any, Any] | None = None,

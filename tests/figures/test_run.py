@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 
 from neuralcollapse import InputError, figures
 from neuralcollapse.figures import curves
-from neuralcollapse.figures.portrait import project
 from neuralcollapse.figures.history import read_history
+from neuralcollapse.figures.portrait import project
 from neuralcollapse.figures.run import draw_panels
 from neuralcollapse.training.run_directory import Run
 

@@ -22,8 +22,8 @@ from neuralcollapse.data import Batches, Dataset
 from neuralcollapse.measuring.batch_norm import batch_norm_layers, reestimated
 from neuralcollapse.measuring.classifier import find_classifier
 from neuralcollapse.measuring.collect import Outputs, collect_outputs
-from neuralcollapse.measuring.preparation import evaluation
 from neuralcollapse.measuring.measure import measure_features
+from neuralcollapse.measuring.preparation import evaluation
 from neuralcollapse.measuring.report import Report
 from neuralcollapse.training import losses
 from neuralcollapse.training.builders import make_batches

@@ -220,7 +220,11 @@ METRICS = MetricTable(
             partial(collapse.nc1, divide=False), "NC1 not divided by C", "0", "Papyan 2020", _SCATTER
         ),
         **_of_both(
-            "equinorm_{}_biased", partial(geometry.equinorm, correction=0), "NC2 equinorm, biased Std", "0", "Papyan 2020"
+            "equinorm_{}_biased",
+            partial(geometry.equinorm, correction=0),
+            "NC2 equinorm, biased Std",
+            "0",
+            "Papyan 2020",
         ),
         **_of_both(
             "equiangularity_{}_biased",

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import FrameType
 
 # reason, with the verb's complement ("undefined: all features are equal"), → the names of the numbers
 _Reasons = dict[str, list[str]]
@@ -53,10 +54,12 @@ def _verb(names: list[str]) -> str:
 
 def _callers_level() -> int:
     """The stack level, as :func:`warnings.warn` counts it for its caller, of the code that called the package."""
-    package = __name__.partition(".")[0]
-    frame, level, outermost = sys._getframe(1), 1, 1
+    frame: FrameType | None = sys._getframe(1)
+    modules = []
     while frame is not None:
-        if frame.f_globals.get("__name__", "").partition(".")[0] == package:
-            outermost = level
-        frame, level = frame.f_back, level + 1  # type: ignore[assignment]
-    return outermost + 1
+        modules.append(frame.f_globals.get("__name__", "").partition(".")[0])
+        frame = frame.f_back
+    level = len(modules) - modules[::-1].index(__name__.partition(".")[0])
+    while level < len(modules) and modules[level] == "contextlib":  # of one_warning as a decorator
+        level += 1
+    return level + 1

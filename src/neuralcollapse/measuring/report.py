@@ -21,6 +21,7 @@ from neuralcollapse.metrics.collapse import NC2, nc1, nc2, nc3
 from neuralcollapse.metrics.mse import MSEDecomposition, decompose_mse
 from neuralcollapse.metrics.registry import METRICS, compute_metrics
 from neuralcollapse.metrics.signal_to_noise import SNRSpectrum, snr_singular_values
+from neuralcollapse.metrics.undefined import one_warning
 from neuralcollapse.moments.class_moments import ClassMoments, Weighting, require_moments
 
 if TYPE_CHECKING:
@@ -183,6 +184,7 @@ class Report:
         return "\n".join(lines)
 
 
+@one_warning()
 def make_report(
     moments: ClassMoments,
     weight: Tensor | np.ndarray[Any, Any] | None = None,

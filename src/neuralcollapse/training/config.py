@@ -15,16 +15,24 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen
 from typing_extensions import Doc
 
 from neuralcollapse._errors import InputError, suggest
 from neuralcollapse._files import shortened
-from neuralcollapse.networks.heads import HEADS, HeadName
-from neuralcollapse.training.losses import LossName
-from neuralcollapse.training.optimizers import OPTIMIZERS, OptimizerName
+from neuralcollapse.networks.heads import HEADS
+from neuralcollapse.training.losses import LOSSES
+from neuralcollapse.training.optimizers import OPTIMIZERS
+
+if TYPE_CHECKING:
+    LossName = str
+    HeadName = str
+    OptimizerName = str
+else:  # the choices of the command line
+    LossName, HeadName = Literal[tuple(LOSSES)], Literal[tuple(HEADS)]
+    OptimizerName = Literal[tuple(OPTIMIZERS)]
 
 Group = Literal["subject", "training", "measuring", "machine"]
 

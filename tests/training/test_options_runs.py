@@ -13,6 +13,7 @@ from helpers.progress import Interrupt
 
 from neuralcollapse import InputError
 from neuralcollapse.data import Dataset
+from neuralcollapse.figures.titles import objective, subject
 from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.resolve import prepare
 from neuralcollapse.training.run_directory import Run
@@ -80,8 +81,10 @@ def test_an_older_run_goes_on_with_the_defaults(tmp_path: Path) -> None:
     assert train(again, data) == "finished" and run.history_path.read_bytes() == history
     with pytest.warns(UserWarning, match="has no fingerprint of the data"):
         made(tmp_path / "run")  # taken up by the same settings too
-    assert not [*again.config.data_description(), *again.config.head_description()]
-    assert not again.config.optimizer_description() and again.config.loss_title == "MSE"
+    assert (subject(run.config), objective(run.config)) == (
+        "digits, mlp (width ×0.0625)",
+        "MSE loss, $\\lambda$ = 0.01",
+    )
     with pytest.raises(InputError, match="head linear, now etf is asked for"):
         prepare(TrainingConfig(head="etf"), resume=run.path)
 
@@ -96,10 +99,10 @@ def test_options_are_in_the_configuration_the_name_and_the_titles(
     assert run.path.name == "digits-mlp-focal-step-ratio5-noise0.25-normalised-adamw-w0.0625-n10-e1-p32"
     assert run.config.num_examples == 5 * 10 + 5 * 2 and run.config.measured_weight_decay == 0
     assert train(run, data) == "finished"
-    assert run.config.data_description() == ["step imbalance 5:1", "25 % label noise"]
-    assert run.config.head_description() == ["normalised head (τ = 0.1)"]
-    assert run.config.optimizer_description() == ["AdamW (decay 0.01)"]
-    assert run.config.loss_title == "focal (γ = 2)"
+    assert subject(run.config) == (
+        "digits, step imbalance 5:1, 25 % label noise, mlp (width ×0.0625), normalised head (τ = 0.1)"
+    )
+    assert objective(run.config) == "focal (γ = 2) loss, AdamW (decay 0.01), $\\lambda$ = 0"
 
 
 @pytest.mark.parametrize(

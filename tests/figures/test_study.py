@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from helpers.studies import KEYS, config, history, write_run
 from matplotlib.axes import Axes
-from neuralcollapse.figures.studyview import Study
 
 from neuralcollapse import InputError, figures
 from neuralcollapse.figures import study as drawing

@@ -46,7 +46,7 @@ def test_every_command_lists_its_options(name: str, capsys: pytest.CaptureFixtur
     assert "{None}" not in printed  # an option that may be left open is shown as the value it takes
 
 
-@pytest.mark.parametrize("name", ["data", "dynamics", "figures"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_imports_no_pytorch(name: str) -> None:
     code = (
         "import contextlib, io, sys\n"

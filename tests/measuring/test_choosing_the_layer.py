@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import neuralcollapse as nc
 from neuralcollapse.measuring.forward import FeatureReader
-from neuralcollapse.measuring.options import ReadOptions
+from neuralcollapse.measuring.options import MeasureOptions
 from neuralcollapse.measuring.preparation import prepared
 
 N, C, D, P = 90, 3, 6, 16
@@ -811,7 +811,7 @@ class FirstToken(nn.Module):
 def test_features_that_are_a_view_do_not_keep_the_sequence(layer: str | None) -> None:
     loader = batches_of(torch.randn(N, 500, 4), LABELS, 30)
     with prepared(FirstToken()) as model:
-        read = list(FeatureReader(model, ReadOptions(layer=layer)).batches(loader))
+        read = list(FeatureReader(model, MeasureOptions(layer=layer)).batches(loader))
     assert [batch.features["fc"].untyped_storage().nbytes() for batch in read] == [30 * 4 * 4] * 3
 
 

@@ -182,7 +182,7 @@ class Changing:
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        (["bodi"], "expected names of layers, got 'bodi'; did you mean body"),
+        (["bodi"], "expected names of layers, got 'bodi' \\(did you mean 'body'"),
         ("body", r"expected a list of layers, got the text 'body': write \['body'\]"),
         ([], "expected at least one layer, got none"),
         (["idle"], "expected the layer 'idle' to run in the forward pass, it did not"),
@@ -314,7 +314,9 @@ def test_channels_last_are_read_where_the_sizes_prove_them_and_refused_where_not
     for axis in (0, 4, -5):
         with pytest.raises(nc.InputError, match="channel_axis to be an axis of"):
             nc.measure_layers(model, batches, ["plain"], channel_axis=axis)
-    with pytest.raises(nc.InputError, match="expected names of layers, got 'plane'; did you mean plain"):
+    with pytest.raises(nc.InputError, match="expected channel_axis by layers that are measured, got 'norm'"):
+        nc.measure_layers(model, batches, ["stage", "plain"], channel_axis={"plain": -1, "norm": -1})
+    with pytest.raises(nc.InputError, match="expected names of layers, got 'plane' \\(did you mean 'plain'"):
         nc.measure_layers(model, batches, ["plain"], channel_axis={"plane": 1})
 
 

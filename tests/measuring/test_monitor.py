@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from helpers.gloo import monitor_where_one_has_no_data, on_processes
 from torch import nn
 
 import neuralcollapse as nc
+from neuralcollapse.measuring.options import MeasureKeywords
 
 
 def parts() -> tuple[nn.Module, list[tuple[torch.Tensor, torch.Tensor]]]:
@@ -78,11 +82,70 @@ def test_wrong_settings_are_named_at_once(tmp_path: Path) -> None:
         nc.Monitor(model, batches, every=0)
     with pytest.raises(nc.InputError, match=r"expected an existing folder for nc\.jsonl, got .*absent"):
         nc.Monitor(model, batches, path=tmp_path / "absent" / "nc.jsonl")
-    with pytest.raises(nc.InputError, match=r"options of nc\.measure, got 'metric'; did you mean 'metrics'"):
-        nc.Monitor(model, batches, metric="cdnv")
-    with pytest.raises(nc.InputError, match=r"got 'colour'; they are layer, .*distributed"):
-        nc.Monitor(model, batches, colour=1)
-    with pytest.raises(nc.InputError, match="got 'reference_'; did you mean 'reference'"):
-        nc.Monitor(model, batches, reference_=None)
-    with pytest.raises(nc.InputError, match="nc77"):
-        nc.Monitor(model, batches, metrics="nc77")
+    with pytest.raises(nc.InputError, match="got the folder"):
+        nc.Monitor(model, batches, path=tmp_path)
+
+
+WRONG_OPTIONS: list[tuple[dict[str, Any], str]] = [
+    ({"metric": "cdnv"}, r"expected an option of nc\.\w+, got 'metric' \(did you mean 'metrics'"),
+    ({"colour": 1}, "got 'colour'; they are layer, .*distributed"),
+    ({"reference_": None}, "got 'reference_' .*did you mean 'reference'"),
+    ({"metrics": "nc77"}, "nc77"),
+    ({"metrics": "nc5"}, r"the metric 'nc5' needs out-of-distribution data \(ood=\), got none"),
+    ({"metrics": ["cdnv", "nc0"], "features": "0"}, "the metric 'nc0' needs a classifier, got none"),
+    ({"weight_decay": -1}, "weight decay of at least 0, got -1"),
+    ({"weighting": "classes"}, "expected weighting 'example' or 'class', got 'classes'"),
+    ({"memory_budget": -5}, "memory_budget of at least 0, got -5"),
+    ({"device": "nowhere"}, "expected a device of this machine.* got 'nowhere'"),
+    ({"next_token": "yes"}, "expected next_token to be True or False, got 'yes'"),
+    ({"distributed": 1}, "expected distributed to be True or False, got 1"),
+    ({"num_classes": 3}, "only where features= are measured"),
+    ({"layer": 7}, "expected layer= to be a module or its name, got int"),
+    ({"layer": "0", "features": "0"}, "expected layer= or features=, got both"),
+    ({"features": ("0", "middle")}, "expected features= to be a module"),
+    ({"features": "0", "weight": torch.ones(3)}, r"weight of shape \(C, p\), got \(3,\)"),
+    ({"ood": 3}, "expected a loader of batches, got int"),
+    ({"reference": 3}, "expected reference to be a ClassMoments, got 3"),
+]
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize(("options", "message"), WRONG_OPTIONS, ids=[str(list(each)) for each, _ in WRONG_OPTIONS])
+def test_a_wrong_option_is_named_before_anything_is_measured(options: dict[str, Any], message: str) -> None:
+    model, batches = parts()
+    for make in (nc.Monitor, nc.measure, nc.measure_layers):
+        with pytest.raises(nc.InputError, match=message):
+            make(model, batches, **options)
+
+
+@pytest.mark.parametrize(
+    ("call", "meant"),
+    [
+        (lambda model, batches: nc.Monitor(model, batches, evry=2), "every"),
+        (lambda model, batches: nc.measure_layers(model, batches, spatail="mean"), "spatial"),
+    ],
+)
+def test_a_misspelled_argument_of_the_function_itself_is_suggested(call: Any, meant: str) -> None:
+    with pytest.raises(nc.InputError, match=f"did you mean '{meant}'"):
+        call(*parts())
+
+
+def test_the_options_are_listed_once_and_shown_by_help() -> None:
+    names = [field.name for field in dataclasses.fields(nc.MeasureOptions)]
+    assert list(MeasureKeywords.__annotations__) == names
+    for function in (nc.measure, nc.measure_layers, nc.Monitor.__init__):
+        assert list(inspect.signature(function).parameters)[-len(names) :] == names
+        for name in names:
+            assert f"\n            {name}: " in f"\n    {inspect.getdoc(function)}".replace("\n", "\n        "), name
+        assert "**options" not in function.__doc__
+
+
+def test_options_are_read_when_measured_so_that_a_trained_weight_is_measured_as_it_is() -> None:
+    model, batches = parts()
+    monitor = nc.Monitor(model, batches, features=("0", "input"), weight=model[0].weight, bias=model[0].bias)
+    monitor(1)
+    with torch.no_grad():
+        model[0].weight.mul_(-1)
+    monitor(2)
+    assert [line["nc3"] for line in monitor.history] != [monitor.history[0]["nc3"]] * 2
+    assert monitor.history[1]["nc3"] == nc.measure(model, batches).nc3

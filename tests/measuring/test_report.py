@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import json
 import math
+import pickle
 
 import pytest
 import torch
-from helpers.networks import Network, loader
+from helpers.networks import Network, inputs_and_labels, loader
 
 import neuralcollapse as nc
 from neuralcollapse.metrics.signal_to_noise import SNRSpectrum
@@ -62,3 +64,63 @@ def test_the_share_of_the_loss_is_said_where_there_is_one(report) -> None:
     assert f"{report.mse.ls_perp / report.mse.total:.2%} of the loss" in str(report)
     for total in (0.0, math.inf, math.nan, None):
         assert "of the loss" not in str(dataclasses.replace(report, mse=dataclasses.replace(report.mse, total=total)))
+
+
+# --- comparing, attributes, repr ---
+
+
+def test_equal_measurements_give_equal_reports() -> None:
+    model = Network()
+    options = {"metrics": "all", "weight_decay": 0.01}
+    first, second = (nc.measure(model, loader(), **options) for _ in range(2))
+    assert first == second
+    assert first != nc.measure(model, loader(), **{**options, "weight_decay": 0.02})
+    assert first != dataclasses.replace(first, layer="other") and first != 3 and first is not None
+    other = dataclasses.replace(first, snr=SNRSpectrum(first.snr.singular_values + 1e-9, first.snr.space))
+    assert first != other
+    for copied in (copy.deepcopy(first), pickle.loads(pickle.dumps(first))):
+        assert copied == first and copied.cdnv == first.cdnv
+    nan = dataclasses.replace(first, nc1=math.nan, extra={"cdnv": math.nan})
+    assert nan == dataclasses.replace(nan, nc1=math.nan) and nan != first
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(first)
+
+
+def test_reports_by_layer_compare_too() -> None:
+    model = Network()
+    first, second = (nc.measure_layers(model, loader(), weight_decay=0.1) for _ in range(2))
+    assert first == second and first["head"] == second["head"] and first["body"] != first["neck"]
+    assert first != nc.measure_layers(model, loader(), ["body"], weight_decay=0.1) and first != 3
+    assert repr(first) == "LayerReports(body, neck, head)"
+    assert list(first.moments) == ["body", "neck", "head"]
+
+
+def test_metrics_asked_for_are_attributes(report) -> None:
+    for name, value in report.extra.items():
+        assert getattr(report, name) == value, name
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nc5", r"'nc5' was not measured: ask for it with metrics='nc5' and ood="),
+        ("cdnv", r"'cdnv' was not measured: ask for it with metrics='cdnv'$"),
+        ("nc4", r"a Report has no 'nc4' \(did you mean 'nc"),
+        ("acuracy", r"a Report has no 'acuracy' \(did you mean 'accuracy'"),
+        ("cdvn", r"a Report has no 'cdvn' \(did you mean 'cdnv'"),
+        ("wholly_else", r"a Report has no 'wholly_else'$"),
+        ("_private", "_private"),
+    ],
+)
+def test_what_a_report_has_not_is_said_with_the_way_to_it(name: str, message: str) -> None:
+    plain = nc.measure(Network(), loader())
+    with pytest.raises(AttributeError, match=message):
+        getattr(plain, name)
+    assert not hasattr(plain, name)
+
+
+def test_a_report_is_short_in_a_list(report) -> None:
+    assert repr(report).startswith("Report(layer='head', num_examples=50, nc1=") and len(repr(report)) < 120
+    assert "tensor" not in repr(nc.measure_layers(Network(), loader())["head"])
+    bare = nc.measure_features(*inputs_and_labels())
+    assert "nc3=not measured" in repr(bare)

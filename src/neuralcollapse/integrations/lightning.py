@@ -15,7 +15,7 @@ from neuralcollapse._checks import InputError
 from neuralcollapse.integrations._shards import shard_of
 from neuralcollapse.measuring.batches import PreparedLoader
 from neuralcollapse.measuring.monitor import Measurements
-from neuralcollapse.measuring.options import MeasureKeywords, MeasureOptions, with_options_of
+from neuralcollapse.measuring.options import MeasureKeywords, with_options
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -36,7 +36,7 @@ class NeuralCollapse(Callback):
         history: by measurement, the numbers and their ``epoch``, counted from 1.
     """
 
-    @with_options_of(MeasureOptions)
+    @with_options
     def __init__(
         self,
         loader: Iterable[Any] | None = None,

@@ -15,7 +15,7 @@ from typing import Any, Unpack
 from neuralcollapse._checks import InputError
 from neuralcollapse.integrations._shards import shard_of
 from neuralcollapse.measuring.monitor import Measurements
-from neuralcollapse.measuring.options import MeasureKeywords, MeasureOptions, with_options_of
+from neuralcollapse.measuring.options import MeasureKeywords, with_options
 
 try:
     from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -35,7 +35,7 @@ class NeuralCollapse(TrainerCallback):
         history: by measurement, the numbers and their ``epoch``, counted from 1.
     """
 
-    @with_options_of(MeasureOptions)
+    @with_options
     def __init__(
         self,
         trainer: Trainer,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralcollapse._checks import InputError
+from neuralcollapse._errors import suggest
 from neuralcollapse.measuring.head import (
     ITSELF,
     WAYS_OUT,
@@ -23,7 +24,7 @@ from neuralcollapse.measuring.head import (
     with_classifier,
 )
 from neuralcollapse.measuring.hooks import first_tensor, require_hookable, version
-from neuralcollapse.measuring.relations import DIRECT, Relation, Returned, coarseness, exactly, relate, returned
+from neuralcollapse.measuring.relations import DIRECT, Relation, Returned, coarseness, relate, returned
 
 # What layers gave is kept until the forward pass ends, to compare it: that of the last ones, up to so many bytes.
 _MOST_BYTES = 512 << 20
@@ -180,8 +181,7 @@ class ClassifierSearch:
             for target in outputs
             if (found := relate(each.logits, target.tensor))
         ]
-        if len(matches) > 1:
-            matches.sort(key=lambda match: not exactly(match[0].logits, match[1].tensor, match[2]))
+        matches.sort(key=lambda match: not match[2].exact)
         seen, target, relation = matches[0] if matches else (calls[-1], None, None)
         weights = self._weights(seen)
         if weights is None:
@@ -213,8 +213,7 @@ class ClassifierSearch:
                 if not each.overwritten and (relation := relate(each.logits, target.tensor)) is not None
             ]
             for seen, relation in matches:
-                same = len(matches) == 1 or exactly(seen.logits, target.tensor, relation)
-                (exact if same else near)[target.name].append((seen, relation))
+                (exact if relation.exact or len(matches) == 1 else near)[target.name].append((seen, relation))
         best = {name: exact[name] or near[name] for name in exact}
         target, by_labels = self._logits_among(outputs, best, labels)
         found = exact[target.name] + near[target.name]
@@ -354,7 +353,10 @@ def name_of(modules: dict[str, nn.Module], module: str | nn.Module, option: str)
     if module not in modules:
         linear = [name for name, each in modules.items() if isinstance(each, nn.Linear)]
         known = ", ".join(linear[-5:]) or "none"
-        raise InputError(f"expected {option}= to name a module, got {module!r}; the last nn.Linear ones are: {known}")
+        hint = suggest(module, filter(None, modules))
+        raise InputError(
+            f"expected {option}= to name a module, got {module!r}{hint}; the last nn.Linear ones are: {known}"
+        )
     return module
 
 

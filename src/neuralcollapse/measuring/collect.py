@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,29 +14,36 @@ from neuralcollapse._checks import InputError
 from neuralcollapse.measuring.forward import FeatureReader
 from neuralcollapse.measuring.head import ClassifierHead, Weights
 from neuralcollapse.measuring.hooks import first_tensor
-from neuralcollapse.measuring.options import ReadKeywords, ReadOptions, parse, with_options_of
+from neuralcollapse.measuring.options import Array, Features, Layer, MeasureOptions
 from neuralcollapse.measuring.preparation import evaluation, prepared
 
 
-@with_options_of(ReadOptions)
-def collect_features(model: nn.Module, loader: Iterable[Any], **options: Unpack[ReadKeywords]) -> tuple[Tensor, Tensor]:
+def collect_features(
+    model: nn.Module,
+    loader: Iterable[Any],
+    *,
+    layer: Layer | None = None,
+    features: Features | None = None,
+    weight: Tensor | Array | None = None,
+    bias: Tensor | Array | None = None,
+    next_token: bool = False,
+    device: torch.device | str | None = None,
+    memory_budget: float = 4 << 30,
+) -> tuple[Tensor, Tensor]:
     """The features and labels of a whole data set, in the loader's order; the model is left as it was.
 
-    They are what :func:`neuralcollapse.measure` measures: what enters the classifier, which is found in the same way.
-    ``measure_features`` takes them.
+    The features are those that :func:`neuralcollapse.measure` measures: what enters the classifier, which is found in
+    the same way. The arguments are those of ``measure`` too.
 
     Args:
-        model: as for :func:`neuralcollapse.measure`.
-        loader: as for :func:`neuralcollapse.measure`.
-        **options
+        memory_budget: bytes of features to keep; joining those of all batches takes as many again for a moment.
 
     Returns:
-        features: (n, p), in the type and on the device in which the network computes them.
+        features: (n, p), of the type and on the device in which the network computes them.
         labels: (n,) int64, on the same device.
 
     Raises:
-        InputError: what ``measure`` refuses; or features beyond ``memory_budget``. Joining those of all batches takes
-            as much memory again for a moment.
+        InputError: what ``measure`` refuses; or features beyond ``memory_budget``.
 
     Example:
         >>> batches = [(torch.eye(4), torch.tensor([0, 1, 0, 1]))] * 2
@@ -44,25 +51,31 @@ def collect_features(model: nn.Module, loader: Iterable[Any], **options: Unpack[
         >>> features.shape, labels.tolist()
         (torch.Size([8, 3]), [0, 1, 0, 1, 0, 1, 0, 1])
     """
-    checked = parse(ReadOptions, options, "nc.collect_features")
+    options = MeasureOptions(
+        layer=layer,
+        features=features,
+        weight=weight,
+        bias=bias,
+        next_token=next_token,
+        device=device,
+        memory_budget=memory_budget,
+    )
     with prepared(model, loader) as inner:
-        reader = FeatureReader(inner, checked)
-        features: list[Tensor] = []
-        labels: list[Tensor] = []
-        size, number = 0, 0
+        reader, size = FeatureReader(inner, options), 0
+        kept: list[tuple[Tensor, Tensor]] = []
         with closing(reader.batches(loader)) as batches:
             for batch in batches:
                 (rows,) = batch.features.values()
-                size, number = size + rows.numel() * rows.element_size(), number + len(rows)
-                if size > checked.memory_budget:
+                size += rows.numel() * rows.element_size()
+                if size > options.memory_budget:
+                    examples = sum(len(labels) for _, labels in kept) + len(rows)
                     raise InputError(
-                        f"expected features that fit memory_budget = {checked.memory_budget:,.0f} bytes, the first "
-                        f"{number:,} examples take {size:,}: raise it, or use nc.measure, which need not keep them"
+                        f"expected features that fit memory_budget = {options.memory_budget:,.0f} bytes, the first "
+                        f"{examples:,} examples take {size:,}: raise it, or use nc.measure, which need not keep them"
                     )
-                features.append(rows)
-                labels.append(batch.labels)
-        reader.require_examples(number)
-    return torch.cat(features), torch.cat(labels)
+                kept.append((rows, batch.labels))
+        reader.require_examples(sum(len(labels) for _, labels in kept))
+    return torch.cat([rows for rows, _ in kept]), torch.cat([labels for _, labels in kept])
 
 
 @dataclass(frozen=True)
@@ -70,9 +83,8 @@ class Outputs:
     """What a network gives for a data set, in the loader's order.
 
     Attributes:
-        layer: the classifier's name, as ``model.named_modules()`` has it.
+        layer: the classifier's name; weight: (C, p) and bias: (C,) or None, which are its own, no copies.
         features: (n, p) that entered the classifier; labels: (n,); logits: (n, C) that the network returned.
-        weight: (C, p) of the classifier; bias: (C,) or None. Neither is a copy.
     """
 
     layer: str
@@ -101,16 +113,9 @@ def collect_outputs(model: nn.Module, loader: Iterable[Any], layer: nn.Linear) -
         raise InputError(f"expected layer to be a module of the model, got a {type(layer).__name__} that is not")
     weights = Weights(layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
     with evaluation(model):
-        reader = FeatureReader(model, ReadOptions(), head=ClassifierHead(name, name, weights=weights))
-        features: list[Tensor] = []
-        labels: list[Tensor] = []
-        logits: list[Tensor] = []
+        reader = FeatureReader(model, MeasureOptions(), head=ClassifierHead(name, name, weights=weights))
         with closing(reader.batches(loader)) as batches:
-            for batch in batches:
-                returned = first_tensor(batch.output)
-                assert returned is not None
-                features.append(batch.features[name])
-                labels.append(batch.labels)
-                logits.append(returned)
-    reader.require_examples(sum(map(len, labels)))
-    return Outputs(name, torch.cat(features), torch.cat(labels), torch.cat(logits), weights.weight, weights.bias)
+            kept = [(batch.features[name], batch.labels, first_tensor(batch.output)) for batch in batches]
+    reader.require_examples(sum(len(labels) for _, labels, _ in kept))
+    features, labels, logits = (torch.cat(part) for part in zip(*kept, strict=True))
+    return Outputs(name, features, labels, logits, weights.weight, weights.bias)

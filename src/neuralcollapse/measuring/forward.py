@@ -16,7 +16,7 @@ from neuralcollapse.measuring.batches import Call, PreparedLoader, calls
 from neuralcollapse.measuring.classifier import ClassifierSearch, name_of
 from neuralcollapse.measuring.head import ITSELF, WAYS_OUT, ClassifierHead, Weights, classes_last, with_classifier
 from neuralcollapse.measuring.hooks import Tap
-from neuralcollapse.measuring.options import ReadOptions
+from neuralcollapse.measuring.options import MeasureOptions
 from neuralcollapse.measuring.preparation import unwrapped
 from neuralcollapse.measuring.relations import relate, returned
 from neuralcollapse.measuring.report import NO_CLASSIFIER
@@ -112,7 +112,11 @@ class FeatureReader:
     """
 
     def __init__(
-        self, model: nn.Module, options: ReadOptions, layers: Layers | None = None, head: ClassifierHead | None = None
+        self,
+        model: nn.Module,
+        options: MeasureOptions,
+        layers: Layers | None = None,
+        head: ClassifierHead | None = None,
     ) -> None:
         self._model, self._options, self._layers, self.head = model, options, layers, head
         own_device = next((each.device for each in model.parameters()), torch.device("cpu"))
@@ -120,7 +124,8 @@ class FeatureReader:
         self.batches_seen, self.left_out_labels = 0, False
         self.network_correct, self.network_examples = 0, 0
         self._compared = 0
-        self._weights = None if options.classifier is None else Weights(*options.classifier)
+        given = options.classifier()
+        self._weights = None if given is None else Weights(*given)
         self._place, (module, self._side) = "", options.feature_module
         if module is not None:
             self._place = name_of(dict(model.named_modules()), unwrapped(module), "features")

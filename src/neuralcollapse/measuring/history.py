@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import math
 import os
 from collections import Counter
@@ -285,10 +286,9 @@ def _with_names(runs: list[RunRecords]) -> list[RunRecords]:
             str(Path(*run.path.resolve().parts[-parts:])) if run.path is not None and counts[name] > 1 else name
             for name, run in zip(names, runs, strict=True)
         ]
-    seen: Counter[str] = Counter()
     for place, name in enumerate(names):
-        seen[name] += 1
-        names[place] = name if seen[name] == 1 else f"{name} {seen[name]}"
+        free = (f"{name} {number}" for number in itertools.count(2) if f"{name} {number}" not in names)
+        names[place] = next(free) if name in names[:place] else name
     return [replace(run, run=name) for run, name in zip(runs, names, strict=True)]
 
 

@@ -5,7 +5,6 @@ Which axis of an output holds the features is proved by the layers that made it,
 
 from __future__ import annotations
 
-import difflib
 import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralcollapse._checks import InputError, as_word, shown
+from neuralcollapse._errors import suggest
 from neuralcollapse.measuring.forward import Examples
 from neuralcollapse.measuring.head import ClassifierHead
 from neuralcollapse.measuring.hooks import first_tensor, require_hookable
@@ -61,11 +61,8 @@ class LayerOutputs:
         if isinstance(channel_axis, Mapping):
             for name in _known(self._modules, list(channel_axis)) if channel_axis else ():
                 if name not in self._names:
-                    near = difflib.get_close_matches(name, self._names, 1) or self._names[-3:]
-                    raise InputError(
-                        f"expected channel_axis for layers that are measured, got {name!r}; did you mean "
-                        f"{', '.join(near)}?"
-                    )
+                    hint = suggest(name, self._names) or f": they are {', '.join(self._names)}"
+                    raise InputError(f"expected channel_axis by layers that are measured, got {name!r}{hint}")
                 self._axes[name] = channel_axis[name]
         elif channel_axis is not None:
             self._axes = dict.fromkeys(self._names, channel_axis)
@@ -275,8 +272,8 @@ def _known(modules: Mapping[str, nn.Module], names: Sequence[str]) -> list[str]:
         if not isinstance(name, str):
             raise InputError(f"expected names of layers, as text, got {shown(name)}")
         if name not in modules or not name:
-            near = difflib.get_close_matches(name, modules, 3) or list(modules)[-3:]
-            raise InputError(f"expected names of layers, got {name!r}; did you mean {', '.join(near)}?")
+            hint = suggest(name, modules) or f": the last ones are {', '.join(list(modules)[-3:])}"
+            raise InputError(f"expected names of layers, got {name!r}{hint}")
     if not names:
         raise InputError("expected at least one layer, got none")
     return list(dict.fromkeys(names))

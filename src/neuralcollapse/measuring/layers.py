@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from torch import nn
 
 from neuralcollapse._checks import InputError, shown
+from neuralcollapse._errors import suggest
 from neuralcollapse.measuring.forward import FeatureReader
 from neuralcollapse.measuring.layer_outputs import LayerOutputs, Spatial
 from neuralcollapse.measuring.measure import reports_of
-from neuralcollapse.measuring.options import MeasureKeywords, MeasureOptions, parse, with_options_of
+from neuralcollapse.measuring.options import MeasureKeywords, MeasureOptions, with_options
 from neuralcollapse.measuring.preparation import prepared
 from neuralcollapse.measuring.report import Report, formatted
+from neuralcollapse.measuring.tidy import UNLABELLED, tidy_table
 from neuralcollapse.moments.class_moments import ClassMoments
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,8 @@ class LayerReports:
 
     def __getitem__(self, name: str) -> LayerReport:
         if name not in self._reports:
-            near = difflib.get_close_matches(name, self._reports, 1) if isinstance(name, str) else []
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"expected one of the layers {', '.join(self._reports)}, got {shown(name)}{hint}")
+            known = ", ".join(self._reports)
+            raise InputError(f"expected one of the layers {known}, got {shown(name)}{suggest(name, self._reports)}")
         return self._reports[name]
 
     def __iter__(self) -> Iterator[LayerReport]:
@@ -81,6 +84,10 @@ class LayerReports:
     def to_dict(self) -> dict[str, dict[str, object]]:
         """By layer a flat dictionary that ``json.dumps`` takes, see :meth:`Report.to_dict`."""
         return {each.name: {"probe": each.probe, **each.report.to_dict()} for each in self}
+
+    def to_frame(self) -> pd.DataFrame:
+        """The numbers of all layers as a tidy table, see :meth:`Report.to_frame`; `layer` is the layer's name."""
+        return tidy_table((UNLABELLED, {**each.report.to_dict(), "layer": each.name}) for each in self)
 
     def __str__(self) -> str:
         width = max(len("layer"), *(len(name) for name in self._reports))
@@ -117,7 +124,7 @@ class LayerReports:
         return "\n".join(lines)
 
 
-@with_options_of(MeasureOptions)
+@with_options
 def measure_layers(
     model: nn.Module,
     loader: Iterable[Any],
@@ -158,7 +165,7 @@ def measure_layers(
         InputError: a layer that does not exist, does not run, runs twice or gives no tensor; an axis of features that
             is not certain; or as ``measure``.
     """
-    checked = parse(MeasureOptions, options, "nc.measure_layers")
+    checked = MeasureOptions.of(options, "nc.measure_layers", ("layers", "spatial", "channel_axis"))
     if isinstance(checked.reference, (ClassMoments, Report)):
         got = shown(checked.reference)
         raise InputError(f"expected reference= of measure_layers, or moments by layer, got {got}")

@@ -24,7 +24,7 @@ from neuralcollapse._checks import (
 )
 from neuralcollapse.measuring.engine import classes_of, run_passes
 from neuralcollapse.measuring.forward import FeatureReader
-from neuralcollapse.measuring.options import MeasureKeywords, MeasureOptions, parse, with_options_of
+from neuralcollapse.measuring.options import MeasureKeywords, MeasureOptions, with_options
 from neuralcollapse.measuring.preparation import prepared
 from neuralcollapse.measuring.report import NO_CLASSIFIER, Report, make_report
 from neuralcollapse.measuring.tally import Tally
@@ -128,7 +128,7 @@ def _ood_mean(ood: Tensor | np.ndarray[Any, Any], dim: int) -> Tensor:
     return outside.double().mean(dim=0)
 
 
-@with_options_of(MeasureOptions)
+@with_options
 def measure(model: nn.Module, loader: Iterable[Any], **options: Unpack[MeasureKeywords]) -> Report:
     """Measure a classifier on the data a loader gives; the model is left as it was.
 
@@ -161,7 +161,7 @@ def measure(model: nn.Module, loader: Iterable[Any], **options: Unpack[MeasureKe
         >>> measure(nn.Sequential(nn.Linear(4, 2)), batches, metrics="cdnv").layer
         '0'
     """
-    return measure_with(model, loader, parse(MeasureOptions, options, "nc.measure"))
+    return measure_with(model, loader, MeasureOptions.of(options, "nc.measure"))
 
 
 def measure_with(model: nn.Module, loader: Iterable[Any], options: MeasureOptions) -> Report:

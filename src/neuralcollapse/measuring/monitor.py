@@ -12,8 +12,42 @@ from torch import nn
 from neuralcollapse._checks import InputError, as_count, as_path
 from neuralcollapse._files import append_line
 from neuralcollapse.measuring.measure import measure_with
-from neuralcollapse.measuring.options import MeasureKeywords, MeasureOptions, parse, with_options_of
+from neuralcollapse.measuring.options import MeasureKeywords, MeasureOptions, with_options
 from neuralcollapse.measuring.report import Report
+
+
+class Measurements:
+    """Measurements at every so many epochs, kept and written: what :class:`Monitor` and the callbacks share.
+
+    Args:
+        every: epochs between measurements; path: of a file that gets a JSON line a measurement, or None.
+        options: of :func:`neuralcollapse.measure`.
+
+    Attributes:
+        options: checked; history: by measurement, the numbers of the report and their ``epoch``.
+    """
+
+    def __init__(self, every: int, path: str | Path | None, options: MeasureKeywords) -> None:
+        self._every = as_count(every, "every", unit=" epoch")
+        self.options = MeasureOptions.of(options, "nc.measure", ("every", "path"))
+        self._path = None if path is None else as_path(path)
+        if self._path is not None and self._path.is_dir():
+            raise InputError(f"expected a file to write lines to, got the folder {path}")
+        if self._path is not None and not self._path.parent.is_dir():
+            raise InputError(f"expected an existing folder for {self._path.name}, got {self._path.parent}")
+        self.history: list[dict[str, object]] = []
+
+    def due(self, epoch: int) -> bool:
+        """Whether to measure after this epoch."""
+        return as_count(epoch, "epoch", least=0) % self._every == 0
+
+    def add(self, epoch: int, model: nn.Module, loader: Iterable[Any], options: MeasureOptions) -> Report:
+        """Measure, keep the numbers and write them."""
+        report = measure_with(model, loader, options)
+        self.history.append({"epoch": as_count(epoch, "epoch", least=0), **report.to_dict()})
+        if self._path is not None and (not options.distributed or dist.get_rank() == 0):
+            append_line(self._path, self.history[-1])
+        return report
 
 
 class Monitor:
@@ -33,7 +67,7 @@ class Monitor:
         [2, 4]
     """
 
-    @with_options_of(MeasureOptions)
+    @with_options
     def __init__(
         self,
         model: nn.Module,
@@ -43,13 +77,12 @@ class Monitor:
         path: str | Path | None = None,
         **options: Unpack[MeasureKeywords],
     ) -> None:
-        """Check the settings; nothing is measured yet.
+        """Check the settings, so that a mistake is told before the training; nothing is measured yet.
 
         Args:
-            model: as for :func:`neuralcollapse.measure`.
-            loader: as for :func:`neuralcollapse.measure`; training data, unaugmented.
+            model: as for :func:`neuralcollapse.measure`; loader: too; give it training data, unaugmented.
             every: epochs between measurements; the model is measured at the epochs that this number divides.
-            path: a file that gets one JSON line a measurement, at once, and whole or not at all; lines already there
+            path: a file that gets a JSON line a measurement, at once, and whole or not at all; lines already there
                 stay. Of several processes (``distributed=True``) the first one writes.
             **options
 
@@ -61,59 +94,12 @@ class Monitor:
         self.history = self._measurements.history
 
     def __call__(self, epoch: int) -> Report | None:
-        """Measure, if ``epoch`` is one to measure at.
-
-        Returns:
-            The report, or None between measurements.
+        """Measure if ``epoch`` is one to measure at, and give the report; None between measurements.
 
         Raises:
-            InputError: what ``measure`` refuses; or a file that can't be written, which is an OSError too: the
-                file is as it was, and the measurement is in ``history`` all the same.
+            InputError: what ``measure`` refuses; or a file that can't be written, which is an OSError too: the file is
+                as it was, and the measurement is in ``history`` all the same.
         """
         if not self._measurements.due(epoch):
             return None
-        return self._measurements.add(epoch, self._model, self._loader)
-
-
-class Measurements:
-    """Measurements at every so many epochs: when they are due, their numbers, and the file these go to.
-
-    :class:`Monitor` and the callbacks of trainers share it.
-
-    Args:
-        every: epochs between measurements; path: of a file that gets one JSON line a measurement, or None.
-        options: of :func:`neuralcollapse.measure`.
-
-    Attributes:
-        options: checked; history: by measurement, the numbers and their ``epoch``.
-
-    Raises:
-        InputError: any of these is impossible, so that a mistake is told before the training.
-    """
-
-    def __init__(self, every: int, path: str | Path | None, options: MeasureKeywords) -> None:
-        self._every = as_count(every, "every", unit=" epoch")
-        self.options = parse(MeasureOptions, options, "nc.measure")
-        self._path = None if path is None else as_path(path)
-        if self._path is not None and self._path.is_dir():
-            raise InputError(f"expected a file to write lines to, got the folder {path}")
-        if self._path is not None and not self._path.parent.is_dir():
-            raise InputError(f"expected an existing folder for {self._path.name}, got {self._path.parent}")
-        self.history: list[dict[str, object]] = []
-
-    def due(self, epoch: int) -> bool:
-        """Whether to measure after this epoch."""
-        return as_count(epoch, "epoch", least=0) % self._every == 0
-
-    def add(self, epoch: int, model: nn.Module, loader: Iterable[Any], options: MeasureOptions | None = None) -> Report:
-        """Measure, keep the numbers and write them.
-
-        Args:
-            options: instead of the own ones.
-        """
-        options = self.options if options is None else options
-        report = measure_with(model, loader, options)
-        self.history.append({"epoch": as_count(epoch, "epoch", least=0), **report.to_dict()})
-        if self._path is not None and (not options.distributed or dist.get_rank() == 0):
-            append_line(self._path, self.history[-1])
-        return report
+        return self._measurements.add(epoch, self._model, self._loader, self._measurements.options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -15,8 +15,6 @@ _ROWS = 64
 # The largest relative distance between logits that count as the same, after the means over classes and over examples
 # are taken out of both. Logits of independent weights are much farther apart, rounding errors much less.
 _LARGEST_DISTANCE = 0.1
-
-Pooling = Literal["none", "selected", "mean"]
 
 
 @dataclass(frozen=True)
@@ -105,11 +103,13 @@ class Relation:
         scale: what the layer's output was multiplied by.
         pooling: how logits at several positions became one row for each example: their mean, or those of one
             ``selected`` position; "none" where they did not.
+        exact: whether the tensor is that to the last bit.
     """
 
     through: Literal["", "log_softmax", "softmax", "sigmoid"] = ""
     scale: float = 1.0
-    pooling: Pooling = "none"
+    pooling: Literal["none", "selected", "mean"] = "none"
+    exact: bool = field(default=False, compare=False)
 
     def of(self, logits: Tensor) -> Tensor:
         """The network's rows (n, C) from the layer's, which are pooled already."""
@@ -141,47 +141,51 @@ def relate(logits: Tensor, tensor: Tensor, error: float = 0.0) -> Relation | Non
         error: a relative error to allow, if it is more than that of the tensors' types.
     """
     classes = logits.shape[-1]
-    flat = logits.reshape(-1, classes)
     for rows in rows_of(tensor, classes):
-        if len(rows) == len(flat):
-            if (found := _alike(sample(flat), sample(rows), error)) is not None:
-                return found
+        made, found = logits.reshape(-1, classes), None
+        if len(rows) == len(made):
+            found = _alike(sample(made), sample(rows), error)
         elif logits.ndim > 2 and len(rows) == len(logits):
             by_example = logits.flatten(1, -2)
             where = selected(by_example, rows, error)
-            if where is not None and _proved(by_example[torch.arange(len(where)), where], rows):
-                return Relation(pooling="selected")
-            found = _alike(sample(by_example.mean(dim=1)), sample(rows), 4.0 * coarseness(logits, rows))
-            if found is not None:
-                return Relation(found.through, found.scale, "mean")
+            if where is not None and _proved(made := by_example[torch.arange(len(where)), where], rows):
+                found = Relation(pooling="selected")
+            else:
+                made = by_example.mean(dim=1)
+                found = _alike(sample(made), sample(rows), 4.0 * coarseness(logits, rows))
+                found = None if found is None else replace(found, pooling="mean")
+        if found is not None:
+            return replace(found, exact=_identical(made, rows, found))
     return None
 
 
 def _alike(a: Tensor, b: Tensor, error: float) -> Relation | None:
-    """What rows b are of rows a, as far as one row is made of one row."""
+    """What rows b are of rows a, where each is made of one."""
     error = max(error, coarseness(a, b))
-    given, returned = a, b
-    a, b = wide(a), wide(b)
-    if not bool(torch.isfinite(a).all() and torch.isfinite(b).all()):
-        return Relation() if close(a, b, error) else None
-    if close(a, b, error * a.abs().amax(dim=1, keepdim=True)) and _proved(given, returned):
-        return Relation()
+    wide_a, wide_b = wide(a), wide(b)
+    if not bool(torch.isfinite(wide_a).all() and torch.isfinite(wide_b).all()):
+        return DIRECT if close(a, b, error) else None
+    for relation, bound in _candidates(wide_a, wide_b, error):
+        if close(relation.of(wide_a), wide_b, bound) and _proved(a, b, relation):
+            return relation
+    return None
+
+
+def _candidates(a: Tensor, b: Tensor, error: float) -> Iterator[tuple[Relation, Tensor]]:
+    """Relations that may make rows b of rows a, and the largest distance to allow."""
+    size = a.abs().amax(dim=1, keepdim=True)
+    yield DIRECT, error * size
     square, product = float((a * a).sum()), float((a * b).sum())
     scale = product / square if square > 0.0 else 0.0
     if a.numel() >= 8 and scale != 0.0:
         scale = _rounded(scale, error / a.numel() ** 0.5)
-        near = close(scale * a, b, 4.0 * error * abs(scale) * a.abs().amax(dim=1, keepdim=True))
-        if near and _proved(given, returned, Relation(scale=scale)):
-            return Relation(scale=scale)
-    throughs: tuple[Literal["log_softmax", "softmax", "sigmoid"], ...] = ("log_softmax", "softmax", "sigmoid")
-    for through in throughs:
-        made = _FUNCTIONS[through](a)
+        yield Relation(scale=scale), 4.0 * error * abs(scale) * size
+    if a.shape[1] > 1:
         # an absolute error of logits is a relative error of probabilities
-        size = 1.0 if through == "log_softmax" else made.amax(dim=1, keepdim=True)
-        near = a.shape[1] > 1 and close(made, b, 4.0 * error * (1.0 + a.abs().amax(dim=1, keepdim=True)) * size)
-        if near and _proved(given, returned, Relation(through)):
-            return Relation(through)
-    return None
+        bound = 4.0 * error * (1.0 + size)
+        yield Relation("log_softmax"), bound
+        yield Relation("softmax"), bound * F.softmax(a, dim=-1).amax(dim=1, keepdim=True)
+        yield Relation("sigmoid"), bound * a.sigmoid().amax(dim=1, keepdim=True)
 
 
 def _proved(a: Tensor, b: Tensor, relation: Relation = DIRECT) -> bool:
@@ -206,20 +210,6 @@ def _identical(a: Tensor, b: Tensor, relation: Relation = DIRECT) -> bool:
     a = a.to(b.device)
     for made in (a,) if relation == DIRECT else (relation.of(a), relation.of(a.to(b))):
         if bool(((made.to(b) == b) | (made.isnan() & b.isnan())).all()):
-            return True
-    return False
-
-
-def exactly(logits: Tensor, tensor: Tensor, relation: Relation) -> bool:
-    """Whether a tensor is to the last bit what a relation that :func:`relate` found makes of a layer's output."""
-    classes = logits.shape[-1]
-    for rows in rows_of(tensor, classes):
-        made = logits.reshape(-1, classes)
-        if relation.pooling != "none" and len(rows) == len(logits):
-            by_example = logits.flatten(1, -2)
-            where = None if relation.pooling == "mean" else selected(by_example, rows)
-            made = by_example.mean(dim=1) if where is None else by_example[torch.arange(len(where)), where]
-        if len(made) == len(rows) and _identical(made, rows, relation):
             return True
     return False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers as kinds
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,9 @@ class RunRecords:
 
         Of several layers the last counts, which is the one before the classifier.
         """
-        records = [record for record in self.records if layer_of(record) == layer_of(self.last)]
+        records: Sequence[dict[str, Any]] = self.records
+        if len({record["epoch"] for record in records}) < len(records):
+            records = [record for record in records if layer_of(record) == layer_of(self.last)]
         events = {
             "first_zero_error": first_zero_error(records),
             "stays_zero_error": stays_zero_error(records),

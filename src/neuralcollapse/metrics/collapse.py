@@ -17,7 +17,7 @@ from neuralcollapse.metrics.geometry import angles, equinorm
 from neuralcollapse.metrics.nearest_mean import DecisionRule
 from neuralcollapse.metrics.rank import coincidence, feature_sizes, varies
 from neuralcollapse.metrics.rank import directions as varying_directions
-from neuralcollapse.moments.accumulator import block_rows
+from neuralcollapse.moments.blocks import classes_per_block
 from neuralcollapse.moments.class_moments import ClassMoments, require_moments
 
 # Above this ratio the smallest singular value of M̄ is exact to ten digits beside the largest.
@@ -250,8 +250,8 @@ def distinct_means(moments: ClassMoments) -> Float[Tensor, "k p"]:
     means = moments.centred_means
     if not bool(moments.present.all()):
         means = means[moments.present]
-    floor, step = 0.5 * coincidence(moments), block_rows(means.shape[1])
-    return means.mul_(torch.cat([(rows.abs() > floor).any(dim=1, keepdim=True) for rows in means.split(step)]))
+    floor, step = 0.5 * coincidence(moments), classes_per_block(means.shape[1])
+    return means.mul_(torch.cat([(rows.abs() > floor).any(dim=1, keepdim=True) for rows in torch.split(means, step)]))
 
 
 def rows_of_present(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> Float[Tensor, "k p"]:

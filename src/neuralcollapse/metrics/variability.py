@@ -32,7 +32,7 @@ def cdnv(moments: ClassMoments) -> float:
     nearest = float(floor.square().sum())
     for rows, columns, squared in squared_distance_tiles(means):
         spread = variances[rows, None] + variances[columns]
-        for pairs in (squared <= nearest).nonzero().split(max(1, (1 << 22) // means.shape[1])):
+        for pairs in torch.split((squared <= nearest).nonzero(), max(1, (1 << 22) // means.shape[1])):
             apart = (means[rows][pairs[:, 0]] - means[columns][pairs[:, 1]]).abs()
             one, other = pairs[(apart <= floor).all(dim=1)].T
             squared[one, other] = 0.0

@@ -13,7 +13,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -298,7 +298,7 @@ class TrainingConfig:
         Raises:
             InputError: an unknown setting, a missing one, or a value of another type or out of range.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
+        known = [f.name for f in dataclasses.fields(cls)]
         for name in entry:
             if name not in known:
                 hint = suggest(name, known)
@@ -313,7 +313,7 @@ class TrainingConfig:
             wrong = error.errors(include_url=False)[0]
         name = str(wrong["loc"][0])
         if wrong["type"] == "missing":
-            raise InputError(f"{where} has no {name!r}, so it is not a complete configuration; restore the file")
+            raise _incomplete(where, name)
         expected = wrong["msg"].partition(" should ")[2] or wrong["msg"]
         expected = expected.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
         subject = f"{where}: {name}" if where else f"--{name.replace('_', '-')}"
@@ -355,20 +355,21 @@ class RunConfig(TrainingConfig):
     losses, heads and optimizers are any text: a run of a later version can be read, though not continued.
     """
 
-    dataset: Name
-    model: Name
-    loss: Name
-    width: Positive
-    epochs: Count
-    batch_size: Count
-    learning_rate: Positive
-    momentum: float
-    weight_decay: float
-    milestones: Milestones
-    seed: Seed
-    precision: Literal["32", "64", "bf16"]
-    device: Literal["cpu", "cuda"]
-    devices: Count
+    # field() takes the default of TrainingConfig away: these must be given
+    dataset: Name = field()
+    model: Name = field()
+    loss: Name = field()
+    width: Positive = field()
+    epochs: Count = field()
+    batch_size: Count = field()
+    learning_rate: Positive = field()
+    momentum: float = field()
+    weight_decay: float = field()
+    milestones: Milestones = field()
+    seed: Seed = field()
+    precision: Literal["32", "64", "bf16"] = field()
+    device: Literal["cpu", "cuda"] = field()
+    devices: Count = field()
     dataset_title: Annotated[Name, Option("What figures and tables call the data set.")]
     num_examples: Annotated[Count, Option("Examples of the training set.")]
     num_test_examples: Annotated[Count, Option("Examples of the test set.")]
@@ -380,18 +381,25 @@ class RunConfig(TrainingConfig):
     head: Name = "linear"
     optimizer: Name = "sgd"
     robustness_examples: Annotated[int, Ge(0)] = 0
-    batch_norm_statistics: Name = "running"
+    batch_norm_statistics: Literal["running", "re-estimated", "both"] = "running"
     notebook_weight_decay: bool = False
     data_sha256: Annotated[Name | None, Option("`data.fingerprint` of the data; an older run has None.")] = None
 
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any], where: object) -> Self:
+        """Read the content of `config.json`; see `TrainingConfig.from_json`."""
+        config = super().from_json(entry, where)
+        if config.imbalance and config.imbalance_ratio is None:
+            raise _incomplete(where, "imbalance_ratio")
+        return config
+
     def to_json(self) -> dict[str, Any]:
         """All settings, as JSON holds them."""
-        return {**dict.fromkeys(field.name for field in dataclasses.fields(self)), **super().to_json()}
+        return {**dict.fromkeys(f.name for f in dataclasses.fields(self)), **super().to_json()}
 
     def data_description(self) -> list[str]:
         """How the training set was changed, such as `step imbalance 100:1` and `20 % label noise`."""
-        ratio = "" if self.imbalance_ratio is None else f" {self.imbalance_ratio:g}:1"
-        said = [f"{self.imbalance} imbalance{ratio}"] if self.imbalance else []
+        said = [f"{self.imbalance} imbalance {self.imbalance_ratio:g}:1"] if self.imbalance else []
         if self.label_noise:
             said.append("random labels" if self.label_noise == 1 else f"{100 * self.label_noise:g} % label noise")
         return said
@@ -411,6 +419,10 @@ class RunConfig(TrainingConfig):
         return [f"{title} (decay {self.weight_decay:g})"]
 
 
+def _incomplete(where: object, name: str) -> InputError:
+    return InputError(f"{where} has no {name!r}, so it is not a complete configuration; restore the file")
+
+
 def _read_options() -> dict[str, Option]:
     found: dict[str, Option] = {}
     for cls in (TrainingConfig, RunConfig):
@@ -428,7 +440,7 @@ OPTIONS: dict[str, Option] = _read_options()
 
 def names(group: Group) -> tuple[str, ...]:
     """The settings of one group."""
-    return tuple(field.name for field in dataclasses.fields(TrainingConfig) if OPTIONS[field.name].group == group)
+    return tuple(f.name for f in dataclasses.fields(TrainingConfig) if OPTIONS[f.name].group == group)
 
 
 def numeric() -> dict[str, type[int] | type[float]]:

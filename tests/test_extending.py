@@ -57,6 +57,8 @@ def last_entry(statement: ast.stmt) -> ast.AST:
     table = statement.value
     if isinstance(table, ast.DictComp):
         table = table.generators[0].iter
+    if isinstance(table, ast.Call):
+        table = table.args[0]
     assert isinstance(table, ast.Dict | ast.Tuple)
     return table.values[-1] if isinstance(table, ast.Dict) else table.elts[-1]
 

@@ -135,7 +135,7 @@ def test_an_empty_cell_is_gray_and_shares_the_scale(folder: Path) -> None:
     low, high = present.get_ylim()
     for axes in found.values():
         for line in axes.lines:
-            if line.get_label() != "zero_error":
+            if line.get_label() != "_zero_error":
                 assert all(low <= value <= high for value in line.get_ydata())
 
 

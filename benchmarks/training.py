@@ -31,16 +31,17 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from PIL import Image
-from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from neuralcollapse.training import losses, optimizers, trainer
+from neuralcollapse.training import losses, optimizers
 from neuralcollapse.training.builders import build_network, make_batches
 from neuralcollapse.training.config import RunConfig, TrainingConfig
 from neuralcollapse.training.hardware import environment, keep_memory
-from neuralcollapse.training.progress import Reporter
+from neuralcollapse.training.launch import PRECISIONS
+from neuralcollapse.training.progress import Silent
 from neuralcollapse.training.resolve import load_and_resolve
+from neuralcollapse.training.trainer import train_epoch
 
 PAD = 2
 
@@ -96,20 +97,17 @@ class OurLoop:
     def __init__(self, config: RunConfig, data: Any) -> None:
         if config.device == "cpu":
             keep_memory()
-        self.fabric = Fabric(accelerator=config.device, devices=1, precision=trainer._PRECISIONS[config.precision])
+        self.fabric = Fabric(accelerator=config.device, devices=1, precision=PRECISIONS[config.precision])
         torch.manual_seed(config.seed)
         self.config, self.net = config, build_network(config, data)
         self.model, self.optimizer = self.fabric.setup(self.net, optimizers.build(self.net, config))
         self.batches = make_batches(data.train, data, config, self.fabric.device, shuffle_seed=config.seed)
-        self.reporter = Reporter(Console(quiet=True), config.epochs)
         self.epoch = 0
 
     def __call__(self) -> None:
         """An epoch."""
         self.epoch += 1
-        trainer._train_epoch(
-            self.fabric, self.model, self.optimizer, self.batches, self.epoch, self.config, self.reporter
-        )
+        train_epoch(self.fabric, self.model, self.optimizer, self.batches, self.epoch, self.config, Silent())
 
     def bare(self) -> Callable[[], None]:
         """Forward, backward and step on one random batch, as often as an epoch has batches."""
@@ -168,7 +166,7 @@ def write_images(root: Path, examples: int) -> None:
             (folder / name).write_bytes(gzip.compress(content, 1))
 
 
-def load_and_resolved(options: argparse.Namespace) -> tuple[RunConfig, Any]:
+def assembled(options: argparse.Namespace) -> tuple[RunConfig, Any]:
     """Configuration and data of the timed loops."""
     examples = options.batch * options.steps
     with tempfile.TemporaryDirectory() as folder:
@@ -188,14 +186,14 @@ def load_and_resolved(options: argparse.Namespace) -> tuple[RunConfig, Any]:
 
 def timed(options: argparse.Namespace) -> None:
     """One loop in this process; prints the seconds of its epochs as JSON."""
-    loop = LOOPS[options.loop](*load_and_resolved(options))
+    loop = LOOPS[options.loop](*assembled(options))
     loop()
     print(json.dumps([seconds(loop, options.device) for _ in range(options.epochs)]))
 
 
 def speed(options: argparse.Namespace) -> None:
     """The table of speeds."""
-    config, data = load_and_resolved(options)
+    config, data = assembled(options)
     times: dict[str, list[float]] = {name: [] for name in LOOPS}
     for _ in range(options.repeats):
         for name, values in times.items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import mmap
 import os
 import secrets
 import sys
@@ -292,12 +293,10 @@ def _end_of_lines(file: Any) -> tuple[int, bool]:
     A last line without a line end is kept if it is a whole JSON object.
     """
     size = file.seek(0, os.SEEK_END)
-    start, tail = size, b""
-    while start and b"\n" not in tail:
-        end, start = start, max(0, start - 65536)
-        file.seek(start)
-        tail = file.read(end - start) + tail
-    last = tail.rpartition(b"\n")[2]
+    if not size:
+        return 0, True
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        last = content[content.rfind(b"\n") + 1 :]
     if not last:
         return size, True
     try:

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from neuralcollapse import InputError, figures
 from neuralcollapse.figures import study as drawing
 from neuralcollapse.figures.study_runs import Study
-from neuralcollapse.study import listing as lab_study
+from neuralcollapse.study.study_file import add_to_study
 from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.losses import LOSSES
 
@@ -29,7 +29,6 @@ DEPTHS = {  # the paper's
     "digits": ("vgg11", "resnet18", "densenet40"),
 }
 FACTORS = {name: 1.0 + place for place, name in enumerate(DATASETS)}
-ALL = (drawing.DECOMPOSITION, *drawing.CHARTS)
 
 
 def build(folder: Path, *, order: int = 1) -> Path:
@@ -59,7 +58,7 @@ def build(folder: Path, *, order: int = 1) -> Path:
                     full = 60_000 if dataset == "fashion-mnist" else 50_000
                     write_run(path, config(dataset, model, num_examples=full), records)
     listed = sorted(str(path.parent.relative_to(folder)) for path in folder.glob("*/*/config.json"))
-    lab_study.record(folder, [*listed, "not-begun"])
+    add_to_study(folder, [*listed, "not-begun"])
     return folder
 
 
@@ -68,9 +67,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("study"))
 
 
-def panels(folder: Path, chart: drawing.Chart, loss: str = "mse") -> dict[tuple[str, str], Axes]:
+def panels(folder: Path, name: str, loss: str = "mse") -> dict[tuple[str, str], Axes]:
     study = Study.read(folder)
-    axes = drawing.draw_chart(study, loss, chart).axes
+    axes = drawing.draw_panels(study, loss, name).axes
     keys = [(network, dataset) for network in study.networks for dataset, _ in study.datasets]
     return dict(zip(keys, axes, strict=True))
 
@@ -82,19 +81,18 @@ def texts(axes: Axes) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("chart", "keys"),
+    ("name", "keys"),
     [
-        (ALL[0], ("mse.total", "mse.nc1", "mse.nc23", "mse.ls_perp")),
-        (ALL[1], ("nc1",)),
-        (ALL[2], ("nc2.equinorm_means", "nc2.equinorm_classifier")),
-        (ALL[3], ("nc2.equiangularity_means", "nc2.equiangularity_classifier")),
-        (ALL[4], ("nc2.maximal_angle_means", "nc2.maximal_angle_classifier")),
-        (ALL[5], ("nc3",)),
+        ("decomposition", ("mse.total", "mse.nc1", "mse.nc23", "mse.ls_perp")),
+        ("nc1", ("nc1",)),
+        ("nc2-equinorm", ("nc2.equinorm_means", "nc2.equinorm_classifier")),
+        ("nc2-equiangularity", ("nc2.equiangularity_means", "nc2.equiangularity_classifier")),
+        ("nc2-maximal-angle", ("nc2.maximal_angle_means", "nc2.maximal_angle_classifier")),
+        ("nc3", ("nc3",)),
     ],
-    ids=lambda value: value.name if isinstance(value, drawing.Chart) else "",
 )
-def test_each_panel_shows_the_numbers_of_its_own_run(folder: Path, chart: drawing.Chart, keys: tuple[str, ...]) -> None:
-    found = panels(folder, chart)
+def test_each_panel_shows_the_numbers_of_its_own_run(folder: Path, name: str, keys: tuple[str, ...]) -> None:
+    found = panels(folder, name)
     assert [pair for pair in found] == [
         (network, dataset) for network in ("vgg", "resnet", "densenet") for dataset in DATASETS
     ]
@@ -111,15 +109,15 @@ def test_each_panel_shows_the_numbers_of_its_own_run(folder: Path, chart: drawin
 
 
 def test_errors_and_nc4_are_shown_down_to_zero(folder: Path) -> None:
-    training, test, _ = panels(folder, drawing.CHARTS[6])["resnet", "mnist"].lines
+    training, test, _ = panels(folder, "accuracy")["resnet", "mnist"].lines
     assert list(training.get_ydata()) == [0.023, 0.023, 0.0, 0.0, 0.0]
     assert list(test.get_ydata()) == pytest.approx([1 - value for value in ACCURACIES.values()])
-    mismatch = panels(folder, drawing.CHARTS[5])["resnet", "mnist"].lines[0]
+    mismatch = panels(folder, "nc4")["resnet", "mnist"].lines[0]
     assert list(mismatch.get_ydata()) == [0.1 / epoch for epoch in EPOCHS]
 
 
 def test_every_panel_says_what_it_is(folder: Path) -> None:
-    found = {pair: texts(axes) for pair, axes in panels(folder, drawing.CHARTS[0]).items()}
+    found = {pair: texts(axes) for pair, axes in panels(folder, "nc1").items()}
     assert found["densenet", "cifar10"] == ["", "not run"]
     assert found["vgg", "fashion-mnist"] == ["VGG11", "unfinished: epoch 0 of 350", "FashionMNIST"]
     assert found["densenet", "mnist"] == ["DenseNet40 diverged after epoch 3"]
@@ -129,7 +127,7 @@ def test_every_panel_says_what_it_is(folder: Path) -> None:
 
 
 def test_an_empty_cell_is_gray_and_shares_the_scale(folder: Path) -> None:
-    found = panels(folder, drawing.CHARTS[0])
+    found = panels(folder, "nc1")
     absent, present = found["densenet", "cifar10"], found["resnet", "cifar10"]
     assert absent.get_facecolor() != present.get_facecolor()
     assert {axes.get_ylim() for axes in found.values()} == {present.get_ylim()}
@@ -143,7 +141,7 @@ def test_an_empty_cell_is_gray_and_shares_the_scale(folder: Path) -> None:
 
 def test_only_the_outer_panels_carry_labels_and_one_legend_stands_below(folder: Path) -> None:
     study = Study.read(folder)
-    figure = drawing.draw_chart(study, "mse", drawing.DECOMPOSITION)
+    figure = drawing.draw_panels(study, "mse", "decomposition")
     for place, axes in enumerate(figure.axes):
         row, column = divmod(place, 4)
         assert axes.get_ylabel() == (["VGG", "ResNet", "DenseNet"][row] if column == 0 else "")
@@ -159,12 +157,12 @@ def test_only_the_outer_panels_carry_labels_and_one_legend_stands_below(folder: 
 
 def test_a_study_of_the_papers_own_protocol_is_not_called_reduced(tmp_path: Path) -> None:
     write_run(tmp_path / "a", config(), history(ACCURACIES, 20))
-    assert "REDUCED" not in drawing.draw_chart(Study.read(tmp_path), "mse", drawing.DECOMPOSITION).get_suptitle()
+    assert "REDUCED" not in drawing.draw_panels(Study.read(tmp_path), "mse", "decomposition").get_suptitle()
 
 
 def test_the_papers_networks_are_rows_whether_run_or_not(tmp_path: Path) -> None:
     write_run(tmp_path / "a", config("cifar10", "resnet50"), history(ACCURACIES, 20))
-    found = panels(tmp_path, drawing.CHARTS[0])
+    found = panels(tmp_path, "nc1")
     assert list(found) == [(network, "cifar10") for network in ("vgg", "resnet", "densenet")]
     assert "not run" in texts(found["vgg", "cifar10"]) and "not run" in texts(found["densenet", "cifar10"])
     write_run(tmp_path / "b", config("cifar10", "mlp"), history(ACCURACIES, 20))
@@ -177,7 +175,7 @@ def test_runs_that_a_grid_has_set_aside_are_passed_over(tmp_path: Path) -> None:
     grid = tmp_path / ".hidden" / "grid"  # that the folder itself lies in a hidden one does not matter
     write_run(grid / "mnist-vgg11-mse", config(), history(ACCURACIES, 20))
     write_run(grid / ".earlier" / "mnist-vgg11-mse-1", config(), history({1: 0.1}, None), "diverged")
-    assert [each.run.path.name for each in Study.read(grid).runs] == ["mnist-vgg11-mse"]
+    assert [each.path.name for each in Study.read(grid).runs] == ["mnist-vgg11-mse"]
 
 
 # rates and decay of the published table for PyTorch's mean, times 2/C and C/2 for the paper's loss, C = 10
@@ -215,12 +213,12 @@ def test_what_all_runs_share_is_said_once_in_the_head(tmp_path: Path) -> None:
     shared = {"width": 0.25, "weight_decay": 0.005, "batch_size": 64}
     write_run(tmp_path / "a", config(**shared), history(ACCURACIES, 20))
     write_run(tmp_path / "b", config(model="resnet18", **shared), history(ACCURACIES, 20))
-    head = drawing.draw_chart(Study.read(tmp_path), "mse", drawing.CHARTS[0]).get_suptitle()
+    head = drawing.draw_panels(Study.read(tmp_path), "mse", "nc1").get_suptitle()
     assert " ".join(head.split()).endswith("and 350 epochs of tuned SGD; everywhere width ×0.25, decay 0.005, batch 64")
     write_run(tmp_path / "c", config("cifar10", epochs=150, **shared), history({1: 0.5, 150: 0.6}, 1))
-    head = drawing.draw_chart(Study.read(tmp_path), "mse", drawing.CHARTS[0]).get_suptitle()
+    head = drawing.draw_panels(Study.read(tmp_path), "mse", "nc1").get_suptitle()
     assert " ".join(head.split()).endswith("width ×0.25, decay 0.005, batch 64; each panel says what else")
-    found = panels(tmp_path, drawing.CHARTS[0])
+    found = panels(tmp_path, "nc1")
     assert texts(found["vgg", "mnist"])[0] == "VGG11"
     assert texts(found["vgg", "cifar10"])[0] == "VGG11 150 epochs"
 
@@ -248,7 +246,7 @@ def test_the_decomposition_is_drawn_for_the_losses_whose_optimum_it_is_about() -
 def test_each_way_to_fall_short_of_the_paper_is_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     settings = config(**changes)
     write_run(tmp_path / "a", settings, history({1: 0.5, settings.epochs: 0.6}, 1))
-    figure = drawing.draw_chart(Study.read(tmp_path), "mse", drawing.CHARTS[0])
+    figure = drawing.draw_panels(Study.read(tmp_path), "mse", "nc1")
     assert texts(figure.axes[0])[0] == said
     assert ("REDUCED" in figure.get_suptitle()) == (said not in ("VGG11", "VGG13", "mlp", "torchvision:vgg11_bn"))
 
@@ -256,7 +254,7 @@ def test_each_way_to_fall_short_of_the_paper_is_named(tmp_path: Path, changes: d
 def test_the_lowest_of_several_seeds_is_drawn_and_that_is_said(tmp_path: Path) -> None:
     for name, seed in (("a", 7), ("b", 3), ("c", 5)):
         write_run(tmp_path / name, config(seed=seed), history(ACCURACIES, 20, factor=seed))
-    axes = panels(tmp_path, drawing.CHARTS[0])["vgg", "mnist"]
+    axes = panels(tmp_path, "nc1")["vgg", "mnist"]
     assert texts(axes)[0] == "VGG11 seed 3, the lowest of 3"
     assert next(iter(axes.lines[0].get_ydata())) == 3 * (2 + KEYS.index("nc1"))
 
@@ -277,7 +275,7 @@ def test_the_same_data_set_under_two_titles_is_two_columns_in_the_papers_order(t
 
 
 def test_files_are_the_same_whatever_the_folders_are_called(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(drawing, "CHARTS", ())  # one figure is enough here
+    monkeypatch.setattr(drawing, "CURVES", {"decomposition": drawing.CURVES["decomposition"]})  # one is enough here
     other = build(tmp_path / "other", order=-1)
     first = figures.draw_study(folder, tmp_path / "first")
     again = figures.draw_study(other)
@@ -290,17 +288,18 @@ def test_files_are_the_same_whatever_the_folders_are_called(folder: Path, tmp_pa
 
 
 def test_cross_entropy_has_figures_of_its_own_without_the_decomposition(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(drawing, "CHARTS", drawing.CHARTS[:1])
+    some = ("decomposition", "nc1", "robustness")
+    monkeypatch.setattr(drawing, "CURVES", {name: drawing.CURVES[name] for name in some})
     robustness = {epoch: 0.1 + 0.001 * epoch for epoch in EPOCHS}
     write_run(tmp_path / "runs" / "a", config(), history(ACCURACIES, 20))
     write_run(tmp_path / "runs" / "b", config(loss="ce"), history(ACCURACIES, 5, 2.0, robustness))
     names = [path.name for path in figures.draw(tmp_path / "runs") if path.suffix == ".png"]
     assert names == ["decomposition.png", "nc1.png", "nc1-ce.png", "robustness-ce.png"]
-    axes = panels(tmp_path / "runs", drawing.ROBUSTNESS, "ce")["vgg", "mnist"]
+    axes = panels(tmp_path / "runs", "robustness", "ce")["vgg", "mnist"]
     mean, median, _ = axes.lines
     assert list(mean.get_ydata()) == list(robustness.values())
     assert list(median.get_ydata()) == [value / 2 for value in robustness.values()]
-    absent = panels(tmp_path / "runs", drawing.ROBUSTNESS, "mse")["vgg", "mnist"]
+    absent = panels(tmp_path / "runs", "robustness", "mse")["vgg", "mnist"]
     assert "robustness not recorded" in texts(absent)
 
 
@@ -352,19 +351,19 @@ def test_runs_on_two_levels_are_no_study_until_they_are_listed(tmp_path: Path, r
     with pytest.raises(InputError, match=f"{message}.* no study together; name one of them, such as"):
         figures.draw(tmp_path)
     assert not list(tmp_path.rglob("figures"))
-    lab_study.record(tmp_path, [*runs[-1:], "absent/e"])
+    add_to_study(tmp_path, [*runs[-1:], "absent/e"])
     with pytest.warns(UserWarning, match="does not list") if "/" not in runs[0] else nullcontext():
-        assert [each.run.path for each in Study.read(tmp_path).runs] == [tmp_path / runs[-1]]
+        assert [each.path for each in Study.read(tmp_path).runs] == [tmp_path / runs[-1]]
 
 
 def test_a_study_knows_its_runs(tmp_path: Path) -> None:
     for seed, name in enumerate(("a", "b", "stranger")):
         write_run(tmp_path / name, config(seed=seed), history(ACCURACIES, 20))
-    lab_study.record(tmp_path, ["a"])
-    lab_study.record(tmp_path, ["b", "a"])
+    add_to_study(tmp_path, ["a"])
+    add_to_study(tmp_path, ["b", "a"])
     assert json.loads((tmp_path / "study.json").read_text()) == {"runs": ["a", "b"]}
     with pytest.warns(UserWarning, match=r"study\.json does not list stranger, which are left out"):
-        assert [each.run.path.name for each in Study.read(tmp_path).runs] == ["a", "b"]
+        assert [each.path.name for each in Study.read(tmp_path).runs] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -384,3 +383,23 @@ def test_a_damaged_list_of_runs(tmp_path: Path, content: str, message: str) -> N
     (tmp_path / "study.json").write_text(content)
     with pytest.raises(InputError, match=message):
         figures.draw(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[1]", "{", "\x00"])
+def test_a_foreign_configuration_is_passed_over_and_a_damaged_one_named(tmp_path: Path, content: str) -> None:
+    run = write_run(tmp_path / "run", config(), history({1: 0.5, 350: 0.6}, 1))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text(content)
+    assert [each.path for each in Study.read(tmp_path).runs] == [run]
+    (run / "config.json").write_text(content)  # its history shows that it was a run
+    with pytest.raises(InputError, match=r"run.config\.json"):
+        Study.read(tmp_path)
+
+
+def test_a_damaged_line_of_a_history_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", config(), history({1: 0.5, 350: 0.6}, 1))
+    lines = (run / "history.jsonl").read_text().replace('"nc1":', '"nc":')
+    (run / "history.jsonl").write_text(lines)
+    for path in (run, tmp_path):
+        with pytest.raises(InputError, match=r"history\.jsonl, line 1: nc1"):
+            figures.draw(path)

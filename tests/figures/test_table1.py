@@ -46,7 +46,9 @@ def entries(line: str) -> list[str]:
 
 def test_medians_and_means_are_over_finished_pairs_that_reached_zero_error(study: Study) -> None:
     assert table1.improvements(study, "mse", "test_accuracy") == pytest.approx([0.01, 0.02, 0.06])
-    lines = [entries(line) for line in table1.markdown(study, table1.TEST_ACCURACY).splitlines() if "of 3 pairs" in line]
+    lines = [
+        entries(line) for line in table1.markdown(study, table1.TEST_ACCURACY).splitlines() if "of 3 pairs" in line
+    ]
     bold = [[text.strip("*") for text in line] for line in lines]
     assert bold[0] == ["median", "", "of 3 pairs", "", "+2.00", "of 1 pair", "", "-1.00"]
     assert bold[1] == ["mean", "", "of 3 pairs", "", "+3.00", "of 1 pair", "", "-1.00"]
@@ -151,7 +153,7 @@ def test_what_a_data_set_is_called_breaks_no_format(tmp_path: Path) -> None:
 
 @given(text=st.text(min_size=1, max_size=30))
 def test_any_text_is_escaped_to_balanced_latex_on_one_line(text: str) -> None:
-    study = Study(runs=(), networks=(text,), datasets=(("npz", text),), losses=(text,))
+    study = Study((("npz", text),), (text,), (text,), panels={(("npz", text), text, text): ()})
     if not re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u0085]", text):
         assert len(check_latex(table1.latex(study, table1.TEST_ACCURACY))) == 1 + 2
 
@@ -161,12 +163,12 @@ def test_csv_gives_every_number_back(study: Study) -> None:
     assert len(lines) == 2 * 3 * 2  # each network, data set and loss, run or not
     by_cell = {(line["dataset"], line["network"], line["loss"]): line for line in lines}
     for found in study.runs:
-        network = {"vgg": "VGG", "resnet": "ResNet", "densenet": "DenseNet"}[found.network]
-        line = by_cell[found.dataset[1], network, found.loss]
-        last = found.run.history()[-1]
+        (_, dataset), network, loss = found.panel
+        line = by_cell[dataset, {"vgg": "VGG", "resnet": "ResNet", "densenet": "DenseNet"}[network], loss]
+        last = found.history.iloc[-1]
         assert float(line["test_accuracy_last"]) == last["test_accuracy"]
         assert float(line["nc1_last"]) == last["nc1"]
-        assert int(line["last_epoch"]) == last["epoch"]
+        assert int(line["last_epoch"]) == last.name
         assert line["status"] == found.status
     best = by_cell["CIFAR10 (JPEG)", "VGG", "mse"]
     assert float(best["test_accuracy_improvement"]) == 0.46 - 0.40

@@ -357,5 +357,5 @@ def test_too_little_memory_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def fails(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("neuralcollapse.files.features.Examples.blocks", fails)
+    monkeypatch.setattr("neuralcollapse.files.features.LabelledFeatures.blocks", fails)
     refused(path, options, "layer.npz", "do not fit in memory")

@@ -248,7 +248,7 @@ def _moments(folder: Path) -> None:
 
 
 def _counts(folder: Path) -> None:
-    write_counts(folder / "part.safetensors", Counts(24, 3, 20, 19, "cd"), RowRange("ab", 0, 24, 30, "x.npy"))
+    write_counts(folder / "part.safetensors", Counts((24, 3, 20, 19), "cd"), RowRange("ab", 0, 24, 30, "x.npy"))
 
 
 _LAYER, _TABLE = _features("layer.npz"), _features("t.parquet")

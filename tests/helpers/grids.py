@@ -1,4 +1,4 @@
-"""What the tests of grids share: tiny cells, the same cells without interruption, and processes to be killed."""
+"""What the tests of grids share: tiny cells, the same without interruption, processes to kill, a place to train."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from neuralcollapse.study.options import GridOptions
+from neuralcollapse.study.task import Ending, Task, read_ending
 from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.resolve import prepare
 from neuralcollapse.training.run_directory import Run
@@ -31,8 +34,8 @@ OPTIONS = [text for name, value in TINY.items() for text in (f"--{name.replace('
 
 def uninterrupted(path: Path, **settings: Any) -> bytes:
     """The history of a cell trained in this process, without its clock."""
-    run, data = prepare(TrainingConfig(**{**TINY, "dataset": "digits", "model": "mlp", **settings}), out=path)
-    assert train(run, data) == "finished"
+    config = TrainingConfig(**{**TINY, "dataset": "digits", "model": "mlp", **settings})
+    assert train(*prepare(config, out=path)) == "finished"
     return without_clock(path)
 
 
@@ -77,5 +80,42 @@ def kill_all(process: subprocess.Popen[str]) -> None:
 
 def epoch(path: Path) -> int:
     """The last finished epoch of a run; −1 before there is one, and after its end."""
-    status = Run.open(path).status() if (path / "config.json").is_file() else {}
-    return int(status.get("epoch", -1)) if status.get("status") == "running" else -1
+    status = Run(path).status()
+    return status.epoch if status.status == "running" else -1
+
+
+class InThisProcess:
+    """Another place to train: the process of the grid itself. One class, and one option that names it."""
+
+    takes = ("in_this_process",)
+    capacity = 1.0
+
+    def __init__(self, out: Path, options: GridOptions) -> None:
+        assert isinstance(options, HereOptions)
+
+    def submit(self, task: Task) -> Trained:
+        train(*prepare(TrainingConfig.from_json(task.settings, "task"), out=Path(task.path)))
+        return Trained(Path(task.path))
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class Trained:
+    """A task that has ended already."""
+
+    path: Path
+
+    def poll(self) -> Ending:
+        return read_ending(self.path, 0)
+
+    def stop(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class HereOptions(GridOptions):
+    """The options of a grid, and the one that chooses `InThisProcess`."""
+
+    in_this_process: bool = field(default=False, metadata={"executor": "helpers.grids:InThisProcess"})

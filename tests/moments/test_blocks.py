@@ -10,7 +10,7 @@ from helpers.cases import data, named
 import neuralcollapse as nc
 from neuralcollapse.metrics import geometry
 from neuralcollapse.metrics import nearest_mean as decisions
-from neuralcollapse.moments import accumulator as _state
+from neuralcollapse.moments import blocks
 
 
 @pytest.mark.parametrize("name", ["many-classes", "more-classes-than-features", "balanced", "class-missing"])
@@ -20,7 +20,7 @@ def test_small_blocks_and_tiles_give_the_same_report(name: str, monkeypatch: pyt
     arguments = (d.features, d.labels, d.weight, d.bias)
     options = {"weight_decay": case.weight_decay, "metrics": "all", "ood": d.features[:3] + 1.0}
     want = nc.measure_features(*arguments, **options).to_dict()
-    monkeypatch.setattr(_state, "_MEANS_BYTES", 8 * 3 * case.dim)
+    monkeypatch.setattr(blocks, "MEANS_BYTES", 8 * 3 * case.dim)
     monkeypatch.setattr(geometry, "_TILE", 3)
     monkeypatch.setattr(decisions, "_SCORES", 7)
     got = nc.measure_features(*arguments, **options).to_dict()

@@ -19,7 +19,7 @@ from reference.moments import class_moments
 
 import neuralcollapse as nc
 from neuralcollapse._checks import InputError
-from neuralcollapse.moments import accumulator as state_module
+from neuralcollapse.moments import blocks, statistics
 
 
 def tensors(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,7 +84,7 @@ def test_batches_that_wait_and_batches_that_do_not(
     features = 3.0 + torch.randn(len(labels), 4, generator=generator).to(dtype)
     moments = nc.ClassMoments(classes, weighting=weighting)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(state_module, "_BLOCK_BYTES", 0)
+        patch.setattr(blocks, "BLOCK_BYTES", 0)
         for number, (rows, truth) in enumerate(zip(features.split(sizes), labels.split(sizes), strict=True)):
             moments.update(rows, truth)
             if (seed + number) % 5 == 0:
@@ -303,13 +303,13 @@ def test_narrow_float32_products_around_it_are_put_aside_and_put_back(
     """bf16 on a CPU that has it would leave three digits, as TF32 on a GPU."""
     seen = []
     for name in ("_add_gram", "_add_by_class"):
-        product = getattr(state_module, name)
+        product = getattr(statistics, name)
 
         def recording(*arguments, product=product):
             seen.append(torch.backends.mkldnn.matmul.fp32_precision)
             product(*arguments)
 
-        monkeypatch.setattr(state_module, name, recording)
+        monkeypatch.setattr(statistics, name, recording)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:

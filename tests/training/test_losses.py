@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from neuralcollapse import InputError
 from neuralcollapse.training import losses
+from neuralcollapse.training.config import TrainingConfig
 
 
 def random_case(classes: int = 7, number: int = 13) -> tuple[Tensor, Tensor]:
@@ -50,11 +50,11 @@ def test_label_smoothing_by_hand() -> None:
     logits, labels = torch.tensor([[math.log(3.0), 0.0]]), torch.tensor([0])
     # targets 0.9 and 0.1 for p = 3/4, 1/4
     expected = 0.9 * math.log(4 / 3) + 0.1 * math.log(4)
-    assert float(losses.smoothed_cross_entropy(logits, labels, smoothing=0.2)) == pytest.approx(expected, rel=1e-6)
+    assert float(losses.cross_entropy(logits, labels, smoothing=0.2)) == pytest.approx(expected, rel=1e-6)
     logits, labels = random_case()
     log_p = logits.log_softmax(dim=1)
     by_hand = -(0.9 * log_p[torch.arange(13), labels] + 0.1 * log_p.mean(dim=1)).mean()
-    torch.testing.assert_close(losses.smoothed_cross_entropy(logits, labels, smoothing=0.1), by_hand)
+    torch.testing.assert_close(losses.cross_entropy(logits, labels, smoothing=0.1), by_hand)
 
 
 @pytest.mark.parametrize("target", [1.0, 15.0])
@@ -89,31 +89,31 @@ def _ridge(features: Tensor, targets: Tensor, decay: float) -> tuple[Tensor, Ten
     return solution[:, :-1], solution[:, -1]
 
 
-def given(**values: float) -> Any:
-    return SimpleNamespace(**{name: values.get(name) for name in losses.PARAMETERS})
-
-
 def test_defaults_are_those_of_the_literature() -> None:
-    assert losses.parameters("focal", given(), 10)["focal_gamma"] == 2
-    assert losses.parameters("label-smoothing", given(), 10)["smoothing"] == 0.1
+    assert losses.parameters("focal", {}, 10)["focal_gamma"] == 2
+    assert losses.parameters("label-smoothing", {}, 10)["smoothing"] == 0.1
     for classes, expected in ((10, (1, 1)), (100, (1, 15)), (1000, (15, 30))):
-        values = losses.parameters("rescaled-mse", given(), classes)
+        values = losses.parameters("rescaled-mse", {}, classes)
         assert (values["rescale"], values["target"]) == expected
-    assert set(losses.parameters("ce", given(), 10).values()) == {None}
-    assert losses.title("focal", losses.parameters("focal", given(focal_gamma=3), 10)) == "focal (γ = 3)"
-    assert losses.title("mse", losses.parameters("mse", given(), 10)) == "MSE"
+    assert losses.parameters("ce", {}, 10) == {}
+    assert losses.title("focal", losses.parameters("focal", {"focal_gamma": 3}, 10)) == "focal (γ = 3)"
+    assert losses.title("mse", losses.parameters("mse", {}, 10)) == "MSE"
 
 
 @pytest.mark.parametrize(
-    ("name", "values", "message"),
+    ("settings", "message"),
     [
-        ("focal", {"focal_gamma": -1.0}, "--focal-gamma must be at least 0, got -1"),
-        ("label-smoothing", {"smoothing": 1.0}, "--smoothing must be at least 0 and below 1, got 1"),
-        ("rescaled-mse", {"target": 0.0}, "--target must be a positive number, got 0"),
-        ("rescaled-mse", {"rescale": math.inf}, "--rescale must be a positive number"),
-        ("ce", {"focal_gamma": 2.0}, "--focal-gamma 2 belongs to --loss focal, not to ce"),
+        ({"loss": "focal", "focal_gamma": -1.0}, "--focal-gamma must be at least 0, got -1"),
+        ({"loss": "label-smoothing", "smoothing": 1.0}, "--smoothing must be less than 1, got 1"),
+        ({"loss": "rescaled-mse", "target": 0.0}, "--target must be greater than 0, got 0"),
+        ({"loss": "rescaled-mse", "rescale": math.inf}, "--rescale must be a finite number, got inf"),
     ],
 )
-def test_a_parameter_that_cannot_be_used_is_named(name: str, values: dict[str, float], message: str) -> None:
+def test_a_parameter_out_of_range_is_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        losses.parameters(name, given(**values), 10)
+        TrainingConfig(**settings).check()
+
+
+def test_a_parameter_of_another_loss_is_refused() -> None:
+    with pytest.raises(InputError, match="--focal-gamma 2 belongs to --loss focal, not to ce"):
+        losses.parameters("ce", {"focal_gamma": 2.0}, 10)

@@ -56,19 +56,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Trained]:
     """Trains once for each choice of settings."""
     done: dict[tuple[tuple[str, Any], ...], Trained] = {}
 
-    def run(**settings: Any) -> Trained:
+    def make(**settings: Any) -> Trained:
         key = tuple(sorted(settings.items()))
         if key not in done:
             run, data = prepare(TrainingConfig(**{**SMALL, **settings}), out=tmp_path_factory.mktemp("options") / "run")
             assert train(run, data) == "finished"
             ends = []
-            for path in (run.snapshots()[0], run.snapshots()[-1]):
+            for path in (run.snapshots()[1], list(run.snapshots().values())[-1]):
                 with np.load(path, allow_pickle=False) as content:
                     ends.append({name: content[name] for name in content.files})
-            done[key] = Trained(job.run, run.history(), *ends)
+            done[key] = Trained(run, run.history(), *ends)
         return done[key]
 
-    return run
+    return make
 
 
 def cosines(vectors: np.ndarray) -> float:
@@ -113,7 +113,7 @@ def test_rescaled_mse_learns_many_classes_sooner(trained: Callable[..., Trained]
     np.savez(path, **arrays)
     many = {"dataset": "npz", "data_dir": path, "examples_per_class": None, "epochs": 15, "weight_decay": 1e-4}
     plain, rescaled = trained(loss="mse-torch", **many), trained(loss="rescaled-mse", **many)
-    assert (rescaled.run.config["rescale"], rescaled.run.config["target"]) == (1, 15)
+    assert (rescaled.run.config.rescale, rescaled.run.config.target) == (1, 15)
     assert rescaled.end("train_error") < 0.5 * plain.end("train_error")
 
 
@@ -145,7 +145,7 @@ def test_the_normalised_head_collapses_sooner(trained: Callable[..., Trained]) -
     unit, plain = trained(head="normalised"), trained()
     np.testing.assert_allclose(np.linalg.norm(unit.last["features"], axis=1), 1, rtol=1e-5)
     assert unit.end("nc1") < 0.5 * plain.end("nc1")
-    assert unit.run.config["temperature"] == 1
+    assert unit.run.config.temperature == 1
 
 
 def test_decoupled_decay_weakens_collapse_in_adam_and_not_in_sgd(trained: Callable[..., Trained]) -> None:
@@ -156,8 +156,8 @@ def test_decoupled_decay_weakens_collapse_in_adam_and_not_in_sgd(trained: Callab
     assert decoupled.end("nc3") > 3 * coupled.end("nc3")
     assert decoupled.end("nc2.maximal_angle_means") > 1.4 * coupled.end("nc2.maximal_angle_means")
     sgd, sgdw = trained(), trained(optimizer="sgdw")
-    assert sgdw.run.config["weight_decay"] == pytest.approx(0.1)
-    assert sgdw.run.config["measured_weight_decay"] == pytest.approx(sgd.run.config["measured_weight_decay"])
+    assert sgdw.run.config.weight_decay == pytest.approx(0.1)
+    assert sgdw.run.config.measured_weight_decay == pytest.approx(sgd.run.config.measured_weight_decay)
     for key in ("nc1", "nc2.maximal_angle_means", "nc3", "mse.total"):
         assert sgdw.end(key) == pytest.approx(sgd.end(key), rel=0.2)
 
@@ -165,7 +165,7 @@ def test_decoupled_decay_weakens_collapse_in_adam_and_not_in_sgd(trained: Callab
 def test_lbfgs_collapses_in_fewer_epochs(trained: Callable[..., Trained]) -> None:
     """Zhu et al. (2021): collapse does not depend on the algorithm; 20 steps of full batches against 400 of SGD."""
     newton, sgd = trained(optimizer="lbfgs", batch_size=None, epochs=20), trained()
-    assert newton.run.config["batch_size"] == 500
+    assert newton.run.config.batch_size == 500
     for key in ("nc1", "nc3"):
         assert newton.end(key) < 0.2 * sgd.end(key)
 
@@ -174,7 +174,7 @@ def test_label_noise_delays_zero_error(trained: Callable[..., Trained]) -> None:
     noisy, clean = trained(label_noise=0.2), trained()
     assert noisy.zero_error > 1.5 * clean.zero_error
     assert 0.02 < noisy.end("train_error") < 0.16  # part of the wrong labels is learnt already
-    assert noisy.run.config["label_noise"] == 0.2
+    assert noisy.run.config.label_noise == 0.2
 
 
 def test_random_labels_are_learnt_by_heart(trained: Callable[..., Trained]) -> None:
@@ -190,7 +190,7 @@ def test_minority_classes_lose_their_angle_under_step_imbalance(trained: Callabl
     small = cosines(step.last["weight"][5:])
     assert small > cosines(step.last["weight"][:5]) + 0.1
     assert small > cosines(balanced.last["weight"][5:]) + 0.08
-    assert step.run.config["num_examples"] == 5 * 50 + 5 * 1
+    assert step.run.config.num_examples == 5 * 50 + 5 * 1
 
 
 def test_classifiers_shrink_along_an_exponential_tail(trained: Callable[..., Trained]) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from neuralcollapse.figures.runview import RunView
+from helpers.progress import Interrupt
 
 from neuralcollapse import InputError
-from neuralcollapse.training import trainer
-from neuralcollapse.training.config import LATER_FIELDS, TrainingConfig
-from neuralcollapse.training.resolve import Job, prepare
+from neuralcollapse.data import Dataset
+from neuralcollapse.figures.titles import objective, subject
+from neuralcollapse.training.config import TrainingConfig
+from neuralcollapse.training.resolve import prepare
 from neuralcollapse.training.run_directory import Run
+from neuralcollapse.training.trainer import train
 
 TINY: dict[str, Any] = {
     "model": "mlp",
@@ -24,6 +27,11 @@ TINY: dict[str, Any] = {
     "precision": "32",
     "device": "cpu",
 }
+LATER = (
+    *("imbalance", "imbalance_ratio", "label_noise", "head", "temperature", "rescale", "target", "focal_gamma"),
+    *("smoothing", "optimizer", "robustness_examples", "test_examples_per_class", "data_sha256"),
+)
+"""What the first version's `config.json` does not have."""
 ALL_AT_ONCE: dict[str, Any] = {
     "optimizer": "adamw",
     "head": "normalised",
@@ -34,7 +42,7 @@ ALL_AT_ONCE: dict[str, Any] = {
 }
 
 
-def made(path: Path, **settings: Any) -> Job:
+def made(path: Path, **settings: Any) -> tuple[Run, Dataset]:
     return prepare(TrainingConfig(**{**TINY, **settings}), out=path)
 
 
@@ -47,47 +55,36 @@ def without_clock(run: Run) -> list[dict[str, Any]]:
     [{"optimizer": "adam", "head": "etf"}, {"optimizer": "sgdw"}, {"optimizer": "lbfgs"}, ALL_AT_ONCE],
     ids=lambda options: options["optimizer"],
 )
-def test_a_run_with_options_goes_on_exactly(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
-) -> None:
-    whole = made(tmp_path / "whole", **options)
-    assert trainer.train(whole, quiet=True) == "finished"
-    save = trainer._save
-
-    def save_twice_then_stop(*arguments: Any) -> None:
-        save(*arguments)
-        if arguments[-1].epoch == 2:
-            raise KeyboardInterrupt
-
-    cut = made(tmp_path / "cut", **options)
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "_save", save_twice_then_stop)
-        assert trainer.train(cut, quiet=True) == "interrupted"
-    assert len(cut.run.history()) == 2
-    assert trainer.train(*prepare(TrainingConfig(), resume=cut.run.path)) == "finished"
-    assert without_clock(cut.run) == without_clock(whole.run)
-    ends = [run.load_checkpoint() for run in (cut.run, whole.run)]
+def test_a_run_with_options_goes_on_exactly(tmp_path: Path, options: dict[str, Any]) -> None:
+    whole, data = made(tmp_path / "whole", **options)
+    assert train(whole, data) == "finished"
+    cut, data = made(tmp_path / "cut", **options)
+    assert train(cut, data, progress=Interrupt(after=2)) == "interrupted"
+    assert len(cut.history()) == 2
+    assert train(*prepare(TrainingConfig(), resume=cut.path)) == "finished"
+    assert without_clock(cut) == without_clock(whole)
+    ends = [run.load_checkpoint() for run in (cut, whole)]
     assert ends[0] is not None and ends[1] is not None
     for name, value in ends[0]["model"].items():
         assert torch.equal(value, ends[1]["model"][name])
 
 
 def test_an_older_run_goes_on_with_the_defaults(tmp_path: Path) -> None:
-    job = made(tmp_path / "run")
-    assert trainer.train(run, data) == "finished"
+    run, data = made(tmp_path / "run")
+    assert train(run, data) == "finished"
     history = run.history_path.read_bytes()
-    config = {key: value for key, value in run.config.items() if key not in LATER_FIELDS}
-    (run.path / "config.json").write_text(json.dumps(config))
-    for path in ("history.jsonl", "checkpoint.pt"):
-        assert (run.path / path).exists()
+    older = {key: value for key, value in run.config.to_json().items() if key not in LATER}
+    (run.path / "config.json").write_text(json.dumps(older))
     with pytest.warns(UserWarning, match="has no fingerprint of the data"):
-        again = prepare(TrainingConfig(), resume=run.path)
-    assert again.config == run.config
-    assert trainer.train(again, quiet=True) == "finished" and run.history_path.read_bytes() == history
+        again, data = prepare(TrainingConfig(), resume=run.path)
+    assert again.config == dataclasses.replace(run.config, data_sha256=None)
+    assert train(again, data) == "finished" and run.history_path.read_bytes() == history
     with pytest.warns(UserWarning, match="has no fingerprint of the data"):
         made(tmp_path / "run")  # taken up by the same settings too
-    view = RunView.read(run.path)
-    assert (view.subject, view.objective) == ("digits, mlp (width ×0.0625)", "MSE loss, $\\lambda$ = 0.01")
+    assert (subject(run.config), objective(run.config)) == (
+        "digits, mlp (width ×0.0625)",
+        "MSE loss, $\\lambda$ = 0.01",
+    )
     with pytest.raises(InputError, match="head linear, now etf is asked for"):
         prepare(TrainingConfig(head="etf"), resume=run.path)
 
@@ -98,28 +95,27 @@ def test_options_are_in_the_configuration_the_name_and_the_titles(
     monkeypatch.chdir(tmp_path)
     run, data = prepare(TrainingConfig(**{**TINY, **ALL_AT_ONCE, "epochs": 1}))
     for name, value in {**ALL_AT_ONCE, "focal_gamma": 2.0, "temperature": 0.1, "smoothing": None}.items():
-        assert run.config[name] == value
+        assert getattr(run.config, name) == value
     assert run.path.name == "digits-mlp-focal-step-ratio5-noise0.25-normalised-adamw-w0.0625-n10-e1-p32"
     assert run.config.num_examples == 5 * 10 + 5 * 2 and run.config.measured_weight_decay == 0
-    assert trainer.train(run, data) == "finished"
-    view = RunView.read(run.path)
-    assert view.subject == (
+    assert train(run, data) == "finished"
+    assert subject(run.config) == (
         "digits, step imbalance 5:1, 25 % label noise, mlp (width ×0.0625), normalised head (τ = 0.1)"
     )
-    assert view.objective == "focal (γ = 2) loss, AdamW (decay 0.01), $\\lambda$ = 0"
+    assert objective(run.config) == "focal (γ = 2) loss, AdamW (decay 0.01), $\\lambda$ = 0"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"temperature": 0.5}, "--temperature 0.5 belongs to --head normalised"),
-        ({"head": "normalised", "temperature": 0.0}, "--temperature must be a positive number, got 0.0"),
+        ({"head": "normalised", "temperature": 0.0}, "--temperature must be greater than 0, got 0.0"),
         ({"imbalance_ratio": 10.0}, "--imbalance-ratio 10 needs --imbalance step or exponential"),
         ({"optimizer": "lbfgs", "momentum": 0.9}, "--momentum 0.9 has no use with --optimizer lbfgs"),
         ({"smoothing": 0.1}, "--smoothing 0.1 belongs to --loss label-smoothing, not to mse"),
         ({"head": "etf", "width": 0.01}, "needs 9 features, the network gives 5; raise --width"),
-        ({"optimizer": "lion"}, "unknown optimizer 'lion'"),
-        ({"label_noise": -0.1}, "--label-noise must be a share from 0 to 1"),
+        ({"optimizer": "lion"}, "--optimizer must be 'sgd', .* got 'lion'"),
+        ({"label_noise": -0.1}, "--label-noise must be at least 0, got -0.1"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_before_anything_is_written(
@@ -144,6 +140,6 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_written(
 )
 def test_the_usual_numbers(tmp_path: Path, options: dict[str, Any], expected: tuple[float, ...]) -> None:
     """Rate, momentum, weight decay, measured λ, batch size."""
-    config = made(tmp_path / "run", **options).config
+    config = made(tmp_path / "run", **options)[0].config
     found = (config.learning_rate, config.momentum, config.weight_decay, config.measured_weight_decay)
     assert (*found, config.batch_size) == pytest.approx(expected)

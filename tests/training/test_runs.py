@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.run_directories import record
+from helpers.studies import config as run_config
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,10 +31,10 @@ JSON_VALUES = st.one_of(
 
 @given(records=st.lists(st.dictionaries(st.text(max_size=5), JSON_VALUES, max_size=4), max_size=4))
 def test_history_comes_back_as_it_was_written(records: list[dict], tmp_path_factory: pytest.TempPathFactory) -> None:
-    run = Run.create(tmp_path_factory.mktemp("run"), {"epochs": 3})
-    for record in records:
-        run.append_history(record)
-    assert repr(run.history()) == repr(records)  # repr: nan is not equal to itself
+    run = Run(tmp_path_factory.mktemp("run"))
+    for line in records:
+        run.append_history(line)
+    assert repr(read_lines(run.history_path) if records else []) == repr(records)  # repr: nan is not equal to itself
 
 
 def test_a_line_cut_short_is_left_out_and_a_damaged_one_is_named(tmp_path: Path) -> None:
@@ -62,11 +64,12 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path) -> None:
 
 
 def test_a_directory_is_taken_up_by_the_same_settings_only(tmp_path: Path) -> None:
-    Run.create(tmp_path / "run", {"epochs": 3, "seed": 0})
-    assert Run.create(tmp_path / "run", {"epochs": 3, "seed": 0}).config == {"epochs": 3, "seed": 0}
+    config = run_config(epochs=3)
+    Run.create(tmp_path / "run", config)
+    assert Run.create(tmp_path / "run", config).config == config
     with pytest.raises(InputError, match=r"other settings \(epochs: 3, now 4\)"):
-        Run.create(tmp_path / "run", {"epochs": 4, "seed": 0})
-    assert Run.create(tmp_path / "run", {"epochs": 3, "seed": 1}, ignoring=("seed",)).config["seed"] == 0
+        Run.create(tmp_path / "run", run_config(epochs=4))
+    assert Run.create(tmp_path / "run", run_config(epochs=3, seed=1), ignoring=("seed",)).config.seed == 0
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
@@ -74,15 +77,15 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes" / "thesis.txt").write_text("dear")
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="not empty"):
-        Run.create(tmp_path / "notes", {})
+        Run.create(tmp_path / "notes", run_config())
     with pytest.raises(InputError, match="must name a folder"):
-        Run.create(tmp_path / "file", {})
+        Run.create(tmp_path / "file", run_config())
     with pytest.raises(InputError, match="no such folder"):
         Run.open(tmp_path / "absent")
     with pytest.raises(InputError, match=r"no config\.json"):
         Run.open(tmp_path / "notes")
     (tmp_path / "notes" / "config.json").write_text("{")
-    with pytest.raises(InputError, match="no JSON file"):
+    with pytest.raises(InputError, match="not a JSON file"):
         Run.open(tmp_path / "notes")
     assert (tmp_path / "notes" / "thesis.txt").read_text() == "dear"
 
@@ -92,17 +95,17 @@ def test_a_checkpoint_executes_nothing(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple:
             return os.mkdir, (str(tmp_path / "owned"),)
 
-    run = Run.create(tmp_path / "run", {})
+    run = Run.create(tmp_path / "run", run_config())
     for save in (torch.save, lambda value, path: Path(path).write_bytes(pickle.dumps(value))):
         save({"model": Malicious()}, run.path / "checkpoint.pt")
-        with pytest.raises(InputError, match="no readable checkpoint"):
+        with pytest.raises(InputError, match="not a readable checkpoint"):
             run.load_checkpoint()
         assert not (tmp_path / "owned").exists()
 
 
 def test_an_interrupt_while_a_checkpoint_is_written_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """torch.save, interrupted, raises a RuntimeError of its zip writer instead."""
-    run = Run.create(tmp_path / "run", {})
+    run = Run.create(tmp_path / "run", run_config())
     run.save_checkpoint({"weight": torch.zeros(3)})
 
     def interrupted(*_: object) -> None:
@@ -120,25 +123,25 @@ def test_an_interrupt_while_a_checkpoint_is_written_is_one(tmp_path: Path, monke
 
 @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
 def test_a_truncated_checkpoint_is_named(tmp_path: Path, keep: float) -> None:
-    run = Run.create(tmp_path / "run", {})
+    run = Run.create(tmp_path / "run", run_config())
     run.save_checkpoint({"weight": torch.arange(1000.0)})
     path = run.path / "checkpoint.pt"
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content)) if keep < 1 else int(keep)])
-    with pytest.raises(InputError, match=r"checkpoint\.pt is no readable checkpoint"):
+    with pytest.raises(InputError, match=r"checkpoint\.pt is not a readable checkpoint"):
         run.load_checkpoint()
 
 
 def test_history_is_cut_back_to_the_checkpoint_and_never_padded(tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "run", {})
+    run = Run.create(tmp_path / "run", run_config())
     run.append_history({"epoch": 1})
     size = run.history_size()
     run.append_history({"epoch": 2})
     run.save_snapshot(1, weight=np.zeros(2))
     run.save_snapshot(2, weight=np.zeros(2))
     run.cut_back(size, 1)
-    assert run.history() == [{"epoch": 1}]
-    assert [path.name for path in run.snapshots()] == ["epoch_0001.npz"]
+    assert read_lines(run.history_path) == [{"epoch": 1}]
+    assert [path.name for path in run.snapshots().values()] == ["epoch_0001.npz"]
     with pytest.raises(InputError, match="the files were changed"):
         run.cut_back(size + 5, 1)
 
@@ -154,35 +157,35 @@ def test_history_is_cut_back_to_the_checkpoint_and_never_padded(tmp_path: Path) 
     ],
 )
 def test_a_checkpoint_that_is_not_this_historys_cuts_nothing(tmp_path: Path, size: int, epoch: int, why: str) -> None:
-    run = Run.create(tmp_path / "run", {})
+    run = Run.create(tmp_path / "run", run_config())
     for number in (1, 2, 3):
         run.append_history({"epoch": number})
         run.save_snapshot(number, weight=np.zeros(2))
     with pytest.raises(InputError, match=f"{why}.* left as it is: start another run"):
         run.cut_back(size, epoch)
-    assert len(run.history()) == len(run.snapshots()) == 3
+    assert len(read_lines(run.history_path)) == len(run.snapshots()) == 3
 
 
 @pytest.mark.parametrize("left", ["history", "snapshots", "both"])
 def test_a_history_without_a_checkpoint_is_finished_work(tmp_path: Path, left: str) -> None:
-    run = Run.create(tmp_path / "run", {"epochs": 3})
+    run = Run.create(tmp_path / "run", run_config())
     if left != "snapshots":
         run.append_history({"epoch": 1})
     if left != "history":
         run.save_snapshot(1, weight=np.zeros(2))
     with pytest.raises(InputError, match=r"is finished work.* another --out"):
-        Run.create(run.path, {"epochs": 3})
+        Run.create(run.path, run_config())
     run.save_checkpoint({})
-    Run.create(run.path, {"epochs": 3})
+    Run.create(run.path, run_config())
 
 
 def test_snapshots_are_in_the_order_of_their_epochs_and_copies_none(tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "run", {})
+    run = Run.create(tmp_path / "run", run_config())
     for epoch in (2, 10_000, 9_999):
         run.save_snapshot(epoch, weight=np.zeros(2))
     for name in ("epoch_0002 (copy).npz", "epoch_.npz", "epoch_-001.npz", "epoch_٠٠٠١.npz", f"epoch_{'1' * 200}.npz"):
         (run.path / "snapshots" / name).touch()
-    assert [path.name for path in run.snapshots()] == ["epoch_0002.npz", "epoch_9999.npz", "epoch_10000.npz"]
+    assert [path.name for path in run.snapshots().values()] == ["epoch_0002.npz", "epoch_9999.npz", "epoch_10000.npz"]
 
 
 def test_of_two_settings_at_once_one_is_refused(tmp_path: Path) -> None:
@@ -193,7 +196,7 @@ def test_of_two_settings_at_once_one_is_refused(tmp_path: Path) -> None:
     def begin(path: Path, seed: int) -> None:
         barrier.wait()
         try:
-            outcomes[seed] = str(Run.create(path, {"seed": seed}).config["seed"])
+            outcomes[seed] = str(Run.create(path, run_config(seed=seed)).config.seed)
         except InputError as error:
             outcomes[seed] = str(error)
 
@@ -204,13 +207,13 @@ def test_of_two_settings_at_once_one_is_refused(tmp_path: Path) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        written = Run.open(path).config["seed"]
+        written = Run.open(path).config.seed
         assert [seed for seed, said in outcomes.items() if said == str(seed)] == [written]
         assert sum("other settings (seed: " in said for said in outcomes.values()) == 3
 
 
 def test_two_processes_cannot_train_in_one_directory(tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "run", {})
+    run = Run.create(tmp_path / "run", run_config())
     with run.locked(), pytest.raises(InputError, match="another process is training"), run.locked():
         pass
     with run.locked():
@@ -218,7 +221,7 @@ def test_two_processes_cannot_train_in_one_directory(tmp_path: Path) -> None:
 
 
 def test_to_look_whether_a_run_is_locked_writes_nothing(tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "run", {})
+    run = Run.create(tmp_path / "run", run_config())
     before = sorted(os.listdir(run.path))
     assert not run.is_locked() and sorted(os.listdir(run.path)) == before
     with run.locked():
@@ -230,14 +233,54 @@ def test_to_look_whether_a_run_is_locked_writes_nothing(tmp_path: Path) -> None:
     assert not run.is_locked()
 
 
-def test_the_last_line_has_the_numbers_asked_for(tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "run", {})
-    assert run.last("nc1") == {}
-    run.append_history({"epoch": 1, "nc1": math.inf})
-    assert run.last("epoch", "nc1") == {"epoch": 1, "nc1": math.inf}
-    run.append_history({"epoch": 2, "nc1": None})
-    with pytest.raises(InputError, match="expected a number 'nc1'"):
-        run.last("epoch", "nc1")
+def test_a_history_has_the_numbers_asked_for(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", run_config())
+    assert run.history("nc3") == []
+    run.append_history(record(1, nc1=math.inf, nc3=math.nan))
+    assert run.history("nc3")[0]["nc1"] == math.inf
+    run.append_history(record(2, nc3=None))
+    assert len(run.history()) == 2
+    with pytest.raises(InputError, match=r"history\.jsonl, line 2: nc3 must be a number, got None"):
+        run.history("nc3")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epoch": 0}, "line 1: epoch: .*greater than or equal to 1, got 0"),
+        ({"num_classes": "10"}, "line 1: num_classes: .*valid integer, got '?10'?"),
+        ({"nc1": None}, "line 1: nc1: .*valid number, got None"),
+        ({"train_error": True}, "line 1: train_error: .*valid number, got True"),
+        ({"snr": 3.0}, "line 1: snr: .*valid list, got 3.0"),
+        ({"nc3": 10**400}, "line 1: nc3 must be a number"),
+    ],
+)
+def test_a_damaged_history_is_named(tmp_path: Path, changes: dict, message: str) -> None:
+    run = Run.create(tmp_path / "run", run_config())
+    run.append_history({**record(1), **changes})
+    with pytest.raises(InputError, match=message):
+        run.history()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [('{"epoch": -1}', "epoch: .*got -1"), ('{"seconds": "x"}', "seconds: .*got '?x'?"), ("{", "status.json .*JSON")],
+)
+def test_a_damaged_status_is_named_with_a_way_out(tmp_path: Path, content: str, message: str) -> None:
+    run = Run.create(tmp_path / "run", run_config())
+    (run.path / "status.json").write_text(content)
+    with pytest.raises(InputError, match=f"{message}.*; delete the file to go on without it"):
+        run.status()
+
+
+def test_a_damaged_environment_is_named_with_a_way_out(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", run_config())
+    run.record_environment({"python": "3.11"})
+    run.record_environment({"python": "3.12"})
+    assert json.loads((run.path / "environment.json").read_text())["resumed"] == [{"python": "3.12"}]
+    (run.path / "environment.json").write_text("{")
+    with pytest.raises(InputError, match=r"environment\.json .*; delete the file to go on without it"):
+        run.record_environment({})
 
 
 def test_the_name_of_a_run_tells_every_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +291,7 @@ def test_the_name_of_a_run_tells_every_option(tmp_path: Path, monkeypatch: pytes
         {"batch_size": 32}, {"momentum": 0.5}, {"milestones": (0.5, 0.75)}, {"milestones": ()}, {"precision": "64"},
         {"devices": 2}, {"robustness_examples": 3}, {"weight_decay": 0.0}, {},
     ]  # fmt: skip
-    paths = [prepare(TrainingConfig(**{**usual, **option})).run.path for option in options]
+    paths = [prepare(TrainingConfig(**{**usual, **option}))[0].path for option in options]
     assert len(set(paths)) == len(options)
     assert paths[2].name == "digits-mlp-mse-n2-at0.5+0.75"
-    assert prepare(TrainingConfig(**usual, precision="auto", device="auto")).run.path == paths[-1]
+    assert prepare(TrainingConfig(**usual, precision="auto", device="auto"))[0].path == paths[-1]

@@ -75,9 +75,9 @@ def test_finished_work_without_a_checkpoint_is_not_touched(
     code, line = said(capsys, "run", f"--{way}", str(run), *(options if way == "out" else ()))
     assert code == 2 and "is finished work" in line and "another --out" in line
     assert files(run) == before
-    run, data = prepare(TrainingConfig(**TINY), out=run.parent / "other")
+    _, data = prepare(TrainingConfig(**TINY), out=run.parent / "other")
     with pytest.raises(InputError, match="is finished work"):  # the checkpoint goes between the plan and the start
-        train(type(job)(Run.open(run), run.config, job.data), quiet=True)
+        train(Run.open(run), data)
     assert files(run) == before
 
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from neuralcollapse.study.options import How
+from neuralcollapse.study.options import GridOptions
 from neuralcollapse.training import recipes
 from neuralcollapse.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from neuralcollapse.study.grid import Outcome
+    from neuralcollapse.study.grid import GridResult
 
 UNFINISHED, INTERRUPTED = 1, 130  # exit codes; 130 is the shell's own for an interrupt, 128 + SIGINT
 
@@ -54,35 +54,36 @@ class GridCommand:
     """Recipe files, as `sweep` writes them; each fills in settings of the cells it names that are not given here."""
     out: Path = Path("runs/grid")
     """The folder in which each cell has its run directory."""
-    how: tyro.conf.OmitArgPrefixes[How] = field(default_factory=How)
+    options: tyro.conf.OmitArgPrefixes[GridOptions] = field(default_factory=GridOptions)
     settings: tyro.conf.OmitArgPrefixes[CommonSettings] = field(default_factory=CommonSettings)
 
     def __call__(self, console: Console) -> int:
-        from neuralcollapse.study import grid, plan
+        from neuralcollapse.cli.grid_progress import GridDisplay
+        from neuralcollapse.study.grid import run_grid
+        from neuralcollapse.study.plan import make_cells, select_cells
 
         found = [recipe for path in self.recipe for recipe in recipes.read(path)]
-        cells = plan.cells(self.datasets, self.models, self.losses, self.seeds, self.settings, found)
+        cells = make_cells(self.datasets, self.models, self.losses, self.seeds, self.settings, found)
         names = [cell.name for cell in cells]
-        outcome = grid.carry_out(plan.only(cells, self.only), self.out, self.how, console, names)
-        return print_outcome(outcome, self.out)
+        with GridDisplay(console) as display:
+            result = run_grid(select_cells(cells, self.only), self.out, self.options, display, names)
+        return 0 if self.options.dry_run else print_result(result, self.out)
 
 
-def print_outcome(outcome: Outcome, out: Path, *, may_diverge: bool = False) -> int:
+def print_result(result: GridResult, out: Path, *, may_diverge: bool = False) -> int:
     """Print which runs are not finished and why; returns the exit code.
 
     Args:
-        outcome: of the grid or sweep.
+        result: of the grid or sweep.
         out: the folder of its run directories.
         may_diverge: whether a diverged run counts as finished, as in a sweep of learning rates.
     """
-    from neuralcollapse.study.grid import State
+    from neuralcollapse.study.task import State
 
-    if outcome.dry:
-        return 0
-    for name, reason in outcome.problems.items():
+    for name, reason in result.problems.items():
         print(f"neuralcollapse: {name}: {reason}", file=sys.stderr)
-    if outcome.interrupted:
+    if result.interrupted:
         print(f"neuralcollapse: interrupted; repeat the command to continue the runs in {out}", file=sys.stderr)
         return INTERRUPTED
     finished = (State.FINISHED, State.DIVERGED) if may_diverge else (State.FINISHED,)
-    return 0 if all(state in finished for state in outcome.states.values()) else UNFINISHED
+    return 0 if all(state in finished for state in result.states.values()) else UNFINISHED

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from neuralcollapse.cli.grid import print_outcome
-from neuralcollapse.study.options import How
+from neuralcollapse.cli.grid import print_result
+from neuralcollapse.study.options import GridOptions
 from neuralcollapse.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -31,17 +31,22 @@ class SweepCommand:
     """Its values; without them, for sgd and sgdw, the paper's 25 learning rates."""
     out: Path | None = None
     """The folder in which each value has its run directory; by default one under runs/."""
-    how: tyro.conf.OmitArgPrefixes[How] = field(default_factory=How)
+    options: tyro.conf.OmitArgPrefixes[GridOptions] = field(default_factory=GridOptions)
 
     def __call__(self, console: Console) -> int:
-        from neuralcollapse.figures.sweep import draw_sweep
-        from neuralcollapse.study import grid, sweep
+        from neuralcollapse import figures
+        from neuralcollapse.cli.grid_progress import GridDisplay
+        from neuralcollapse.study.grid import run_grid
+        from neuralcollapse.study.sweep import make_sweep, write_recipe
 
-        made = sweep.make(self.settings, self.setting, self.values, self.out)
-        outcome = grid.carry_out(made.cells, made.out, self.how, console)
-        if not outcome.dry and (chosen := sweep.write_recipe(made, made.points())):
-            pictures = draw_sweep(made, made.points())
-            console.print(f"best: {chosen.about}", soft_wrap=True, highlight=False)
-            for path in (chosen.path, *pictures):
+        sweep = make_sweep(self.settings, self.setting, self.values, self.out)
+        with GridDisplay(console) as display:
+            result = run_grid(sweep.cells, sweep.out, self.options, display)
+        if self.options.dry_run:
+            return 0
+        if best := write_recipe(sweep, sweep.points()):
+            pictures = figures.draw_sweep(sweep, sweep.points())
+            console.print(f"best: {best.about}", soft_wrap=True, highlight=False)
+            for path in (best.path, *pictures):
                 console.print(str(path), soft_wrap=True, highlight=False)
-        return print_outcome(outcome, made.out, may_diverge=True)
+        return print_result(result, sweep.out, may_diverge=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,7 +56,7 @@ def read_archive(path: Path, wanted: Callable[[str], bool], largest: int) -> Arc
     try:
         with opened(path) as unpacked:
             file = _BoundedFile(path, unpacked)
-            with tarfile.open(fileobj=file, mode="r:", errorlevel=1) as archive:
+            with tarfile.open(fileobj=file, mode="r:", errorlevel=1) as archive:  # type: ignore[call-overload]
                 for member in archive:
                     archive.members.clear()  # type: ignore[attr-defined]  # else it keeps the header of each
                     name = _resolved(member.name)
@@ -111,8 +110,8 @@ def _resolved(text: str) -> Name | None:
     return tuple(parts) or None
 
 
-class _BoundedFile(io.RawIOBase):
-    """An unpacked archive, which limits what is read of it at once and altogether."""
+class _BoundedFile:
+    """What tarfile needs of an unpacked archive, with limits on what is read at once and altogether."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self._path, self._file = path, file
@@ -127,26 +126,19 @@ class _BoundedFile(io.RawIOBase):
             raise EOFError
         return content
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int) -> bytes:
         """What tarfile itself reads, which is headers."""
-        if not 0 <= size <= _LARGEST_HEADER:
+        if size > _LARGEST_HEADER:
             raise InputError(f"{self._path} has a header of more than {_LARGEST_HEADER:,} bytes; download it again")
         self._require(self.tell() + size)
         return self._file.read(size)
 
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence == io.SEEK_SET:
-            self._require(offset)
-        return self._file.seek(offset, whence)
+    def seek(self, offset: int) -> int:
+        self._require(offset)
+        return self._file.seek(offset)
 
     def tell(self) -> int:
         return self._file.tell()
-
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
 
     def _require(self, end: int) -> None:
         if end > self._end:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from neuralcollapse._errors import InputError
+from neuralcollapse._errors import InputError, suggest
 from neuralcollapse.data.dataset import Array
 
 DEFAULT_RATIO = 100.0
@@ -35,7 +35,8 @@ class Corruption:
 
     def __post_init__(self) -> None:
         if self.imbalance is not None and self.imbalance not in IMBALANCES:
-            raise InputError(f"unknown imbalance {self.imbalance!r}; expected one of {', '.join(IMBALANCES)}")
+            hint = suggest(self.imbalance, IMBALANCES)
+            raise InputError(f"unknown imbalance {self.imbalance!r}{hint}; expected one of {', '.join(IMBALANCES)}")
         if not 1 <= self.imbalance_ratio < float("inf"):
             raise InputError(f"--imbalance-ratio must be a number of at least 1, got {self.imbalance_ratio:g}")
         if not 0 <= self.label_noise <= 1:

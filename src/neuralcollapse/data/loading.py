@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from neuralcollapse._errors import InputError
+from neuralcollapse._errors import InputError, suggest
 from neuralcollapse.data.archive import is_archive
 from neuralcollapse.data.corruption import Corruption, class_sizes, noisy_labels
 from neuralcollapse.data.dataset import Array, Dataset, ImageData, Split, pixel_statistics, printable
@@ -187,7 +187,7 @@ def _open(name: str, data_dir: Path | None) -> _Stored:
         elif name in ("folder", "npz"):
             stored = _open_own(name, data_dir)
         else:
-            raise InputError(f"unknown data set {name!r}; expected one of {', '.join(names())}")
+            raise InputError(f"unknown data set {name!r}{suggest(name, names())}; expected one of {', '.join(names())}")
     for half, split in (("training", stored.train), ("test", stored.test)):
         if not len(split.labels):
             raise InputError(f"{stored.source}: the {half} half of {name} is empty")

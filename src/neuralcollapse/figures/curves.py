@@ -6,6 +6,8 @@ them. It leaves the legend to whoever composes the figure: one for each panel, o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,6 +15,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from neuralcollapse.figures import style
 from neuralcollapse.figures.history import column, zero_error_epoch
+
+Curve = Callable[[pd.DataFrame, Axes], Axes]
 
 
 def decomposition(history: pd.DataFrame, axes: Axes) -> Axes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -14,13 +13,12 @@ from mpl_toolkits import mplot3d  # noqa: F401  (registers the "3d" projection)
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.figures import curves, style
+from neuralcollapse.figures.curves import Curve
 from neuralcollapse.figures.history import read_history, zero_error_epoch
 from neuralcollapse.figures.portrait import portrait, portrait_classes, portrait_legend, project
 from neuralcollapse.figures.titles import objective, subject
 from neuralcollapse.figures.writing import write_figure
 from neuralcollapse.training.run_directory import Run
-
-Curve = Callable[[pd.DataFrame, Axes], Axes]
 
 CURVES: dict[str, tuple[Curve, ...]] = {
     "nc2": (curves.nc2_equinorm, curves.nc2_equiangularity, curves.nc2_maximal_angle),

@@ -1,18 +1,18 @@
-"""The runs of a study: networks × data sets for each loss, and in what each run departs from the paper's recipes."""
+"""The runs of a study: networks × data sets for each loss, and in what each run departs from the paper's protocol."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError
 from neuralcollapse.figures.history import read_history
-from neuralcollapse.study import listing
+from neuralcollapse.study.study_file import runs_of_study
 from neuralcollapse.training import losses, recipes
 from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.run_directory import Run
@@ -27,60 +27,50 @@ PAPER_EPOCHS = 350
 _MAY_DIFFER = ("seed", "data_dir", "data_sha256", "device", "devices", "precision")
 """Runs that differ only in these share a panel; the data differ because a seed draws other examples, too."""
 
+Panel = tuple[tuple[str, str], str, str]
+"""Data set (name and title: CIFAR10 and CIFAR10 (JPEG) are two), network without its depth, and loss."""
+
 
 @dataclass(frozen=True)
 class StudyRun:
     """One run of a study.
 
     Args:
-        run: the run directory.
+        path: the run directory.
+        config: its configuration.
         history: its analysed epochs; empty before the first.
         status: "finished", "running", "interrupted", "diverged", or "" before the first epoch ended.
         epoch: the last epoch trained or analysed.
-        seeds: the seeds of all runs of the same network, data set and loss, in ascending order.
     """
 
-    run: Run
+    path: Path
+    config: RunConfig
     history: pd.DataFrame
     status: str
     epoch: int
-    seeds: tuple[int, ...] = ()
 
     @property
-    def config(self) -> RunConfig:
-        """The configuration of the run."""
-        return self.run.config
-
-    @property
-    def network(self) -> str:
-        """The row: the network without its depth."""
-        return recipes.family(self.config.model)
-
-    @property
-    def dataset(self) -> tuple[str, str]:
-        """The column: name and title, because CIFAR10 and CIFAR10 (JPEG) are two data sets."""
-        return self.config.dataset, self.config.dataset_title
-
-    @property
-    def loss(self) -> str:
-        """The training loss."""
-        return self.config.loss
+    def panel(self) -> Panel:
+        """The panel of the figures that shows it."""
+        config = self.config
+        return (config.dataset, config.dataset_title), recipes.family(config.model), config.loss
 
     @property
     def model_title(self) -> str:
         """The network with its depth, as figures and tables write it."""
-        model = self.config.model
-        ours = self.network in NETWORKS and ":" not in model  # a network of another package keeps its name there
-        return NETWORKS[self.network] + model.removeprefix(self.network) if ours else model
+        _, network, _ = self.panel
+        ours = network in NETWORKS and ":" not in self.config.model  # a network of another package keeps its name there
+        return NETWORKS[network] + self.config.model.removeprefix(network) if ours else self.config.model
 
     @property
     def other_depth(self) -> str:
         """Which network the paper takes on this data set, if it is another one of the same family."""
-        paper = recipes.network(self.config.dataset, self.network)
+        (dataset, _), network, _ = self.panel
+        paper = recipes.network(dataset, network)
         model = self.config.model.rpartition(":")[2].removesuffix("_bn")
-        if self.config.dataset not in PAPER_EXAMPLES or self.network not in NETWORKS or model == paper:
+        if dataset not in PAPER_EXAMPLES or network not in NETWORKS or model == paper:
             return ""
-        return f"the paper's is {NETWORKS[self.network]}{paper.removeprefix(self.network)}"
+        return f"the paper's is {NETWORKS[network]}{paper.removeprefix(network)}"
 
     @property
     def reduced(self) -> tuple[str, ...]:
@@ -109,7 +99,7 @@ class StudyRun:
     @property
     def departures(self) -> tuple[str, ...]:
         """Every departure from the paper's protocol, in words."""
-        return (*self.reduced, *self.options, *((self.other_depth,) if self.other_depth else ()))
+        return (*self.reduced, *self.options, *filter(None, [self.other_depth]))
 
     @property
     def unfinished(self) -> str:
@@ -127,63 +117,47 @@ class Study:
     """The runs of a folder, in an order that does not depend on the names of their directories.
 
     Args:
-        runs: every run.
-        networks: the rows: those that occur and, with one of the paper's three, the other two, whether run or not.
         datasets: the columns that occur, name and title.
+        networks: the rows: those that occur and, with one of the paper's three, the other two, whether run or not.
         losses: the training losses that occur.
+        panels: the runs of every data set, network and loss, in the order of their seeds; empty where there is none.
     """
 
-    runs: tuple[StudyRun, ...]
-    networks: tuple[str, ...]
     datasets: tuple[tuple[str, str], ...]
+    networks: tuple[str, ...]
     losses: tuple[str, ...]
+    panels: dict[Panel, tuple[StudyRun, ...]]
 
     @classmethod
     def read(cls, folder: Path) -> Study:
         """Read the runs of a study: those that `study.json` lists or, without that file, those directly in the folder.
 
         Raises:
-            InputError: no run is there, or nothing says which of them belong together (see `study.listing`); a file is
-                damaged; or two runs of one network, data set and loss differ in more than their seed.
+            InputError: no run is there, or nothing says which of them belong together (see `study.study_file`); a file
+                is damaged; or two runs of one network, data set and loss differ in more than their seed.
         """
-        groups: dict[tuple[str, tuple[str, str], str], list[StudyRun]] = {}
-        for path in listing.directories(folder):
-            found = _read_run(path)
-            groups.setdefault((found.network, found.dataset, found.loss), []).append(found)
-        runs: list[StudyRun] = []
-        for group in groups.values():
-            group.sort(key=lambda each: (each.config.seed, str(each.run.path)))
-            _require_equal_but_for_the_seed(group, folder)
-            seeds = tuple(each.config.seed for each in group)
-            runs += [dataclasses.replace(each, seeds=seeds) for each in group]
-        networks = {each.network for each in runs}
+        runs = [_read_run(path) for path in runs_of_study(folder)]
+        networks = {network for _, network, _ in (each.panel for each in runs)}
         networks |= NETWORKS.keys() if networks & NETWORKS.keys() else set()
-        study = cls(
-            tuple(runs),
-            tuple(sorted(networks, key=lambda name: _rank(NETWORKS, name))),
-            tuple(sorted({each.dataset for each in runs}, key=lambda pair: (_rank(DATASETS, pair[0]), pair[1]))),
-            tuple(sorted({each.loss for each in runs}, key=lambda name: _rank(losses.LOSSES, name))),
-        )
-        ordered = [each for *_, group in study.cells() for each in group]
-        return dataclasses.replace(study, runs=tuple(ordered))
+        rows = sorted(networks, key=lambda name: _rank(NETWORKS, name))
+        columns = sorted({each.panel[0] for each in runs}, key=lambda names: (_rank(DATASETS, names[0]), names[1]))
+        trained = sorted({each.config.loss for each in runs}, key=lambda name: _rank(losses.LOSSES, name))
+        panels = {}
+        for panel in itertools.product(columns, rows, trained):
+            group = [each for each in runs if each.panel == panel]
+            panels[panel] = tuple(sorted(group, key=lambda each: (each.config.seed, str(each.path))))
+            for first, second in itertools.pairwise(panels[panel]):
+                _require_equal_but_for_the_seed(first, second, folder)
+        return cls(tuple(columns), tuple(rows), tuple(trained), panels)
 
-    def cells(self) -> Iterator[tuple[tuple[str, str], str, str, list[StudyRun]]]:
-        """Every data set, network and loss with its runs, the lowest seed first; without any where it was not run."""
-        for dataset in self.datasets:
-            for network in self.networks:
-                for loss in self.losses:
-                    wanted = (dataset, network, loss)
-                    yield *wanted, [each for each in self.runs if (each.dataset, each.network, each.loss) == wanted]
+    @property
+    def runs(self) -> list[StudyRun]:
+        """Every run."""
+        return [each for group in self.panels.values() for each in group]
 
-    def find(self, network: str, dataset: tuple[str, str], loss: str) -> StudyRun | None:
-        """The run of the lowest seed, or None where there is none."""
-        wanted = (network, dataset, loss)
-        return next((each for each in self.runs if (each.network, each.dataset, each.loss) == wanted), None)
-
-    def of_loss(self, loss: str) -> list[StudyRun]:
-        """The runs that the figures of one loss show: the lowest seed of each network and data set."""
-        found = (self.find(network, dataset, loss) for dataset in self.datasets for network in self.networks)
-        return [each for each in found if each is not None]
+    def shown(self, loss: str) -> list[StudyRun]:
+        """The runs of one loss that figures and tables show: the lowest seed of each data set and network."""
+        return [group[0] for (_, _, trained), group in self.panels.items() if group and trained == loss]
 
 
 def loss_title(name: str) -> str:
@@ -199,24 +173,22 @@ def network_title(name: str) -> str:
 def _read_run(path: Path) -> StudyRun:
     run = Run.open(path)
     history, status = read_history(run), run.status()
-    last = 0 if history.empty else int(history.index[-1])
-    return StudyRun(run, history, status.status, max(status.epoch, last))
+    return StudyRun(path, run.config, history, status.status, max(status.epoch, *history.index, 0))
 
 
-def _require_equal_but_for_the_seed(group: Sequence[StudyRun], folder: Path) -> None:
-    for first, other in itertools.pairwise(group):
-        fields = sorted(field.name for field in dataclasses.fields(RunConfig) if field.name not in _MAY_DIFFER)
-        differing = [name for name in fields if getattr(first.config, name) != getattr(other.config, name)]
-        if differing or first.config.seed == other.config.seed:
-            name = f"{network_title(first.network)} on {first.dataset[1]} with {loss_title(first.loss)}"
-            why = f"but differ in {', '.join(differing)}" if differing else f"with the same seed, {first.config.seed}"
-            raise InputError(
-                f"{first.run.path} and {other.run.path} are both {name}, {why}; a study has one run for each network, "
-                f"data set, loss and seed, so move one of them out of {folder}"
-            )
+def _require_equal_but_for_the_seed(first: StudyRun, second: StudyRun, folder: Path) -> None:
+    fields = sorted(field.name for field in dataclasses.fields(RunConfig) if field.name not in _MAY_DIFFER)
+    differing = [name for name in fields if getattr(first.config, name) != getattr(second.config, name)]
+    if differing or first.config.seed == second.config.seed:
+        (_, dataset), network, loss = first.panel
+        why = f"but differ in {', '.join(differing)}" if differing else f"with the same seed, {first.config.seed}"
+        raise InputError(
+            f"{first.path} and {second.path} are both {network_title(network)} on {dataset} with {loss_title(loss)}, "
+            f"{why}; a study has one run for each network, data set, loss and seed, so move one of them out of {folder}"
+        )
 
 
 def _rank(order: Iterable[str], name: str) -> tuple[int, str]:
     """A place in an order; names that are not in it follow, sorted."""
-    names = list(order)
+    names: Sequence[str] = list(order)
     return (names.index(name) if name in names else len(names), name)

@@ -32,30 +32,42 @@ def sweep_panels(sweep: Sweep, points: Sequence[Point]) -> Figure:
     figure = Figure(figsize=(3 * width, height + 0.3))
     setting, winner = sweep.setting.replace("_", " "), best(points)
     runs = pd.DataFrame(map(dataclasses.asdict, points)).set_index("value").rename_axis(setting)
-    finished = runs[runs["status"] == "finished"]
-    for place, key in enumerate(("test_error", "train_error", "nc1")):
-        axes = figure.add_subplot(1, 3, place + 1)
+    finished, diverged = (runs[runs["status"] == status] for status in ("finished", "diverged"))
+    star: dict[str, Any] = {"marker": "*", "markersize": 12, "color": style.GREEN, "zorder": 4}
+    cross: dict[str, Any] = {"linestyle": "", "marker": "x", "color": style.VERMILION}
+    for key, axes in zip(("test_error", "train_error", "nc1"), figure.subplots(1, 3), strict=True):
         final_nc1(finished, axes) if key == "nc1" else final_error(finished, axes, key)
-        diverged = runs.index[runs["status"] == "diverged"]
-        crosses: dict[str, Any] = {"linestyle": "", "marker": "x", "color": style.VERMILION, "clip_on": False}
-        axes.plot(diverged, np.ones(len(diverged)), transform=axes.get_xaxis_transform(), **crosses)
+        axes.plot(diverged.index, [1.0] * len(diverged), transform=axes.get_xaxis_transform(), clip_on=False, **cross)
         if winner is not None:
             axes.axvline(winner.value, color=style.GREEN, linewidth=1.0, linestyle=(0, (4, 2)), zorder=1)
             value = getattr(winner, key)
             if key != "nc1" or 0 < value < np.inf:
-                star: dict[str, Any] = {"marker": "*", "markersize": 12, "color": style.GREEN, "zorder": 4}
                 axes.plot([winner.value], [value], clip_on=False, **star)
+        low, high = min(sweep.values), max(sweep.values)
+        if low > 0 and high / low >= 10:  # logarithmic where the values span a decade
+            axes.set_xscale("log")
+            axes.set_xlim(low / 1.2, high * 1.2)
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        else:
+            margin = 0.05 * (high - low) or 0.5
+            axes.set_xlim(low - margin, high + margin)
         axes.set_xlabel(setting)
-        _value_axis(axes, sweep.values)
-    figure.suptitle("\n".join([style.plain(sweep.title), *_remarks(setting, points, winner)]), fontsize=9)
+    remarks = []
+    if winner is not None:
+        error = finished.at[winner.value, "test_error"]
+        remarks.append(f"green: {setting} {winner.value:.4g}, test error {100 * error:.2f} %")
+    if len(diverged):
+        remarks.append(f"red crosses: {len(diverged)} diverged")
+    if missing := len(runs) - len(finished) - len(diverged):
+        remarks.append(f"{missing} of {len(runs)} not finished")
+    figure.suptitle("\n".join(filter(None, [style.plain(sweep.title), "; ".join(remarks)])), fontsize=9)
     return figure
 
 
 def final_error(runs: pd.DataFrame, axes: Axes, key: str) -> Axes:
     """An error at the end of training, in per cent, against the setting that is the index of `runs`."""
     name, color = {"test_error": ("test", style.ORANGE), "train_error": ("training", style.BLUE)}[key]
-    errors = column(runs, key)
-    axes.plot(runs.index, errors, color=color, clip_on=False, marker="o", markersize=3.5)
+    axes.plot(runs.index, column(runs, key), color=color, clip_on=False, marker="o", markersize=3.5)
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
     axes.set_ylabel(f"final {name} error")
@@ -70,28 +82,3 @@ def final_nc1(runs: pd.DataFrame, axes: Axes) -> Axes:
     axes.plot(runs.index, shown, linestyle="", marker="o", markersize=3.5, color=style.BLACK, clip_on=False)
     axes.set_ylabel(f"final {axes.get_ylabel()}")
     return axes
-
-
-def _value_axis(axes: Axes, values: Sequence[float]) -> None:
-    """Logarithmic where the values span a decade."""
-    low, high = min(values), max(values)
-    if low > 0 and high / low >= 10:
-        axes.set_xscale("log")
-        axes.set_xlim(low / 1.2, high * 1.2)
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        return
-    margin = 0.05 * (high - low) or 0.5
-    axes.set_xlim(low - margin, high + margin)
-
-
-def _remarks(setting: str, points: Sequence[Point], winner: Point | None) -> list[str]:
-    """What the colours mean, and what is missing, on one line."""
-    remarks = []
-    if winner is not None:
-        assert winner.test_error is not None
-        remarks.append(f"green: {setting} {winner.value:.4g}, test error {100 * winner.test_error:.2f} %")
-    if diverged := sum(point.status == "diverged" for point in points):
-        remarks.append(f"red crosses: {diverged} diverged")
-    if missing := sum(point.status not in ("finished", "diverged") for point in points):
-        remarks.append(f"{missing} of {len(points)} not finished")
-    return ["; ".join(remarks)] if remarks else []

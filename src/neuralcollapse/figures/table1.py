@@ -41,22 +41,27 @@ class Measure:
 TEST_ACCURACY = Measure("test_accuracy", "Test accuracy (%)", 100.0, 2, (0.962, 1.833))
 ROBUSTNESS = Measure("robustness", "Adversarial robustness, mean of ‖r(x)‖/‖x‖", 1.0, 4, (0.1762, 0.9278))
 MEASURES = (TEST_ACCURACY, ROBUSTNESS)
-SETTINGS = ("num_examples", "width", "epochs", "batch_size", "learning_rate", "weight_decay")
+_SETTINGS = ("num_examples", "width", "epochs", "batch_size", "learning_rate", "weight_decay")
 COLUMNS = (
-    *("dataset", "network", "model", "loss", "seed", "status", "in_table", "departures", *SETTINGS),
+    *("dataset", "network", "model", "loss", "seed", "status", "in_table", "departures", *_SETTINGS),
     *("last_epoch", "zero_error_epoch", "train_error_last", "nc1_zero_error", "nc1_last"),
     *(f"{measure.key}_{part}" for measure in MEASURES for part in ("zero_error", "last", "improvement")),
 )
 """Of `table1.csv`. `in_table`: whether this is the seed that the other tables and the figures show."""
+LATEX_HEAD = "% \\input this file; the document needs \\usepackage{booktabs} and \\usepackage[utf8]{inputenc}\n"
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", '"': r"\textquotedbl{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "×": r"$\times$", "‖": r"$\|$"}
+    | {"–": "--", "“": "``", "”": "''"}
+    | {"[": "{[}", "]": "{]}"}  # after \\ a bracket would be its argument
+)
 
 
 class Change(NamedTuple):
-    """A measurement at the first epoch without a training error and at the last; NaN where there is none.
+    """A measurement at the first epoch without a training error and at the last; NaN where it was not measured.
 
-    Args:
-        zero_error: its value at the first epoch without a training error.
-        last: its value at the last analysed epoch.
-        improvement: last − zero_error, of a finished run that reached zero training error.
+    The improvement is that of a finished run that reached zero training error.
     """
 
     zero_error: float
@@ -70,8 +75,8 @@ def write_table1(study: Study, folder: Path) -> list[Path]:
     Markdown and LaTeX show the lowest seed of each network, data set and loss, as the figures do; CSV has a line for
     every run, and for every combination that was not run. Robustness has a table where a run measured it.
     """
-    attacked = [each.history["robustness"] for each in study.runs if "robustness" in each.history]
-    measures = MEASURES if any(np.isfinite(values).any() for values in attacked) else MEASURES[:1]
+    attacked = any(np.isfinite(each.history.get("robustness", [])).any() for each in study.runs)
+    measures = MEASURES if attacked else (TEST_ACCURACY,)
     contents = {
         "table1.md": "\n".join(markdown(study, measure) for measure in measures),
         "table1.tex": LATEX_HEAD + "\n".join(latex(study, measure) for measure in measures),
@@ -82,50 +87,44 @@ def write_table1(study: Study, folder: Path) -> list[Path]:
     return [folder / name for name in contents]
 
 
-def change(found: StudyRun, key: str) -> Change:
+def change(run: StudyRun, key: str) -> Change:
     """What a run reached in one measurement."""
-
-    def value(epoch: int | None) -> float:
-        number = float(history.at[epoch, key]) if epoch is not None and key in history else math.nan
-        return number if math.isfinite(number) else math.nan  # robustness is not when no image could be attacked
-
-    history = found.history
-    first, last = value(zero_error_epoch(history)), value(None if history.empty else history.index[-1])
-    return Change(first, last, math.nan if found.unfinished else last - first)
+    # robustness is NaN when no image could be attacked
+    values = run.history.get(key, pd.Series(dtype=float)).replace([math.inf, -math.inf], math.nan)
+    first = float(values.get(zero_error_epoch(run.history), math.nan))
+    last = math.nan if values.empty else float(values.iloc[-1])
+    return Change(first, last, math.nan if run.unfinished else last - first)
 
 
 def improvements(study: Study, loss: str, key: str) -> list[float]:
     """The improvements of all pairs of network and data set that have one, for one loss."""
-    found = (change(each, key).improvement for each in study.of_loss(loss))
-    return [improvement for improvement in found if not math.isnan(improvement)]
+    return [value for run in study.shown(loss) if not math.isnan(value := change(run, key).improvement)]
 
 
 def runs_table(study: Study) -> pd.DataFrame:
     """Every run with its numbers, unrounded, accuracies as shares; a line for each combination not run, too."""
-    lines = []
-    for (_, dataset), network, loss, runs in study.cells():
-        cell = {"dataset": dataset, "network": network_title(network), "loss": loss}
-        lines += [cell | _numbers(each) for each in runs] or [cell | {"status": "not run"}]
+    lines: list[dict[str, Any]] = []
+    for ((_, dataset), network, loss), group in study.panels.items():
+        names = {"dataset": dataset, "network": network_title(network), "loss": loss}
+        if not group:
+            lines.append(names | {"status": "not run"})
+        for run in group:
+            line = names | {
+                "model": run.config.model,
+                "seed": run.config.seed,
+                "status": run.status or ("unfinished" if run.unfinished else "finished"),
+                "in_table": run is group[0],
+                "departures": "; ".join(run.departures),
+                **{name: getattr(run.config, name) for name in _SETTINGS},
+            }
+            if not run.history.empty:
+                zero, last = zero_error_epoch(run.history), run.history.iloc[-1]
+                line |= {"last_epoch": last.name, "zero_error_epoch": zero, "train_error_last": last["train_error"]}
+                line |= {"nc1_zero_error": run.history["nc1"].get(zero), "nc1_last": last["nc1"]}
+            for measure in MEASURES:
+                line |= {f"{measure.key}_{part}": value for part, value in change(run, measure.key)._asdict().items()}
+            lines.append(line)
     return pd.DataFrame(lines, columns=list(COLUMNS), dtype=object)
-
-
-def _numbers(found: StudyRun) -> dict[str, Any]:
-    config, history = found.config, found.history
-    line = {
-        "model": config.model,
-        "seed": config.seed,
-        "status": found.status or ("unfinished" if found.unfinished else "finished"),
-        "in_table": config.seed == found.seeds[0],
-        "departures": "; ".join(found.departures),
-        **{name: getattr(config, name) for name in SETTINGS},
-    }
-    if not history.empty:
-        line |= {"last_epoch": history.index[-1], "zero_error_epoch": zero_error_epoch(history)}
-        line |= {f"{name}_last": history[name].iloc[-1] for name in ("train_error", "nc1")}
-        line["nc1_zero_error"] = history["nc1"].get(zero_error_epoch(history))
-    for measure in MEASURES:
-        line |= {f"{measure.key}_{part}": value for part, value in change(found, measure.key)._asdict().items()}
-    return line
 
 
 def markdown(study: Study, measure: Measure) -> str:
@@ -143,62 +142,33 @@ def markdown(study: Study, measure: Measure) -> str:
     return "\n\n".join(filter(None, paragraphs)) + "\n"
 
 
-LATEX_HEAD = "% \\input this file; the document needs \\usepackage{booktabs} and \\usepackage[utf8]{inputenc}\n"
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "[": "{[}",  # after \\ a bracket would be its argument
-    "]": "{]}",
-    "×": r"$\times$",
-    "–": "--",
-    "‖": r"$\|$",
-    "“": "``",
-    "”": "''",
-}
-
-
 def latex(study: Study, measure: Measure) -> str:
     """The table as a LaTeX `table` for booktabs."""
 
     def escape(text: str) -> str:
-        escaped = "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
-        return re.sub(r"^([+-][\d.]+)$", r"$\1$", escaped)
+        return re.sub(r"^([+-][\d.]+)$", r"$\1$", " ".join(text.split()).translate(_LATEX))
 
     body, summary, notes = _entries(study, measure, escape, r"\textsuperscript{{{}}}")
-    names = body[body.columns[0]].tolist()
     # pandas has no rules and spaces inside a table, so they stand before the text of a line's first cell
+    names = body[body.columns[0]].tolist()
     space = "\\addlinespace\n" if len(set(names)) < len(names) else ""
-    body[body.columns[0]] = [
-        *names[:1],
-        *("" if name == before else f"{space}{name}" for before, name in itertools.pairwise(names)),
-    ]
+    follow = ["" if name == before else f"{space}{name}" for before, name in itertools.pairwise(names)]
+    body[body.columns[0]] = [*names[:1], *follow]
     summary.iloc[0, 0] = f"\\midrule\n{summary.iloc[0, 0]}"
     losses = len(study.losses)
     rules = " ".join(f"\\cmidrule(lr){{{3 * place}-{3 * place + 2}}}" for place in range(1, losses + 1))
     table = pd.concat([body, summary], ignore_index=True).rename(columns={"data set": f"{rules}\ndata set"})
+    styler = table.style.hide(axis="index")
+    tabular = styler.to_latex(column_format="ll" + "rrr" * losses, hrules=True, multicol_align="c")
+    lines = [*(f"{note}\\\\" for note in notes), *map(escape, _remarks(study, measure))]
     return "\n".join(
         [
-            r"\begin{table}",
-            r"\centering",
-            r"\small",
-            r"\setlength{\tabcolsep}{4pt}",
+            "\\begin{table}\n\\centering\n\\small\n\\setlength{\\tabcolsep}{4pt}",
             f"\\caption{{{escape(_title(measure))}}}",
-            table.style.hide(axis="index").to_latex(
-                column_format="ll" + "rrr" * losses, hrules=True, multicol_align="c"
-            ),
-            r"\smallskip",
-            r"\begin{minipage}{\linewidth}\footnotesize\raggedright",
-            *(f"{note}\\\\" for note in notes),
-            *map(escape, _remarks(study, measure)),
-            r"\end{minipage}",
-            r"\end{table}",
-            "",
+            tabular,
+            "\\smallskip\n\\begin{minipage}{\\linewidth}\\footnotesize\\raggedright",
+            *lines,
+            "\\end{minipage}\n\\end{table}\n",
         ]
     )
 
@@ -213,45 +183,43 @@ def _entries(
         escape: makes text safe in the markup.
         superscript: the markup of a superscript, with {} in its place.
     """
-    marks: dict[str, str] = {}  # of each note
+    letters: dict[str, str] = {}  # of each note
 
     def mark(note: str) -> str:
-        return superscript.format(marks.setdefault(note, note_letter(len(marks)))) if note else ""
+        return superscript.format(letters.setdefault(note, note_letter(len(letters)))) if note else ""
 
-    def signed(improvement: float) -> str:
-        return escape("–" if math.isnan(improvement) else f"{measure.scale * improvement:+.{measure.digits}f}")
-
-    def at_epoch(value: float, epoch: int | None) -> str:
-        return escape("–" if math.isnan(value) else f"{measure.scale * value:.{measure.digits}f} ({epoch})")
+    def number(value: float, form: str = "", epoch: object = None) -> str:
+        shown = f"{measure.scale * value:{form}.{measure.digits}f}" + ("" if epoch is None else f" ({epoch})")
+        return escape("–" if math.isnan(value) else shown)
 
     rows = []
-    for dataset in study.datasets:
-        for network in study.networks:
-            runs = [study.find(network, dataset, loss) for loss in study.losses]
-            names = dict.fromkeys(found.model_title for found in runs if found is not None)
-            row = [escape(dataset[1]), escape(" / ".join(names) or network_title(network))]
-            for found in runs:
-                if found is None:
-                    row += [escape("–") + mark("not run"), escape("–"), escape("–")]
-                    continue
-                value, history = change(found, measure.key), found.history
-                first = at_epoch(value.zero_error, zero_error_epoch(history)) + mark(_note(found))
-                row += [first, at_epoch(value.last, history.index.max()), signed(value.improvement)]
-            rows.append(row)
+    for dataset, network in itertools.product(study.datasets, study.networks):
+        groups = [study.panels[dataset, network, loss] for loss in study.losses]
+        titles = dict.fromkeys(group[0].model_title for group in groups if group)
+        row = [escape(dataset[1]), escape(" / ".join(titles) or network_title(network))]
+        for group in groups:
+            if group:
+                history, (first, last, improvement) = group[0].history, change(group[0], measure.key)
+                row.append(number(first, epoch=zero_error_epoch(history)) + mark(_note(group)))
+                row += [number(last, epoch=history.index.max()), number(improvement, "+")]
+            else:
+                row += [escape("–") + mark("not run"), escape("–"), escape("–")]
+        rows.append(row)
     summary = []
     for name, average in (("median", statistics.median), ("mean", statistics.fmean)):
         row = [name, ""]
         for loss in study.losses:
             values = improvements(study, loss, measure.key)
             pairs = f"of {len(values)} {'pair' if len(values) == 1 else 'pairs'}"
-            row += [pairs, "", signed(average(values) if values else math.nan)]
+            row += [pairs, "", number(average(values) if values else math.nan, "+")]
         summary.append(row)
-    headings = [("", "data set"), ("", "network")]
-    for loss in study.losses:
-        headings += [(escape(loss_title(loss)), heading) for heading in ("zero error", "last epoch", "improvement")]
-    columns = pd.MultiIndex.from_tuples(headings)
-    notes = [f"{superscript.format(letters)} {escape(note)}" for note, letters in marks.items()]
+    headings = itertools.product([escape(loss_title(loss)) for loss in study.losses], _HEADINGS)
+    columns = pd.MultiIndex.from_tuples([("", "data set"), ("", "network"), *headings])
+    notes = [f"{superscript.format(letter)} {escape(note)}" for note, letter in letters.items()]
     return pd.DataFrame(rows, columns=columns), pd.DataFrame(summary, columns=columns), notes
+
+
+_HEADINGS = ("zero error", "last epoch", "improvement")
 
 
 def note_letter(number: int) -> str:
@@ -259,17 +227,18 @@ def note_letter(number: int) -> str:
     return (note_letter(number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)
 
 
-def _note(found: StudyRun) -> str:
-    """In what a run departs from the paper's, and how far it came."""
-    kind = "reduced" if found.reduced or found.other_depth else "other"
-    remarks = [f"{kind}: {', '.join(found.departures)}"] if found.departures else []
-    if found.unfinished:
-        remarks.append(found.unfinished)
-    if not found.history.empty and zero_error_epoch(found.history) is None:
-        error = 100 * float(found.history["train_error"].iloc[-1])
-        remarks.append(f"no epoch without a training error: {error:.3g} % at epoch {found.history.index[-1]}")
-    if len(found.seeds) > 1:
-        remarks.append(f"seed {found.config.seed} of {len(found.seeds)} seeds; table1.csv has all")
+def _note(group: tuple[StudyRun, ...]) -> str:
+    """In what the run that is shown departs from the paper's, and how far it came."""
+    run = group[0]
+    kind = "reduced" if run.reduced or run.other_depth else "other"
+    remarks = [f"{kind}: {', '.join(run.departures)}"] if run.departures else []
+    if run.unfinished:
+        remarks.append(run.unfinished)
+    if not run.history.empty and zero_error_epoch(run.history) is None:
+        error = 100 * run.history["train_error"].iloc[-1]
+        remarks.append(f"no epoch without a training error: {error:.3g} % at epoch {run.history.index[-1]}")
+    if len(group) > 1:
+        remarks.append(f"seed {run.config.seed} of {len(group)} seeds; table1.csv has all")
     return "; ".join(remarks)
 
 
@@ -279,11 +248,11 @@ def _title(measure: Measure) -> str:
 
 def _remarks(study: Study, measure: Measure) -> list[str]:
     """Sentences below the table."""
-    median, mean = (f"{value:+g}" for value in measure.paper)
+    median, mean = measure.paper
     remarks = [
         "In brackets the epoch. Improvements are those of finished runs that reached zero training error.",
-        f"The paper's improvements, for MSE: {median} in the median and {mean} in the mean over its 15 pairs.",
+        f"The paper's improvements, for MSE: {median:+g} in the median and {mean:+g} in the mean over its 15 pairs.",
     ]
-    if any(each.departures for each in study.runs):
+    if any(run.departures for run in study.runs):
         remarks.append("Cells with a note that begins with “reduced” or “other” do not follow the paper's protocol.")
     return remarks

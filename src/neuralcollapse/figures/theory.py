@@ -14,7 +14,7 @@ from neuralcollapse.figures import curves, style
 from neuralcollapse.figures.history import read_history, zero_error_epoch
 from neuralcollapse.figures.portrait import portrait, project
 from neuralcollapse.figures.titles import objective, subject
-from neuralcollapse.figures.writing import write_figure, write_gif
+from neuralcollapse.figures.writing import write_animation, write_figure
 from neuralcollapse.theory.clock import ClockFit, fit_clock
 from neuralcollapse.theory.simulation import Simulation
 from neuralcollapse.training.run_directory import Run
@@ -64,17 +64,36 @@ def compare_run(run_dir: Path, flow: str = "projected", out: Path | None = None)
 @matplotlib.rc_context(style.RC)
 def draw_simulation(simulation: Simulation, out: Path) -> list[Path]:
     """Draw `dynamics`, closed form against integration, and the animation `collapse.gif`, into the folder `out`."""
+    path, flow, at = simulation.path, simulation.flow, simulation.times[1:]
+    times = np.geomspace(at[0], at[-1], 400)
+    omega, closed = flow.singular_values.numpy()[1:], path.metrics(times, simulation.right_vectors)
     width, height = style.PANEL
     figure = Figure(figsize=(2 * width, 2 * height))
-    panels = (simulated_spectrum, simulated_loss, simulated_condition, simulated_collapse)
-    for draw, axes in zip(panels, figure.subplots(2, 2).flat, strict=True):
-        draw(simulation, axes).set(xscale="log", yscale="log", xlabel="time $t$")
+    spectrum, loss, condition, collapse = figure.subplots(2, 2).flat
+    names = ("closed form", "integrated")
+    _spectra(spectrum, times, path.singular_values(times), at, omega, "integrated")
+    spectrum.plot(times, path.asymptote(times), color=style.GREY, label="asymptote", linestyle="--", linewidth=1.4)
+    _overlay(loss, times, path.loss(times), at, flow.loss.numpy()[1:], style.BLACK, names)
+    _overlay(condition, times, path.condition(times) - 1, at, omega[:, 0] / omega[:, -1] - 1, style.BLACK, names)
+    for name, key, color in (
+        ("NC1", "nc1", style.BLACK),
+        ("NC2 maximal angle, means", "maximal_angle_means", style.MEANS),
+        ("NC2 maximal angle, classifier", "maximal_angle_classifier", style.CLASSIFIER),
+        ("NC3", "nc3", style.PURPLE),
+    ):
+        _overlay(collapse, times, getattr(closed, key), at, simulation.measured[key][1:], color, (name, None))
+    for axes, label in (
+        (spectrum, r"$\omega_j$"),
+        (loss, r"$\mathcal{L}$"),
+        (condition, r"$\max_j \omega_j / \min_j \omega_j - 1$"),
+        (collapse, "distance from collapse"),
+    ):
+        axes.set(xscale="log", yscale="log", xlabel="time $t$", ylabel=label)
         style.legend(axes)
-    path, constants = simulation.path, simulation.path.constants
+    c = path.constants
     figure.suptitle(
         f"Renormalized gradient flow ({path.flow}), C = {path.num_classes}, N = {path.samples_per_class:g}, "
-        f"$\\lambda$ = {path.weight_decay:g}; "
-        f"$c_1$ = {constants.c1:g}, $c_2$ = {constants.c2:g}, $c_3$ = {constants.c3:g}",
+        f"$\\lambda$ = {path.weight_decay:g}; $c_1$ = {c.c1:g}, $c_2$ = {c.c2:g}, $c_3$ = {c.c3:g}",
         fontsize=9,
     )
     out.mkdir(parents=True, exist_ok=True)
@@ -84,11 +103,7 @@ def draw_simulation(simulation: Simulation, out: Path) -> list[Path]:
 def spectrum_on_path(fit: ClockFit, axes: Axes) -> Axes:
     """Singular values of a network, at the times of the fitted clock, over those of the closed form."""
     moved = fit.times > 0
-    for rank, color in enumerate(style.rank_colors(fit.measured.shape[1])):
-        axes.plot(fit.times[moved], fit.predicted[moved, rank], color=color, linewidth=1.2)
-        _dots(axes, fit.times[moved], fit.measured[moved, rank], color)
-    axes.plot([], [], color=style.GREY, label="closed form")
-    _dots(axes, [], [], style.GREY, "network")
+    _spectra(axes, fit.times[moved], fit.predicted[moved], fit.times[moved], fit.measured[moved], "network")
     axes.set(xscale="log", yscale="log", xlabel="fitted time $t$ of the flow", ylabel=r"$\omega_j$")
     return axes
 
@@ -109,65 +124,26 @@ def clock_condition(fit: ClockFit, axes: Axes) -> Axes:
     return axes
 
 
-def simulated_spectrum(simulation: Simulation, axes: Axes) -> Axes:
-    """The ω_j in closed form, as integrated, and their asymptote."""
-    times = _dense_times(simulation)
-    omega, measured = simulation.path.singular_values(times), simulation.flow.singular_values.numpy()
-    for rank, color in enumerate(style.rank_colors(measured.shape[1])):
-        axes.plot(times, omega[:, rank], color=color, linewidth=1.2)
-        _dots(axes, simulation.times[1:], measured[1:, rank], color)
-    axes.plot([], [], color=style.GREY, label="closed form")
-    _dots(axes, [], [], style.GREY, "integrated")
-    asymptote = simulation.path.asymptote(times)
-    axes.plot(times, asymptote, color=style.GREY, label="asymptote", linestyle="--", linewidth=1.4)
-    axes.set_ylabel(r"$\omega_j$")
-    return axes
+def _spectra(axes: Axes, times: np.ndarray, closed: np.ndarray, at: np.ndarray, found: np.ndarray, name: str) -> None:
+    """Singular values, a column for each: lines of the closed form, and dots that are explained by `name`."""
+    for rank, color in enumerate(style.rank_colors(found.shape[1])):
+        _overlay(axes, times, closed[:, rank], at, found[:, rank], color, linewidth=1.2)
+    _overlay(axes, [], [], [], [], style.GREY, ("closed form", name), linewidth=1.6)
 
 
-def simulated_loss(simulation: Simulation, axes: Axes) -> Axes:
-    """The loss in closed form and as integrated."""
-    times = _dense_times(simulation)
-    _closed_form(axes, times, simulation.path.loss(times), style.BLACK, "closed form")
-    _dots(axes, simulation.times[1:], simulation.flow.loss.numpy()[1:], style.BLACK, "integrated")
-    axes.set_ylabel(r"$\mathcal{L}$")
-    return axes
-
-
-def simulated_condition(simulation: Simulation, axes: Axes) -> Axes:
-    """By how much the largest ω_j exceeds the smallest, in closed form and as integrated."""
-    times, measured = _dense_times(simulation), simulation.flow.singular_values.numpy()[1:]
-    _closed_form(axes, times, simulation.path.condition(times) - 1, style.BLACK, "closed form")
-    _dots(axes, simulation.times[1:], measured[:, 0] / measured[:, -1] - 1, style.BLACK, "integrated")
-    axes.set_ylabel(r"$\max_j \omega_j / \min_j \omega_j - 1$")
-    return axes
-
-
-def simulated_collapse(simulation: Simulation, axes: Axes) -> Axes:
-    """NC1, NC2 and NC3 in closed form, and as the metrics measure them on the integrated features."""
-    times = _dense_times(simulation)
-    predicted = simulation.path.metrics(times, simulation.right_vectors)
-    for name, key, color in (
-        ("NC1", "nc1", style.BLACK),
-        ("NC2 maximal angle, means", "maximal_angle_means", style.MEANS),
-        ("NC2 maximal angle, classifier", "maximal_angle_classifier", style.CLASSIFIER),
-        ("NC3", "nc3", style.PURPLE),
-    ):
-        _closed_form(axes, times, getattr(predicted, key), color, name)
-        _dots(axes, simulation.times[1:], simulation.measured[key][1:], color)
-    axes.set_ylabel("distance from collapse")
-    return axes
-
-
-def _dense_times(simulation: Simulation) -> np.ndarray:
-    return np.geomspace(simulation.times[1], simulation.times[-1], 400)
-
-
-def _closed_form(axes: Axes, x: ArrayLike, y: ArrayLike, color: str, label: str) -> None:
-    axes.plot(x, y, color=color, label=label, linewidth=1.4)
-
-
-def _dots(axes: Axes, x: ArrayLike, y: ArrayLike, color: str, label: str | None = None) -> None:
-    axes.plot(x, y, color=color, linestyle="", marker="o", markersize=3, label=label)
+def _overlay(
+    axes: Axes,
+    times: ArrayLike,
+    closed: ArrayLike,
+    at: ArrayLike,
+    found: ArrayLike,
+    color: str,
+    names: tuple[str | None, str | None] = (None, None),
+    linewidth: float = 1.4,
+) -> None:
+    """A line of the closed form, and dots of what was measured or integrated."""
+    axes.plot(times, closed, color=color, label=names[0], linewidth=linewidth)
+    axes.plot(at, found, color=color, label=names[1], linestyle="", marker="o", markersize=3)
 
 
 def _animate(simulation: Simulation, path: Path) -> Path:
@@ -186,4 +162,4 @@ def _animate(simulation: Simulation, path: Path) -> Path:
         portrait(project(snapshot, classes[:3]), axes, reach=2.0)
         axes.set_title(f"time {simulation.times[index]:.3g}")
 
-    return write_gif(figure, draw, range(len(simulation.times)), path, fps=12)
+    return write_animation(figure, draw, range(len(simulation.times)), path, fps=12)

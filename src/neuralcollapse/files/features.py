@@ -39,7 +39,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Examples:
+class LabelledFeatures:
     """Labelled features in files, of which one block is in memory at a time.
 
     Args:
@@ -81,7 +81,7 @@ class Classifier:
     bias: Tensor | None
 
 
-def open_examples(path: Path, labels: Path | None = None, columns: str = "features") -> Examples:
+def open_examples(path: Path, labels: Path | None = None, columns: str = "features") -> LabelledFeatures:
     """Features of one file, with labels from it or from a file of their own; only headers are read yet.
 
     Args:
@@ -104,7 +104,7 @@ def open_examples(path: Path, labels: Path | None = None, columns: str = "featur
         raise InputError(f"{labels_path}: expected one label per example, shape ({count},), got {label_rows.shape}")
     if not label_rows.dtype.startswith(("int", "uint")):
         raise InputError(f"{labels_path}: expected integer labels, got {label_rows.dtype}")
-    return Examples(path, labels_path, features, label_rows)
+    return LabelledFeatures(path, labels_path, features, label_rows)
 
 
 def open_classifier(features: Path | None, weight: Path | None = None, bias: Path | None = None) -> Classifier | None:

@@ -13,7 +13,7 @@ from neuralcollapse._checks import check_classifier, first_bad_row
 from neuralcollapse._errors import InputError
 from neuralcollapse._files import to_json, write_json
 from neuralcollapse.data.numpy_files import machine_bytes
-from neuralcollapse.files.features import Block, Classifier, Examples, open_classifier, open_examples
+from neuralcollapse.files.features import Block, Classifier, LabelledFeatures, open_classifier, open_examples
 from neuralcollapse.files.options import STANDARD_OUTPUT, FileOptions
 from neuralcollapse.files.shards import (
     Counts,
@@ -87,7 +87,6 @@ def _measure(features: Path, options: FileOptions, progress: Progress) -> tuple[
         raise InputError(f"expected --shard with at most {examples.rows} parts, the rows of {features}, got {shards}")
     start, stop = ((i * examples.rows) // shards for i in (shard - 1, shard))
     rows = RowRange.of_file(features, start, stop, examples.rows)
-    where = f"rows {start} to {stop - 1} of {examples.rows:,}"
     if options.moments is not None:
         return _count(examples, classifier, rows, options, progress)
     reported = classifier is not None and (shards == 1 or options.save is None)
@@ -108,7 +107,7 @@ def _measure(features: Path, options: FileOptions, progress: Progress) -> tuple[
     note = ""
     if options.save is not None:
         write_moments(options.save, moments, [rows])
-        note = f"moments of {where} saved in {options.save}"
+        note = f"moments of {rows} of {examples.rows:,} saved in {options.save}"
     if classifier is None or not reported:
         return None, note
     tally = Tally(moments, classifier.weight, classifier.bias)
@@ -117,7 +116,7 @@ def _measure(features: Path, options: FileOptions, progress: Progress) -> tuple[
 
 
 def _count(
-    examples: Examples, classifier: Classifier | None, rows: RowRange, options: FileOptions, progress: Progress
+    examples: LabelledFeatures, classifier: Classifier | None, rows: RowRange, options: FileOptions, progress: Progress
 ) -> tuple[Report | None, str]:
     """NC4 and accuracies of some rows against class means that were merged before."""
     moments, measured = _merged_moments(options)
@@ -132,17 +131,15 @@ def _count(
     if rows.stop - rows.start > moments.num_examples or (measured and not inside):
         raise InputError(
             f"expected features that {options.moments} was measured on, "
-            f"got rows {rows.start} to {rows.stop - 1} of {examples.path}, which are not among them"
+            f"got {rows} of {examples.path}, which are not among them"
         )
     tally = Tally(moments, classifier.weight, classifier.bias)
     _Passes(examples, rows, moments.num_classes, 1, progress).feed(tally.add)
-    note = (
-        f"rows {rows.start} to {rows.stop - 1} of {examples.rows:,}: "
-        f"{tally.mismatches:,} NC4 mismatches, {tally.correct:,} classified correctly"
-    )
+    counted = f"{tally.mismatches:,} NC4 mismatches, {tally.correct:,} classified correctly"
+    note = f"{rows} of {examples.rows:,}: {counted}"
     if options.save is not None:
         against = digest(moments, classifier.weight, classifier.bias)
-        write_counts(options.save, Counts(tally.examples, tally.mismatches, tally.correct, tally.nearest_correct, against), rows)
+        write_counts(options.save, Counts(tally.counts, against), rows)
         note += f", saved in {options.save}"
     return _report(moments, classifier, options, tally) if tally.examples == moments.num_examples else None, note
 
@@ -200,8 +197,7 @@ def _merge_counts(options: FileOptions) -> tuple[Report | None, str]:
         if shard.content.against != against:
             raise InputError(f"{path} was counted against other moments than {options.moments} or another classifier")
         rows.append((path, shard.rows))
-        counts = shard.content
-        tally.add_counts(counts.examples, counts.mismatches, counts.correct, counts.nearest_correct)
+        tally.add_counts(*shard.content.counts)
     gaps = missing_rows(join_rows(rows))
     if tally.examples != moments.num_examples:
         where = f": {', '.join(gaps)} are in none of them" if gaps else ""
@@ -218,7 +214,9 @@ class _Passes:
         count: how many there will be, for the progress.
     """
 
-    def __init__(self, examples: Examples, rows: RowRange, num_classes: int, count: int, progress: Progress) -> None:
+    def __init__(
+        self, examples: LabelledFeatures, rows: RowRange, num_classes: int, count: int, progress: Progress
+    ) -> None:
         self._examples, self._rows, self._num_classes, self._progress = examples, rows, num_classes, progress
         self._total, self._done = count * (rows.stop - rows.start), 0
 
@@ -258,7 +256,7 @@ def _check_classifier(classifier: Classifier, num_classes: int, dim: int) -> Non
         raise InputError(f"{classifier.path}: {error}") from None
 
 
-def _require_memory(examples: Examples, num_classes: int, weighting: str) -> None:
+def _require_memory(examples: LabelledFeatures, num_classes: int, weighting: str) -> None:
     """Raise where the moments alone need more than the machine's memory, before the process is killed."""
     scatters = num_classes if weighting == "class" else 1
     needed = 8 * (num_classes * examples.dim + scatters * examples.dim**2)

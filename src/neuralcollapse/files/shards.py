@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -37,7 +37,10 @@ class RowRange:
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop <= self.total:
-            raise InputError(f"expected rows of a file, got {self.start} to {self.stop - 1} of {self.total}")
+            raise InputError(f"expected rows of a file, got {self} of {self.total}")
+
+    def __str__(self) -> str:
+        return f"rows {self.start} to {self.stop - 1}"
 
     @classmethod
     def of_file(cls, path: Path, start: int, stop: int, total: int) -> RowRange:
@@ -53,12 +56,9 @@ class RowRange:
 
 @dataclass(frozen=True)
 class Counts:
-    """What a `Tally` counted, and the `digest` of the class means and the classifier that decided."""
+    """The counts of a `Tally`, and the `digest` of the class means and the classifier that decided."""
 
-    examples: int
-    mismatches: int
-    correct: int
-    nearest_correct: int
+    counts: tuple[int, ...]
     against: str
 
 
@@ -79,7 +79,7 @@ def write_moments(path: Path, moments: ClassMoments, rows: Iterable[RowRange]) -
 
 def write_counts(path: Path, counts: Counts, rows: RowRange) -> None:
     """Write the counts of some rows."""
-    state = {name: torch.tensor(getattr(counts, name)) for name in _COUNTS}
+    state = {name: torch.tensor(count) for name, count in zip(_COUNTS, counts.counts, strict=True)}
     write_state(path, state, {"rows": to_json([asdict(rows)]), "against": counts.against})
 
 
@@ -93,10 +93,10 @@ def read_shard(path: Path) -> Shard:
     try:
         rows = validated(tuple[RowRange, ...], about.get("rows", "[]").encode(), "rows")
         if state.keys() == set(_COUNTS):
-            counts = {name: _as_count(state[name]) for name in _COUNTS}
-            if max(counts.values()) > counts["examples"]:
-                raise InputError(f"expected at most {counts['examples']} examples, got {max(counts.values())}")
-            return Shard(path, Counts(**counts, against=about.get("against", "")), rows)
+            counts = tuple(_as_count(state[name]) for name in _COUNTS)
+            if max(counts) > counts[0]:
+                raise InputError(f"expected at most {counts[0]} examples, got {max(counts)}")
+            return Shard(path, Counts(counts, about.get("against", "")), rows)
         weighting = about.get("weighting", "example")
         return Shard(path, ClassMoments.from_state_dict(state, weighting=weighting), rows)  # type: ignore[arg-type]
     except InputError as error:
@@ -128,10 +128,10 @@ def join_rows(shards: Iterable[tuple[Path, tuple[RowRange, ...]]]) -> tuple[RowR
         if before is None or before[0].file != each.file or before[0].stop < each.start:
             joined.append(each)
         elif before[0].stop == each.start:
-            joined[-1] = RowRange(each.file, joined[-1].start, each.stop, each.total, each.name)
+            joined[-1] = replace(joined[-1], stop=each.stop)
         else:
-            twice = f"{each.start} to {min(each.stop, before[0].stop) - 1}"
-            raise InputError(f"expected each row once, {before[1]} and {path} both hold rows {twice} of {each.name}")
+            twice = replace(each, stop=min(each.stop, before[0].stop))
+            raise InputError(f"expected each row once, {before[1]} and {path} both hold {twice} of {each.name}")
     return tuple(joined)
 
 
@@ -142,8 +142,8 @@ def missing_rows(joined: Iterable[RowRange]) -> list[str]:
         own = list(group)
         ends = [0, *(each.stop for each in own)]
         starts = [*(each.start for each in own), own[0].total]
-        gaps = [(end, start) for end, start in zip(ends, starts, strict=True) if end < start]
-        found += [f"rows {end} to {start - 1} of {own[0].name}" for end, start in gaps]
+        gaps = [replace(own[0], start=end, stop=start) for end, start in zip(ends, starts, strict=True) if end < start]
+        found += [f"{gap} of {own[0].name}" for gap in gaps]
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from torch import nn
 
@@ -17,7 +17,11 @@ from neuralcollapse.measuring.layer_outputs import LayerOutputs, Spatial
 from neuralcollapse.measuring.options import MeasureKeywords, MeasureOptions, with_options
 from neuralcollapse.measuring.preparation import prepared
 from neuralcollapse.measuring.report import Report, formatted
+from neuralcollapse.measuring.tidy import UNLABELLED, tidy_table
 from neuralcollapse.moments.class_moments import ClassMoments
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,10 @@ class LayerReports:
     def to_dict(self) -> dict[str, dict[str, object]]:
         """By layer a flat dictionary that ``json.dumps`` takes, see :meth:`Report.to_dict`."""
         return {each.name: {"probe": each.probe, **each.report.to_dict()} for each in self}
+
+    def to_frame(self) -> pd.DataFrame:
+        """The numbers of all layers as a tidy table, see :meth:`Report.to_frame`; `layer` is the layer's name."""
+        return tidy_table((UNLABELLED, {**each.report.to_dict(), "layer": each.name}) for each in self)
 
     def __str__(self) -> str:
         width = max(len("layer"), *(len(name) for name in self._reports))

@@ -6,7 +6,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -16,11 +16,16 @@ from neuralcollapse._errors import suggest
 from neuralcollapse._files import finite
 from neuralcollapse._linalg import norm
 from neuralcollapse.measuring.tally import Tally
+from neuralcollapse.measuring.tidy import UNLABELLED, tidy_table
 from neuralcollapse.metrics.collapse import NC2, nc1, nc2, nc3
 from neuralcollapse.metrics.mse import MSEDecomposition, decompose_mse
 from neuralcollapse.metrics.registry import METRICS, compute_metrics
 from neuralcollapse.metrics.signal_to_noise import SNRSpectrum, snr_singular_values
+from neuralcollapse.metrics.undefined import one_warning
 from neuralcollapse.moments.class_moments import ClassMoments, Weighting, require_moments
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NO_CLASSIFIER = "no classifier: what needs one is not measured"
 # The entries of a report's dictionary that hold words; text in any other entry is a number that is not finite.
@@ -130,6 +135,16 @@ class Report:
                 found[name] = float(value)  # type: ignore[arg-type]
         return found
 
+    def to_frame(self) -> pd.DataFrame:
+        """The numbers as a tidy table with the columns of :meth:`neuralcollapse.History.to_frame`, a row for each.
+
+        Run and epoch are missing. The singular values `snr` have a row each: `snr.1`, `snr.2`, ….
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        return tidy_table([(UNLABELLED, self.to_dict())])
+
     def __str__(self) -> str:
         loss = self.mse
         lines = [
@@ -169,6 +184,7 @@ class Report:
         return "\n".join(lines)
 
 
+@one_warning()
 def make_report(
     moments: ClassMoments,
     weight: Tensor | np.ndarray[Any, Any] | None = None,

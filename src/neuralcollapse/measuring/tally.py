@@ -7,7 +7,7 @@ from torch import Tensor
 
 from neuralcollapse.metrics.nearest_mean import DecisionRule
 from neuralcollapse.moments.class_moments import ClassMoments
-from neuralcollapse.moments.row_buffer import Waiting
+from neuralcollapse.moments.row_buffer import RowBuffer
 
 
 class Tally:
@@ -21,7 +21,7 @@ class Tally:
     def __init__(self, moments: ClassMoments, weight: Tensor | None, bias: Tensor | None = None) -> None:
         weight = moments.means.new_zeros(moments.means.shape) if weight is None else weight
         self._rule = DecisionRule(moments, weight, bias)
-        self._waiting = Waiting()
+        self._buffer = RowBuffer()
         self._counts = [0, 0, 0, 0]
 
     @property
@@ -58,11 +58,13 @@ class Tally:
             InputError: wrong shapes, a label out of range, NaN or infinity.
         """
         self._rule.check(features, labels)
-        self._waiting.gather(features, labels, self._decide)
+        for block in self._buffer.add(features, labels):
+            self._decide(*block)
 
     def settle(self) -> None:
         """Decide the examples that wait; asking for a count does it too."""
-        self._waiting.finish(self._decide)
+        for block in self._buffer.empty():
+            self._decide(*block)
 
     def add_counts(self, *counts: int) -> None:
         """Add what was counted elsewhere, in the order of :attr:`counts`."""

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LABELS = ("run", "dataset", "network", "loss", "seed")
+UNLABELLED = ("", "", "", "", None)
+"""The labels of what no run is known of."""
 COLUMNS = (*LABELS, "epoch", "layer", "metric", "value")
 
 
@@ -30,7 +32,7 @@ def numbers_of(record: Mapping[str, Any]) -> dict[str, float]:
     """
     found = {}
     for name, value in record.items():
-        if name in ("epoch", "layer"):
+        if name in ("epoch", "layer", "notes"):
             continue
         value = numbers(value.tolist() if hasattr(value, "tolist") else value)  # an array or a tensor
         entries = {f"{name}.{rank}": each for rank, each in enumerate(value, 1)} if isinstance(value, list) else {}

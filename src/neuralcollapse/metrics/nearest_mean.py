@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neuralcollapse._checks import InputError, as_classifier, check_features, check_labels, first_bad_row
 from neuralcollapse._linalg import full_precision, power_of_two, scaled
-from neuralcollapse.moments.accumulator import block_of
+from neuralcollapse.moments.blocks import rows_per_block
 from neuralcollapse.moments.class_moments import ClassMoments
 
 # Scores are made for this many pairs of example and class at a time: 64 MiB in float32.
@@ -73,7 +73,7 @@ class DecisionRule:
         self.check(features, labels)
         work = torch.float64 if features.dtype == torch.float64 else torch.float32
         found: list[list[Tensor]] = [[], [], []]
-        rows = max(1, min(_SCORES // (self._classes + len(self._present)), block_of(features)))
+        rows = max(1, min(_SCORES // (self._classes + len(self._present)), rows_per_block(features)))
         for start in range(0, max(1, len(features)), rows):
             part = scaled(features[start : start + rows].detach().to(self._means.device, work), -self._exponent)
             scores, reaches = self._scores(part)

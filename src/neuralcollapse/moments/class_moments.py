@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from jaxtyping import Bool, Float, Integer
@@ -25,13 +26,11 @@ from neuralcollapse._checks import (
     check_labels,
     shown,
 )
-from neuralcollapse._linalg import full_precision, scaled
-from neuralcollapse.moments.accumulator import State, block_rows, mirror_upper, squared_norms
-from neuralcollapse.moments.row_buffer import Waiting
+from neuralcollapse._linalg import scaled
+from neuralcollapse.moments.accumulator import Accumulator, outlives_inference_mode
+from neuralcollapse.moments.blocks import classes_per_block, squared_norms
+from neuralcollapse.moments.statistics import Statistics, mirror_upper
 from neuralcollapse.moments.storage import read_state, write_state
-
-# Within torch.inference_mode() PyTorch makes tensors that can't be changed outside it; a state is to outlive the block.
-_outlives_inference_mode = torch.inference_mode(mode=False)
 
 Weighting = Literal["example", "class"]
 Scatter = Literal["full", "trace"]
@@ -42,7 +41,8 @@ STATE_NAMES = ("counts", "means", "variances", "scatter", "eps", "product_eps", 
 def require_moments(value: object, name: str = "moments") -> None:
     """Raise unless ``value`` is a :class:`ClassMoments`."""
     if not isinstance(value, ClassMoments):
-        raise InputError(f"expected {name} to be a ClassMoments, got {shown(value)}: make one, and update() it")
+        way = "; features need their labels beside them" if isinstance(value, (Tensor, np.ndarray)) else ""
+        raise InputError(f"expected {name} to be a ClassMoments, got {shown(value)}{way}")
 
 
 class ClassMoments:
@@ -102,42 +102,31 @@ class ClassMoments:
         if dim is not None:
             self._allocate(dim, self.device or torch.device("cpu"))
 
-    @_outlives_inference_mode
+    @outlives_inference_mode
     def _allocate(self, dim: int, device: torch.device) -> None:
         full, by_class = self.scatter == "full", self.weighting == "class"
         try:
-            state = State(self.num_classes, dim, full, by_class, self.dtype, device)
+            state = Statistics(self.num_classes, dim, full, by_class, self.dtype, device)
         except RuntimeError as error:  # what PyTorch says where there is no such memory
             raise InputError(
                 f"no room for moments of {self.num_classes:,} classes and {dim:,} features: are labels 0 … C−1, and is "
                 "scatter='trace' enough?"
             ) from error
         self.dim, self.device = dim, device
-        self._take(state)
-
-    def _take(self, state: State) -> None:
-        self._settled, self._waiting = state, Waiting()
+        self._accumulator = Accumulator(state)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles, which take no empty buffer along."""
+        """For copies and pickles: with all rows that wait added, and no empty buffer."""
         state = {**self.__dict__}
         if self.dim is not None:
-            state |= {"_settled": self._state, "_waiting": Waiting()}
+            state["_accumulator"] = Accumulator(self._state)
         return state
 
     @property
-    def _state(self) -> State:
-        """With all rows that waited."""
-        self._waiting.finish(self._add)
-        return self._settled
+    def _state(self) -> Statistics:
+        return self._accumulator.statistics
 
-    @_outlives_inference_mode
-    def _add(self, features: Tensor, labels: Tensor, own: bool) -> None:
-        # An autocast or TF32 around the caller's own loop must not narrow these products.
-        with full_precision(features.device):
-            self._settled.add(features, labels, own=own)
-
-    @_outlives_inference_mode
+    @outlives_inference_mode
     def update(self, features: Float[Tensor, "n p"] | Array, labels: Integer[Tensor, " n"] | Array) -> None:
         """Add a batch of examples.
 
@@ -156,11 +145,11 @@ class ClassMoments:
         features, labels = features.to(self.device), labels.to(self.device, torch.int64)
         if features.dtype != torch.float64 or self.dtype == torch.float32:
             features = features.to(torch.float32)
-        self._waiting.gather(features, labels, self._add)
+        self._accumulator.add(features, labels)
         if len(features):
             self.eps = max(self.eps, torch.finfo(features.dtype).eps)
 
-    @_outlives_inference_mode
+    @outlives_inference_mode
     def merge(self, other: ClassMoments) -> None:
         """Add another state, as if its examples had been seen here; exact and associative up to rounding.
 
@@ -180,7 +169,7 @@ class ClassMoments:
         self.eps = max(self.eps, other.eps)
         self._state.merge(other._state)
 
-    @_outlives_inference_mode
+    @outlives_inference_mode
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
         """Merge the states of all processes; every process then holds the same result, bit for bit.
 
@@ -213,15 +202,15 @@ class ClassMoments:
         exponents = [summary["exponent"] for summary in summaries if summary["exponent"] is not None]
         if exponents:
             self._state.rescale(max(exponents))
-        result = self._state.like()
+        result = self._state.empty()
         for rank, summary in enumerate(summaries):
-            source = self._state if dist.get_rank(group) == rank else self._state.like()
+            source = self._state if dist.get_rank(group) == rank else self._state.empty()
             global_rank = rank if group is None else dist.get_global_rank(group, rank)
             for tensor in source.tensors().values():
                 dist.broadcast(tensor, src=global_rank, group=group)
-            source.settle_about(max(exponents, default=0), summary["product_eps"])
+            source.set_scale_and_precision(max(exponents, default=0), summary["product_eps"])
             result.merge(source)
-        self._take(result)
+        self._accumulator = Accumulator(result)
         self.eps = max(summary["eps"] for summary in summaries)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -239,7 +228,7 @@ class ClassMoments:
         return {**state.tensors(), **{name: torch.tensor(value, dtype=torch.float64) for name, value in about.items()}}
 
     @classmethod
-    @_outlives_inference_mode
+    @outlives_inference_mode
     def from_state_dict(
         cls, state: dict[str, Tensor], *, weighting: Weighting = "example", trusted: bool = False
     ) -> ClassMoments:
@@ -274,8 +263,8 @@ class ClassMoments:
         if trusted:
             made = cls(len(means), **options)
             made.dim = means.shape[1]
-            made._take(State.of(state, kind == "full", weighting == "class"))
-            made._settle_about(state)
+            made._accumulator = Accumulator(Statistics.of(state, kind == "full", weighting == "class"))
+            made._set_scale_and_precision(state)
             return made
         made = cls(len(means), means.shape[1], **options)
         for name, own in made._state.tensors().items():
@@ -285,7 +274,7 @@ class ClassMoments:
             if not bool(torch.isfinite(state[name]).all()):
                 raise InputError(f"expected finite {name}, got NaN or infinity in them")
             own.copy_(state[name])
-        made._settle_about(state)
+        made._set_scale_and_precision(state)
         made._require_possible()
         return made
 
@@ -308,7 +297,7 @@ class ClassMoments:
                 "expected a scatter whose diagonal is the variances, got another: it holds what no data give"
             )
 
-    def _settle_about(self, state: dict[str, Tensor]) -> None:
+    def _set_scale_and_precision(self, state: dict[str, Tensor]) -> None:
         """Take the precisions and the exponent of a state; in an older one eps is also that of the products."""
         eps = as_number(state["eps"], "eps", least=-math.inf)
         product_eps = as_number(state.get("product_eps", eps), "product_eps", least=-math.inf)
@@ -319,7 +308,7 @@ class ClassMoments:
         if not (abs(exponent) <= 2048 and exponent.is_integer()):
             raise InputError(f"expected a whole exponent between -2048 and 2048, got {exponent}")
         self.eps = eps
-        self._settled.settle_about(int(exponent), product_eps)
+        self._state.set_scale_and_precision(int(exponent), product_eps)
 
     def save(self, path: str | Path) -> None:
         """Write the state to a safetensors file, whole or not at all."""
@@ -339,7 +328,7 @@ class ClassMoments:
         except InputError as error:
             raise InputError(f"{path} does not hold moments: {error}") from None
 
-    @_outlives_inference_mode
+    @outlives_inference_mode
     def around(self, reference: ClassMoments) -> ClassMoments:
         """These examples about another set's class means, such as test features about the training means.
 
@@ -358,8 +347,9 @@ class ClassMoments:
             raise InputError(f"expected a reference with examples of every class here, class {lacking[0]} has none")
         moved = ClassMoments(self.num_classes, weighting=self.weighting, scatter=self.scatter, dtype=self.dtype)
         moved.dim, moved.device, moved.eps = self.dim, self.device, max(self.eps, reference.eps)
-        moved._take(self._state.clone())
-        moved._settled.move(reference._state, self.present)
+        state = self._state.clone()
+        state.move_means(reference._state, self.present)
+        moved._accumulator = Accumulator(state)
         return moved
 
     @property
@@ -382,7 +372,7 @@ class ClassMoments:
             return self
         same = ClassMoments(self.num_classes, weighting=self.weighting, scatter=self.scatter, dtype=self.dtype)
         same.dim, same.device, same.eps = self.dim, self.device, self.eps
-        same._take(self._state.unscaled())
+        same._accumulator = Accumulator(self._state.unscaled())
         return same
 
     def _require(self) -> None:
@@ -431,7 +421,7 @@ class ClassMoments:
     def class_blocks(self) -> Iterator[slice]:
         """Slices over the classes, each of 64 MiB of means: what loops over many classes go in."""
         self._require()
-        step = block_rows(self.means.shape[1])
+        step = classes_per_block(self.means.shape[1])
         for start in range(0, self.num_classes, step):
             yield slice(start, min(start + step, self.num_classes))
 

@@ -2,75 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from neuralcollapse.moments.accumulator import LARGEST_SQUARE, block_of, padded_rows
+from neuralcollapse.moments.blocks import LARGEST_SQUARE, padded_rows, rows_per_block
 
 # A batch of less than this share of a block waits for others; a larger one is not worth copying.
 _SHARE = 4
 
-Use = Callable[[Tensor, Tensor, bool], None]
+# Features, their labels, and whether the rows are the buffer's own memory, which may be written over.
+Block = tuple[Tensor, Tensor, bool]
 
 
-class Waiting:
-    """Rows and their labels, in the order they came, until there are enough for a block."""
+class RowBuffer:
+    """Features and labels that wait, in the order they came, until there are enough for a block."""
 
     def __init__(self) -> None:
         self._rows: Tensor | None = None
         self._labels: Tensor | None = None
-        self.count = 0
+        self._count = 0
 
-    def gather(self, features: Tensor, labels: Tensor, use: Use) -> None:
-        """Keep a small batch; call ``use`` with what makes a block, in the order the rows came.
+    def add(self, features: Tensor, labels: Tensor) -> Iterator[Block]:
+        """Take a batch, features (n, p) and labels (n,); give the blocks that are ready, in the order the rows came.
 
-        Args:
-            features: (n, p); labels: (n,).
-            use: takes features, labels and whether the rows are the buffer's own, to be written over.
+        A small batch is copied and waits. A large one comes out at once, and so does one of another type than those
+        that wait, or of extreme numbers, so that an error comes from the call that gave its cause.
         """
         if not len(features):
             return
-        waits = self._takes(features)
-        if not waits or self.count + len(features) > block_of(features):
-            self.flush(use)
-        if waits:
-            self._add(features, labels)
-        else:
-            use(features, labels, False)
+        waits = self._may_wait(features)
+        if not waits or self._count + len(features) > rows_per_block(features):
+            yield from self._waiting()
+        if not waits:
+            yield features, labels, False
+            return
+        if self._rows is None or self._labels is None or self._rows.dtype != features.dtype:
+            self._rows = padded_rows(features, rows_per_block(features))
+            # int64 whatever comes: a later batch's labels may need more room than the first one's type has
+            self._labels = labels.new_empty(len(self._rows), dtype=torch.int64)
+        part = slice(self._count, self._count + len(features))
+        self._rows[part], self._labels[part] = features, labels
+        self._count += len(features)
 
-    def flush(self, use: Use) -> None:
-        """Call ``use`` with all that wait, which then do no longer."""
-        if self.count:
-            assert self._rows is not None and self._labels is not None
-            count, self.count = self.count, 0
-            use(self._rows[:count], self._labels[:count], True)
-
-    def finish(self, use: Use) -> None:
-        """As ``flush``, for who is mostly done with adding: the memory is given back."""
-        if self.count:
-            self.flush(use)
+    def empty(self) -> Iterator[Block]:
+        """Give the rows that wait, if any, and then their memory back."""
+        if self._count:
+            yield from self._waiting()
             self._rows = self._labels = None
 
-    def _takes(self, features: Tensor) -> bool:
-        """Whether the batch is small, of the type of those that wait, and of numbers whose products stay moderate.
+    def _waiting(self) -> Iterator[Block]:
+        if self._count:
+            assert self._rows is not None and self._labels is not None
+            count, self._count = self._count, 0
+            yield self._rows[:count], self._labels[:count], True
 
-        Anything else is to be dealt with at once, so that an error comes from the call that gave its cause.
-        """
-        if not 0 < len(features) * _SHARE <= block_of(features):
+    def _may_wait(self, features: Tensor) -> bool:
+        if len(features) * _SHARE > rows_per_block(features):
             return False
-        if self._rows is not None and self.count and self._rows.dtype != features.dtype:
+        if self._rows is not None and self._count and self._rows.dtype != features.dtype:
             return False
         flat = features.reshape(-1)
         return float(torch.dot(flat, flat)) <= LARGEST_SQUARE
-
-    def _add(self, features: Tensor, labels: Tensor) -> None:
-        """Copy a batch that fits."""
-        if self._rows is None or self._labels is None or self._rows.dtype != features.dtype:
-            self._rows = padded_rows(features, block_of(features))
-            # int64 whatever comes: a later batch's labels may need more room than the first one's type has
-            self._labels = labels.new_empty(len(self._rows), dtype=torch.int64)
-        part = slice(self.count, self.count + len(features))
-        self._rows[part], self._labels[part] = features, labels
-        self.count += len(features)

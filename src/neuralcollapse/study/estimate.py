@@ -1,4 +1,4 @@
-"""How long the cells of a plan will take and how much memory they need, from a few steps of each network."""
+"""How long the cells of a plan will take and how much memory they need, from one timed epoch of each network."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from neuralcollapse.study.plan import Planned
+from neuralcollapse.study.plan import PlannedCell
 from neuralcollapse.training import recipes
 from neuralcollapse.training.config import OPTIONS, RunConfig
 
-_TIMEOUT = 180.0
-_START = 8.0  # seconds to import PyTorch and to read the data
-_PADDED = 3  # copies of the images that a run holds: as read, to train on, to measure on
+TIMEOUT = 180.0
+"""Seconds after which timing an epoch is given up."""
+_AMOUNT_OF_DATA = ("dataset", "num_examples", "num_test_examples")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is left of a cell.
+    """What the rest of a cell will cost.
 
     Args:
-        seconds: time, None where it could not be measured.
+        seconds: time; None where it could not be measured.
         memory: bytes at the peak, the GPU's included.
-        note: how it was found, where that is not by timed steps; or why it was not.
-        gpu: bytes of `memory` that are the GPU's.
+        note: how it was measured, where less than an epoch was timed; or why it was not.
+        gpu: the bytes of `memory` that are the GPU's.
     """
 
     seconds: float | None
@@ -36,67 +37,58 @@ class Estimate:
     gpu: float = 0.0
 
 
-def estimate(
-    chosen: Sequence[Planned], threads: int | None, told: Callable[[str], object] = lambda name: None
+def estimate_costs(
+    chosen: Sequence[PlannedCell], threads: int | None, timing: Callable[[str], object] = lambda name: None
 ) -> dict[str, Estimate]:
-    """Time and memory of each cell, by name; equal networks on equal images are timed once.
+    """Time and memory of each cell, by name; of cells that differ in nothing that changes the cost one is timed.
 
     Args:
         chosen: the cells, with their data.
-        threads: those each cell will have.
-        told: called with the name of a cell before its steps are timed.
+        threads: processor threads that each will have.
+        timing: called with the name of a cell before it is timed.
     """
-    measured: dict[str, dict[str, float] | str] = {}
-    found = {}
+    measured: dict[tuple[Any, ...], dict[str, Any] | str] = {}
+    estimates = {}
     for each in chosen:
-        assert each.config is not None and each.image is not None
-        fields = {k: v for k, v in each.config.to_json().items() if OPTIONS[k].changes_cost}
-        key = json.dumps([fields, each.image, threads])
+        assert each.resolved is not None
+        names = [*_AMOUNT_OF_DATA, *(name for name, option in OPTIONS.items() if option.changes_cost)]
+        key = tuple(getattr(each.resolved, name) for name in names)
         if key not in measured:
-            told(each.cell.name)
-            measured[key] = _probe(each.config, each.image, threads)
-        found[each.cell.name] = _of(each, each.config, measured[key])
-    return found
+            timing(each.cell.name)
+            measured[key] = _time_epoch(each, threads)
+        estimates[each.cell.name] = _estimate(each, each.resolved, measured[key])
+    return estimates
 
 
-def _of(each: Planned, config: RunConfig, cost: dict[str, float] | str) -> Estimate:
+def _estimate(each: PlannedCell, config: RunConfig, cost: dict[str, Any] | str) -> Estimate:
     left = config.epochs - each.epoch
-    own = each.seconds / each.epoch * left if each.epoch else None  # the run knows better than the steps
+    own = each.seconds / each.epoch * left if each.epoch else None  # the finished epochs of the run itself
     if isinstance(cost, str):
         return Estimate(own, None, cost)
-    measured = sum(epoch > each.epoch for epoch in recipes.analysis_epochs(config.epochs))
-    examples = config.num_examples + config.num_test_examples
-    training = left * (cost["train"] * config.num_examples / config.devices + cost["fixed"])
-    measuring = cost["measure"] * examples + cost["attack"] * config.robustness_examples
-    seconds = _START + training + measured * measuring
-    assert each.image is not None
-    channels, height, width = each.image
-    images = _PADDED * examples * channels * height * width
-    features = 16 * config.num_examples * cost["dim"]  # in float32, twice while they are joined, and in float64
-    note = "" if cost["whole"] else "scaled from batches of a few examples"
-    gpu = config.devices * cost["gpu"] + images + features if config.device == "cuda" else 0.0
-    host = config.devices * cost["memory"] + (images if gpu else images + features)
-    return Estimate(seconds if own is None else own, host + gpu, note, gpu)
+    measurements = sum(epoch > each.epoch for epoch in recipes.analysis_epochs(config.epochs))
+    seconds = cost["start"] + left * cost["training"] + measurements * cost["measuring"]
+    return Estimate(seconds if own is None else own, cost["memory"] + cost["gpu"], cost["note"], cost["gpu"])
 
 
-def _probe(config: RunConfig, image: Any, threads: int | None) -> dict[str, float] | str:
-    """Measure in a process of its own, whose memory is the cell's alone; why not, where it ends otherwise."""
+def _time_epoch(each: PlannedCell, threads: int | None) -> dict[str, Any] | str:
+    """What `timed_epoch` prints, in a process whose memory is this cell's alone; or why it prints nothing."""
     environment = {**os.environ, **({} if threads is None else {"OMP_NUM_THREADS": str(threads)})}
+    begun = time.monotonic()
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "neuralcollapse.study.probe"],
-            input=json.dumps({"config": config.to_json(), "image": image}),
+            [sys.executable, "-m", "neuralcollapse.study.timed_epoch"],
+            input=json.dumps(each.cell.config.to_json()),
             capture_output=True,
             text=True,
             env=environment,
-            timeout=_TIMEOUT,
+            timeout=TIMEOUT,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"not timed: a few steps take more than {_TIMEOUT:.0f} s here"
+        return f"not timed: a few steps and their measurement take more than {TIMEOUT:.0f} s here"
+    lines = [line.strip() for line in (done.stderr if done.returncode else done.stdout).split("\n") if line.strip()]
     if done.returncode:
-        lines = [line for line in done.stderr.split("\n") if line.strip()]
-        reason = lines[-1].strip() if done.returncode > 0 and lines else "killed, out of memory?"
-        return f"not timed: {reason}"
-    result: dict[str, float] = json.loads(done.stdout.strip().split("\n")[-1])
+        return f"not timed: {lines[-1] if done.returncode > 0 and lines else 'killed (out of memory?)'}"
+    result: dict[str, Any] = json.loads(lines[-1])
+    result["start"] = time.monotonic() - begun - result["timed"]  # importing PyTorch, reading the data
     return result

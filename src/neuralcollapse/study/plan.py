@@ -1,12 +1,12 @@
-"""The cells of a grid, and how far each has come: what there is to do."""
+"""The cells of a grid, and how far each of them has come."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -14,160 +14,138 @@ from typing import Any
 from neuralcollapse import data as datasets
 from neuralcollapse._checks import InputError
 from neuralcollapse.data import Dataset
+from neuralcollapse.study.task import State, problem
 from neuralcollapse.training import losses, recipes
-from neuralcollapse.training.config import RunConfig, TrainingConfig
-from neuralcollapse.training.config import names as setting_names
+from neuralcollapse.training.config import RunConfig, TrainingConfig, names
 from neuralcollapse.training.resolve import base_name, load_and_resolve
 from neuralcollapse.training.run_directory import Run, Status, differing_fields
 
-ASIDE = ".earlier"
-"""Where runs go that diverged or failed and are begun anew."""
-_ENDED_BADLY = ("diverged", "failed")
-
-
-class State(StrEnum):
-    """How far a cell has come, in the words of the tables."""
-
-    NEW = "new"
-    STARTED = "to go on"
-    FINISHED = "finished"
-    DIVERGED = "diverged"
-    FAILED = "failed"
-    BUSY = "running elsewhere"
-    OTHER = "other settings"
-    NO_DATA = "no data"
-    WAITING = "waiting"
-    RUNNING = "running"
-    INTERRUPTED = "interrupted"
+EARLIER = ".earlier"
+"""The folder, beside the run directories, to which diverged and failed runs move when they are trained anew."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a grid: the name of its directory, and what is asked for."""
+    """One run of a grid: the name of its directory, and the settings that are given for it."""
 
     name: str
-    settings: TrainingConfig
+    config: TrainingConfig
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A cell and what is to be done about it.
+class PlannedCell:
+    """A cell, and how far its run directory has come.
 
     Args:
         cell: name and settings.
-        path: its run directory.
+        path: the run directory.
         state: how far it has come.
-        config: the complete configuration; None without the data.
-        image: channels, height and width; None without the data.
+        resolved: the complete configuration; None without the data.
         epoch: the last finished epoch.
-        seconds: spent on it so far.
+        seconds: training time so far.
         why: what is wrong, if anything.
-        aside: the directory holds a run that failed with other settings, which makes way.
+        replaces: the directory holds a diverged or failed run with other settings, which is moved away first.
     """
 
     cell: Cell
     path: Path
     state: State
-    config: RunConfig | None = None
-    image: tuple[int, int, int] | None = None
+    resolved: RunConfig | None = None
     epoch: int = 0
     seconds: float = 0.0
     why: str = ""
-    aside: bool = False
+    replaces: bool = False
 
 
-def cells(
-    names: Sequence[str],
+def make_cells(
+    dataset_names: Sequence[str],
     models: Sequence[str],
-    losses_: Sequence[str],
+    loss_names: Sequence[str],
     seeds: Sequence[int],
     common: TrainingConfig,
     found: Sequence[TrainingConfig] = (),
 ) -> list[Cell]:
-    """Data sets × networks × losses × seeds, each cell once; a network without a depth has the paper's.
+    """Data sets × networks × losses × seeds; a network without a depth takes the paper's depth for the data set.
 
     Args:
-        names: data sets.
+        dataset_names: data sets.
         models: networks.
-        losses_: losses.
-        seeds: seeds; only those other than 0 are in the names of the cells.
+        loss_names: losses.
+        seeds: seeds; the name of a cell contains its seed unless that is 0.
         common: the settings of all cells.
-        found: recipes, each for the cells it fits.
+        found: recipes; each fills in settings of the cells it fits.
 
     Raises:
-        InputError: a list is empty, a name is unknown, a recipe is for none of the cells, or two disagree.
+        InputError: a list is empty, a name is unknown, a recipe fits none of the cells, or two recipes disagree.
     """
-    for option, values in (("datasets", names), ("models", models), ("losses", losses_), ("seeds", seeds)):
-        if not values:
+    for option, given in (("datasets", dataset_names), ("models", models), ("losses", loss_names), ("seeds", seeds)):
+        if not given:
             raise InputError(f"--{option} expects at least one value")
-    for name in names:
+    for name in dataset_names:
         if name not in datasets.names():
             raise InputError(f"unknown data set {name!r}; expected some of {', '.join(datasets.names())}")
-    for loss in losses_:
+    for loss in loss_names:
         losses.get(loss)
-    made: dict[str, Cell] = {}
+    cells: dict[str, Cell] = {}
     used: set[int] = set()
-    for dataset in names:
-        for model in (recipes.network(dataset, model) for model in models):
-            for loss in losses_:
-                for seed in seeds:
-                    chosen: dict[str, Any] = {"dataset": dataset, "model": model, "loss": loss, "seed": seed}
-                    settings = dataclasses.replace(common, **chosen)
-                    used |= {index for index, recipe in enumerate(found) if recipes.fits(recipe, settings)}
-                    name = base_name(dataset, common.data_dir, model, loss) + (f"-s{seed}" if seed else "")
-                    made[name] = Cell(name, recipes.combine(found, settings))
+    for dataset, given_model, loss, seed in itertools.product(dataset_names, models, loss_names, seeds):
+        model = recipes.network(dataset, given_model)
+        subject: dict[str, Any] = {"dataset": dataset, "model": model, "loss": loss, "seed": seed}
+        config = dataclasses.replace(common, **subject)
+        used |= {index for index, recipe in enumerate(found) if recipes.fits(recipe, config)}
+        name = base_name(dataset, common.data_dir, model, loss) + (f"-s{seed}" if seed else "")
+        cells[name] = Cell(name, recipes.combine(found, config))
     for index, recipe in enumerate(found):
         if index not in used:
-            said = recipe.given()
-            subject = ", ".join(str(said[name]) for name in setting_names("subject") if name in said)
+            meant = ", ".join(str(value) for name, value in recipe.given().items() if name in names("subject"))
             raise InputError(
-                f"there is a recipe for {subject}, which is none of the cells; --only chooses among more cells"
+                f"the recipe for {meant} fits none of the cells; to train only some cells of a grid, use --only"
             )
-    return list(made.values())
+    return list(cells.values())
 
 
-def only(chosen: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
-    """The cells whose name matches one of the patterns; all where there is none.
+def select_cells(cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
+    """The cells whose name matches one of the patterns; without patterns, all.
 
     Raises:
         InputError: a pattern matches no cell.
     """
     for pattern in patterns:
-        if not any(fnmatchcase(cell.name, pattern) for cell in chosen):
-            raise InputError(f"--only {pattern} matches none of the cells: {', '.join(cell.name for cell in chosen)}")
-    return [cell for cell in chosen if not patterns or any(fnmatchcase(cell.name, pattern) for pattern in patterns)]
+        if not any(fnmatchcase(cell.name, pattern) for cell in cells):
+            raise InputError(f"--only {pattern} matches none of the cells: {', '.join(cell.name for cell in cells)}")
+    return [cell for cell in cells if not patterns or any(fnmatchcase(cell.name, pattern) for pattern in patterns)]
 
 
-def plan(chosen: Sequence[Cell], out: Path) -> list[Planned]:
-    """Look at every cell's data and directory; nothing is written.
+def plan_cells(cells: Sequence[Cell], out: Path) -> list[PlannedCell]:
+    """Look at the data and the run directory of every cell; nothing is written.
 
     Raises:
-        InputError: settings no run can have, or no cell has its data.
+        InputError: a cell has settings that no run can have, or the data of every cell are missing.
     """
-    load = _loader()
-    planned = [_examine(cell, out / cell.name, load) for cell in chosen]
+    load = functools.lru_cache(maxsize=1)(_load)
+    planned = [_plan(cell, out / cell.name, load) for cell in cells]
     if planned and all(each.state is State.NO_DATA for each in planned):
         raise InputError(planned[0].why)
     return planned
 
 
-def to_run(planned: Sequence[Planned], *, retry_diverged: bool = False) -> list[Planned]:
-    """The cells to be trained now."""
+def cells_to_train(planned: Sequence[PlannedCell], *, retry_diverged: bool = False) -> list[PlannedCell]:
+    """The cells that are trained now: new, interrupted and failed ones, and on request diverged ones."""
     states = {State.NEW, State.STARTED, State.FAILED} | ({State.DIVERGED} if retry_diverged else set())
     return [each for each in planned if each.state in states]
 
 
 def set_aside(path: Path) -> None:
-    """Move a run directory that failed or diverged out of the way of a new one; nothing is deleted.
+    """Move a diverged or failed run directory into the folder `.earlier`; nothing is deleted.
 
     Raises:
-        InputError: another process has taken the run up since the plan was made.
+        InputError: another process is training the run, or has trained it since the plan was made.
     """
     run = Run.open(path)
     with run.locked():
-        if run.status().status not in _ENDED_BADLY:
-            raise InputError(f"{path} has been trained by another process since; start again to see how far it is")
-        folder = path.parent / ASIDE
+        if run.status().status not in (State.DIVERGED, State.FAILED):
+            raise InputError(f"{path} has been trained by another process meanwhile; repeat the command to continue")
+        folder = path.parent / EARLIER
         folder.mkdir(exist_ok=True)
         number = 1
         while (folder / f"{path.name}-{number}").exists():
@@ -179,23 +157,14 @@ class _NoData(InputError):
     """The data of a cell cannot be read."""
 
 
-def _loader() -> Any:
-    """`datasets.load` for one data set after the other; the draw of a seed changes no number of a plan."""
-
-    @functools.lru_cache(maxsize=1)
-    def read(name: str, **options: Any) -> Dataset:
+def _load(name: str, **options: Any) -> Dataset:
+    try:
         return datasets.load(name, **options)
-
-    def load(name: str, *, seed: int, **options: Any) -> Dataset:
-        try:
-            return read(name, **options)
-        except InputError as error:
-            raise _NoData(str(error)) from error
-
-    return load
+    except InputError as error:
+        raise _NoData(str(error)) from error
 
 
-def _examine(cell: Cell, path: Path, load: Any) -> Planned:
+def _plan(cell: Cell, path: Path, load: Callable[..., Dataset]) -> PlannedCell:
     run, status, damaged = None, Status(), ""
     if (path / "config.json").is_file():
         try:
@@ -204,45 +173,26 @@ def _examine(cell: Cell, path: Path, load: Any) -> Planned:
         except InputError as error:
             damaged = str(error)
     try:
-        config, data = load_and_resolve(cell.settings, load)
+        # one seed's data serve for all: which examples it draws changes no configuration
+        resolved, _ = load_and_resolve(cell.config, lambda name, **options: load(name, **{**options, "seed": 0}))
     except _NoData as error:
-        done = status.status == "finished"
-        return Planned(cell, path, State.FINISHED if done else State.NO_DATA, epoch=status.epoch, why=str(error))
-    image: Any = tuple(data.train.images.shape[1:])
-    made = functools.partial(Planned, cell, path, config=config, image=image)
+        state = State.FINISHED if status.status == State.FINISHED else State.NO_DATA
+        return PlannedCell(cell, path, state, epoch=status.epoch, why=str(error))
+    planned = functools.partial(PlannedCell, cell, path, resolved=resolved, epoch=status.epoch)
     if path.exists() and not path.is_dir():
-        return made(State.OTHER, why=f"{path} is a file; choose another --out")
+        return planned(State.OTHER, why=f"{path} is a file; choose another --out")
     if Run(path).is_locked():
-        return made(State.BUSY, epoch=status.epoch, why=f"another process is training in {path}")
+        return planned(State.BUSY, why=f"another process is training in {path}")
     if run is None:
-        return made(State.FAILED if damaged else State.NEW, why=damaged)
-    if differing := differing_fields(run.config, config, _free(cell.settings)):
-        if status.status in _ENDED_BADLY:
-            return made(State.NEW, aside=True)
+        return planned(State.FAILED if damaged else State.NEW, why=damaged)
+    # whether the data are the same is checked when the run continues, with the data of its own seed
+    machine = [name for name in ("device", "precision") if getattr(cell.config, name) in (None, "auto")]
+    if differing := differing_fields(run.config, resolved, ("data_dir", "data_sha256", *machine)):
+        if status.status in (State.DIVERGED, State.FAILED):
+            return PlannedCell(cell, path, State.NEW, resolved, replaces=True)
         why = f"{path} holds a run with other settings ({'; '.join(differing)}); choose another --out, or repeat those"
-        return made(State.OTHER, epoch=status.epoch, why=why)
+        return planned(State.OTHER, why=why)
     if damaged:
-        return made(State.FAILED, why=damaged)
-    state = {"finished": State.FINISHED, "diverged": State.DIVERGED, "failed": State.FAILED}
-    return made(
-        state.get(status.status, State.STARTED),
-        epoch=status.epoch,
-        seconds=status.seconds,
-        why=why_not(status),
-    )
-
-
-def why_not(status: Status) -> str:
-    """What the status of a run says went wrong; empty when nothing did."""
-    if status.status == "diverged":
-        return f"diverged in epoch {status.epoch + 1}: the loss is no longer finite"
-    return status.error
-
-
-def _free(settings: TrainingConfig) -> tuple[str, ...]:
-    """Fields of a stored run that may differ: where the data are, and what is left to the machine it began on.
-
-    Whether the data are the same is asked when the run goes on: the plan reads those of one seed for all.
-    """
-    auto = (name for name in ("device", "precision") if getattr(settings, name) in (None, "auto"))
-    return ("data_dir", "data_sha256", *auto)
+        return planned(State.FAILED, why=damaged)
+    ended = status.status in (State.FINISHED, State.DIVERGED, State.FAILED)
+    return planned(State(status.status) if ended else State.STARTED, seconds=status.seconds, why=problem(status))

@@ -1,27 +1,46 @@
-"""What a worker is told, what its exit codes say, and the note a failure leaves."""
+"""One run of a grid as it is handed to a worker process, and how that process ended."""
 
 from __future__ import annotations
 
 import contextlib
+import signal
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.training.run_directory import Run, Status
+from neuralcollapse.training.run_directory import LOG, Run, Status
 
-FINISHED, DIVERGED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+WRONG_INPUT, INTERRUPTED = 2, 130
+"""Exit codes of a worker; 0 means that `status.json` says how the training ended."""
+
+
+class State(StrEnum):
+    """How far a cell of a grid has come, in the words of the tables."""
+
+    NEW = "new"
+    STARTED = "started"
+    FINISHED = "finished"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+    BUSY = "running elsewhere"
+    OTHER = "other settings"
+    NO_DATA = "no data"
+    WAITING = "waiting"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker is told.
+    """One run to be trained by a worker process.
 
     Args:
-        path: the run directory.
-        settings: the settings that are given, as JSON.
-        command: what the user typed, for `environment.json`.
-        threads: how many the worker may use; None for as many as PyTorch takes.
+        path: the run directory, as an absolute path.
+        settings: a `TrainingConfig`, as JSON.
+        command: the command line the user typed, for `environment.json`.
+        threads: processor threads of the worker; None for PyTorch's own choice.
     """
 
     path: str
@@ -30,14 +49,56 @@ class Task:
     threads: int | None
 
 
-def note_failure(path: Path, error: str) -> None:
-    """Say in `status.json` that the run failed, and why; how far it came stays there, and so does a process at work."""
+@dataclass(frozen=True)
+class Ending:
+    """How a worker ended, and why the run is not finished where it is not."""
+
+    state: State
+    why: str = ""
+
+
+def read_ending(path: Path, exit_code: int) -> Ending:
+    """How the worker of a run directory ended.
+
+    A worker that was killed could not write why into `status.json`, so that is done here.
+    """
+    if exit_code < 0:
+        name = signal.Signals(-exit_code).name
+        why = f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        write_failure(path, why)
+        return Ending(State.FAILED, why)
+    if exit_code == INTERRUPTED:
+        return Ending(State.INTERRUPTED)
+    try:
+        status = Run.open(path).status() if (path / "config.json").is_file() else Status()
+    except InputError as error:
+        return Ending(State.FAILED, str(error))
+    if status.status in (State.FINISHED, State.DIVERGED, State.FAILED):
+        return Ending(State(status.status), problem(status))
+    log = path / LOG
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.is_file() else []
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return Ending(State.FAILED, last or f"the worker ended with exit code {exit_code}")
+
+
+def problem(status: Status) -> str:
+    """What went wrong according to `status.json`; empty when nothing did."""
+    if status.status == State.DIVERGED:
+        return f"diverged in epoch {status.epoch + 1}: the loss is no longer finite"
+    return status.error
+
+
+def write_failure(path: Path, error: str) -> None:
+    """Write into `status.json` that the run failed and why, unless another process is training it.
+
+    The number of finished epochs stays there.
+    """
     if not (path / "config.json").is_file():
         return
-    run = Run(path)
-    begun = Status()
-    if not run.is_locked():
-        with contextlib.suppress(InputError):  # of a damaged file nothing is kept
-            begun = begun.model_copy(update={"epochs": run.config.epochs})
-            begun = run.status()
-        run.write_status(begun.model_copy(update={"status": "failed", "error": " ".join(error.split())[:500]}))
+    run, status = Run(path), Status()
+    if run.is_locked():
+        return
+    with contextlib.suppress(InputError):  # a damaged file is replaced
+        status = Status(epochs=run.config.epochs)
+        status = run.status()
+    run.write_status(status.model_copy(update={"status": "failed", "error": " ".join(error.split())[:500]}))

@@ -1,7 +1,7 @@
-"""The process that trains one cell: `python -m neuralcollapse.study.worker`, its task on standard input.
+"""The process that trains one task: `python -m neuralcollapse.study.worker`, the task as a JSON line on its input.
 
-What it prints is the cell's log. It stops by itself, as if interrupted from the keyboard, when its standard input ends:
-because whoever started it asks for that, or is no longer there.
+It stops as after an interrupt from the keyboard, keeping its last finished epoch, when its standard input ends: because
+the process that started it closed it, or was killed. SIGTERM, by which Slurm cancels a job, stops it in the same way.
 """
 
 from __future__ import annotations
@@ -11,49 +11,48 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.study.task import DIVERGED, FINISHED, INTERRUPTED, WRONG_INPUT, Task, note_failure
+from neuralcollapse.study.task import INTERRUPTED, WRONG_INPUT, Task, write_failure
 from neuralcollapse.training import hardware, trainer
 from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.resolve import prepare
 
+GRACE = 60.0
+"""Seconds to stop in after the request: time for a step and for writing a file, not for an epoch."""
+
 
 def main() -> int:
-    """Train the cell; returns the exit code."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where a shell started us in the background
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked, where a thread that blocks it started us
-    task = Task(**json.loads(_line(0)))
-    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    """Train the task; returns the exit code."""
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.default_int_handler)  # a background shell starts processes that ignore SIGINT
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the thread of Ray that starts this one blocks it
+    task = Task(**json.loads(_read_line(0)))
+    threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
     sys.argv = task.command
-    try:
-        return _train(task)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-
-
-def _train(task: Task) -> int:
     path = Path(task.path)
-    there = (path / "config.json").is_file()
+    existing = (path / "config.json").is_file()
     try:
-        settings = TrainingConfig.from_json(task.settings, "task")
-        run, data = prepare(settings, **({"resume": path} if there else {"out": path}))
+        config = TrainingConfig.from_json(task.settings, "task")
+        run, data = prepare(config, **({"resume": path} if existing else {"out": path}))
         if run.config.device == "cpu":
             hardware.keep_memory()
-        status = trainer.train(run, data)
+        return INTERRUPTED if trainer.train(run, data) == "interrupted" else 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except InputError as error:
-        note_failure(path, str(error))
+        write_failure(path, str(error))
         print(error, file=sys.stderr)
         return WRONG_INPUT
     except Exception as error:
-        note_failure(path, f"{type(error).__name__}: {error}")
+        write_failure(path, f"{type(error).__name__}: {error}")
         raise
-    return {"finished": FINISHED, "diverged": DIVERGED, "interrupted": INTERRUPTED}[status]
 
 
-def _line(descriptor: int) -> bytes:
-    """One line, read without a buffer, so that the thread that waits for the end holds no lock when Python exits."""
+def _read_line(descriptor: int) -> bytes:
+    """One line, read without a buffer: a thread that waits in a buffer's lock can crash Python at its exit."""
     line = b""
     while not line.endswith(b"\n"):
         if not (byte := os.read(descriptor, 1)):
@@ -62,10 +61,13 @@ def _line(descriptor: int) -> bytes:
     return line
 
 
-def _stop_with_parent() -> None:
+def _stop_at_end_of_input() -> None:
+    """Interrupt this process and those it has started, and kill them when they do not stop."""
     while os.read(0, 1024):
         pass
     os.killpg(os.getpgrp(), signal.SIGINT)
+    time.sleep(GRACE)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from neuralcollapse._errors import InputError
 from neuralcollapse.training import hardware
 from neuralcollapse.training.run_directory import Run
 
-_PRECISIONS: dict[str, Literal["32-true", "64-true", "bf16-mixed"]] = {
+PRECISIONS: dict[str, Literal["32-true", "64-true", "bf16-mixed"]] = {
     "32": "32-true",
     "64": "64-true",
     "bf16": "bf16-mixed",
@@ -54,7 +54,7 @@ def launch(work: Callable[[Fabric], str], run: Run) -> str:
                 accelerator=config.device,
                 devices=config.devices,
                 strategy="auto" if config.devices == 1 else "ddp_spawn",
-                precision=_PRECISIONS[config.precision],
+                precision=PRECISIONS[config.precision],
             )
             status: str = fabric.launch(functools.partial(_work, work=work, messages=messages))
             return status

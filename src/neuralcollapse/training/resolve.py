@@ -117,17 +117,13 @@ def resolve(config: TrainingConfig, data: Dataset) -> RunConfig:
     model = recipes.network(data.name, config.model or "resnet")
     device = hardware.choose_device(config.device or "auto")
     values: dict[str, Any] = {
-        **dict.fromkeys(field.name for field in dataclasses.fields(TrainingConfig)),
         **recipes.paper_recipe(data.name, model, loss.name, num_classes).given(),
         "examples_per_class": recipes.EXAMPLES_PER_CLASS.get(data.name),
-        "imbalance_ratio": corruption(config).imbalance_ratio if config.imbalance else None,
-        "label_noise": 0.0,
         "seed": 0,
         "devices": 1,
-        "robustness_examples": 0,
-        "batch_norm_statistics": "running",
-        "notebook_weight_decay": False,
     }
+    if config.imbalance:
+        values["imbalance_ratio"] = corruption(config).imbalance_ratio
     if optimizer.learning_rate is not None:
         values["learning_rate"] = optimizer.learning_rate
     if optimizer.milestones is not None:
@@ -147,18 +143,19 @@ def resolve(config: TrainingConfig, data: Dataset) -> RunConfig:
         target = values["target"] if "target" in loss.parameters else 1.0 if loss.bounded else None
         values["temperature"] = heads.default_temperature(target)
     elif config.temperature is not None:
-        raise InputError(f"--temperature {config.temperature:g} belongs to --head normalised; leave it out")
+        owners = " or ".join(other.name for other in heads.HEADS.values() if other.has_temperature)
+        raise InputError(f"--temperature {config.temperature:g} belongs to --head {owners}; leave it out")
     values |= given
     values |= {"dataset": data.name, "model": model, "loss": loss.name, "head": head.name, "optimizer": optimizer.name}
     values["device"] = device
-    if values["precision"] in (None, "auto"):
+    if values.get("precision", "auto") == "auto":
         values["precision"] = "bf16" if hardware.native_bf16(device) else "32"
     if config.data_dir:
         values["data_dir"] = config.data_dir.expanduser().resolve()
     if list(values["milestones"]) != sorted(values["milestones"]):
         raise InputError(f"--milestones must be rising shares between 0 and 1, got {shortened(values['milestones'])}")
-    if values["robustness_examples"]:
-        robustness_subset(data.test, values["robustness_examples"])  # refuses too many before anything is written
+    if config.robustness_examples:
+        robustness_subset(data.test, config.robustness_examples)  # refuses too many before anything is written
     return RunConfig(
         **values,
         dataset_title=data.title,

@@ -21,6 +21,7 @@ from neuralcollapse.networks.sync_norm import synchronised
 from neuralcollapse.training import checkpoint, hardware, losses, optimizers, recipes
 from neuralcollapse.training.builders import build_network, make_batches
 from neuralcollapse.training.checkpoint import Position
+from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.evaluation import Analysis, Diverged
 from neuralcollapse.training.launch import failures_noted, launch, write_ending
 from neuralcollapse.training.progress import Progress, Silent
@@ -76,7 +77,7 @@ def _train(fabric: Fabric, run: Run, data: Dataset, progress: Progress) -> str:
             rate = recipes.learning_rate(config.learning_rate, milestones, epoch)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss = _train_epoch(fabric, model, optimizer, batches, epoch, run, progress)
+            loss = train_epoch(fabric, model, optimizer, batches, epoch, config, progress)
             diverged = not math.isfinite(loss)
             if analysis is not None and epoch in measured and not diverged:
                 try:
@@ -101,17 +102,17 @@ def _train(fabric: Fabric, run: Run, data: Dataset, progress: Progress) -> str:
     return "finished"
 
 
-def _train_epoch(
+def train_epoch(
     fabric: Fabric,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     batches: Batches,
     epoch: int,
-    run: Run,
+    config: RunConfig,
     progress: Progress,
 ) -> float:
     """One pass over the training set; the mean loss over its examples."""
-    objective = losses.objective(run.config)
+    objective = losses.objective(config)
     rank, processes = fabric.global_rank, fabric.world_size
     total, seen = torch.zeros((), device=fabric.device), 0
     model.train()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from neuralcollapse import InputError
-from neuralcollapse.training import losses, protocol
+from neuralcollapse.training import losses, recipes
 
 
 @pytest.mark.parametrize(
@@ -28,11 +28,11 @@ from neuralcollapse.training import losses, protocol
     ],
 )
 def test_each_cell_has_the_published_network_and_rate(dataset: str, family: str, network: str, rate: float) -> None:
-    assert protocol.network(dataset, family) == network
-    recipe = protocol.recipe(dataset, network, "mse-torch")
+    assert recipes.network(dataset, family) == network
+    recipe = recipes.paper_recipe(dataset, network, "mse-torch")
     assert recipe.learning_rate == rate
     assert (recipe.epochs, recipe.batch_size, recipe.momentum, recipe.weight_decay) == (350, 128, 0.9, 5e-4)
-    assert protocol.milestone_epochs(recipe.milestones, recipe.epochs) == (116, 233)
+    assert recipes.milestone_epochs(recipe.milestones, recipe.epochs) == (116, 233)
 
 
 @pytest.mark.parametrize("classes", [2, 10, 37])
@@ -43,7 +43,7 @@ def test_both_squared_errors_take_the_same_steps(classes: int) -> None:
     start = nn.Linear(6, classes, dtype=torch.float64)
     trained = {}
     for name in ("mse", "mse-torch"):
-        recipe = protocol.recipe("mnist", "resnet18", name, classes)
+        recipe = recipes.paper_recipe("mnist", "resnet18", name, classes)
         layer = copy.deepcopy(start)
         optimizer = torch.optim.SGD(
             layer.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
@@ -68,14 +68,14 @@ def test_losses_by_hand() -> None:
 
 
 def test_the_analysed_epochs_are_the_papers() -> None:
-    epochs = protocol.analysis_epochs(350)
+    epochs = recipes.analysis_epochs(350)
     assert len(epochs) == 50 and epochs[:3] == (1, 2, 3) and epochs[-3:] == (293, 320, 350)
-    assert protocol.analysis_epochs(30)[-2:] == (29, 30)
-    assert protocol.analysis_epochs(1) == (1,)
+    assert recipes.analysis_epochs(30)[-2:] == (29, 30)
+    assert recipes.analysis_epochs(1) == (1,)
     with pytest.raises(InputError, match="at least 1"):
-        protocol.analysis_epochs(0)
+        recipes.analysis_epochs(0)
 
 
 def test_the_rate_falls_tenfold_after_each_milestone() -> None:
-    rates = [protocol.learning_rate(1.0, (116, 233), epoch) for epoch in (1, 116, 117, 233, 234, 350)]
+    rates = [recipes.learning_rate(1.0, (116, 233), epoch) for epoch in (1, 116, 117, 233, 234, 350)]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])

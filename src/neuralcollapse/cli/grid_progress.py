@@ -1,0 +1,241 @@
+"""What the terminal shows of a grid: the plan with its estimate, then the cells while they train."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from neuralcollapse._checks import InputError
+from neuralcollapse.cli.tables import number, off_path, percent
+from neuralcollapse.study.estimate import Estimate
+from neuralcollapse.study.options import GridOptions
+from neuralcollapse.study.plan import PlannedCell
+from neuralcollapse.study.progress import GridProgress
+from neuralcollapse.study.task import State
+from neuralcollapse.study.where import executor_for
+from neuralcollapse.training.hardware import gpu_memory, machine_memory
+from neuralcollapse.training.run_directory import Run, Status
+
+LINE_INTERVAL = 60.0
+"""Seconds between two lines about a cell, where there is no terminal to draw a table on."""
+_HISTORY_COLUMNS = ("loss", "train_error", "nc1", "mse.total", "mse.ls_perp")
+_STYLE = {State.FINISHED: "green", State.RUNNING: "bold"} | {
+    state: "red" for state in (State.DIVERGED, State.FAILED, State.NO_DATA, State.OTHER)
+}
+
+
+class GridDisplay(GridProgress):
+    """The plan as a table, then a live table; where there is no terminal, lines and a last table.
+
+    Args:
+        console: the output.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._planned: dict[str, PlannedCell] = {}
+        self._estimates: Mapping[str, Estimate] = {}
+        self._states: dict[str, tuple[State, str]] = {}
+        self._before: dict[str, Status] = {}  # status.json of a cell as its worker found it
+        self._printed: dict[str, float] = {}
+        self._timing = console.status("timing an epoch")
+        self._live = Live(console=console, refresh_per_second=2) if console.is_terminal else None
+        self._trains = False
+
+    def __enter__(self) -> GridDisplay:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timing.stop()
+        if self._live is not None and self._live.is_started:
+            self._live.update(self.table(), refresh=True)
+            self._live.stop()
+        elif self._trains:
+            self._console.print(self.table())
+
+    def timing(self, name: str) -> None:
+        self._timing.update(f"timing an epoch of {escape(name)}")
+        self._timing.start()
+
+    def planned(
+        self,
+        planned: Sequence[PlannedCell],
+        estimates: Mapping[str, Estimate],
+        to_train: Sequence[str],
+        options: GridOptions,
+    ) -> None:
+        self._timing.stop()
+        self._console.print(plan_table(planned, estimates))
+        for note in plan_notes(planned, estimates, options):
+            self._console.print(note, highlight=False, soft_wrap=True, markup=False)
+        self._planned, self._estimates = {each.cell.name: each for each in planned}, estimates
+        self._states = {name: (each.state, each.why) for name, each in self._planned.items()}
+        self._states |= {name: (State.WAITING, "") for name in to_train}
+
+    def changed(self, name: str, state: State, why: str = "") -> None:
+        if state is State.RUNNING:
+            self._before[name], self._printed[name] = _status(self._planned[name]), time.monotonic()
+        self._states[name] = state, why
+        self._trains = True
+        if self._live is None:
+            self._print_line(name)
+        elif not self._live.is_started:
+            self._live.start()
+
+    def tick(self) -> None:
+        if self._live is not None:
+            if time.monotonic() - self._printed.get("", 0.0) > 0.5:  # the table reads the files of every cell
+                self._printed[""] = time.monotonic()
+                self._live.update(self.table())
+            return
+        for name, (state, _) in self._states.items():
+            if state is State.RUNNING and time.monotonic() - self._printed[name] > LINE_INTERVAL:
+                self._printed[name] = time.monotonic()
+                self._print_line(name)
+
+    def table(self) -> Table:
+        """The cells as they are now."""
+        table = _table("epoch", "loss", "error", "NC1", "L⊥/L", "left")
+        for name, planned in self._planned.items():
+            state, _ = self._states[name]
+            status, last = _status(planned), _last(planned)
+            numbers = ["", "", "", ""]
+            if last:
+                numbers = [_short(last["loss"]), percent(last["train_error"]).replace(" ", "")]
+                numbers += [_short(last["nc1"]), _short(off_path(last))]
+            epochs = planned.resolved.epochs if planned.resolved else status.epochs or ""
+            starting = state is State.RUNNING and status == self._before[name]
+            shown, style = "starting" if starting else str(state), _STYLE.get(state, "")
+            epoch = f"{status.epoch}/{epochs}" if status.status else ""
+            left = self._time_left(name, status)
+            table.add_row(escape(name), f"[{style}]{shown}[/]" if style else shown, epoch, *numbers, left)
+        return table
+
+    def _print_line(self, name: str) -> None:
+        state, why = self._states[name]
+        status, last = _status(self._planned[name]), _last(self._planned[name])
+        line = f"{name}: {why if why.startswith(state) else ', '.join(filter(None, (state, why)))}"
+        if last:
+            line += (
+                f"  epoch {status.epoch}  loss {number(last['loss'])}  error {percent(last['train_error'])}  "
+                f"NC1 {number(last['nc1'])}  L⊥/L {number(off_path(last))}"
+            )
+        if state is State.RUNNING and (left := self._time_left(name, status)):
+            line += f"  {left} left"
+        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    def _time_left(self, name: str, status: Status) -> str:
+        if self._states[name][0] not in (State.RUNNING, State.WAITING):
+            return ""
+        resolved, estimate = self._planned[name].resolved, self._estimates.get(name)
+        if status.epoch and resolved is not None:
+            return duration(status.seconds / status.epoch * (resolved.epochs - status.epoch))
+        return duration(estimate.seconds) if estimate is not None else ""
+
+
+def plan_table(planned: Sequence[PlannedCell], estimates: Mapping[str, Estimate]) -> Table:
+    """Each cell, how far it is, its main settings, and what it will cost on this machine."""
+    table = _table("images", "width", "epochs", "rate", "time", "memory")
+    for each in planned:
+        config, cost = each.resolved, estimates.get(each.cell.name)
+        state = f"{each.state} (an earlier run failed)" if each.replaces else str(each.state)
+        if each.state in (State.STARTED, State.FAILED, State.DIVERGED, State.BUSY):
+            state = f"at epoch {each.epoch}" if each.state is State.STARTED else f"{state}, epoch {each.epoch}"
+        numbers = ["", "", "", ""]
+        if config is not None:
+            numbers = [
+                f"{config.num_examples:,}",
+                f"{config.width:g}",
+                str(config.epochs),
+                _short(config.learning_rate),
+            ]
+        costs = ["", ""] if cost is None else [duration(cost.seconds), gigabytes(cost.memory)]
+        table.add_row(escape(each.cell.name), state, *numbers, *costs)
+    return table
+
+
+def plan_notes(planned: Sequence[PlannedCell], estimates: Mapping[str, Estimate], options: GridOptions) -> list[str]:
+    """The totals of the plan, then what is wrong with some of its cells, a line each."""
+    notes, jobs = [], options.jobs
+    if estimates:
+        times = [cost.seconds for cost in estimates.values() if cost.seconds is not None]
+        sizes = [(cost.memory - cost.gpu, cost.gpu) for cost in estimates.values() if cost.memory is not None]
+        memory = sum(sorted((size for size, _ in sizes), reverse=True)[:jobs])
+        gpu = sum(sorted((size for _, size in sizes), reverse=True)[:jobs])
+        total = f"about {duration(sum(times))} " + (
+            f"one after another, about {duration(sum(times) / jobs)} with {jobs} at a time" if jobs > 1 else "in all"
+        )
+        if untimed := len(estimates) - len(times):
+            total += f", without {untimed} that could not be timed"
+        of_gpu = f", {gigabytes(gpu)} of its GPU's {gigabytes(gpu_memory())}" if gpu else ""
+        notes.append(
+            f"{len(estimates)} to train: {total}; "
+            f"memory about {gigabytes(memory)} of this machine's {gigabytes(machine_memory())}{of_gpu}"
+        )
+        if "jobs" not in executor_for(options).takes:
+            notes.append("time and memory are measured on this machine; those of the cluster differ")
+        elif memory > machine_memory() or gpu > gpu_memory():
+            notes.append("that is more memory than there is; take fewer --jobs, a smaller --width or --batch-size")
+    notes += [f"{each.cell.name}: {each.why}" for each in planned if each.why and each.state is not State.FINISHED]
+    for note in sorted({cost.note for cost in estimates.values() if cost.note}):
+        notes.append(f"{', '.join(name for name, cost in estimates.items() if cost.note == note)}: {note}")
+    return notes
+
+
+def duration(seconds: float | None) -> str:
+    """A time in the unit that fits."""
+    if seconds is None:
+        return "?"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes / 60:.1f} h" if minutes < 48 * 60 else f"{minutes / 1440:.1f} d"
+
+
+def gigabytes(size: float | None) -> str:
+    """A size in GB."""
+    return "?" if size is None else f"{size / 1e9:.1f} GB"
+
+
+def _table(*numbers: str) -> Table:
+    """Cells by numbers, narrow enough for a terminal of eighty columns."""
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("cell", overflow="fold", min_width=24)
+    table.add_column("state", min_width=8)
+    for title in numbers:
+        table.add_column(title, justify="right", no_wrap=True)
+    return table
+
+
+def _short(value: float) -> str:
+    """Two digits; the files hold all of them."""
+    text = f"{value:.1e}" if 0 < abs(value) < 1e-3 or abs(value) >= 1e3 else f"{value:.2g}"
+    return text.replace("e-0", "e-").replace("e+0", "e+")
+
+
+def _status(planned: PlannedCell) -> Status:
+    try:
+        return Run(planned.path).status()
+    except InputError:  # the worker of the cell reports a damaged file
+        return Status()
+
+
+def _last(planned: PlannedCell) -> dict[str, Any]:
+    """The last line of the history."""
+    try:
+        history = Run(planned.path).history(*_HISTORY_COLUMNS)
+    except InputError:
+        return {}
+    return history[-1] if history else {}

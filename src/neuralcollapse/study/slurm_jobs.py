@@ -1,0 +1,118 @@
+"""Runs as Slurm jobs, through submitit: each job starts a worker process on the machine that Slurm gives it.
+
+The folder of the grid and the data lie on storage that all machines share. What submitit writes (the job scripts, and
+the output of each job) is in `OUT/.slurm`. A job that reaches its time limit, or is preempted with a warning, stops its
+worker, is queued again by submitit and continues from the checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from neuralcollapse._checks import InputError
+from neuralcollapse.study.local_processes import train_here
+from neuralcollapse.study.options import GridOptions
+from neuralcollapse.study.task import Ending, State, Task, read_ending, write_failure
+
+REQUEUES = 100
+"""How often a job that reached its time limit is queued again."""
+
+
+class SlurmExecutor:
+    """Slurm jobs; all are queued at once, and Slurm decides which of them run.
+
+    Raises:
+        InputError: submitit or Slurm is not there, or a share of a GPU or of a core is asked for.
+    """
+
+    takes = ("slurm", "cpus_per_cell", "gpus_per_cell", "partition", "time_limit")
+    cluster = "slurm"
+    """submitit's name of the scheduler; "local" runs the same jobs as processes, for tests."""
+    capacity = math.inf
+
+    def __init__(self, out: Path, options: GridOptions) -> None:
+        try:
+            import submitit
+        except ModuleNotFoundError:
+            raise InputError("--slurm needs the package submitit: pip install 'neuralcollapse[slurm]'") from None
+        cpus, gpus = options.cpus_per_cell, options.gpus_per_cell
+        if cpus != int(cpus) or cpus < 1 or (gpus is not None and gpus != int(gpus)):
+            raise InputError(f"Slurm gives whole cores and GPUs, got --cpus-per-cell {cpus:g}, --gpus-per-cell {gpus}")
+        try:
+            self._executor = submitit.AutoExecutor(
+                out.resolve() / ".slurm", cluster=self.cluster, slurm_max_num_timeout=REQUEUES
+            )
+        except RuntimeError:
+            raise InputError(
+                "--slurm did not find Slurm's command srun here; type the command on a login node of the cluster"
+            ) from None
+        self._executor.update_parameters(
+            name="neuralcollapse",
+            timeout_min=options.time_limit,
+            cpus_per_task=int(cpus),
+            gpus_per_node=None if gpus is None else int(gpus),
+            slurm_partition=options.partition,
+        )
+
+    def submit(self, task: Task) -> SlurmJob:
+        from submitit.core.utils import FailedJobError
+
+        try:
+            return SlurmJob(self._executor.submit(JobTask(task)), Path(task.path))
+        except (FailedJobError, subprocess.CalledProcessError, OSError) as error:
+            raise InputError(f"Slurm refused the job: {' '.join(str(error).split())[-300:]}") from error
+
+    def close(self) -> None:
+        pass
+
+
+class SlurmJob:
+    """A queued or running job.
+
+    Args:
+        job: submitit's.
+        path: the run directory.
+    """
+
+    def __init__(self, job: Any, path: Path) -> None:
+        self._job, self._path, self._stopped = job, path, False
+
+    def poll(self) -> Ending | None:
+        if not self._job.done():
+            return None
+        if self._stopped and not self._job.paths.result_pickle.exists():
+            return Ending(State.INTERRUPTED)
+        if self._job.exception() is None:
+            return read_ending(self._path, self._job.result())
+        why = f"Slurm job {self._job.job_id} ended in state {self._job.state} without a result"
+        if self._job.paths.stderr.exists():
+            why += f"; its last words are in {self._job.paths.stderr}"
+        else:
+            why += f" or any output: does the machine that ran it see {self._path.parent}?"
+        write_failure(self._path, why)
+        return Ending(State.FAILED, why)
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._job.cancel(check=False)
+
+
+class JobTask:
+    """What a job executes: a worker process, until it ends."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def __call__(self) -> int:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # sent by scancel; submitit ignores it
+        return train_here(self._task)
+
+    def checkpoint(self) -> Any:
+        """Called by submitit before the time limit: what to queue again. The worker stops when this process ends."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(JobTask(self._task))

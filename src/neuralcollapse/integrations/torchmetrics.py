@@ -30,7 +30,7 @@ except ImportError:
 
 
 class _Reference:
-    """Keeps the classifier itself when the metric is copied: the copy would measure weights that are no longer trained."""
+    """The classifier itself, which is not copied with the metric: a copy would keep the weights of that moment."""
 
     def __init__(self, classifier: nn.Linear) -> None:
         self.classifier = classifier
@@ -230,9 +230,7 @@ class NeuralCollapse(torchmetrics.Metric):
     def _sync_dist(self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any = None) -> None:
         """Gather the moments only: features would be large, and differ in number between processes."""
         reductions = self._reductions
-        self._reductions = {
-            name: reduction for name, reduction in reductions.items() if name not in ("features", "labels")
-        }
+        self._reductions = {name: each for name, each in reductions.items() if name not in ("features", "labels")}
         try:
             if dist_sync_fn is None:
                 super()._sync_dist(process_group=process_group)

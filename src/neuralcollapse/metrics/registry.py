@@ -259,9 +259,11 @@ def chosen(metrics: str | Sequence[str] | None) -> list[str]:
     else:
         raise InputError(f"expected metrics None, 'all', a name or a list of names, got {shown(metrics)}")
     for name in names:
-        if not isinstance(name, str) or name not in METRICS:
+        if not isinstance(name, str):
+            raise InputError(f"expected names of metrics, got {shown(name)} among them")
+        if name not in METRICS:
             known = suggest(name, ["all", *METRICS])
-            raise InputError(f"unknown metric {shown(name)}{known}; expected 'all' or of {', '.join(METRICS)}")
+            raise InputError(f"unknown metric {name!r}{known}; expected 'all' or names among {', '.join(METRICS)}")
     return names
 
 

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from neuralcollapse import InputError, figures
 from neuralcollapse.figures import study as drawing
 from neuralcollapse.figures.study_runs import Study
-from neuralcollapse.study import listing as lab_study
+from neuralcollapse.study.study_file import add_to_study
 from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.losses import LOSSES
 
@@ -58,7 +58,7 @@ def build(folder: Path, *, order: int = 1) -> Path:
                     full = 60_000 if dataset == "fashion-mnist" else 50_000
                     write_run(path, config(dataset, model, num_examples=full), records)
     listed = sorted(str(path.parent.relative_to(folder)) for path in folder.glob("*/*/config.json"))
-    lab_study.record(folder, [*listed, "not-begun"])
+    add_to_study(folder, [*listed, "not-begun"])
     return folder
 
 
@@ -351,7 +351,7 @@ def test_runs_on_two_levels_are_no_study_until_they_are_listed(tmp_path: Path, r
     with pytest.raises(InputError, match=f"{message}.* no study together; name one of them, such as"):
         figures.draw(tmp_path)
     assert not list(tmp_path.rglob("figures"))
-    lab_study.record(tmp_path, [*runs[-1:], "absent/e"])
+    add_to_study(tmp_path, [*runs[-1:], "absent/e"])
     with pytest.warns(UserWarning, match="does not list") if "/" not in runs[0] else nullcontext():
         assert [each.path for each in Study.read(tmp_path).runs] == [tmp_path / runs[-1]]
 
@@ -359,8 +359,8 @@ def test_runs_on_two_levels_are_no_study_until_they_are_listed(tmp_path: Path, r
 def test_a_study_knows_its_runs(tmp_path: Path) -> None:
     for seed, name in enumerate(("a", "b", "stranger")):
         write_run(tmp_path / name, config(seed=seed), history(ACCURACIES, 20))
-    lab_study.record(tmp_path, ["a"])
-    lab_study.record(tmp_path, ["b", "a"])
+    add_to_study(tmp_path, ["a"])
+    add_to_study(tmp_path, ["b", "a"])
     assert json.loads((tmp_path / "study.json").read_text()) == {"runs": ["a", "b"]}
     with pytest.warns(UserWarning, match=r"study\.json does not list stranger, which are left out"):
         assert [each.path.name for each in Study.read(tmp_path).runs] == ["a", "b"]

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 from helpers.progress import Interrupt
-from neuralcollapse.figures.titles import objective, subject
 
 from neuralcollapse import InputError
 from neuralcollapse.data import Dataset
+from neuralcollapse.figures.titles import objective, subject
 from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.resolve import prepare
 from neuralcollapse.training.run_directory import Run
@@ -81,7 +81,10 @@ def test_an_older_run_goes_on_with_the_defaults(tmp_path: Path) -> None:
     assert train(again, data) == "finished" and run.history_path.read_bytes() == history
     with pytest.warns(UserWarning, match="has no fingerprint of the data"):
         made(tmp_path / "run")  # taken up by the same settings too
-    assert (subject(run.config), objective(run.config)) == ("digits, mlp (width ×0.0625)", "MSE loss, $\\lambda$ = 0.01")
+    assert (subject(run.config), objective(run.config)) == (
+        "digits, mlp (width ×0.0625)",
+        "MSE loss, $\\lambda$ = 0.01",
+    )
     with pytest.raises(InputError, match="head linear, now etf is asked for"):
         prepare(TrainingConfig(head="etf"), resume=run.path)
 

@@ -133,8 +133,8 @@ class Study:
         """Read the runs of a study: those that `study.json` lists or, without that file, those directly in the folder.
 
         Raises:
-            InputError: no run is there, or nothing says which of them belong together (see `study.study_file`); a file is
-                damaged; or two runs of one network, data set and loss differ in more than their seed.
+            InputError: no run is there, or nothing says which of them belong together (see `study.study_file`); a file
+                is damaged; or two runs of one network, data set and loss differ in more than their seed.
         """
         runs = [_read_run(path) for path in runs_of_study(folder)]
         networks = {network for _, network, _ in (each.panel for each in runs)}

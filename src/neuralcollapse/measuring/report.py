@@ -257,7 +257,7 @@ def make_report(
 def _same(a: Any, b: Any) -> bool:
     """Whether two values of a report are equal, NaN being equal to NaN."""
     if isinstance(a, ClassMoments):
-        a, b = (a.weighting, a.state_dict()), (b.weighting, b.state_dict())
+        return a.weighting == b.weighting and _same(a.state_dict(), b.state_dict())
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         a, b = a.cpu(), b.cpu()
         return bool(a.shape == b.shape and ((a == b) | (a.isnan() & b.isnan())).all())

@@ -180,7 +180,7 @@ def test_unusable_paths_are_refused(tmp_path: Path) -> None:
 def test_labels_far_beyond_any_class_are_named() -> None:
     labels = LABELS.clone()
     labels[0] = 2**62
-    with pytest.raises(nc.InputError, match="no room for moments of 4,611,686,018,427,387,905 classes"):
+    with pytest.raises(nc.InputError, match="not enough memory for moments of 4,611,686,018,427,387,905 classes"):
         nc.measure_features(FEATURES, labels)
 
 

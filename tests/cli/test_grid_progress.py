@@ -55,7 +55,7 @@ def test_the_widest_rows_fit_into_eighty_columns(tmp_path: Path) -> None:
     assert planned.resolved is not None
     config = dataclasses.replace(planned.resolved, num_examples=60_000, width=0.125, learning_rate=0.001880302)
     name = "fashion-mnist-densenet250-mse-s12"
-    wide = dataclasses.replace(planned, cell=Cell(name, cell.settings), path=tmp_path / name, resolved=config)
+    wide = dataclasses.replace(planned, cell=Cell(name, cell.config), path=tmp_path / name, resolved=config)
     wide = dataclasses.replace(wide, state=State.FAILED, epoch=123)
     run = Run.create(wide.path, config)
     counts = {"epoch": 123, "num_examples": 200, "num_classes": 10, "snr": [1.0]}

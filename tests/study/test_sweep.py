@@ -94,7 +94,7 @@ def test_the_picture_shows_winner_and_diverged(six: sweep.Sweep, monkeypatch: py
 
 def test_a_damaged_run_of_a_sweep_is_named(six: sweep.Sweep) -> None:
     Run.open(six.out / six.cells[0].name).append_history({"loss": 1.0})
-    with pytest.raises(InputError, match=r"learning_rate-0\.01.history\.jsonl, line 2: epoch must"):
+    with pytest.raises(InputError, match=r"learning_rate-0\.01.history\.jsonl, line 2: epoch: Field required"):
         six.points()
 
 

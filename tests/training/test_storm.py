@@ -350,7 +350,7 @@ def test_what_is_too_large_diverges(
     ("changes", "message"),
     [
         ({"time": 1e300}, "expected a time of at most"),
-        ({"time": float("nan")}, "expected a positive time"),
+        ({"time": float("nan")}, "expected a positive, finite time"),
         ({"weight_decay": float("nan")}, "expected a finite weight decay"),
         ({"weight_decay": 1e300}, "expected a weight decay of at most"),
         ({"seed": -1}, "expected a seed"),

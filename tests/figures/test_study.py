@@ -348,7 +348,7 @@ def test_runs_on_two_levels_are_no_study_until_they_are_listed(tmp_path: Path, r
     """As `results/`: single runs beside a whole study. Nothing is drawn and nothing written."""
     for seed, name in enumerate(runs):
         write_run(tmp_path / name, config(seed=seed), history(ACCURACIES, 20))
-    with pytest.raises(InputError, match=f"{message}.* no study together; name one of them, such as"):
+    with pytest.raises(InputError, match=f"{message}.* unclear which of them are one study; name one of them, such as"):
         figures.draw(tmp_path)
     assert not list(tmp_path.rglob("figures"))
     add_to_study(tmp_path, [*runs[-1:], "absent/e"])
@@ -362,7 +362,7 @@ def test_a_study_knows_its_runs(tmp_path: Path) -> None:
     add_to_study(tmp_path, ["a"])
     add_to_study(tmp_path, ["b", "a"])
     assert json.loads((tmp_path / "study.json").read_text()) == {"runs": ["a", "b"]}
-    with pytest.warns(UserWarning, match=r"study\.json does not list stranger, which are left out"):
+    with pytest.warns(UserWarning, match=r"study\.json does not list stranger; to draw these runs too"):
         assert [each.path.name for each in Study.read(tmp_path).runs] == ["a", "b"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 import sys
 import threading
@@ -115,8 +116,14 @@ def _train(
                         report(name, Ending(State.BUSY, str(error)))
                         continue
                     progress.changed(name, State.RUNNING)
+                    config = each.cell.config
+                    if config.data_dir is not None:
+                        config = dataclasses.replace(config, data_dir=config.data_dir.expanduser().absolute())
+                    command = ["neuralcollapse", *sys.argv[1:]]
                     try:
-                        running[name] = executor.submit(_task(each, threads))
+                        running[name] = executor.submit(
+                            Task(str(each.path.resolve()), config.to_json(), command, threads)
+                        )
                     except InputError as error:
                         report(name, Ending(State.FAILED, str(error)))
                 poll()
@@ -130,13 +137,6 @@ def _train(
         poll()
     for name in running:
         report(name, Ending(State.INTERRUPTED, "asked to stop; its worker has not confirmed that it did"))
-
-
-def _task(each: PlannedCell, threads: int | None) -> Task:
-    settings = each.cell.config.to_json()
-    if each.cell.config.data_dir is not None:
-        settings["data_dir"] = str(each.cell.config.data_dir.expanduser().absolute())
-    return Task(str(each.path.resolve()), settings, ["neuralcollapse", *sys.argv[1:]], threads)
 
 
 @contextlib.contextmanager

@@ -95,6 +95,21 @@ def _train(
             result.problems[name] = ending.why or str(ending.state)
         progress.changed(name, ending.state, ending.why)
 
+    def start(each: PlannedCell) -> None:
+        name, config = each.cell.name, each.cell.config
+        if config.data_dir is not None:
+            config = dataclasses.replace(config, data_dir=config.data_dir.expanduser().absolute())
+        task = Task(str(each.path.resolve()), config.to_json(), ["neuralcollapse", *sys.argv[1:]], threads)
+        refused = State.BUSY
+        try:
+            if each.replaces or each.state is State.DIVERGED:
+                set_aside(each.path)
+            refused = State.FAILED
+            progress.changed(name, State.RUNNING)
+            running[name] = executor.submit(task)
+        except InputError as error:
+            report(name, Ending(refused, str(error)))
+
     def poll() -> None:
         for name, task in list(running.items()):
             if (ending := task.poll()) is not None:
@@ -107,25 +122,7 @@ def _train(
         with _interrupted_by_sigterm():
             while waiting or running:
                 while waiting and len(running) < executor.capacity:
-                    each = waiting.popleft()
-                    name = each.cell.name
-                    try:
-                        if each.replaces or each.state is State.DIVERGED:
-                            set_aside(each.path)
-                    except InputError as error:
-                        report(name, Ending(State.BUSY, str(error)))
-                        continue
-                    progress.changed(name, State.RUNNING)
-                    config = each.cell.config
-                    if config.data_dir is not None:
-                        config = dataclasses.replace(config, data_dir=config.data_dir.expanduser().absolute())
-                    command = ["neuralcollapse", *sys.argv[1:]]
-                    try:
-                        running[name] = executor.submit(
-                            Task(str(each.path.resolve()), config.to_json(), command, threads)
-                        )
-                    except InputError as error:
-                        report(name, Ending(State.FAILED, str(error)))
+                    start(waiting.popleft())
                 poll()
     except KeyboardInterrupt:
         result.interrupted = True

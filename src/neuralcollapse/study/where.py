@@ -112,7 +112,10 @@ def check_options(options: GridOptions, out: Path) -> None:
 
 def places(options: GridOptions) -> dict[str, type[Executor]]:
     """The executors, by the name of the option that chooses each; this machine's has the name ""."""
-    paths = {"": LOCAL, **{f.name: f.metadata["executor"] for f in dataclasses.fields(options) if f.metadata}}
+    paths = {
+        "": LOCAL,
+        **{f.name: f.metadata["executor"] for f in dataclasses.fields(options) if "executor" in f.metadata},
+    }
     found = {name: path.partition(":")[::2] for name, path in paths.items()}
     return {name: getattr(importlib.import_module(module), cls) for name, (module, cls) in found.items()}
 

@@ -29,7 +29,12 @@ def main() -> int:
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.default_int_handler)  # a background shell starts processes that ignore SIGINT
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the thread of Ray that starts this one blocks it
-    task = Task(**json.loads(b"".join(iter(lambda: os.read(0, 1), b"\n"))))  # unbuffered: the thread reads on
+    line = b""
+    while not line.endswith(b"\n"):
+        line += (read := os.read(0, 65536))  # unbuffered, because the thread below reads on
+        if not read:
+            return INTERRUPTED
+    task = Task(**json.loads(line))
     threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
     sys.argv = task.command
     path = Path(task.path)

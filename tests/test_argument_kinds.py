@@ -1,4 +1,4 @@
-"""Arrays and lists are read as the tensors they hold; numbers, words, devices and paths that are none are named."""
+"""Arrays and lists are read as the tensors they hold; anything else is refused in one sentence."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_arrays_and_lists_are_read_as_tensors(name: str, kind: str) -> None:
 @pytest.mark.parametrize(
     "value", [None, "0.1", [0.1], 1j, float("nan"), float("inf"), -1, 10**400, True, torch.ones(3), object()]
 )
-def test_numbers_that_are_none_are_named(value: Any) -> None:
+def test_what_is_not_a_number_is_refused(value: Any) -> None:
     calls: list[Callable[[], Any]] = [
         lambda: nc.decompose_mse(moments(), WEIGHT, weight_decay=value),
         lambda: nc.least_squares_classifier(moments(), value),
@@ -107,7 +107,7 @@ def test_numbers_of_any_kind_are_the_same_number(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", ["3", 3.0, [3], 0, -1, True, 10**400, float("nan"), object(), torch.ones(3)])
-def test_counts_that_are_none_are_named(value: Any, tmp_path: Path) -> None:
+def test_what_is_not_a_whole_number_is_refused(value: Any, tmp_path: Path) -> None:
     batches, model = [(FEATURES.float(), LABELS)], nn.Sequential(nn.Linear(4, 3))
     calls: list[Callable[[], Any]] = [
         lambda: nc.ClassMoments(value),
@@ -146,7 +146,7 @@ def test_what_are_no_moments_is_named(value: Any) -> None:
             call()
 
 
-def test_metrics_by_none_or_by_what_is_no_list_of_names() -> None:
+def test_metrics_none_and_what_is_not_a_list_of_names() -> None:
     assert nc.compute_metrics(moments(), None) == {} == nc.compute_metrics(moments(), [])
     assert nc.measure_features(FEATURES, LABELS, metrics=None).extra == {}
     for wrong in (3, object(), b"cdnv", iter(["cdnv"]), [["cdnv"]], [None], torch.ones(2)):
@@ -154,7 +154,7 @@ def test_metrics_by_none_or_by_what_is_no_list_of_names() -> None:
             nc.compute_metrics(moments(), wrong)  # type: ignore[arg-type]
 
 
-def test_devices_and_types_that_are_none(tmp_path: Path) -> None:
+def test_unusable_devices_and_types_are_refused(tmp_path: Path) -> None:
     batches, model = [(FEATURES.float(), LABELS)], nn.Sequential(nn.Linear(4, 3))
     for device in ("nowhere", 3.5, "meta", "cuda:77", object()):
         with pytest.raises(nc.InputError, match="device"):
@@ -168,7 +168,7 @@ def test_devices_and_types_that_are_none(tmp_path: Path) -> None:
             nc.ClassMoments(3, dtype=dtype)  # type: ignore[arg-type]
 
 
-def test_paths_that_are_none(tmp_path: Path) -> None:
+def test_unusable_paths_are_refused(tmp_path: Path) -> None:
     for path in (None, 3, b"x", "a\0b", tmp_path, tmp_path / ("x" * 300), tmp_path / "no" / "file"):
         with pytest.raises(nc.InputError):
             moments().save(path)  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 NEEDS = {
     "monitor": ["sklearn"],
     "layers": ["sklearn"],
+    "read_history": ["pandas"],
     "torchmetrics_metric": ["sklearn", "torchmetrics"],
     "lightning_callback": ["sklearn", "lightning"],
     "text_classifier": ["transformers", "accelerate"],
@@ -100,6 +101,16 @@ def test_layers(tmp_path: Path) -> None:
     assert after[6] == after[5], "what enters the classifier is what the last block gives"
     factor = float(re.search(r"by a factor of ([\d.]+) a block", output)[1])  # type: ignore[index]
     assert factor == pytest.approx((after[0] / after[5]) ** 0.2, rel=1e-2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_read_history(tmp_path: Path) -> None:
+    output = run("read_history", tmp_path)
+    assert "History of 24 runs" in output
+    _, table = output.split("\nnc1 at the last measured epoch")
+    rows = re.findall(r"(?:densenet40|resnet18|vgg11) +([\d.]+) +([\d.]+)$", table, re.M)
+    assert len(rows) == 12 and all(float(mse) < float(ce) for ce, mse in rows), "NC1 is less under MSE"
+    assert "came back after its first zero in 11 of 24 runs" in output
     assert not list(tmp_path.iterdir())
 
 

@@ -35,6 +35,7 @@ def put(text: str, place: str, example: str) -> str:
         line = statement.lineno - 1
     else:
         line = last_entry(statement).end_lineno or 0
+        example = example if isinstance(statement, ast.ClassDef) else example.rstrip(",\n") + ",\n"
         indent = lines[line - 1][: len(lines[line - 1]) - len(lines[line - 1].lstrip())]
         example = "".join(indent + each if each.strip() else each for each in example.splitlines(keepends=True))
     return "".join([*lines[:line], example, "\n\n" if position == "before" else "", *lines[line:]])
@@ -56,6 +57,8 @@ def last_entry(statement: ast.stmt) -> ast.AST:
     table = statement.value
     if isinstance(table, ast.DictComp):
         table = table.generators[0].iter
+    if isinstance(table, ast.Call):
+        table = table.args[0]
     assert isinstance(table, ast.Dict | ast.Tuple)
     return table.values[-1] if isinstance(table, ast.Dict) else table.elts[-1]
 
@@ -76,11 +79,12 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(extended: Path, *arguments: str, expected: int = 0) -> str:
-    """What `neuralcollapse ARGUMENTS` of the extended package prints."""
+    """What `neuralcollapse ARGUMENTS` of the extended package prints, where no other data are found."""
+    surroundings = {name: value for name, value in os.environ.items() if name != "NEURALCOLLAPSE_DATA"}
     done = subprocess.run(
         [sys.executable, "-m", "neuralcollapse", *arguments],
         cwd=extended,
-        env={**os.environ, "PYTHONPATH": str(extended / "src"), "COLUMNS": "200"},
+        env={**surroundings, "HOME": str(extended), "PYTHONPATH": str(extended / "src"), "COLUMNS": "200"},
         capture_output=True,
         text=True,
     )
@@ -99,43 +103,47 @@ def test_there_is_an_example_of_everything_that_can_be_added() -> None:
     }
 
 
-@pytest.mark.parametrize(("option", "word", "title"), [("loss", "huber", "Huber"), ("optimizer", "rmsprop", "RMSprop")])
-def test_a_loss_and_an_optimizer(extended: Path, option: str, word: str, title: str) -> None:
-    out = extended / option
-    printed = command(extended, "run", f"--{option}", word, *SMALL_RUN, "--examples-per-class", "10", "--out", str(out))
-    assert title in printed
-    assert json.loads((out / "config.json").read_text())[option] == word
-    assert json.loads((out / "status.json").read_text())["status"] == "finished"
-    assert title in (out / "figures" / "overview.svg").read_text("utf-8")
-    assert word in command(extended, "run", f"--{option}", f"{word}x", expected=2)
-
-
-def test_a_head(extended: Path) -> None:
-    out = extended / "head"
-    arguments = ["--head", "orthogonal", *SMALL_RUN, "--examples-per-class", "10", "--learning-rate", "1e-9"]
-    assert "orthogonal start head" in command(extended, "run", *arguments, "--out", str(out))
-    with np.load(out / "snapshots" / "epoch_0001.npz") as snapshot:
-        assert np.abs(snapshot["weight"] @ snapshot["weight"].T - np.eye(10)).max() < 1e-5
-
-
-def test_a_data_set(extended: Path) -> None:
-    generator = np.random.default_rng(0)
+@pytest.fixture(scope="module")
+def run(extended: Path) -> tuple[Path, str]:
+    """A run with a data set, a loss, an optimizer and a head of one's own, and what it printed."""
     labels = np.arange(40) % 2
-    images = generator.integers(0, 60, (40, 8, 8)).astype(np.uint8)
+    images = np.random.default_rng(0).integers(0, 60, (40, 8, 8)).astype(np.uint8)
     images[labels == 0, ::2] += 150
     images[labels == 1, :, ::2] += 150
-    halves = {
-        f"{half}_{name}": value
-        for half in ("train", "test")
-        for name, value in (("images", images), ("labels", labels))
-    }
     (extended / "data" / "stripes").mkdir(parents=True)
+    halves = {f"{half}_images": images for half in ("train", "test")}
+    halves |= {f"{half}_labels": labels for half in ("train", "test")}
     np.savez(extended / "data" / "stripes" / "stripes.npz", **halves)
-    assert "Stripes" in command(extended, "data")
-    out = extended / "stripes-run"
-    assert "Stripes: 40 training examples" in command(
-        extended, "run", "--dataset", "stripes", *SMALL_RUN, "--out", str(out)
-    )
+    own = ["--dataset", "stripes", "--loss", "huber", "--optimizer", "rmsprop", "--head", "orthogonal"]
+    out = extended / "run"
+    return out, command(extended, "run", *own, *SMALL_RUN, "--learning-rate", "1e-9", "--out", str(out))
+
+
+def test_a_loss(extended: Path, run: tuple[Path, str]) -> None:
+    out, printed = run
+    assert "Huber loss" in printed and "Huber loss" in (out / "figures" / "overview.svg").read_text("utf-8")
+    assert json.loads((out / "config.json").read_text())["loss"] == "huber"
+    assert "did you mean 'huber'" in command(extended, "run", "--loss", "hubber", expected=2)
+
+
+def test_an_optimizer(extended: Path, run: tuple[Path, str]) -> None:
+    out, printed = run
+    assert "RMSprop" in printed and "RMSprop" in (out / "figures" / "overview.svg").read_text("utf-8")
+    assert json.loads((out / "status.json").read_text())["status"] == "finished"
+    assert "did you mean 'rmsprop'" in command(extended, "run", "--optimizer", "rmspropp", expected=2)
+
+
+def test_a_head(extended: Path, run: tuple[Path, str]) -> None:
+    out, printed = run
+    assert "orthogonal start head" in printed
+    with np.load(out / "snapshots" / "epoch_0001.npz") as snapshot:
+        assert np.abs(snapshot["weight"] @ snapshot["weight"].T - np.eye(2)).max() < 1e-5
+    assert "did you mean 'orthogonal'" in command(extended, "run", "--head", "ortogonal", expected=2)
+
+
+def test_a_data_set(extended: Path, run: tuple[Path, str]) -> None:
+    out, printed = run
+    assert "Stripes: 40 training examples" in printed and "Stripes" in command(extended, "data")
     assert json.loads((out / "config.json").read_text())["class_names"] == ["lying", "standing"]
     assert "did you mean 'stripes'" in command(extended, "run", "--dataset", "stripe", expected=2)
 

@@ -1,7 +1,8 @@
-"""Validation of what comes from outside: one sentence that names the value and what was expected."""
+"""Checks of arguments. Each error is one sentence that names the value, what was expected and, if any, the way out."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import numbers
 import operator
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from neuralcollapse._errors import InputError as InputError
+from neuralcollapse._errors import suggest
 
 Array = np.ndarray
 
@@ -25,13 +27,13 @@ _UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
 
 def as_tensor(value: Any, name: str = "labels") -> Tensor:
-    """A tensor of numbers from a tensor, an array of any layout, or a list of numbers; without gradient.
+    """A tensor of real numbers, without gradient, from a tensor, an array or a list.
 
-    Types that PyTorch can store and hardly compute with are widened: unsigned integers to int64, floats of 8 bits to
+    Types that PyTorch stores but hardly computes with are widened: unsigned integers to int64, floats of 8 bits to
     float32. Extended precision becomes float64.
 
     Raises:
-        InputError: no numbers, complex ones, or such as have no values: sparse, masked, of the meta device.
+        InputError: the value is not numeric, or is complex, sparse, nested, quantized, masked or on the meta device.
     """
     if not isinstance(value, Tensor):
         value = _from_array(_as_array(value, name), name)
@@ -40,7 +42,7 @@ def as_tensor(value: Any, name: str = "labels") -> Tensor:
 
 
 def as_labels(value: Any) -> Tensor:
-    """Labels as :func:`as_tensor` reads them; of shape (n, 1) they become (n,)."""
+    """Labels as :func:`as_tensor` reads them; the shape (n, 1) becomes (n,)."""
     labels = as_tensor(value, "labels")
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
@@ -91,15 +93,16 @@ def _widened(tensor: Tensor, name: str) -> Tensor:
 
 
 def require_values(tensor: Tensor, name: str) -> None:
-    """Raise unless ``tensor`` is a tensor of real numbers that are there, one after the other."""
+    """Raise unless ``tensor`` is a dense tensor of real numbers that holds its values."""
     if not isinstance(tensor, Tensor):
         raise InputError(f"expected a tensor of {name}, got {type(tensor).__name__}: torch.as_tensor makes one")
     if tensor.is_meta:
-        raise InputError(f"expected {name} with values, got a tensor of the meta device, which holds none")
-    if tensor.is_nested or tensor.layout != torch.strided:
-        kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
-        way = "give its parts as batches" if tensor.is_nested else "give its .to_dense()"
-        raise InputError(f"expected a dense tensor of {name}, got a {kind} one: {way}")
+        raise InputError(f"expected {name} with values, got a tensor on the meta device, which holds none")
+    if tensor.is_nested:
+        raise InputError(f"expected a dense tensor of {name}, got a nested one: give its parts as batches")
+    if tensor.layout != torch.strided:
+        layout = str(tensor.layout).removeprefix("torch.")
+        raise InputError(f"expected a dense tensor of {name}, got a {layout} one: give its .to_dense()")
     if tensor.is_quantized:
         raise InputError(f"expected {name} of plain numbers, got {tensor.dtype}: give its .dequantize()")
     if tensor.is_complex():
@@ -123,36 +126,30 @@ def check_labels(labels: Tensor, examples: int, num_classes: int) -> None:
     """Raise unless ``labels`` is an integer (n,) tensor with values in 0 … C−1."""
     require_values(labels, "labels")
     if labels.ndim != 1 or labels.shape[0] != examples:
-        got = f"got {tuple(labels.shape)}{_hint(labels, examples)}"
-        raise InputError(f"expected one label per example, shape ({examples},), {got}")
+        hint = _shape_hint(labels) if labels.ndim == 2 and labels.shape[0] == examples and labels.numel() else ""
+        raise InputError(f"expected one label per example, shape ({examples},), got {tuple(labels.shape)}{hint}")
     if labels.is_floating_point():
-        raise InputError(f"expected integer labels, got {labels.dtype}{_float_hint(labels)}")
+        broken = labels[labels != labels.round()]
+        hint = "give labels.long() if they are classes"
+        if len(broken):
+            hint = f"{float(broken[0]):g} is not a class, and targets of regression have none"
+        raise InputError(f"expected integer labels, got {labels.dtype}: {hint}")
     if labels.dtype == torch.bool:
         raise InputError(f"expected integer labels, got {labels.dtype}: give labels.long() where False is class 0")
     if examples:
         low, high = (int(v) for v in torch.aminmax(_widened(labels, "labels")))
         if low < 0 or high >= num_classes:
-            bad = low if low < 0 else high
-            raise InputError(f"expected labels in 0..{num_classes - 1}, got {bad}")
+            raise InputError(f"expected labels in 0..{num_classes - 1}, got {low if low < 0 else high}")
 
 
-def _hint(labels: Tensor, examples: int) -> str:
-    """What labels of (n, k) may be, and what then is possible."""
-    if labels.ndim != 2 or labels.shape[0] != examples or not labels.numel():
-        return ""
+def _shape_hint(labels: Tensor) -> str:
+    """What labels of shape (n, k) may be, and what to give instead."""
     if labels.shape[1] == 1:
         return ": give labels.squeeze(1)"
     values = labels.double()
-    if not bool((values.sum(dim=1) - 1).abs().max() < 1e-3) or bool((values < 0).any()):
-        return ": with several labels or numbers an example, as in regression, there is no class to collapse to"
+    if bool((values < 0).any()) or not bool((values.sum(dim=1) - 1).abs().max() < 1e-3):
+        return ": several labels or targets per example, as in regression, name no class to collapse to"
     return ": for soft or one-hot labels give labels.argmax(1)"
-
-
-def _float_hint(labels: Tensor) -> str:
-    whole = labels == labels.round()
-    if bool(whole.all()):
-        return ": give labels.long() if they are classes"
-    return f": {float(labels[~whole][0]):g} is no class, and numbers to predict, as in regression, have none"
 
 
 def check_classifier(weight: Tensor, bias: Tensor | None, num_classes: int, dim: int) -> None:
@@ -165,11 +162,9 @@ def check_classifier(weight: Tensor, bias: Tensor | None, num_classes: int, dim:
     if bias is not None and tuple(bias.shape) != (num_classes,):
         raise InputError(f"expected a classifier bias of shape ({num_classes},), got {tuple(bias.shape)}")
     for name, value in (("weight", weight), ("bias", bias)):
-        if value is None:
-            continue
-        if not value.is_floating_point():
+        if value is not None and not value.is_floating_point():
             raise InputError(f"expected a floating-point classifier {name}, got {value.dtype}: give its .float()")
-        if not bool(torch.isfinite(value).all()):
+        if value is not None and not bool(torch.isfinite(value).all()):
             raise InputError(f"expected a finite classifier {name}, got NaN or infinity in it")
 
 
@@ -182,16 +177,24 @@ def as_classifier(weight: Any, bias: Any, num_classes: int, dim: int) -> tuple[T
 
 
 def as_number(value: Any, name: str, *, least: float = 0.0, above: bool = False, most: float = math.inf) -> float:
-    """A finite float of at least ``least``, or above 0; also from a NumPy number, or a tensor or array of one number.
+    """A finite float from ``least`` to ``most``, above 0 where ``above``; NumPy numbers and tensors of one number too.
 
     Raises:
         InputError: anything else, True and False too.
     """
-    number = _number_of(value, name)
-    if number is not None and math.isfinite(number) and least <= number <= most and (number > 0.0 or not above):
+    number = math.nan
+    if isinstance(value, (Tensor, np.ndarray)):
+        tensor = as_tensor(value, name)
+        number = float(tensor.item()) if tensor.numel() == 1 and tensor.dtype != torch.bool else math.nan
+    elif isinstance(value, numbers.Real) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:  # a large integer
+            number = math.inf
+    finite = math.isfinite(number)
+    if finite and least <= number <= most and (number > 0.0 or not above):
         return number
-    finite = number is not None and math.isfinite(number)
-    if finite and number is not None and number > most:
+    if finite and number > most:
         wanted = f"a {name} of at most {most:g}"
     elif above:
         wanted = f"a positive {name}" if finite else f"a positive, finite {name}"
@@ -200,21 +203,8 @@ def as_number(value: Any, name: str, *, least: float = 0.0, above: bool = False,
     raise InputError(f"expected {wanted}, got {shown(value)}")
 
 
-def _number_of(value: Any, name: str) -> float | None:
-    """The value as a float, infinite where it is too large for one; None where it is no real number."""
-    if isinstance(value, (Tensor, np.ndarray)):
-        tensor = as_tensor(value, name)
-        return None if tensor.numel() != 1 or tensor.dtype == torch.bool else float(tensor.item())
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return None
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
-
-
 def as_count(value: Any, name: str, *, least: int = 1, unit: str = "", most: int = _LARGEST_COUNT) -> int:
-    """A whole number from ``least`` to ``most``; also from a NumPy integer, or an integer tensor of one number.
+    """A whole number from ``least`` to ``most``; NumPy integers and integer tensors of one number too.
 
     Raises:
         InputError: anything else, 2.0 and True too.
@@ -222,18 +212,16 @@ def as_count(value: Any, name: str, *, least: int = 1, unit: str = "", most: int
     count: int | None = None
     if isinstance(value, (Tensor, np.ndarray)):
         tensor = as_tensor(value, name)
-        whole = not tensor.is_floating_point() and tensor.dtype != torch.bool
-        count = int(tensor.item()) if whole and tensor.numel() == 1 else None
-    elif not isinstance(value, bool):
-        try:
+        whole = not tensor.is_floating_point() and tensor.dtype != torch.bool and tensor.numel() == 1
+        count = int(tensor.item()) if whole else None
+    elif not isinstance(value, (bool, np.bool_)):
+        with contextlib.suppress(TypeError):
             count = operator.index(value)
-        except TypeError:
-            count = None
-    if count is None or not least <= count <= most:
-        way = "" if count is not None else ": give a whole number"
-        limit = f" and at most {most}" if count is not None and count > most else ""
-        raise InputError(f"expected {name} of at least {least}{unit}{limit}, got {shown(value)}{way}")
-    return count
+    if count is not None and least <= count <= most:
+        return count
+    way = ": give a whole number" if count is None else ""
+    limit = f" and at most {most}" if count is not None and count > most else ""
+    raise InputError(f"expected {name} of at least {least}{unit}{limit}, got {shown(value)}{way}")
 
 
 def as_switch(value: Any, name: str) -> bool:
@@ -244,15 +232,16 @@ def as_switch(value: Any, name: str) -> bool:
 
 
 def as_word(value: Any, name: str, words: Collection[str]) -> str:
-    """One of the ``words``."""
+    """One of the ``words``; an error suggests the nearest."""
     if not isinstance(value, str) or value not in words:
         *others, last = (repr(word) for word in words)
-        raise InputError(f"expected {name} {', '.join(others)} or {last}, got {shown(value)}")
+        near = suggest(value, words) if isinstance(value, str) else ""
+        raise InputError(f"expected {name} {', '.join(others)} or {last}, got {shown(value)}{near}")
     return value
 
 
 def as_path(value: Any, name: str = "a path") -> Path:
-    """A path that the system's functions take, which may lead nowhere."""
+    """A path that the operating system accepts; nothing need be there."""
     text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(text, str) or "\0" in text:
         raise InputError(f"expected {name} of a file, as text or a pathlib.Path, got {shown(value)}")
@@ -260,19 +249,19 @@ def as_path(value: Any, name: str = "a path") -> Path:
 
 
 def as_device(value: Any) -> torch.device:
-    """A device of this machine that holds values."""
+    """A device of this machine that can hold a tensor."""
     try:
         device = torch.device(value)
         torch.empty(0, device=device)
     except (RuntimeError, TypeError, ValueError, AssertionError, NotImplementedError, ImportError) as error:
         raise InputError(f"expected a device of this machine, such as 'cpu' or 'cuda:0', got {shown(value)}") from error
     if device.type == "meta":
-        raise InputError("expected a device that holds values, got 'meta', which holds none: 'cpu' does")
+        raise InputError("expected a device that holds values, such as 'cpu', got 'meta'")
     return device
 
 
 def shown(value: Any) -> str:
-    """A value as an error names it: short, on one line; what is no number, word or path by its type."""
+    """A value as an error names it: on one line and short; anything but a number, a text or a path by its type."""
     if isinstance(value, int) and value.bit_length() > 64:
         return f"an integer of {value.bit_length()} bits"
     if isinstance(value, Tensor) and value.is_nested:
@@ -286,5 +275,5 @@ def shown(value: Any) -> str:
 
 
 def first_bad_row(features: Tensor) -> int:
-    """The index of the first row holding NaN or infinity."""
+    """The index of the first row with NaN or infinity."""
     return int((~torch.isfinite(features).all(dim=1)).nonzero()[0])

@@ -87,7 +87,8 @@ def test_an_unknown_command_is_answered_in_one_line(
         (["measure", "--weighting", "None"], "unknown value 'None'; expected one of example, class"),
         (["run", "--epochs", "1.5"], "Error parsing --epochs: expected a whole number, got '1.5'"),
         (["dynamics", "--time", "long"], "Error parsing --time: expected a number, got 'long'"),
-        (["figures"], "Missing from neuralcollapse figures: PATH A run directory"),
+        (["figures"], "expected a run directory or the folder of a study, such as `figures runs/grid`, got none"),
+        (["figures", "--animatd", "runs/grid"], "Perhaps you meant: --animate"),
     ],
 )
 def test_a_wrong_option_is_answered_with_what_was_expected(

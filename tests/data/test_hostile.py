@@ -88,6 +88,10 @@ ENCODED += b"q\x01X\x06\0\0\0latin1q\x02" + b"h\x00h\x01h\x02\x86R" * 2000 + b"e
         b"\x80\x02cneuralcollapse\nInputError\n)R.",
         b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93.",
         b"\x80\x02\x82\x01.",
+        b"\x80\x02c_codecs\nencode\nN}q\x00" + text(b"room") + b"J\xff\xff\xff\x7fs\x86b.",  # a state of a function
+        b"\x80\x02c_codecs\nencode\n}" + text(b"room") + b"K\x01sb.",
+        b"\x80\x02cnumpy\ndtype\nN}" + text(b"code") + b"K\x01s\x86b.",  # and of a type
+        b"\x80\x02cnumpy\ndtype\n}" + text(b"code") + b"K\x01sb.",
         b"",
         b".",
     ],

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.run_directories import make_run, record
-from matplotlib.animation import PillowWriter
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -64,19 +62,15 @@ def test_a_snapshot_without_its_line_in_the_history_is_left_out(run: Path, monke
 
 
 def test_an_encoder_that_fails_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Failing(PillowWriter):
-        error: Exception = subprocess.CalledProcessError(187, "ffmpeg")
-
-        def finish(self) -> None:
-            raise self.error
-
-    figure = Figure()
-    path = run / "film.mp4"
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    encoder = run / "encoder"
+    encoder.write_text("#!/bin/sh\ncat > /dev/null\nexit 187\n")
+    encoder.chmod(0o755)
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(encoder))
     with pytest.raises(InputError, match=r"cannot write .*film\.mp4: the encoder ended with code 187"):
-        write_animation(figure, lambda _: None, [1], path, Failing())
-    monkeypatch.setattr(Failing, "error", OSError("no such format"))
-    with pytest.raises(InputError, match=r"cannot write .*film\.mp4: no such format"):
-        write_animation(figure, lambda _: None, [1], path, Failing())
+        write_animation(Figure(), lambda _: None, [1], run / "film.mp4", fps=1)
+    with pytest.raises(InputError, match=r"cannot write .*film\.gif: No such file or directory"):
+        write_animation(Figure(), lambda _: None, [1], run / "absent" / "film.gif", fps=1)
     assert not list(run.glob("*film*")) and not list(run.glob(".*film*"))
 
 

@@ -267,7 +267,7 @@ def expected(case: Numeric, slack: float = 100.0, later: bool = True) -> Expecte
         if math.isfinite(value):
             moved = max(abs(t.snr[j] - value) if math.isfinite(t.snr[j]) else 0.0 for t in tries)
             largest = max((v for v in truth.snr if math.isfinite(v)), default=0.0)
-            # singular values of L⁻¹M̄ are exact to a rounding of the largest, and there is none beside infinite ones
+            # singular values of L⁻¹M̄ are exact to a rounding of the largest, where all are finite
             snr_room[j] = slack * (moved + eps * noise * value + eps * largest) + 1e-9
     moved = max(float(np.abs(t.outputs - truth.outputs).max()) for t in tries)
     outputs_room = slack * (moved + eps * whole * float(np.abs(truth.outputs).max()) + 2.0**-52 * reach)
@@ -407,7 +407,7 @@ NEVER_NEGATIVE = (
 
 
 def signs(got: dict[str, Any]) -> list[str]:
-    """Numbers that cannot be negative and are; −0 is none."""
+    """Numbers that are negative and must not be; −0 is not negative."""
     found = [
         f"{name} is negative: {value!r}"
         for name, value in got.items()

@@ -79,7 +79,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "masked features": ({"features": np.ma.masked_greater(FEATURES, 1)}, "expected features without masked entries"),
     "masked labels": ({"labels": np.ma.masked_equal(LABELS, 1)}, "expected labels without masked entries, got 20"),
     "sparse": ({"features": TENSOR.to_sparse()}, "got a sparse_coo one: give its .to_dense()"),
-    "meta": ({"features": TENSOR.to("meta")}, "features with values, got a tensor of the meta device"),
+    "meta": ({"features": TENSOR.to("meta")}, "features with values, got a tensor on the meta device"),
     "meta labels": ({"labels": torch.tensor(LABELS, device="meta")}, "labels with values"),
     "meta weight": ({"weight": torch.tensor(WEIGHT, device="meta")}, "weight with values"),
     "complex": ({"features": TENSOR.to(torch.complex64)}, "expected real features, got torch.complex64"),
@@ -94,7 +94,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "ragged": ({"features": [[1.0], [1.0, 2.0]]}, "expected numeric features of one shape, got list"),
     "too large": ({"labels": np.full(60, 2**64 - 1, np.uint64)}, "labels below 2⁶³, got 18446744073709551615"),
     "past the classes": ({"labels": np.full(60, 60_000, np.uint16)}, "labels in 0..2, got 60000"),
-    "2.7": ({"labels": LABELS + 0.7}, "0.7 is no class"),
+    "2.7": ({"labels": LABELS + 0.7}, "0.7 is not a class"),
     "one-hot": ({"labels": np.eye(3)[LABELS]}, "give labels.argmax(1)"),
     "flags": ({"labels": (RNG.random((60, 3)) < 0.5).astype(int)}, "no class to collapse to"),
 }

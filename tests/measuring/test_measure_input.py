@@ -109,3 +109,52 @@ def test_wrong_batches_are_named(batch: Any, names: str, layer: str | None) -> N
     with pytest.raises(InputError) as error:
         nc.measure(Network(), [batch], layer=layer)
     assert names in str(error.value)
+
+
+def test_labels_of_one_column_are_read_as_labels() -> None:
+    inputs, labels = inputs_and_labels()
+    model = Network()
+    assert nc.measure(model, batches_of(inputs, labels[:, None])) == nc.measure(model, batches_of(inputs, labels))
+    assert nc.measure_features(inputs, labels[:, None].numpy()) == nc.measure_features(inputs, labels)
+    features, found = nc.collect_features(model, batches_of(inputs, labels[:, None]))
+    assert torch.equal(found, labels) and len(features) == len(labels)
+
+
+@pytest.mark.parametrize("options", [{}, {"layer": "head"}, {"features": "neck"}])
+@pytest.mark.parametrize("function", [nc.measure, nc.measure_layers, nc.collect_features])
+def test_labels_that_are_all_left_out_are_named(function: Any, options: dict[str, Any]) -> None:
+    inputs, labels = inputs_and_labels()
+    with pytest.raises(InputError, match="expected at least one example, all labels are −100, which leaves"):
+        function(Network(), batches_of(inputs, torch.full_like(labels, -100)), **options)
+
+
+@pytest.mark.parametrize(
+    ("ood", "message"),
+    [
+        (torch.full((3, 5), torch.nan), "ood=.* NaN or infinity in row 0"),
+        (torch.cat([torch.ones(4, 5), torch.full((1, 5), torch.inf)]), "ood=.*NaN or infinity in row 4"),
+        (torch.ones(0, 5), r"out-of-distribution data \(ood=\) with at least one example, got none"),
+        (torch.ones(3, 4), r"out-of-distribution data \(ood=\): expected features with p = 5 columns, got 4"),
+    ],
+)
+def test_out_of_distribution_features_that_do_not_fit_are_named(ood: torch.Tensor, message: str) -> None:
+    inputs, labels = inputs_and_labels()
+    with pytest.raises(InputError, match=message):
+        nc.measure_features(inputs, labels, ood=ood, metrics="nc5")
+
+
+def test_out_of_distribution_batches_that_do_not_fit_are_named() -> None:
+    for ood, message in (
+        ([torch.full((3, 5), torch.nan)], r"out-of-distribution data \(ood=\): expected finite features"),
+        ([torch.ones(0, 5)], r"out-of-distribution data \(ood=\) with at least one example, got none"),
+        ([], r"out-of-distribution data \(ood=\) with at least one example, got none"),
+    ):
+        for function in (nc.measure, nc.measure_layers):
+            with pytest.raises(InputError, match=message):
+                function(Network(), loader(), ood=ood, metrics="nc5")
+
+
+@pytest.mark.parametrize("layer", [7, None, nn.Linear(2, 2)])
+def test_a_name_for_the_report_must_be_text(layer: Any) -> None:
+    with pytest.raises(InputError, match="expected layer= to be a name for the report, got"):
+        nc.measure_features(*inputs_and_labels(), layer=layer)

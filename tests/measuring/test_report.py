@@ -97,7 +97,7 @@ def test_reports_by_layer_compare_too() -> None:
 
 def test_metrics_asked_for_are_attributes(report) -> None:
     for name, value in report.extra.items():
-        assert getattr(report, name) == value, name
+        assert getattr(report, name) == pytest.approx(value, abs=0, rel=0, nan_ok=True), name
 
 
 @pytest.mark.parametrize(

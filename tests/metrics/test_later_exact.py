@@ -227,8 +227,8 @@ def test_moments_without_a_covariance_give_the_same(name: str) -> None:
     ("function", "message"),
     [
         (
-            lambda: compute_metrics(collapsed(torch.eye(3).double()), "nc9"),
-            "expected 'default', 'all' or metrics among",
+            lambda: compute_metrics(collapsed(torch.eye(3).double()), "cndv"),
+            r"unknown metric cndv \(did you mean 'cdnv'\?\); expected 'all' or of cdnv",
         ),
         (lambda: compute_metrics(collapsed(torch.eye(3).double()), "nc0"), "'nc0' needs a classifier"),
         (lambda: compute_metrics(collapsed(torch.eye(3).double()), "nc5"), "'nc5' needs out-of-distribution data"),

@@ -20,7 +20,7 @@ class FiguresCommand:
     folder whose subfolders are runs. Each of its figures shows networks × data sets.
     """
 
-    path: tyro.conf.Positional[Path]
+    path: tyro.conf.Positional[Path | None] = None  # checked below: tyro blames it for a misspelled option before it
     """A run directory, or the folder of a study."""
     out: Path | None = None
     """Where the files go; by default into figures/ in that folder."""
@@ -29,7 +29,10 @@ class FiguresCommand:
 
     def __call__(self, console: Console) -> int:
         from neuralcollapse import figures
+        from neuralcollapse._errors import InputError
 
+        if self.path is None:
+            raise InputError("expected a run directory or the folder of a study, such as `figures runs/grid`, got none")
         for path in figures.draw(self.path, self.out, animate=self.animate):
             console.print(str(path), soft_wrap=True, highlight=False)
         return 0

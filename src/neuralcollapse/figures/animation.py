@@ -14,7 +14,7 @@ from neuralcollapse.figures.curves import nc1
 from neuralcollapse.figures.history import column, read_history
 from neuralcollapse.figures.portrait import portrait, portrait_classes, portrait_legend, project
 from neuralcollapse.figures.titles import objective, subject
-from neuralcollapse.figures.writing import write_gif, write_mp4
+from neuralcollapse.figures.writing import write_animation
 from neuralcollapse.training.run_directory import Run
 
 FPS = 6
@@ -71,5 +71,4 @@ def animate_run(run_dir: Path, out: Path | None = None) -> list[Path]:
     folder = run.path / "figures" if out is None else out
     folder.mkdir(parents=True, exist_ok=True)
     frames = [*epochs, *[epochs[-1]] * _PAUSE]
-    gif = write_gif(figure, draw, frames, folder / "portrait.gif", FPS)
-    return [gif, write_mp4(figure, draw, frames, folder / "portrait.mp4", FPS)]
+    return [write_animation(figure, draw, frames, folder / name, FPS) for name in ("portrait.gif", "portrait.mp4")]

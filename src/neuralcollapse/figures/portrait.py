@@ -76,11 +76,13 @@ def portrait(view: Projection, axes: Axes, *, reach: float | None = None) -> Axe
     spatial = dimensions == 3
     depth: dict[str, Any] = {"depthshade": False} if spatial else {}
 
+    plane = np.eye(dimensions, max(dimensions, 2))  # two classes have a line only
+
     def points(at: np.ndarray, **options: Any) -> None:
-        axes.scatter(*_in_plane(at).T, **{**options, **depth})
+        axes.scatter(*(at @ plane).T, **{**options, **depth})
 
     def segment(start: np.ndarray, end: np.ndarray, **options: Any) -> None:
-        axes.plot(*_in_plane(np.stack([start, end])).T, **options)
+        axes.plot(*(np.stack([start, end]) @ plane).T, **options)
 
     origin = np.zeros(dimensions)
     for start in range(len(view.simplex)):
@@ -131,11 +133,6 @@ def portrait_legend(classes: Sequence[int], class_names: Sequence[str]) -> list[
         name = f"class {name}" if name.isdigit() else style.plain(name)
         handles.append(Line2D([], [], marker="s", linestyle="", markersize=6, color=color, label=name))
     return handles
-
-
-def _in_plane(points: np.ndarray) -> np.ndarray:
-    """Points of a line, which two classes have, as points of the plane; others as they are."""
-    return np.column_stack([points, np.zeros(len(points))]) if points.shape[1] == 1 else points
 
 
 def _mean_norm(rows: np.ndarray) -> float:

@@ -14,7 +14,7 @@ from neuralcollapse.figures import curves, style
 from neuralcollapse.figures.history import read_history, zero_error_epoch
 from neuralcollapse.figures.portrait import portrait, project
 from neuralcollapse.figures.titles import objective, subject
-from neuralcollapse.figures.writing import write_figure, write_gif
+from neuralcollapse.figures.writing import write_animation, write_figure
 from neuralcollapse.theory.clock import ClockFit, fit_clock
 from neuralcollapse.theory.simulation import Simulation
 from neuralcollapse.training.run_directory import Run
@@ -162,4 +162,4 @@ def _animate(simulation: Simulation, path: Path) -> Path:
         portrait(project(snapshot, classes[:3]), axes, reach=2.0)
         axes.set_title(f"time {simulation.times[index]:.3g}")
 
-    return write_gif(figure, draw, range(len(simulation.times)), path, fps=12)
+    return write_animation(figure, draw, range(len(simulation.times)), path, fps=12)

@@ -32,45 +32,32 @@ def write_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def write_gif(figure: Figure, draw: Callable[[T], object], frames: Sequence[T], path: Path, fps: int) -> Path:
-    """Write a GIF. Equal frames in a row become one frame that is shown for as long.
+def write_animation(figure: Figure, draw: Callable[[T], object], frames: Sequence[T], path: Path, fps: int) -> Path:
+    """Write a GIF or, where the name ends in .mp4, a film in H.264, which every player shows.
 
     Args:
         figure: the figure that `draw` draws into.
         draw: called with each of `frames` in turn.
-        frames: one entry for each frame.
+        frames: one entry for each frame; equal ones in a row become one frame of a GIF that is shown for as long.
         path: the file.
         fps: frames per second.
-    """
-    return write_animation(figure, draw, frames, path, PillowWriter(fps=fps))
-
-
-def write_mp4(figure: Figure, draw: Callable[[T], object], frames: Sequence[T], path: Path, fps: int) -> Path:
-    """Write an MP4 with H.264, which every player shows; the arguments are those of `write_gif`.
 
     Raises:
-        InputError: imageio-ffmpeg, which brings the encoder, is not installed; or the encoder fails.
+        InputError: the file cannot be written; or imageio-ffmpeg, which brings the encoder, is not installed or fails.
     """
-    try:
-        from imageio_ffmpeg import get_ffmpeg_exe
-    except ImportError:
-        raise InputError(f"{path} needs imageio-ffmpeg: pip install 'neuralcollapse[video]'") from None
-    options = ["-pix_fmt", "yuv420p", "-fflags", "+bitexact", "-flags:v", "+bitexact"]  # the same bytes every time
-    with matplotlib.rc_context({"animation.ffmpeg_path": get_ffmpeg_exe()}):
-        return write_animation(figure, draw, frames, path, FFMpegWriter(fps=fps, codec="libx264", extra_args=options))
-
-
-def write_animation(
-    figure: Figure, draw: Callable[[T], object], frames: Sequence[T], path: Path, writer: AbstractMovieWriter
-) -> Path:
-    """Write an animation with any of matplotlib's writers; the other arguments are those of `write_gif`.
-
-    Raises:
-        InputError: the file cannot be written, or the writer's encoder fails.
-    """
+    writer: AbstractMovieWriter = PillowWriter(fps=fps)
+    encoder = ""
+    if path.suffix == ".mp4":
+        try:
+            from imageio_ffmpeg import get_ffmpeg_exe
+        except ImportError:
+            raise InputError(f"{path} needs imageio-ffmpeg: pip install 'neuralcollapse[video]'") from None
+        exact = ["-pix_fmt", "yuv420p", "-fflags", "+bitexact", "-flags:v", "+bitexact"]  # the same bytes every time
+        writer, encoder = FFMpegWriter(fps=fps, codec="libx264", extra_args=exact), get_ffmpeg_exe()
     FigureCanvasAgg(figure)
     try:
-        with replacing(path) as temporary, writer.saving(figure, str(temporary), DPI):
+        encoding = matplotlib.rc_context({"animation.ffmpeg_path": encoder})
+        with encoding, replacing(path) as temporary, writer.saving(figure, str(temporary), DPI):
             for frame in frames:
                 draw(frame)
                 writer.grab_frame()

@@ -1,4 +1,4 @@
-"""Batches of a loader, of any structure: moved to a device, and read as inputs and labels."""
+"""Batches of a loader, of any structure: moved to a device, read as inputs and labels, and split into examples."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from neuralcollapse._checks import InputError, as_labels, as_tensor
+from neuralcollapse._checks import InputError, as_labels, as_tensor, check_labels
 
+LARGEST_LABEL = torch.iinfo(torch.int64).max
+# The label that PyTorch's losses leave out by default, and Transformers' collators pad with.
+_LEFT_OUT = -100
 _LABEL_NAMES = ("labels", "label")
 
 
@@ -209,3 +212,43 @@ def _parameters(model: nn.Module) -> list[inspect.Parameter]:
         return list(inspect.signature(model.forward).parameters.values())
     except (TypeError, ValueError):  # forward is not written in Python
         return []
+
+
+class Examples:
+    """Which positions of a batch are examples, and their labels.
+
+    Args:
+        labels: (n,), or one for each position, (n, T) or (n, H, W); positions labelled −100 are left out.
+        next_token: the label of a position in a sequence is that of the next one.
+        labelled: False where labels mean nothing: all positions are examples, of class 0.
+    """
+
+    def __init__(self, labels: Tensor, next_token: bool = False, labelled: bool = True) -> None:
+        self.shape, self._next_token, self._given = labels.shape, next_token, labels
+        labels = (labels[..., 1:] if next_token else labels).flatten()
+        kept = labels != _LEFT_OUT
+        self._kept = None if not labelled or bool(kept.all()) else kept
+        self.left_out = self._kept is not None
+        self.labels = labels if self._kept is None else labels[self._kept]
+
+    def of(self, features: Tensor) -> Tensor:
+        """(examples, p) of (…, p) features, one for each label.
+
+        Raises:
+            InputError: they are not one for each label.
+        """
+        if features.ndim == 2 and self._next_token:
+            shape = tuple(features.shape)
+            raise InputError(f"next_token=True needs features of shape (batch, length, features), got {shape}")
+        if features.shape[:-1] != self.shape:
+            single = features.ndim == 2
+            if (single and len(self.shape) < 2) or features.shape[:-1].numel() != self.shape.numel():
+                if single:
+                    check_labels(self._given, len(features), LARGEST_LABEL)
+                shape, got = tuple(features.shape[:-1]), tuple(self.shape)
+                raise InputError(f"expected a label for each position, {shape}, got shape {got}")
+            features = features.reshape(*self.shape, features.shape[-1])
+        if self._next_token:
+            features = features[..., :-1, :]
+        features = features.reshape(-1, features.shape[-1])
+        return features if self._kept is None else features[self._kept.to(features.device)]

@@ -6,9 +6,11 @@ runs over the loader a second time, and a fingerprint tells whether that pass sa
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor
 from neuralcollapse._checks import InputError
 from neuralcollapse.measuring.forward import FeatureReader
 from neuralcollapse.measuring.options import MeasureOptions
+from neuralcollapse.measuring.report import Report, make_report
 from neuralcollapse.measuring.tally import Tally
 from neuralcollapse.metrics.least_squares import least_squares_classifier
 from neuralcollapse.moments.class_moments import ClassMoments
@@ -26,57 +29,28 @@ Result = TypeVar("Result")
 
 # The largest relative difference of a fingerprint between two passes over the same examples.
 _SAME = 1e-4
+# A classifier with so many times the classes that the labels reach was probably not trained on these labels.
+_TOO_MANY = 4
 
 
-@dataclass(frozen=True)
-class LayerResult:
-    """What the report on one layer is made of.
+def run_passes(reader: FeatureReader, loader: Iterable[Any], options: MeasureOptions) -> dict[str, Report]:
+    """By name the reports on every layer that the reader reads; the classifier's own layer comes last.
 
-    Attributes:
-        moments: about the class means that the layer is measured about; own: about its own, which differ from these
-            where there is a reference.
-        weight: (C, p) of the classifier, or None; bias: (C,) or None; tally: the classifier's decisions.
-        ood_mean: (p,) mean of out-of-distribution features, or None.
-        notes: sentences for the report.
-    """
-
-    moments: ClassMoments
-    own: ClassMoments
-    weight: Tensor | None
-    bias: Tensor | None
-    tally: Tally
-    ood_mean: Tensor | None
-    notes: tuple[str, ...]
-
-
-def run_passes(
-    reader: FeatureReader,
-    loader: Iterable[Any],
-    options: MeasureOptions,
-    check_room: Callable[[str, int, int], None] = lambda name, dim, classes: None,
-) -> dict[str, LayerResult]:
-    """By name what was measured at each layer that the reader reads; the classifier's own layer comes last.
-
-    That layer has the network's classifier, the others their least-squares ones.
-
-    Args:
-        check_room: is called with a layer's name and its numbers of features and classes before its moments are made,
-            to refuse them.
+    That layer is measured with the network's classifier, the others with their least-squares ones.
     """
     distributed = options.distributed
-    first = _FirstPass(reader, options, check_room)
+    first = _FirstPass(reader, options)
     _on_all_processes(lambda: first.run(loader), distributed)
     if distributed:
         first.share()
     own, head = first.moments, reader.head
     reader.require_examples(own[head.name].num_examples if head is not None and head.name in own else 0)
     assert head is not None
-    about: dict[str, ClassMoments] = {}
     classifiers: dict[str, tuple[Tensor | None, Tensor | None]] = {}
+    references: dict[str, ClassMoments | None] = {}
     tallies: dict[str, Tally] = {}
     for name, moments in own.items():
-        reference = options.reference_of(name)
-        about[name] = moments if reference is None else moments.around(reference)
+        references[name] = reference = options.reference_of(name)
         if name != head.name:
             classifiers[name] = least_squares_classifier(moments, options.weight_decay)
         else:
@@ -86,25 +60,56 @@ def run_passes(
     if distributed:
         for tally in tallies.values():
             tally.all_reduce()
-        counts: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(counts, (reader.network_correct, reader.network_examples))
-        reader.network_correct, reader.network_examples = (sum(column) for column in zip(*counts, strict=True))
-    means = {} if options.ood is None else _ood_means(reader, options.ood, own, distributed)
-    return {
-        name: LayerResult(
-            about[name], own[name], *classifiers[name], tallies[name], means.get(name), reader.notes_of(name)
+        reader.add_counts_of_all()
+    ood_means = {} if options.ood is None else _ood_means(reader, options.ood, own, distributed)
+    reports = {
+        name: make_report(
+            moments if (reference := references[name]) is None else moments.around(reference),
+            *classifiers[name],
+            weight_decay=options.weight_decay,
+            metrics=options.metrics,
+            ood_mean=ood_means.get(name),
+            tally=tallies[name],
+            own=moments,
+            layer=name,
+            notes=reader.notes_of(name),
         )
-        for name in own
+        for name, moments in own.items()
     }
+    last = reports[head.name]
+    doubts = _doubts(last, reader)
+    for doubt in doubts:
+        warnings.warn(doubt, UserWarning, stacklevel=3)
+    return {**reports, head.name: replace(last, notes=(*last.notes, *doubts))}
+
+
+def _doubts(report: Report, reader: FeatureReader) -> list[str]:
+    """Sentences on what makes it likely that the layer measured is not the classifier of these data."""
+    doubts: list[str] = []
+    reached = int(report.moments.present.nonzero().max()) + 1
+    if report.nc3 is not None and _TOO_MANY * reached <= report.num_classes:
+        doubts.append(
+            f"the classifier {report.layer!r} has {report.num_classes:,} classes, the labels reach only {reached - 1}: "
+            "is it the one that was trained on them?"
+        )
+    if reader.network_examples and report.accuracy is not None:
+        network = reader.network_correct / reader.network_examples
+        largest = float(report.moments.counts.max()) / report.num_examples
+        # three standard deviations above the accuracy of always answering the largest class
+        chance = largest + 3.0 * math.sqrt(largest * (1.0 - largest) / report.num_examples)
+        if report.accuracy <= chance < network:
+            doubts.append(
+                f"W h + b of {report.layer!r} classifies {report.accuracy:.2%} correctly, which is chance; what the "
+                f"network returns {network:.2%}: is it the right layer?"
+            )
+    return doubts
 
 
 class _FirstPass:
     """Moments of all features, a fingerprint of the examples, and the features themselves while they fit."""
 
-    def __init__(
-        self, reader: FeatureReader, options: MeasureOptions, check_room: Callable[[str, int, int], None]
-    ) -> None:
-        self._reader, self._options, self._check_room = reader, options, check_room
+    def __init__(self, reader: FeatureReader, options: MeasureOptions) -> None:
+        self._reader, self._options = reader, options
         self.moments: dict[str, ClassMoments] = {}
         self._seen: dict[str, Fingerprint] = {}
         self._kept: list[tuple[dict[str, Tensor], Tensor]] | None = []
@@ -118,7 +123,7 @@ class _FirstPass:
                 self._widen(self._reader.classes or classes_of(batch.labels))
                 for name, features in batch.features.items():
                     if name not in self.moments:
-                        self._check_room(name, features.shape[1], self._classes)
+                        self._check_room(name, features.shape[1])
                         self._begin(name)
                     self.moments[name].update(features, batch.labels)
                     self._seen[name].add(features, batch.labels)
@@ -127,6 +132,18 @@ class _FirstPass:
                     self._kept.append((batch.features, batch.labels))
                 else:
                     self._kept = None
+
+    def _check_room(self, name: str, dim: int) -> None:
+        """Refuse a layer, other than the classifier's, whose p × p scatter is beyond the memory budget."""
+        need, budget = (
+            8 * dim * dim * (self._classes if self._options.weighting == "class" else 1),
+            self._options.memory_budget,
+        )
+        if need > budget and self._reader.head is not None and name != self._reader.head.name:
+            raise InputError(
+                f"expected the layer {name!r} to fit memory_budget = {budget:,.0f} bytes, its {dim:,} features need "
+                f"{need:,}: use spatial='mean', or raise it"
+            )
 
     def _begin(self, name: str) -> None:
         self.moments[name] = ClassMoments(self._classes, weighting=self._options.weighting)

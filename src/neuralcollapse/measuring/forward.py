@@ -5,67 +5,25 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from neuralcollapse._checks import InputError, check_features, check_labels
-from neuralcollapse.measuring.batches import Call, PreparedLoader, calls
+from neuralcollapse.measuring.batches import LARGEST_LABEL, Call, Examples, PreparedLoader, calls
 from neuralcollapse.measuring.classifier import ClassifierSearch, name_of
 from neuralcollapse.measuring.head import ITSELF, WAYS_OUT, ClassifierHead, Weights, classes_last, with_classifier
 from neuralcollapse.measuring.hooks import Tap
+from neuralcollapse.measuring.layer_outputs import LayerOutputs
 from neuralcollapse.measuring.options import MeasureOptions
 from neuralcollapse.measuring.preparation import unwrapped
 from neuralcollapse.measuring.relations import relate, returned
 from neuralcollapse.measuring.report import NO_CLASSIFIER
 
-# The label that PyTorch's losses leave out by default, and Transformers' collators pad with.
-_LEFT_OUT = -100
 # In so many batches logits are compared on many examples, in later ones on one.
 _COMPARED_BATCHES = 2
-_LARGEST_LABEL = torch.iinfo(torch.int64).max
-
-
-class Examples:
-    """Which positions of a batch are examples, and their labels.
-
-    Args:
-        labels: (n,), or one for each position, (n, T) or (n, H, W); positions labelled −100 are left out.
-        next_token: the label of a position in a sequence is that of the next one.
-        labelled: False where labels mean nothing: all positions are examples, of class 0.
-    """
-
-    def __init__(self, labels: Tensor, next_token: bool = False, labelled: bool = True) -> None:
-        self.shape, self._next_token, self._given = labels.shape, next_token, labels
-        labels = (labels[..., 1:] if next_token else labels).flatten()
-        kept = labels != _LEFT_OUT
-        self._kept = None if not labelled or bool(kept.all()) else kept
-        self.left_out = self._kept is not None
-        self.labels = labels if self._kept is None else labels[self._kept]
-
-    def of(self, features: Tensor) -> Tensor:
-        """(examples, p) of (…, p) features, one for each label.
-
-        Raises:
-            InputError: they are not one for each label.
-        """
-        if features.ndim == 2 and self._next_token:
-            shape = tuple(features.shape)
-            raise InputError(f"next_token=True needs features of shape (batch, length, features), got {shape}")
-        if features.shape[:-1] != self.shape:
-            single = features.ndim == 2
-            if (single and len(self.shape) < 2) or features.shape[:-1].numel() != self.shape.numel():
-                if single:
-                    check_labels(self._given, len(features), _LARGEST_LABEL)
-                shape, got = tuple(features.shape[:-1]), tuple(self.shape)
-                raise InputError(f"expected a label for each position, {shape}, got shape {got}")
-            features = features.reshape(*self.shape, features.shape[-1])
-        if self._next_token:
-            features = features[..., :-1, :]
-        features = features.reshape(-1, features.shape[-1])
-        return features if self._kept is None else features[self._kept.to(features.device)]
 
 
 @dataclass(frozen=True)
@@ -80,19 +38,6 @@ class Batch:
     features: dict[str, Tensor]
     labels: Tensor
     output: Any
-
-
-class Layers(Protocol):
-    """Other layers that are read in the same forward pass; :class:`LayerOutputs` is one."""
-
-    def placed(self) -> Any:
-        """A context in which their hooks are on."""
-
-    def take(self, examples: Examples, head: ClassifierHead) -> dict[str, Tensor]:
-        """By name the (examples, p) features of the pass just made."""
-
-    def notes_of(self, name: str) -> tuple[str, ...]:
-        """Sentences for the report on a layer."""
 
 
 class FeatureReader:
@@ -115,7 +60,7 @@ class FeatureReader:
         self,
         model: nn.Module,
         options: MeasureOptions,
-        layers: Layers | None = None,
+        layers: LayerOutputs | None = None,
         head: ClassifierHead | None = None,
     ) -> None:
         self._model, self._options, self._layers, self.head = model, options, layers, head
@@ -164,6 +109,12 @@ class FeatureReader:
         if self.head is None:
             device = next((each.device for each in self._model.parameters()), torch.device("cpu"))
             self.head = shared[0].moved(device)
+
+    def add_counts_of_all(self) -> None:
+        """Sum the counts of what the network returns over the processes."""
+        counts: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(counts, (self.network_correct, self.network_examples))
+        self.network_correct, self.network_examples = (sum(column) for column in zip(*counts, strict=True))
 
     def batches(self, loader: Iterable[Any], *, labelled: bool = True) -> Generator[Batch]:
         """Run the network on each batch, and read it. Close the generator, so that no hook is left after an error.
@@ -237,14 +188,14 @@ class FeatureReader:
                 "to be measured too"
             )
         if self.head.by_labels and classes is not None:
-            check_labels(labels, examples, _LARGEST_LABEL)
+            check_labels(labels, examples, LARGEST_LABEL)
             if labels.numel() and int(labels.max()) >= classes:
                 raise InputError(
                     f"expected labels in 0..{classes - 1}, as of the first batch, by which {self.head.target!r} of "
                     f"{self.head.name!r} was taken for the logits among what the network returns, got "
                     f"{int(labels.max())}: {WAYS_OUT}"
                 )
-        check_labels(labels, examples, _LARGEST_LABEL if classes is None else classes)
+        check_labels(labels, examples, LARGEST_LABEL if classes is None else classes)
 
     def _head_of_features(self, entered: Tensor, output: Any, labels: Tensor) -> ClassifierHead:
         """The head that ``features=`` and ``weight=`` name, with what the network's output is of it."""

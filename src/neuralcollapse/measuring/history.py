@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from neuralcollapse._checks import InputError, as_path, shown
 from neuralcollapse._errors import suggest
 from neuralcollapse.measuring.run_readers import read_runs
-from neuralcollapse.measuring.run_records import RunRecords, checked_records
+from neuralcollapse.measuring.run_records import RunRecords, check_seed, checked_records
 from neuralcollapse.measuring.tidy import LABELS, column_of_numbers, import_pandas, layer_of, numbers_of, tidy_table
 
 if TYPE_CHECKING:
@@ -23,10 +23,21 @@ if TYPE_CHECKING:
 
 _SHOWN = 30  # runs in the text and in a notebook
 _FINAL = {"nc1": "NC1", "nc2.equiangularity_means": "NC2", "nc3": "NC3", "nc4_mismatch": "NC4", "test_accuracy": "test"}
-_HEADS = ("run", "data set", "network", "loss", "seed", "epochs", "error 0 first", "and stays", *_FINAL.values())
+_HEADS = (
+    "run",
+    "data set",
+    "network",
+    "loss",
+    "seed",
+    "epoch",
+    "first zero error",
+    "stays zero from",
+    *_FINAL.values(),
+)
 _LEGEND = (
-    "NC1 to NC4 and test accuracy at the last measured epoch (NC2: equiangularity of the class means); error 0: the "
-    "first measured epoch without a training error, and the one from which it stays so"
+    "NC1 to NC4 and the test accuracy are those of the last measured epoch (NC2: equiangularity of the class means). "
+    "First zero error: the first measured epoch without a training error, after which there may be errors again; "
+    "stays zero from: the measured epoch from which on there is none to the end."
 )
 
 
@@ -40,9 +51,9 @@ class History:
         >>> lines = [{"epoch": epoch, "train_error": 1 - epoch / 4, "nc1": 4.0**-epoch} for epoch in range(1, 5)]
         >>> history = nc.History.from_records(lines, run="mine", dataset="digits", network="mlp", loss="mse", seed=0)
         >>> print(history)
-        History of 1 run, 4 measured epochs, 2 metrics
-        run   data set  network  loss  seed  epochs  error 0 first  and stays  NC1      NC2  NC3  NC4  test
-        mine  digits    mlp      mse   0     4       4              4          0.00391  –    –    –    –
+        History of 1 run; measured epochs: 4; metrics: 2
+        run   data set  network  loss  seed  epoch  first zero error  stays zero from  NC1      NC2  NC3  NC4  test
+        mine  digits    mlp      mse   0     4      4                 4                0.00391  –    –    –    –
         >>> history.to_frame().tail(2)
             run dataset network loss  seed  epoch layer       metric     value
         6  mine  digits     mlp  mse     0      4        train_error  0.000000
@@ -224,10 +235,9 @@ class History:
     def _title(self) -> str:
         epochs = [len({record["epoch"] for record in run.records}) for run in self._runs]
         counts = f"{min(epochs)}" if min(epochs) == max(epochs) else f"{min(epochs)} to {max(epochs)}"
-        of_each = " each" if len(self) > 1 else ""
         return (
-            f"History of {len(self)} run{'s'[: len(self) > 1]}, {counts} measured epochs{of_each}, "
-            f"{len(self.metrics)} metrics"
+            f"History of {len(self)} run{'s' if len(self) > 1 else ''}; measured epochs: {counts}; "
+            f"metrics: {len(self.metrics)}"
         )
 
     def _more(self) -> list[str]:
@@ -268,8 +278,8 @@ def _labelled(run: RunRecords, labels: Mapping[str, Any]) -> RunRecords:
         if not isinstance(labels[name], str):
             raise InputError(f"expected a text as {name}, got {shown(labels[name])}")
     seed = labels.get("seed", run.seed)
-    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
-        raise InputError(f"expected an integer as seed, got {shown(seed)}")
+    if seed is not None:
+        check_seed(seed, "labels")
     settings = {**run.settings, **{name: value for name, value in labels.items() if name not in LABELS}}
     return replace(run, settings=settings, **{name: labels[name] for name in LABELS if name in labels})
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from neuralcollapse._checks import InputError, as_word, shown
 from neuralcollapse._errors import suggest
-from neuralcollapse.measuring.forward import Examples
+from neuralcollapse.measuring.batches import Examples
 from neuralcollapse.measuring.head import ClassifierHead
 from neuralcollapse.measuring.hooks import first_tensor, require_hookable
 

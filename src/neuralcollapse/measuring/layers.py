@@ -11,9 +11,9 @@ from torch import nn
 
 from neuralcollapse._checks import InputError, shown
 from neuralcollapse._errors import suggest
+from neuralcollapse.measuring.engine import run_passes
 from neuralcollapse.measuring.forward import FeatureReader
 from neuralcollapse.measuring.layer_outputs import LayerOutputs, Spatial
-from neuralcollapse.measuring.measure import reports_of
 from neuralcollapse.measuring.options import MeasureKeywords, MeasureOptions, with_options
 from neuralcollapse.measuring.preparation import prepared
 from neuralcollapse.measuring.report import Report, formatted
@@ -155,8 +155,7 @@ def measure_layers(
             normalisation; an error asks for it where neither is certain.
         **options
 
-        ``memory_budget`` is for the features of all layers together, and also the most that a layer's p × p scatter
-        may take.
+        ``memory_budget`` is for the features of all layers together, and bounds the p × p scatter of each.
 
     Returns:
         By layer, in the order of execution; the classifier's own name stands for what enters it.
@@ -170,17 +169,9 @@ def measure_layers(
         got = shown(checked.reference)
         raise InputError(f"expected reference= of measure_layers, or moments by layer, got {got}")
 
-    def check_room(name: str, dim: int, classes: int) -> None:
-        need = 8 * dim * dim * (classes if checked.weighting == "class" else 1)
-        if need > checked.memory_budget:
-            raise InputError(
-                f"expected the layer {name!r} to fit memory_budget = {checked.memory_budget:,.0f} bytes, its {dim:,} "
-                f"features need {need:,}: use spatial='mean', or raise it"
-            )
-
     with prepared(model, loader, checked.ood) as inner:
         outputs = LayerOutputs(inner, layers, spatial, channel_axis)
         reader = FeatureReader(inner, checked, outputs)
-        reports = reports_of(reader, loader, checked, check_room, stacklevel=3)
+        reports = run_passes(reader, loader, checked)
     last = next(reversed(reports))
     return LayerReports((LayerReport(name, each, name != last) for name, each in reports.items()), outputs.left_out)

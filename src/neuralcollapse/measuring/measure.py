@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from typing import Any, Unpack
 
 import numpy as np
@@ -30,9 +27,6 @@ from neuralcollapse.measuring.report import NO_CLASSIFIER, Report, make_report
 from neuralcollapse.measuring.tally import Tally
 from neuralcollapse.metrics.registry import chosen
 from neuralcollapse.moments.class_moments import ClassMoments, Weighting
-
-# A classifier with so many times the classes that the labels reach was probably not trained on these labels.
-_TOO_MANY = 4
 
 
 def measure_features(
@@ -161,69 +155,7 @@ def measure(model: nn.Module, loader: Iterable[Any], **options: Unpack[MeasureKe
         >>> measure(nn.Sequential(nn.Linear(4, 2)), batches, metrics="cdnv").layer
         '0'
     """
-    return measure_with(model, loader, MeasureOptions.of(options, "nc.measure"))
-
-
-def measure_with(model: nn.Module, loader: Iterable[Any], options: MeasureOptions) -> Report:
-    """:func:`measure` with checked options."""
-    with prepared(model, loader, options.ood) as inner:
-        (report,) = reports_of(FeatureReader(inner, options), loader, options).values()
+    checked = MeasureOptions.of(options, "nc.measure")
+    with prepared(model, loader, checked.ood) as inner:
+        (report,) = run_passes(FeatureReader(inner, checked), loader, checked).values()
     return report
-
-
-def reports_of(
-    reader: FeatureReader,
-    loader: Iterable[Any],
-    options: MeasureOptions,
-    check_room: Callable[[str, int, int], None] = lambda name, dim, classes: None,
-    stacklevel: int = 4,
-) -> dict[str, Report]:
-    """By name the reports on every layer that ``reader`` reads; see :func:`run_passes` for the arguments.
-
-    Args:
-        stacklevel: of warnings, so that they name the user's own line.
-    """
-    reports = {
-        name: make_report(
-            measured.moments,
-            measured.weight,
-            measured.bias,
-            weight_decay=options.weight_decay,
-            metrics=options.metrics,
-            ood_mean=measured.ood_mean,
-            tally=measured.tally,
-            own=measured.own,
-            layer=name,
-            notes=measured.notes,
-        )
-        for name, measured in run_passes(reader, loader, options, check_room).items()
-    }
-    last = next(reversed(reports))
-    doubts = _doubts(reports[last], reader)
-    for doubt in doubts:
-        warnings.warn(doubt, UserWarning, stacklevel=stacklevel)
-    if doubts:
-        reports[last] = replace(reports[last], notes=(*reports[last].notes, *doubts))
-    return reports
-
-
-def _doubts(report: Report, reader: FeatureReader) -> list[str]:
-    """Sentences on what makes it likely that the layer measured is not the classifier of these data."""
-    doubts: list[str] = []
-    reached = int(report.moments.present.nonzero().max()) + 1
-    if report.nc3 is not None and _TOO_MANY * reached <= report.num_classes:
-        doubts.append(
-            f"the classifier {report.layer!r} has {report.num_classes:,} classes, the labels reach only {reached - 1}: "
-            "is it the one that was trained on them?"
-        )
-    if reader.network_examples and report.accuracy is not None:
-        network = reader.network_correct / reader.network_examples
-        largest = float(report.moments.counts.max()) / report.num_examples
-        # three standard deviations above the accuracy of always answering the largest class
-        chance = largest + 3.0 * math.sqrt(largest * (1.0 - largest) / report.num_examples)
-        if report.accuracy <= chance < network:
-            doubts.append(
-                f"W h + b of {report.layer!r} classifies {report.accuracy:.2%} correctly, which is chance; what the "
-                f"network returns {network:.2%}: is it the right layer?"
-            )
-    return doubts

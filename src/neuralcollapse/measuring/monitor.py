@@ -11,7 +11,7 @@ from torch import nn
 
 from neuralcollapse._checks import InputError, as_count, as_path
 from neuralcollapse._files import append_line
-from neuralcollapse.measuring.measure import measure_with
+from neuralcollapse.measuring.measure import measure
 from neuralcollapse.measuring.options import MeasureKeywords, MeasureOptions, with_options
 from neuralcollapse.measuring.report import Report
 
@@ -43,7 +43,7 @@ class Measurements:
 
     def add(self, epoch: int, model: nn.Module, loader: Iterable[Any], options: MeasureOptions) -> Report:
         """Measure, keep the numbers and write them."""
-        report = measure_with(model, loader, options)
+        report = measure(model, loader, **vars(options))
         self.history.append({"epoch": as_count(epoch, "epoch", least=0), **report.to_dict()})
         if self._path is not None and (not options.distributed or dist.get_rank() == 0):
             append_line(self._path, self.history[-1])

@@ -21,6 +21,7 @@ from neuralcollapse.metrics.collapse import NC2, nc1, nc2, nc3
 from neuralcollapse.metrics.mse import MSEDecomposition, decompose_mse
 from neuralcollapse.metrics.registry import METRICS, compute_metrics
 from neuralcollapse.metrics.signal_to_noise import SNRSpectrum, snr_singular_values
+from neuralcollapse.metrics.undefined import one_warning
 from neuralcollapse.moments.class_moments import ClassMoments, Weighting, require_moments
 
 if TYPE_CHECKING:
@@ -183,6 +184,7 @@ class Report:
         return "\n".join(lines)
 
 
+@one_warning()
 def make_report(
     moments: ClassMoments,
     weight: Tensor | np.ndarray[Any, Any] | None = None,
@@ -255,7 +257,7 @@ def make_report(
 def _same(a: Any, b: Any) -> bool:
     """Whether two values of a report are equal, NaN being equal to NaN."""
     if isinstance(a, ClassMoments):
-        a, b = (a.weighting, a.state_dict()), (b.weighting, b.state_dict())
+        return a.weighting == b.weighting and _same(a.state_dict(), b.state_dict())
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         a, b = a.cpu(), b.cpu()
         return bool(a.shape == b.shape and ((a == b) | (a.isnan() & b.isnan())).all())

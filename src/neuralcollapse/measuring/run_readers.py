@@ -25,7 +25,7 @@ from typing import Any
 
 from neuralcollapse._checks import InputError
 from neuralcollapse._files import numbers, read_json, read_lines, shortened
-from neuralcollapse.measuring.run_records import RunRecords, checked_epoch, checked_records
+from neuralcollapse.measuring.run_records import RunRecords, check_seed, checked_epoch, checked_records
 
 _PREFIX = "nc/"
 
@@ -98,8 +98,10 @@ def _read_file(path: Path) -> RunRecords:
     if start.startswith(b"{"):
         try:
             whole = read_json(path)
-        except InputError:  # several objects, one a line
-            whole = {}
+        except InputError:
+            if path.suffix == ".json":
+                raise
+            whole = {}  # several objects, one a line
         if "log_history" in whole:
             return _read_trainer_state(path, path.parent)
         return _foreign_run(path, checked_records(read_lines(path), path))
@@ -131,8 +133,7 @@ def _read_run_directory(folder: Path) -> RunRecords:
         if not isinstance(value, str):
             raise InputError(f"{path}: expected the names of data set, network and loss, got {shortened(value)}")
     seed = config.get("seed", 0)
-    if type(seed) is not int:
-        raise InputError(f"{path}: expected an integer as seed, got {shortened(seed)}")
+    check_seed(seed, path)
     history = folder / "history.jsonl"  # not there before the first measured epoch
     records = checked_records(read_lines(history), history) if history.is_file() else ()
     settings = {name: value for name, value in config.items() if name != "class_names"}

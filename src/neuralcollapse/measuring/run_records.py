@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers as kinds
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -112,12 +111,15 @@ def checked_epoch(value: Any, where: str) -> int | float:
     """An epoch, as an integer where it is whole.
 
     Raises:
-        InputError: no finite number of at least 0.
+        InputError: no number of 0 to 10¹⁵.
     """
     fits = isinstance(value, kinds.Real) and not isinstance(value, bool)
-    try:
-        if fits and math.isfinite(value) and value >= 0:
-            return int(value) if float(value).is_integer() else float(value)
-    except OverflowError:
-        pass
-    raise InputError(f"{where}: expected a finite epoch of at least 0, got {shortened(value)}")
+    if fits and 0 <= value <= 10**15:
+        return int(value) if float(value).is_integer() else float(value)
+    raise InputError(f"{where}: expected an epoch, a number of 0 to 1e15, got {shortened(value)}")
+
+
+def check_seed(value: Any, where: str | Path) -> None:
+    """Raise unless a seed is an integer of 64 bits."""
+    if type(value) is not int or not -(2**63) <= value < 2**63:
+        raise InputError(f"{where}: expected an integer of 64 bits as seed, got {shortened(value)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,10 +12,12 @@ from torch import Tensor
 
 from neuralcollapse._checks import Array, InputError, as_classifier, as_tensor
 from neuralcollapse._linalg import of_moderate_size, part_within, row_factor, unit_scale
+from neuralcollapse.metrics.arguments import takes_features
 from neuralcollapse.metrics.geometry import angles, equinorm
 from neuralcollapse.metrics.nearest_mean import DecisionRule
 from neuralcollapse.metrics.rank import coincidence, feature_sizes, varies
 from neuralcollapse.metrics.rank import directions as varying_directions
+from neuralcollapse.metrics.undefined import one_warning, warn_undefined
 from neuralcollapse.moments.blocks import classes_per_block
 from neuralcollapse.moments.class_moments import ClassMoments, require_moments
 
@@ -39,6 +40,7 @@ class NC2:
     maximal_angle_classifier: float | None
 
 
+@takes_features
 def nc1(moments: ClassMoments, *, divide: bool = True) -> float:
     """Within-class variability tr(Σ_W Σ_B⁺) / C, with C the number of classes present.
 
@@ -47,7 +49,7 @@ def nc1(moments: ClassMoments, *, divide: bool = True) -> float:
     directions (fewer features than classes, dead units, the one that layer normalisation takes), it is over these.
 
     Args:
-        moments: of the features.
+        moments: of the features; or the features (n, p), then the labels (n,).
         divide: by C, as the papers do; False leaves it out, as the authors' notebook does.
 
     Returns:
@@ -66,9 +68,9 @@ def nc1(moments: ClassMoments, *, divide: bool = True) -> float:
     scaled = row_factor((rows * roots[block, None])[present[block]] for block, rows in moments.centred_blocks())
     if not bool(distinct_means(moments).any()):
         if not bool(varies(moments, within_covariance.diagonal()).any()):
-            warnings.warn("NC1 is undefined: all features are equal", UserWarning, stacklevel=2)
+            warn_undefined("NC1", "all features are equal")
             return float("nan")
-        warnings.warn(_degenerate(moments, present), UserWarning, stacklevel=2)
+        warn_undefined("NC1", _why_singular(moments, present), "infinite")
         return float("inf")
     _, spread, directions = torch.linalg.svd(scaled, full_matrices=False)
     spread, directions = spread[: classes - 1], directions[: classes - 1]
@@ -80,7 +82,7 @@ def nc1(moments: ClassMoments, *, divide: bool = True) -> float:
         equal = _coinciding(moments, present)
         inverse = None if equal and classes - len(equal) - 1 <= len(inverse) else inverse
     if inverse is None:
-        warnings.warn(_degenerate(moments, present), UserWarning, stacklevel=2)
+        warn_undefined("NC1", _why_singular(moments, present), "infinite")
         return float("inf")
     total = float(((inverse @ within_covariance) * inverse).sum().clamp(min=0.0))
     return total / (classes if divide else 1)
@@ -110,12 +112,11 @@ def _graded_inverse(moments: ClassMoments, means: Tensor, rank: int) -> Tensor |
     return inverse
 
 
-def _degenerate(moments: ClassMoments, present: Tensor) -> str:
-    """Why Σ_B has too low a rank."""
+def _why_singular(moments: ClassMoments, present: Tensor) -> str:
     pairs = _coinciding(moments, present)
     if pairs:
-        return f"NC1 is infinite: the means of classes {pairs[0][0]} and {pairs[0][1]} coincide"
-    return f"NC1 is infinite: the {int(present.sum())} class means are affinely dependent, so Σ_B has too low a rank"
+        return f"the means of classes {pairs[0][0]} and {pairs[0][1]} coincide"
+    return f"the {int(present.sum())} class means are affinely dependent, so Σ_B has too low a rank"
 
 
 def _coinciding(moments: ClassMoments, present: Tensor) -> list[tuple[int, int]]:
@@ -132,11 +133,13 @@ def _coinciding(moments: ClassMoments, present: Tensor) -> list[tuple[int, int]]
     return [(min(pair), max(pair)) for pair in pairs if bool(((means[pair[0]] - means[pair[1]]).abs() <= floor).all())]
 
 
+@takes_features
 def nc2(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -> NC2:
     """Equinorm, equiangularity and maximal angle of the class means μ_c − μ_G and of the classifier rows w_c.
 
     Args:
-        moments: of the features; weight: (C, p).
+        moments: of the features; or the features (n, p), then the labels (n,).
+        weight: (C, p).
 
     A class mean that equals the global mean, or a row of zeros, has no direction: the two angles are then nan, and a
     warning names its class. All are nan, with a warning, where examples are of one class.
@@ -147,24 +150,29 @@ def nc2(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -> NC2:
     given, _ = as_classifier(weight, None, moments.num_classes, moments.means.shape[1])
     if not has_two_classes(moments, "NC2"):
         return NC2(*[float("nan")] * 6)
-    rows = rows_of_present(moments, given)
     found = {}
-    for side, name, vectors in (
+    sides = (
         ("means", "centred class mean", distinct_means(moments)),
-        ("classifier", "classifier row", rows),
-    ):
-        found[f"equinorm_{side}"] = float(equinorm(vectors)) if bool(vectors.any()) else float("nan")
-        zero = moments.present.nonzero()[:, 0][~vectors.any(dim=1)].tolist()
-        if zero:
-            few = ", ".join(map(str, zero[:5])) + (", …" if len(zero) > 5 else "")
-            text = f"the angles of NC2 are undefined: the {name} of class {few} is zero"
-            warnings.warn(text, UserWarning, stacklevel=2)
-        both = None if zero else angles(vectors)
-        found[f"equiangularity_{side}"] = float("nan") if both is None else float(both.equiangularity)
-        found[f"maximal_angle_{side}"] = float("nan") if both is None else float(both.maximal_angle)
+        (
+            "classifier",
+            "classifier row",
+            rows_of_present(moments, given),
+        ),
+    )
+    with one_warning():
+        for side, name, vectors in sides:
+            found[f"equinorm_{side}"] = float(equinorm(vectors)) if bool(vectors.any()) else float("nan")
+            zero = moments.present.nonzero()[:, 0][~vectors.any(dim=1)].tolist()
+            if zero:
+                few = ", ".join(map(str, zero[:5])) + (", …" if len(zero) > 5 else "")
+                warn_undefined("the angles of NC2", f"the {name} of class {few} is zero")
+            both = None if zero else angles(vectors)
+            found[f"equiangularity_{side}"] = float("nan") if both is None else float(both.equiangularity)
+            found[f"maximal_angle_{side}"] = float("nan") if both is None else float(both.maximal_angle)
     return NC2(**found)
 
 
+@takes_features
 def nc3(
     moments: ClassMoments, weight: Float[Tensor, "c p"] | Array, *, centred: bool = True, squared: bool = True
 ) -> float:
@@ -173,7 +181,8 @@ def nc3(
     It is nan, with a warning, where either is zero altogether, or examples are of one class.
 
     Args:
-        moments: of the features; weight: (C, p).
+        moments: of the features; or the features (n, p), then the labels (n,).
+        weight: (C, p).
         centred: class means less μ_G, as the papers have them; False takes μ_c themselves.
         squared: the norm, as in the paper's figures; False gives the norm itself.
 
@@ -198,7 +207,7 @@ def nc3(
         sizes = [size + float(matrix.square().sum()) for size, matrix in zip(sizes, matrices, strict=True)]
     if not sizes[0] or not sizes[1] or (centred and not bool(distinct_means(moments).any())):
         what = "classifier" if not sizes[0] else "matrix of class means"
-        warnings.warn(f"NC3 is undefined: the {what} is zero", UserWarning, stacklevel=2)
+        warn_undefined("NC3", f"the {what} is zero")
         return float("nan")
     of_rows, of_means = (size**0.5 for size in sizes)
     total = sum(float((rows / of_rows - means / of_means).square().sum()) for rows, means in pairs())
@@ -240,7 +249,7 @@ def has_two_classes(moments: ClassMoments, name: str) -> bool:
     """Whether examples are of at least two classes; warns that the number of this name is undefined where not."""
     if int(moments.present.sum()) >= 2:
         return True
-    warnings.warn(f"{name} is undefined: all examples are of one class", UserWarning, stacklevel=3)
+    warn_undefined(name, "all examples are of one class")
     return False
 
 

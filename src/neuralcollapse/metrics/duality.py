@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from neuralcollapse._checks import Array, InputError, as_classifier, as_tensor
 from neuralcollapse._linalg import norm, of_moderate_size, scaled
+from neuralcollapse.metrics.arguments import takes_features
 from neuralcollapse.metrics.collapse import distinct_means, has_two_classes, rows_of_present
 from neuralcollapse.metrics.frames import gram_error, gram_trace_error
 from neuralcollapse.metrics.geometry import have_directions, unit_rows
+from neuralcollapse.metrics.undefined import warn_undefined
 from neuralcollapse.moments.class_moments import ClassMoments, require_moments
 
 
+@takes_features
 def duality_error(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -> float:
     """‖A/‖A‖_F − (I − 11ᵀ/C)/√(C−1)‖_F with A = W M̄ᵀ: self-duality and the simplex in one number, zero at both.
 
@@ -29,6 +30,7 @@ def duality_error(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -
     return float("nan") if pair is None else gram_error(*pair)
 
 
+@takes_features
 def nc3_trace(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -> float:
     """‖A/tr A − (I − 11ᵀ/C)/(C−1)‖_F with A = W M̄ᵀ: the same, scaled by the trace instead of the norm.
 
@@ -41,6 +43,7 @@ def nc3_trace(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -> fl
     return float("nan") if pair is None else gram_trace_error(*pair)
 
 
+@takes_features
 def uniform_duality(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -> float:
     """UNC3: Std_c ⟨ŵ_c, û_c⟩ / |Avg_c ⟨ŵ_c, û_c⟩|, unit classifier rows and unit centred class means; unbiased Std.
 
@@ -58,11 +61,12 @@ def uniform_duality(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array)
     cosines = torch.cat([(unit_rows(rows[b]) * unit_rows(means[b])).sum(dim=1) for b in _blocks(len(rows))])
     mean = float(cosines.mean().abs())
     if mean == 0.0:
-        warnings.warn("UNC3 is undefined: the cosines have a mean of zero", UserWarning, stacklevel=2)
+        warn_undefined("UNC3", "the cosines have a mean of zero")
         return float("nan")
     return float(cosines.std()) / mean
 
 
+@takes_features
 def alignment_distance(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -> float:
     """GNC3: Avg_c ‖ŵ_c − û_c‖, unit classifier rows and unit centred class means.
 
@@ -95,11 +99,12 @@ def nc0(weight: Float[Tensor, "c p"] | Array) -> float:
     return norm(rows.sum(dim=0, dtype=torch.float64))
 
 
+@takes_features
 def nc5(moments: ClassMoments, ood_mean: Float[Tensor, " p"] | Array, *, centred: bool = False) -> float:
     """Avg_c |cos(μ_c, μ_OOD)|: out-of-distribution data become orthogonal to the classes.
 
     Args:
-        moments: of in-distribution features.
+        moments: of in-distribution features; or those features (n, p), then their labels (n,).
         ood_mean: (p,) mean of out-of-distribution features.
         centred: False as in the source, where both are measured from the origin; True subtracts μ_G from both.
 
@@ -114,9 +119,7 @@ def nc5(moments: ClassMoments, ood_mean: Float[Tensor, " p"] | Array, *, centred
     ood = of_moderate_size(scaled(ood, -exponent) - origin)
     present, size = moments.present, float(torch.linalg.vector_norm(ood))
     if size == 0.0:
-        warnings.warn(
-            "NC5 is undefined: the mean of the out-of-distribution features is zero", UserWarning, stacklevel=2
-        )
+        warn_undefined("NC5", "the mean of the out-of-distribution features is zero")
         return float("nan")
     total = 0.0
     for block in moments.class_blocks():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +21,7 @@ from neuralcollapse.metrics.geometry import (
     tiles,
     unit_rows,
 )
+from neuralcollapse.metrics.undefined import warn_undefined
 
 
 def etf_error(vectors: Float[Tensor, "c p"] | Array) -> float:
@@ -56,7 +56,7 @@ def gram_error(left: Float[Tensor, "c p"], right: Float[Tensor, "c p"]) -> float
                     tile.diagonal().sub_((count - 1) ** -0.5)
                 error += float(tile.square().sum())
             return math.sqrt(error)
-    warnings.warn("the distance from an ETF is undefined: the matrix is zero", UserWarning, stacklevel=3)
+    warn_undefined("the distance from an ETF", "the matrix is zero")
     return float("nan")
 
 
@@ -66,7 +66,7 @@ def gram_trace_error(left: Float[Tensor, "c p"], right: Float[Tensor, "c p"]) ->
     count, dim = left.shape
     squared, trace, total = _gram_sums(left, right)
     if trace == 0.0:
-        warnings.warn("the trace-normalised NC3 is undefined: tr W M̄ᵀ is zero", UserWarning, stacklevel=3)
+        warn_undefined("the trace-normalised NC3", "tr W M̄ᵀ is zero")
         return float("nan")
     if count > 2 * (dim + 1):
         overlap = (trace - total / count) / ((count - 1) * trace)
@@ -118,7 +118,7 @@ def etf_distance(vectors: Float[Tensor, "c p"] | Array) -> float:
     vectors = of_moderate_size(vectors).double()
     size = torch.linalg.matrix_norm(vectors)
     if float(size) == 0.0:
-        warnings.warn("the distance from an ETF is undefined: the matrix is zero", UserWarning, stacklevel=2)
+        warn_undefined("the distance from an ETF", "the matrix is zero")
         return float("nan")
     scaled = vectors / size
     mean = scaled.mean(dim=0)
@@ -159,7 +159,7 @@ def hyperspherical_energy(
     for rows, columns, squared in squared_distance_tiles(unit):
         distances = each_pair(squared, rows, columns)
         if bool((distances == 0.0).any()):
-            warnings.warn("the hyperspherical energy is infinite: two directions coincide", UserWarning, stacklevel=2)
+            warn_undefined("the hyperspherical energy", "two directions coincide", "infinite")
             return HypersphericalEnergy(float("inf"), float("nan"))
         values = -0.5 * distances.log() if kernel == "log" else distances.rsqrt()
         if first is None or total is None or squares is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from neuralcollapse._checks import Array, InputError, as_count, as_tensor, shown
 from neuralcollapse._linalg import of_moderate_size
+from neuralcollapse.metrics.undefined import warn_undefined
 
 # Pairs of vectors are gone through in tiles of this many rows, so that a C × C matrix is never held for many classes.
 _TILE = 2048
@@ -71,7 +71,7 @@ def equinorm(vectors: Float[Tensor, "c p"] | Array, *, correction: int = 1) -> F
     starts = range(0, len(rows), _TILE)
     norms = torch.cat([torch.linalg.vector_norm(rows[s : s + _TILE].double(), dim=1) for s in starts])
     if not bool(norms.any()):
-        warnings.warn("NC2's equinorm is undefined: all vectors are zero", UserWarning, stacklevel=2)
+        warn_undefined("NC2's equinorm", "all vectors are zero")
     variation: Tensor = norms.std(correction=correction) / norms.mean()
     return variation
 
@@ -167,7 +167,7 @@ def have_directions(vectors: Float[Tensor, "c p"], name: str) -> bool:
     zero = (~vectors.any(dim=1)).nonzero()[:, 0].tolist()
     if not zero:
         return True
-    warnings.warn(f"{name} is undefined: row {zero[0]} of {len(vectors)} is zero", UserWarning, stacklevel=3)
+    warn_undefined(name, f"row {zero[0]} of {len(vectors)} is zero")
     return False
 
 

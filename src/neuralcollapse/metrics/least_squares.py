@@ -19,6 +19,7 @@ from neuralcollapse._linalg import (
     solve_right,
     unit_scale,
 )
+from neuralcollapse.metrics.arguments import takes_features
 from neuralcollapse.metrics.rank import total_correlation, varies
 from neuralcollapse.moments.class_moments import ClassMoments, require_moments
 
@@ -28,6 +29,7 @@ Solver = Callable[[Tensor], Tensor]
 _LARGEST_DECAY = 2.0**200
 
 
+@takes_features
 def least_squares_classifier(
     moments: ClassMoments, weight_decay: float = 0.0
 ) -> tuple[Float[Tensor, "c p"], Float[Tensor, " c"]]:
@@ -41,7 +43,7 @@ def least_squares_classifier(
     feature scaled to unit variance, so that predictions do not depend on the units of single features.
 
     Args:
-        moments: of the features; its weighting decides Ave and π.
+        moments: of the features, or the features (n, p), then the labels (n,); its weighting decides Ave and π.
         weight_decay: λ of the paper's loss, which adds (λ/2)‖W̃‖_F².
 
     Returns:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neuralcollapse._checks import Array, as_classifier, as_number
 from neuralcollapse._linalg import extreme_power, row_factor, scaled, squares
+from neuralcollapse.metrics.arguments import takes_features
 from neuralcollapse.metrics.least_squares import solve_least_squares
 from neuralcollapse.moments.class_moments import ClassMoments, require_moments
 
@@ -42,6 +43,7 @@ class MSEDecomposition:
     weight_decay: float
 
 
+@takes_features
 def decompose_mse(
     moments: ClassMoments,
     weight: Float[Tensor, "c p"] | Array,
@@ -58,7 +60,7 @@ def decompose_mse(
     Every term is a sum of squares of centred quantities, so none can come out negative.
 
     Args:
-        moments: of the features that enter the last layer.
+        moments: of the features that enter the last layer; or the features (n, p), then the labels (n,).
         weight: (C, p); bias: (C,), or None for a layer without bias, which is a bias of zero.
         weight_decay: λ of the loss above. A network trained on ``MSELoss`` with SGD decay w has λ = C·w/2.
 

@@ -1,17 +1,20 @@
-"""The later metrics by name: one line each, so that adding one adds it to every report and integration."""
+"""The later metrics by name: one entry each, so that adding one adds it to every report and integration."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from neuralcollapse._checks import Array, InputError, as_classifier, as_tensor, shown
+from neuralcollapse._checks import Array, as_classifier, as_tensor, shown
+from neuralcollapse._errors import InputError, suggest
 from neuralcollapse.metrics import collapse, duality, frames, geometry, variability
+from neuralcollapse.metrics.undefined import one_warning, warn_undefined
 from neuralcollapse.moments.class_moments import ClassMoments, require_moments
 
 
@@ -45,6 +48,12 @@ class Given:
         assert self.weight is not None
         return self.weight
 
+    @property
+    def ood(self) -> Tensor:
+        """The mean of out-of-distribution features, which the metric has asked for."""
+        assert self.ood_mean is not None
+        return self.ood_mean
+
     @cached_property
     def energies(self) -> dict[tuple[str, str], frames.HypersphericalEnergy]:
         """By kernel and side, made when first asked for: mean and variation come from one pass."""
@@ -60,127 +69,199 @@ class Given:
 
 @dataclass(frozen=True)
 class Metric:
-    """A number by name.
+    """A later metric.
 
     Attributes:
-        compute: from what is given.
-        meaning: a few words and what it tends to.
+        compute: the number, from what is given.
+        measures: what it measures, in a few words.
+        good: its value at full collapse, or empty where that depends on C and p.
+        source: author and year of the paper; the function's docstring has the whole reference.
         needs: of "weight", "ood" and "scatter" (the full within-class scatter), those without which it is not defined.
         most_classes: above which ``"all"`` leaves it out, because its work grows faster than the square of C.
         classes: with examples of fewer it is undefined, nan with a warning.
     """
 
     compute: Callable[[Given], float]
-    meaning: str
+    measures: str
+    good: str
+    source: str
     needs: frozenset[str] = frozenset()
     most_classes: int | None = None
     classes: int = 2
 
-
-def _of_means(function: Callable[[Tensor], object], meaning: str, most_classes: int | None = None) -> Metric:
-    return Metric(lambda g: float(function(g.means)), f"{meaning}, class means", most_classes=most_classes)  # type: ignore[arg-type]
-
-
-def _of_rows(function: Callable[[Tensor], object], meaning: str, most_classes: int | None = None) -> Metric:
-    needs = frozenset({"weight"})
-    return Metric(lambda g: float(function(g.rows)), f"{meaning}, classifier", needs, most_classes)  # type: ignore[arg-type]
+    @property
+    def meaning(self) -> str:
+        """What it measures and what it tends to."""
+        return f"{self.measures} → {self.good}" if self.good else self.measures
 
 
-def _energy(kernel: str, side: str, part: str, meaning: str) -> Metric:
-    needs = frozenset({"weight"} if side == "rows" else set())
-    return Metric(lambda g: float(getattr(g.energy(kernel, side), part)), meaning, needs)
+class MetricTable(dict[str, Metric]):
+    """The later metrics by name; shown as a table, and with the nearest name where one is unknown."""
+
+    def __missing__(self, name: object) -> Metric:
+        known = suggest(name, self) or f"; expected one of {', '.join(self)}"
+        raise InputError(f"unknown metric {shown(name)}{known}")
+
+    def __repr__(self) -> str:
+        rows = [("name", "measures", "good", "source")]
+        rows += [(name, metric.measures, metric.good or "–", metric.source) for name, metric in self.items()]
+        # a combining mark, as in M̄, takes no place of its own
+        marks = [[sum(map(bool, map(unicodedata.combining, cell))) for cell in row] for row in rows]
+        widths = [max(len(row[i]) - mark[i] for row, mark in zip(rows, marks, strict=True)) for i in range(4)]
+        padded = [[row[i].ljust(widths[i] + mark[i]) for i in range(4)] for row, mark in zip(rows, marks, strict=True)]
+        return "\n".join("  ".join(cells).rstrip() for cells in padded)
 
 
-_SCATTER, _WEIGHT = frozenset({"scatter"}), frozenset({"weight"})
+_NOTHING: frozenset[str] = frozenset()
+_SCATTER, _WEIGHT, _OOD = frozenset({"scatter"}), frozenset({"weight"}), frozenset({"ood"})
 
-METRICS: dict[str, Metric] = {
-    "cdnv": Metric(lambda g: variability.cdnv(g.moments), "class-distance normalised variance → 0"),
-    "variability_ratio": Metric(lambda g: variability.variability_ratio(g.moments), "tr Σ_W / tr Σ_B → 0"),
-    "variability_collapse_index": Metric(
-        lambda g: variability.variability_collapse_index(g.moments), "1 − tr(Σ_T⁺Σ_B)/rank → 0", _SCATTER
-    ),
-    "numerical_rank": Metric(
-        lambda g: variability.numerical_rank(g.moments), "tr Σ_T/‖Σ_T‖ → C−1", _SCATTER, classes=1
-    ),
-    "effective_rank": Metric(
-        lambda g: variability.effective_rank(g.moments), "entropy rank of features → C−1", _SCATTER, classes=1
-    ),
-    "etf_error_means": _of_means(frames.etf_error, "distance of the Gram matrix from an ETF's → 0"),
-    "etf_error_classifier": _of_rows(frames.etf_error, "distance of the Gram matrix from an ETF's → 0"),
-    "etf_distance_means": _of_means(frames.etf_distance, "distance from the nearest ETF → 0"),
-    "etf_distance_classifier": _of_rows(frames.etf_distance, "distance from the nearest ETF → 0"),
-    **{
-        f"gnc2_{kernel}{suffix}_{name}": _energy(kernel, side, part, f"{words}, {kernel} kernel, {label}")
-        for kernel in ("log", "riesz")
-        for suffix, part, words in (
-            ("", "mean", "hyperspherical energy"),
-            ("_variation", "variation", "its Std/Avg → 0"),
-        )
-        for name, side, label in (("means", "means", "class means"), ("classifier", "rows", "classifier"))
-    },
-    "margin_means": _of_means(frames.one_vs_rest_margin, "one-vs-rest margin → C/(C−1)", 128),
-    "margin_classifier": _of_rows(frames.one_vs_rest_margin, "one-vs-rest margin → C/(C−1)", 128),
-    "frame_error_means": _of_means(frames.frame_error, "distance from a tight frame → 0"),
-    "frame_error_classifier": _of_rows(frames.frame_error, "distance from a tight frame → 0"),
-    "welch_excess_means": _of_means(frames.welch_excess, "coherence above Welch's bound (C > p)"),
-    "welch_excess_classifier": _of_rows(frames.welch_excess, "coherence above Welch's bound (C > p)"),
-    "duality_error": Metric(
-        lambda g: duality.duality_error(g.moments, g.classifier), "W M̄ᵀ against a simplex → 0", _WEIGHT
-    ),
-    "uniform_duality": Metric(
-        lambda g: duality.uniform_duality(g.moments, g.classifier), "UNC3, Std/Avg of cos(w, μ̄) → 0", _WEIGHT
-    ),
-    "alignment_distance": Metric(
-        lambda g: duality.alignment_distance(g.moments, g.classifier), "GNC3, distance of unit w and μ̄ → 0", _WEIGHT
-    ),
-    "nc0": Metric(lambda g: duality.nc0(g.classifier), "‖Wᵀ1‖ → 0", _WEIGHT, classes=1),
-    "nc5": Metric(
-        lambda g: duality.nc5(g.moments, _ood(g)), "|cos| of μ and the OOD mean → 0", frozenset({"ood"}), classes=1
-    ),
-    "nc5_centred": Metric(
-        lambda g: duality.nc5(g.moments, _ood(g), centred=True), "the same, less the global mean", frozenset({"ood"})
-    ),
-    "nc1_undivided": Metric(lambda g: collapse.nc1(g.moments, divide=False), "NC1 not divided by C → 0", _SCATTER),
-    "equinorm_means_biased": _of_means(lambda v: geometry.equinorm(v, correction=0), "NC2 equinorm, biased Std → 0"),
-    "equinorm_classifier_biased": _of_rows(
-        lambda v: geometry.equinorm(v, correction=0), "NC2 equinorm, biased Std → 0"
-    ),
-    "equiangularity_means_biased": _of_means(
-        lambda v: geometry.equiangularity(v, correction=0), "NC2 equiangularity, biased Std → 0"
-    ),
-    "equiangularity_classifier_biased": _of_rows(
-        lambda v: geometry.equiangularity(v, correction=0), "NC2 equiangularity, biased Std → 0"
-    ),
-    "nc3_uncentred": Metric(
-        lambda g: collapse.nc3(g.moments, g.classifier, centred=False), "NC3 of uncentred class means", _WEIGHT
-    ),
-    "nc3_unsquared": Metric(
-        lambda g: collapse.nc3(g.moments, g.classifier, squared=False), "NC3's norm, not its square → 0", _WEIGHT
-    ),
-    "nc3_trace": Metric(lambda g: duality.nc3_trace(g.moments, g.classifier), "W M̄ᵀ over its trace → 0", _WEIGHT),
-}
+
+def _of_means(
+    function: Callable[[Tensor], object], measures: str, good: str, source: str, most_classes: int | None = None
+) -> Metric:
+    def compute(given: Given) -> float:
+        return float(function(given.means))  # type: ignore[arg-type]
+
+    return Metric(compute, f"{measures}, class means", good, source, most_classes=most_classes)
+
+
+def _of_rows(
+    function: Callable[[Tensor], object], measures: str, good: str, source: str, most_classes: int | None = None
+) -> Metric:
+    def compute(given: Given) -> float:
+        return float(function(given.rows))  # type: ignore[arg-type]
+
+    return Metric(compute, f"{measures}, classifier", good, source, _WEIGHT, most_classes)
+
+
+def _of_both(
+    name: str, function: Callable[[Tensor], object], measures: str, good: str, source: str, most: int | None = None
+) -> dict[str, Metric]:
+    """Of the class means and of the classifier, whose names replace {} in ``name``."""
+    return {
+        name.format("means"): _of_means(function, measures, good, source, most),
+        name.format("classifier"): _of_rows(function, measures, good, source, most),
+    }
+
+
+def _of_moments(
+    function: Callable[[ClassMoments], float],
+    measures: str,
+    good: str,
+    source: str,
+    needs: frozenset[str] = _NOTHING,
+    classes: int = 2,
+) -> Metric:
+    return Metric(lambda given: function(given.moments), measures, good, source, needs, classes=classes)
+
+
+def _of_duality(function: Callable[[ClassMoments, Tensor], float], measures: str, good: str, source: str) -> Metric:
+    return Metric(lambda given: function(given.moments, given.classifier), measures, good, source, _WEIGHT)
+
+
+def _of_energy(kernel: str, part: str, measures: str, good: str, source: str) -> dict[str, Metric]:
+    def made(side: str, label: str, needs: frozenset[str]) -> Metric:
+        def compute(given: Given) -> float:
+            return float(getattr(given.energy(kernel, side), part))
+
+        return Metric(compute, f"{measures}, {kernel} kernel, {label}", good, source, needs)
+
+    name = f"gnc2_{kernel}" if part == "mean" else f"gnc2_{kernel}_{part}"
+    return {
+        f"{name}_means": made("means", "class means", _NOTHING),
+        f"{name}_classifier": made("rows", "classifier", _WEIGHT),
+    }
+
+
+METRICS = MetricTable(
+    {
+        "cdnv": _of_moments(variability.cdnv, "class-distance normalised variance", "0", "Galanti 2021"),
+        "variability_ratio": _of_moments(variability.variability_ratio, "tr Σ_W / tr Σ_B", "0", "Tirer 2023"),
+        "variability_collapse_index": _of_moments(
+            variability.variability_collapse_index, "1 − tr(Σ_T⁺Σ_B)/rank", "0", "Xu 2023", _SCATTER
+        ),
+        "numerical_rank": _of_moments(
+            variability.numerical_rank, "tr Σ_T/‖Σ_T‖", "C−1", "Rudelson 2007", _SCATTER, classes=1
+        ),
+        "effective_rank": _of_moments(
+            variability.effective_rank, "entropy rank of features", "C−1", "Roy 2007", _SCATTER, classes=1
+        ),
+        **_of_both("etf_error_{}", frames.etf_error, "distance of the Gram matrix from an ETF's", "0", "Zhu 2021"),
+        **_of_both("etf_distance_{}", frames.etf_distance, "distance from the nearest ETF", "0", "Schönemann 1966"),
+        **_of_energy("log", "mean", "hyperspherical energy", "", "Liu 2023"),
+        **_of_energy("log", "variation", "Std/Avg of the energy", "0", "Wu 2024"),
+        **_of_energy("riesz", "mean", "hyperspherical energy", "", "Liu 2023"),
+        **_of_energy("riesz", "variation", "Std/Avg of the energy", "0", "Wu 2024"),
+        **_of_both("margin_{}", frames.one_vs_rest_margin, "one-vs-rest margin", "C/(C−1)", "Jiang 2024", 128),
+        **_of_both("frame_error_{}", frames.frame_error, "distance from a tight frame", "0", "Benedetto 2003"),
+        **_of_both("welch_excess_{}", frames.welch_excess, "coherence above Welch's bound (C > p)", "", "Welch 1974"),
+        "duality_error": _of_duality(duality.duality_error, "W M̄ᵀ against a simplex", "0", "Zhou 2022"),
+        "uniform_duality": _of_duality(duality.uniform_duality, "UNC3, Std/Avg of cos(w, μ̄)", "0", "Wu 2024"),
+        "alignment_distance": _of_duality(
+            duality.alignment_distance, "GNC3, distance of unit w and μ̄", "0", "Jiang 2024"
+        ),
+        "nc0": Metric(lambda given: duality.nc0(given.classifier), "‖Wᵀ1‖", "0", "Zhu 2021", _WEIGHT, classes=1),
+        "nc5": Metric(
+            lambda given: duality.nc5(given.moments, given.ood),
+            "|cos| of μ and the mean of OOD features",
+            "0",
+            "Ammar 2024",
+            _OOD,
+            classes=1,
+        ),
+        "nc5_centred": Metric(
+            lambda given: duality.nc5(given.moments, given.ood, centred=True),
+            "NC5 less the global mean",
+            "",
+            "Ammar 2024",
+            _OOD,
+        ),
+        "nc1_undivided": _of_moments(
+            partial(collapse.nc1, divide=False), "NC1 not divided by C", "0", "Papyan 2020", _SCATTER
+        ),
+        **_of_both(
+            "equinorm_{}_biased",
+            partial(geometry.equinorm, correction=0),
+            "NC2 equinorm, biased Std",
+            "0",
+            "Papyan 2020",
+        ),
+        **_of_both(
+            "equiangularity_{}_biased",
+            partial(geometry.equiangularity, correction=0),
+            "NC2 equiangularity, biased Std",
+            "0",
+            "Papyan 2020",
+        ),
+        "nc3_uncentred": _of_duality(
+            partial(collapse.nc3, centred=False), "NC3 of uncentred class means", "", "Papyan 2020"
+        ),
+        "nc3_unsquared": _of_duality(
+            partial(collapse.nc3, squared=False), "NC3's norm, not its square", "0", "Papyan 2020"
+        ),
+        "nc3_trace": _of_duality(duality.nc3_trace, "W M̄ᵀ over its trace", "0", "Zhou 2022"),
+    }
+)
 
 
 def chosen(metrics: str | Sequence[str] | None) -> list[str]:
-    """The names that None and ``"default"`` (none), ``"all"``, one name or several mean.
+    """The names of the metrics asked for: none for None (or ``"default"``), every one for ``"all"``.
 
     Raises:
-        InputError: a name that is none of them, or what is no collection of names; an iterator, which gives its names
-            once, is none either.
+        InputError: an unknown name, or something other than names; an iterator gives them only once and is refused.
     """
-    if metrics is None:
+    if metrics is None or (isinstance(metrics, str) and metrics == "default"):
         return []
     if isinstance(metrics, str):
-        if metrics in ("default", "all"):
-            return list(METRICS) if metrics == "all" else []
-        names = [metrics]
+        names = list(METRICS) if metrics == "all" else [metrics]
     elif isinstance(metrics, Collection) and not isinstance(metrics, (Tensor, np.ndarray, bytes)):
         names = list(metrics)
     else:
-        raise InputError(f"expected metrics 'default', 'all', a name or a list of names, got {shown(metrics)}")
+        raise InputError(f"expected metrics None, 'all', a name or a list of names, got {shown(metrics)}")
     for name in names:
         if not isinstance(name, str) or name not in METRICS:
-            raise InputError(f"expected 'default', 'all' or metrics among {', '.join(METRICS)}, got {shown(name)}")
+            known = suggest(name, ["all", *METRICS])
+            raise InputError(f"unknown metric {shown(name)}{known}; expected 'all' or of {', '.join(METRICS)}")
     return names
 
 
@@ -195,7 +276,8 @@ def compute_metrics(
 
     Args:
         moments: of the features.
-        metrics: names, none for None, or ``"all"``: those that what is given, and the number of classes, allow.
+        metrics: names, or ``"all"``, which leaves out what the moments, the classifier or the number of classes do not
+            allow. None gives none, as in a report.
         weight: (C, p) of the classifier; ood_mean: (p,) mean of out-of-distribution features.
 
     Returns:
@@ -235,13 +317,8 @@ def compute_metrics(
         if missing:
             raise InputError(f"the metric {name!r} needs {means[missing[0]]}, got none")
         asked[name] = metric
-    undefined = {name for name, metric in asked.items() if metric.classes > int(moments.present.sum())}
-    if undefined:
-        few = ", ".join(sorted(undefined)[:3]) + (", …" if len(undefined) > 3 else "")
-        collapse.has_two_classes(moments, few)
-    return {name: float("nan") if name in undefined else metric.compute(given) for name, metric in asked.items()}
-
-
-def _ood(given: Given) -> Tensor:
-    assert given.ood_mean is not None
-    return given.ood_mean
+    with one_warning():
+        undefined = [name for name, metric in asked.items() if metric.classes > int(moments.present.sum())]
+        for name in undefined:
+            warn_undefined(name, "all examples are of one class")
+        return {name: float("nan") if name in undefined else metric.compute(given) for name, metric in asked.items()}

@@ -17,6 +17,7 @@ from neuralcollapse._linalg import (
     scaled_symmetric,
     unit_scale,
 )
+from neuralcollapse.metrics.arguments import takes_features
 from neuralcollapse.metrics.rank import directions, feature_sizes, rounding_variances, varies
 from neuralcollapse.moments.class_moments import ClassMoments, require_moments
 
@@ -36,6 +37,7 @@ class SNRSpectrum:
     space: Literal["full", "limit"]
 
 
+@takes_features
 def snr_singular_values(moments: ClassMoments) -> SNRSpectrum:
     """Singular values of Σ_W^{-1/2} M̄, M̄ = [μ_c − μ_G] over the classes present.
 
@@ -45,7 +47,7 @@ def snr_singular_values(moments: ClassMoments) -> SNRSpectrum:
     copies of others, change nothing.
 
     Args:
-        moments: of the features, with the full scatter.
+        moments: of the features, with the full scatter; or the features (n, p), then the labels (n,).
 
     Returns:
         The spectrum, on the CPU, in the precision of the moments.

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from neuralcollapse._linalg import rounding_bound
+from neuralcollapse.metrics.arguments import takes_features
 from neuralcollapse.metrics.collapse import distinct_means, has_two_classes
 from neuralcollapse.metrics.geometry import each_pair, squared_distance_tiles
 from neuralcollapse.metrics.rank import coincidence, feature_sizes, varies
 from neuralcollapse.metrics.signal_to_noise import whitened_singular_values
+from neuralcollapse.metrics.undefined import warn_undefined
 from neuralcollapse.moments.class_moments import ClassMoments, require_moments
 
 
+@takes_features
 def cdnv(moments: ClassMoments) -> float:
     """Class-distance normalised variance, Avg over c ≠ c' of (v_c + v_c') / (2‖μ_c − μ_c'‖²), v_c = tr Σ_c.
 
@@ -38,16 +39,15 @@ def cdnv(moments: ClassMoments) -> float:
             squared[one, other] = 0.0
         total += each_pair(spread / (2 * squared), rows, columns).sum()
     if not bool(torch.isfinite(total)):
-        what = (
-            "undefined: two classes are one and the same point"
-            if bool(total.isnan())
-            else "infinite: two means coincide"
-        )
-        warnings.warn(f"CDNV is {what}", UserWarning, stacklevel=2)
+        if bool(total.isnan()):
+            warn_undefined("CDNV", "two classes are one and the same point")
+        else:
+            warn_undefined("CDNV", "two class means coincide", "infinite")
         return float(total)
     return float(2 * total / (len(means) * (len(means) - 1)))
 
 
+@takes_features
 def variability_ratio(moments: ClassMoments) -> float:
     """tr Σ_W / tr Σ_B, which needs no covariance matrix; infinite, with a warning, where all class means coincide.
 
@@ -60,12 +60,15 @@ def variability_ratio(moments: ClassMoments) -> float:
     within, between = moments.within_variance, moments.between_variance
     if not bool(distinct_means(moments).any()):
         constant = within <= moments.eps**2 * float(feature_sizes(moments).square().sum())
-        what = "undefined: all features are equal" if constant else "infinite: all class means coincide"
-        warnings.warn(f"the variability ratio is {what}", UserWarning, stacklevel=2)
+        if constant:
+            warn_undefined("the variability ratio", "all features are equal")
+        else:
+            warn_undefined("the variability ratio", "all class means coincide", "infinite")
         return float("nan" if constant else "inf")
     return within / between
 
 
+@takes_features
 def variability_collapse_index(moments: ClassMoments) -> float:
     """VCI = 1 − tr(Σ_T⁺ Σ_B)/r, r = min(classes − 1, directions in which features vary); zero at collapse, at most 1.
 
@@ -79,12 +82,13 @@ def variability_collapse_index(moments: ClassMoments) -> float:
     if not has_two_classes(moments, "VCI"):
         return float("nan")
     if not bool(distinct_means(moments).any()):
-        warnings.warn("VCI is undefined: all class means coincide", UserWarning, stacklevel=2)
+        warn_undefined("VCI", "all class means coincide")
         return float("nan")
     signal = whitened_singular_values(moments, moments.weights.sqrt())
     return float((1.0 / (1.0 + signal.square())).mean())
 
 
+@takes_features
 def numerical_rank(moments: ClassMoments) -> float:
     """tr Σ_T / ‖Σ_T‖₂, the squared Frobenius over the squared spectral norm of the centred features.
 
@@ -93,11 +97,12 @@ def numerical_rank(moments: ClassMoments) -> float:
     require_moments(moments)
     values = _total_spectrum(moments)
     if not bool(values.any()):
-        warnings.warn("the numerical rank is undefined: all features are equal", UserWarning, stacklevel=2)
+        warn_undefined("the numerical rank", "all features are equal")
         return float("nan")
     return float(values.sum() / values[-1])
 
 
+@takes_features
 def effective_rank(moments: ClassMoments) -> float:
     """exp(−Σ_i q_i log q_i), q_i = σ_i/Σσ, σ the singular values of the centred features (√eig Σ_T).
 
@@ -106,7 +111,7 @@ def effective_rank(moments: ClassMoments) -> float:
     require_moments(moments)
     singular = _total_spectrum(moments).sqrt()
     if not bool(singular.any()):
-        warnings.warn("the effective rank is undefined: all features are equal", UserWarning, stacklevel=2)
+        warn_undefined("the effective rank", "all features are equal")
         return float("nan")
     share = singular / singular.sum()
     return float(torch.special.entr(share).sum().exp())

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from jaxtyping import Bool, Float, Integer
@@ -40,7 +41,8 @@ STATE_NAMES = ("counts", "means", "variances", "scatter", "eps", "product_eps", 
 def require_moments(value: object, name: str = "moments") -> None:
     """Raise unless ``value`` is a :class:`ClassMoments`."""
     if not isinstance(value, ClassMoments):
-        raise InputError(f"expected {name} to be a ClassMoments, got {shown(value)}: make one, and update() it")
+        way = "; features need their labels beside them" if isinstance(value, (Tensor, np.ndarray)) else ""
+        raise InputError(f"expected {name} to be a ClassMoments, got {shown(value)}{way}")
 
 
 class ClassMoments:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from neuralcollapse._errors import InputError, suggest
 
@@ -160,8 +160,3 @@ HEADS: dict[str, Head] = {
         Head("normalised", "normalised", normalised, has_temperature=True),
     )
 }
-
-if TYPE_CHECKING:
-    HeadName = str
-else:
-    HeadName = Literal[tuple(HEADS)]  # the choices of the command line

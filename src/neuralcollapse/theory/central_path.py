@@ -1,8 +1,8 @@
 """The central path and its exact dynamics: Theorem 3, Definitions 1 and 2, Proposition 2, Corollaries 1 and 2.
 
-On the central path the classifier is the least-squares one for its features, and with features renormalized so that
-Σ_W = I all that is left is the signal-to-noise matrix SNR = M̄, with singular values ω_1 … ω_{C−1}. Gradient flow keeps
-its singular vectors, and each ω obeys a separable equation of its own, which integrates to
+On the central path the classifier is the least-squares one for its features. Once features are renormalized so that
+Σ_W = I, they are described by the signal-to-noise matrix SNR = M̄ alone, with singular values ω_1 … ω_{C−1}. Gradient
+flow keeps its singular vectors, and each ω obeys a separable equation, whose solution is
 
     c₁ log ω + c₂ ω² + c₃ ω⁴ = a + t.
 
@@ -12,6 +12,7 @@ its singular vectors, and each ω obeys a separable equation of its own, which i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -27,10 +28,10 @@ Flow = Literal["projected", "multiplicative"]
 Array = np.ndarray
 T = TypeVar("T", float, Array, Tensor)
 
-# Within these bounds no step of the closed form, whose terms grow like N C² (1 + λ) and ω⁴, leaves the range of floats.
+# The terms of the closed form grow like N C² (1 + λ) and ω⁴; within these bounds none of them overflows.
 _MOST, _MOST_CLASSES = 1e30, 10**9
 _LEAST_VALUE, _LARGEST_VALUE = 1e-150, 1e60
-_LONGEST = 1e110  # in units of N, after which no ω is above 1e60
+_LONGEST = 1e110  # the longest time in units of N: no ω below 1e60 gets above it
 
 
 class Constants(NamedTuple):
@@ -156,17 +157,13 @@ class CentralPath:
             InputError: a negative time, or one that is not finite.
         """
         times = self._times(t)
-        result: Any
         if isinstance(t, Tensor) or isinstance(self.omega0, Tensor):
             start = torch.as_tensor(self.omega0, dtype=torch.float64)
             clock = torch.as_tensor(t if isinstance(t, Tensor) else times, dtype=torch.float64, device=start.device)
             clock = clock[..., None] if start.ndim else clock
-            result = _Solve.apply(*torch.broadcast_tensors(start, clock), self.constants)  # type: ignore[no-untyped-call]
-        else:
-            times = times[..., None] if self.omega0.ndim else times
-            starts, clocks = np.broadcast_arrays(self.omega0, times)
-            result = invert(starts, clocks, *self.constants)[()]
-        return result  # type: ignore[no-any-return]
+            return _Solve.apply(*torch.broadcast_tensors(start, clock), self.constants)  # type: ignore[no-any-return, no-untyped-call]
+        starts, clocks = np.broadcast_arrays(self.omega0, times[..., None] if self.omega0.ndim else times)
+        return invert(starts, clocks, *self.constants)[()]  # type: ignore[return-value, no-any-return]
 
     def time(self, omega: T) -> T:
         """The time at which each ω_j is reached from its start: f(ω) − f(ω_0), negative before it.
@@ -179,16 +176,13 @@ class CentralPath:
         count = self.omega0.shape[0] if self.omega0.ndim else 1
         if count > 1 and values.ndim and values.shape[-1] not in (1, count):
             raise InputError(f"expected {count} singular values in each row, got shape {values.shape}")
-        result: Any
         if isinstance(omega, Tensor) or isinstance(self.omega0, Tensor):
             end = torch.as_tensor(omega if isinstance(omega, Tensor) else values, dtype=torch.float64)
             start = torch.as_tensor(self.omega0, dtype=torch.float64, device=end.device)
             c1, c2, c3 = self.constants
             squares = (end - start) * (end + start)
-            result = c1 * torch.log1p((end - start) / start) + squares * (c2 + c3 * (end**2 + start**2))
-        else:
-            result = travelled(self.omega0, values, *self.constants)[()]
-        return result  # type: ignore[no-any-return]
+            return c1 * torch.log1p((end - start) / start) + squares * (c2 + c3 * (end**2 + start**2))  # type: ignore[return-value]
+        return travelled(self.omega0, values, *self.constants)[()]  # type: ignore[return-value, no-any-return]
 
     def _times(self, t: Any) -> Array:
         times = _numbers(t, "times")
@@ -202,27 +196,23 @@ class CentralPath:
 
     def loss(self, t: T) -> T:
         """L = ½ Σ_j κ/(Cκ + ω_j(t)²), at each time."""
-        omega: Any = self.singular_values(t)
+        omega = self.singular_values(t)
         loss = central_path_loss(torch.as_tensor(omega), self.num_classes, self.weight_decay)
-        result: Any = loss if isinstance(omega, Tensor) else loss.numpy()[()]
-        return result  # type: ignore[no-any-return]
+        return loss if isinstance(omega, Tensor) else loss.numpy()[()]  # type: ignore[return-value, no-any-return]
 
     def asymptote(self, t: T) -> T:
         """(t/c₃)^{1/4}, which every ω_j tends to (Corollary 1); (t/c₂)^{1/2} for the multiplicative flow."""
         _, c2, c3 = self.constants
-        times: Any = t.double() if isinstance(t, Tensor) else self._times(t)[()]
-        self._times(t)
-        result: Any = (times / c3) ** 0.25 if self.flow == "projected" else (times / c2) ** 0.5
-        return result  # type: ignore[no-any-return]
+        checked = self._times(t)[()]
+        times: Any = t.double() if isinstance(t, Tensor) else checked
+        return (times / c3) ** 0.25 if self.flow == "projected" else (times / c2) ** 0.5  # type: ignore[no-any-return]
 
     def condition(self, t: T) -> T:
         """max_j ω_j / min_j ω_j, which falls to 1 (Corollary 1)."""
         omega: Any = self.singular_values(t)
-        largest, smallest = (
-            (omega.amax(-1), omega.amin(-1)) if isinstance(omega, Tensor) else (omega.max(-1), omega.min(-1))
-        )
-        result: Any = largest / smallest
-        return result  # type: ignore[no-any-return]
+        if isinstance(omega, Tensor):
+            return omega.amax(-1) / omega.amin(-1)  # type: ignore[return-value]
+        return omega.max(-1) / omega.min(-1)  # type: ignore[no-any-return]
 
     def metrics(self, t: float | Array, right_vectors: Array | None = None) -> PathMetrics:
         """NC1–NC3 and the parts of the loss along the path (Corollary 2), for all C − 1 singular values.
@@ -255,8 +245,8 @@ class CentralPath:
         shape = omega.shape[:-1]
         flat = (rows[..., None, :] * torch.from_numpy(basis)).reshape(-1, 2, classes, classes - 1)
 
-        def each(measure: object, which: int) -> Array:
-            return np.array([float(measure(vectors[which])) for vectors in flat]).reshape(shape)  # type: ignore[operator]
+        def along(measure: Callable[[Tensor], Tensor], which: int) -> Array:
+            return np.array([float(measure(vectors[which])) for vectors in flat]).reshape(shape)
 
         nc3 = [
             float((w / torch.linalg.matrix_norm(w) - m / torch.linalg.matrix_norm(m)).square().sum()) for m, w in flat
@@ -265,12 +255,12 @@ class CentralPath:
         loss_nc23 = 0.5 * (classes * kappa**2 / denominator**2).sum(axis=-1)
         return PathMetrics(
             nc1=(1.0 / omega**2).sum(axis=-1),
-            equinorm_means=each(equinorm, 0),
-            equinorm_classifier=each(equinorm, 1),
-            equiangularity_means=each(equiangularity, 0),
-            equiangularity_classifier=each(equiangularity, 1),
-            maximal_angle_means=each(maximal_angle, 0),
-            maximal_angle_classifier=each(maximal_angle, 1),
+            equinorm_means=along(equinorm, 0),
+            equinorm_classifier=along(equinorm, 1),
+            equiangularity_means=along(equiangularity, 0),
+            equiangularity_classifier=along(equiangularity, 1),
+            maximal_angle_means=along(maximal_angle, 0),
+            maximal_angle_classifier=along(maximal_angle, 1),
             nc3=np.array(nc3).reshape(shape),
             loss=loss_nc1 + loss_nc23,
             loss_nc1=loss_nc1,

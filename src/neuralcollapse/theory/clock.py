@@ -1,4 +1,4 @@
-"""A network's singular values held against the closed form: one change of time for all of them."""
+"""Measured singular values compared with the closed form, by one change of time that all of them share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ClockFit:
         predicted: (e, j) the path's, from the first epoch's values, at the fitted times.
         times: (e,) the fitted clock, never falling, 0 at the first epoch.
         residual: (e,) root mean square over j of log(measured/predicted): 0.1 is ten per cent.
-        unmoved: (e,) the same for a path that stands still, which a fit has to beat.
+        unmoved: (e,) the same if every ω_j kept its first value, for comparison.
         exponent: (e,) slope of the mean log ω against log epoch around each epoch.
         measured_condition, predicted_condition: (e,) max_j ω_j / min_j ω_j.
     """
@@ -50,8 +50,9 @@ def fit_clock(
 ) -> ClockFit:
     """Fit the one monotone change of time that brings the closed form nearest to all singular values.
 
-    At each epoch the time minimises Σ_j (log ω_j − log ω_j^path(t))² over t not before the epoch before: a network that
-    goes back on its path is held at the time it had reached. The spread between the j is what one clock cannot mend.
+    At each epoch the fitted time minimises Σ_j (log ω_j − log ω_j^path(t))² over all t from the time of the previous
+    epoch on, so that the clock never runs backwards. What remains is disagreement between the ω_j, which no change of
+    time removes.
 
     Args:
         epochs: (e,) rising, positive; omega: (e, j) measured values, each row in descending order.
@@ -73,12 +74,9 @@ def fit_clock(
         omega[0], num_classes=num_classes, samples_per_class=samples_per_class, weight_decay=weight_decay, flow=flow
     )
 
-    def misfit(time: float, row: Array) -> float:
-        return float(np.square(np.log(row / path.singular_values(np.asarray(time)))).sum())
-
     times = np.zeros(len(epochs))
     for index in range(1, len(epochs)):
-        times[index] = _best_time(path, omega[index], times[index - 1], misfit)
+        times[index] = _best_time(path, omega[index], times[index - 1])
     predicted = path.singular_values(times)
     logs = np.log(omega).mean(axis=1)
     return ClockFit(
@@ -94,19 +92,19 @@ def fit_clock(
     )
 
 
-def _best_time(path: CentralPath, row: Array, earliest: float, misfit) -> float:  # type: ignore[no-untyped-def]
-    """The best time from `earliest` on; between the times at which the slowest and the fastest ω_j would be reached."""
-    own = np.asarray(path.time(row))
-    latest = float(own.max())
+def _best_time(path: CentralPath, row: Array, earliest: float) -> float:
+    """The best time from ``earliest`` on, and no later than the last ω_j of the path reaches its measured value."""
+
+    def misfit(log_time: float) -> float:
+        return float(np.square(np.log(row / path.singular_values(np.asarray(np.exp(log_time))))).sum())
+
+    latest = float(np.max(path.time(row)))
     if latest <= earliest:
         return earliest
-    # in log t, from where nothing has moved yet: times span many decades
-    low = np.log(max(earliest, 1e-9 * latest))
-    grid = np.linspace(low, np.log(latest), 64)
-    start = int(np.argmin([misfit(np.exp(point), row) for point in grid]))
+    # times span many decades, so the search is in log t
+    grid = np.linspace(np.log(max(earliest, 1e-9 * latest)), np.log(latest), 64)
+    start = int(np.argmin([misfit(point) for point in grid]))
     bounds = grid[max(start - 1, 0)], grid[min(start + 1, len(grid) - 1)]
-    found = minimize_scalar(
-        lambda point: misfit(np.exp(point), row), bounds=bounds, method="bounded", options={"xatol": 1e-10}
-    )
-    best = float(np.exp(found.x))
-    return best if misfit(best, row) <= misfit(earliest, row) else earliest
+    found = minimize_scalar(misfit, bounds=bounds, method="bounded", options={"xatol": 1e-10})
+    stays = float(np.square(np.log(row / path.singular_values(np.asarray(earliest)))).sum())
+    return float(np.exp(found.x)) if misfit(float(found.x)) <= stays else earliest

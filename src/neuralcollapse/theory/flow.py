@@ -6,9 +6,9 @@ With X the features, E their deviations from the class means, W the least-square
     multiplicative   dX/dt = −G + S X       X whitened again after every infinitesimal step
     none             dX/dt = −G             no renormalization
 
-S, with Σ_W S + S Σ_W = (G Eᵀ + E Gᵀ)/n, is the same symmetric matrix in both: S E is the part of G normal to the
-features of equal Σ_W, and whitening undoes it by S X.
-Classes are balanced, the bias is 1/C − W μ_G and not penalised (MATHEMATICS, section 5); the global mean stands still.
+S is the same symmetric matrix in both, the solution of Σ_W S + S Σ_W = (G Eᵀ + E Gᵀ)/n: S E is the part of G that
+changes Σ_W, and whitening undoes that change by S X. Classes are balanced, the bias is 1/C − W μ_G and not penalised;
+the global mean stands still.
 """
 
 from __future__ import annotations
@@ -202,14 +202,15 @@ def integrate(
     def rate(t: Tensor, x: Tensor) -> Tensor:
         if progress is not None:
             progress(float(t))
-        _require_moderate(x, f"the flow can't be followed: at time {float(t):g}")
+        _require_moderate(x, f"the flow cannot be integrated: at time {float(t):g} features are too large")
         return _direction(problem, x, renormalization)
 
     with torch.no_grad():
         try:
             path: Tensor = odeint(rate, start, clock, rtol=rtol, atol=atol, method="dopri5")
-        except AssertionError as error:  # what torchdiffeq says of a step that vanishes
-            raise InputError(f"the flow can't be followed to {float(clock[-1]):g} at rtol={rtol:g}: {error}") from error
+        except AssertionError as error:  # torchdiffeq's error where its step becomes too small
+            end = float(clock[-1])
+            raise InputError(f"the flow cannot be integrated to {end:g} at rtol={rtol:g}: {error}") from error
         return _describe(problem, clock, path)
 
 
@@ -267,10 +268,10 @@ def _prepare(
     return problem, x
 
 
-def _require_moderate(features: Tensor, told: str) -> None:
+def _require_moderate(features: Tensor, message: str) -> None:
     largest = float(features.abs().max()) if features.numel() else 0.0
     if not largest < _LARGEST:
-        raise InputError(f"{told}, got one of size {largest:g}, whose products are not finite")
+        raise InputError(f"{message}, got one of size {largest:g}, whose products overflow")
 
 
 def _problem(features: Any, labels: Any, weight_decay: float) -> tuple[_Balanced, Tensor]:

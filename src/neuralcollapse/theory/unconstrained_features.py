@@ -22,7 +22,7 @@ from neuralcollapse._checks import InputError, as_count, as_number, as_word, sho
 
 @dataclass(frozen=True)
 class Minimum:
-    """Where a minimisation ended.
+    """A state of the model, such as the end of a minimisation.
 
     Args:
         weight: (C, p); features: (n, p); bias: (C,), zero where the model has none; labels: (n,).
@@ -71,7 +71,7 @@ class UnconstrainedFeatures:
     def __post_init__(self) -> None:
         if not isinstance(self.counts, Sequence) or isinstance(self.counts, (str, bytes)) or len(self.counts) < 2:
             raise InputError(f"expected counts of at least two classes, got {shown(self.counts)}")
-        # as plain numbers, whatever kind they came as; the class itself is frozen
+        # kept as plain Python numbers; a frozen dataclass sets its fields this way
         object.__setattr__(self, "counts", tuple(as_count(count, "counts") for count in self.counts))
         object.__setattr__(self, "dim", as_count(self.dim, "dim"))
         for name in ("weight_decay", "feature_decay"):
@@ -114,7 +114,8 @@ class UnconstrainedFeatures:
         """The global minimum of the squared error, in closed form.
 
         With Z = W Hᵀ, (λ_W‖W‖² + λ_H‖H‖²)/2 ≥ √(λ_W λ_H) ‖Z‖_* with equality attained, so the minimum is that of
-        ½‖Z − Y‖²/n + √(λ_W λ_H) ‖Z‖_*: each singular value σ of Y less n √(λ_W λ_H), at most p of them kept.
+        ½‖Z − Y‖²/n + √(λ_W λ_H) ‖Z‖_*. The best Z has the singular values max(0, σ − n √(λ_W λ_H)) for the p largest
+        singular values σ of Y.
 
         Raises:
             InputError: for cross-entropy, which has none.
@@ -131,12 +132,12 @@ class UnconstrainedFeatures:
     def descend(
         self, *, learning_rate: float, steps: int, every: int = 1, seed: int = 0, scale: float = 0.1
     ) -> list[Minimum]:
-        """Plain gradient descent on (W, H, b), which nothing renormalizes: to be set beside `dynamics.flow`.
+        """Plain gradient descent on (W, H, b), without renormalization, to compare with the flows of ``theory.flow``.
 
         Args:
             learning_rate: the step.
             steps: how many.
-            every: keep where it is after this many steps, and at the start.
+            every: keep the state at the start and after every so many steps.
             seed, scale: of the random start.
 
         Returns:

@@ -2,8 +2,9 @@
 
 `TrainingConfig` holds the settings that were given and None for the others. `resolve.resolve` fills those in from the
 recipe of the data set and makes a `RunConfig`, which is what `config.json` contains. Everything the program knows about
-a setting stands beside its field: help text, label, unit, its short form in names of run directories, and whether it
-changes the cost of a training step. PyTorch is not imported here, so that the command line can show its help at once.
+a setting stands at its field: its type and range, in `Option` its label, unit and part in the names of run directories
+and whether it changes the cost of a training step, and under it the help text of the command line. PyTorch is not
+imported here, so that the command line can show its help at once.
 """
 
 from __future__ import annotations
@@ -15,32 +16,43 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen
-from typing_extensions import Doc
 
 from neuralcollapse._errors import InputError, suggest
 from neuralcollapse._files import shortened
-from neuralcollapse.networks.heads import HEADS, HeadName
-from neuralcollapse.training.losses import LossName
-from neuralcollapse.training.optimizers import OPTIMIZERS, OptimizerName
+from neuralcollapse.networks.heads import HEADS
+from neuralcollapse.training.losses import LOSSES
+from neuralcollapse.training.optimizers import OPTIMIZERS
+
+if TYPE_CHECKING:
+    LossName = str
+    HeadName = str
+    OptimizerName = str
+else:  # the choices of the command line
+    LossName, HeadName = Literal[tuple(LOSSES)], Literal[tuple(HEADS)]
+    OptimizerName = Literal[tuple(OPTIMIZERS)]
 
 Group = Literal["subject", "training", "measuring", "machine"]
 
 Count = Annotated[int, Ge(1), Le(10**9)]
+Images = Annotated[int, Ge(0), Le(10**9)]
 Seed = Annotated[int, Ge(0), Lt(2**63)]
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
+BelowOne = Annotated[float, Ge(0), Lt(1)]
+Precision = Literal["auto", "32", "64", "bf16"]
+Statistics = Literal["running", "re-estimated", "both"]
 Name = Annotated[str, MaxLen(300)]
 Milestones = tuple[Annotated[float, Gt(0), Lt(1)], ...]
 
 
-class Option(Doc):
-    """What the program knows about one setting.
+@dataclass(frozen=True)
+class Option:
+    """What the program knows about a setting beside its type and its help text, the text under the field.
 
     Args:
-        help: the help text of the command line.
         label: what figures call it; by default the name of the field with spaces.
         unit: of its values, where there is one.
         short: its prefix in names of run directories ("" for the value alone); None leaves it out of names.
@@ -49,243 +61,85 @@ class Option(Doc):
         changes_cost: whether the time or the memory of a training step depends on it.
     """
 
-    def __init__(
-        self,
-        help: str,
-        /,
-        *,
-        label: str = "",
-        unit: str = "",
-        short: str | None = None,
-        group: Group = "training",
-        changes_cost: bool = False,
-    ) -> None:
-        super().__init__(help)
-        self.help, self.label, self.unit, self.short = help, label, unit, short
-        self.group, self.changes_cost = group, changes_cost
+    label: str = ""
+    unit: str = ""
+    short: str | None = None
+    group: Group = "training"
+    changes_cost: bool = False
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The settings of a run that were given; None stands for those left open.
+    """The settings of a run; those left out follow the recipe of the data set."""
 
-    The order of the fields is that of the parts of a run directory's name.
-    """
-
+    # the order of the fields is that of the parts of a run directory's name
     __pydantic_config__: ClassVar[dict[str, Any]] = {"strict": True, "allow_inf_nan": False}
 
-    dataset: Annotated[
-        Name | None,
-        Option(
-            "digits (the default), mnist, fashion-mnist, cifar10, cifar100, svhn, stl10, or folder / npz with "
-            "--data-dir.",
-            label="data set",
-            group="subject",
-        ),
-    ] = None
-    data_dir: Annotated[
-        Path | None,
-        Option("Folder of the data; `neuralcollapse data` lists what is found without it.", group="machine"),
-    ] = None
-    imbalance: Annotated[
-        Literal["step", "exponential"] | None,
-        Option(
-            "Make the training classes unequal: step, half of the classes small; exponential, each class smaller than "
-            "the one before.",
-            short="",
-        ),
-    ] = None
-    imbalance_ratio: Annotated[
-        Annotated[float, Ge(1)] | None,
-        Option("Examples of the largest class over those of the smallest (default 100).", short="ratio"),
-    ] = None
-    label_noise: Annotated[
-        Annotated[float, Ge(0), Le(1)] | None,
-        Option(
-            "Share of training labels changed to another class; 1 draws all labels at random. Training and measuring "
-            "use the changed labels.",
-            short="noise",
-        ),
-    ] = None
-    model: Annotated[
-        Name | None,
-        Option(
-            "resnet18, vgg11, densenet40, mlp, torchvision:NAME, timm:NAME, …; by default resnet at the paper's depth.",
-            label="network",
-            group="subject",
-            changes_cost=True,
-        ),
-    ] = None
-    head: Annotated[
-        HeadName | None,
-        Option(
-            "Last layer. linear: the network's own (default); no-bias; etf: a fixed simplex frame; normalised: "
-            "cosines.",
-            short="",
-            changes_cost=True,
-        ),
-    ] = None
-    temperature: Annotated[
-        Positive | None,
-        Option(
-            "Temperature of the normalised head; by default 0.1, or 1 / target with squared error.",
-            short="t",
-        ),
-    ] = None
-    loss: Annotated[
-        LossName | None,
-        Option(
-            "mse: the paper's (default); mse-torch: PyTorch's mean; rescaled-mse: for many classes; "
-            "ce: cross-entropy; …",
-            group="subject",
-        ),
-    ] = None
-    rescale: Annotated[
-        Positive | None,
-        Option(
-            "k of rescaled-mse, the weight of the true class; by default 1, from 1000 classes 15 (Hui & Belkin, 2021).",
-            label="rescaling k",
-            short="k",
-        ),
-    ] = None
-    target: Annotated[
-        Positive | None,
-        Option(
-            "M of rescaled-mse, the output fitted for the true class; by default 1, from 11 classes 15, from 1000 "
-            "classes 30.",
-            label="target M",
-            short="m",
-        ),
-    ] = None
-    focal_gamma: Annotated[NonNegative | None, Option("γ of focal (default 2, Lin et al., 2017).", short="gamma")] = (
-        None
-    )
-    smoothing: Annotated[
-        Annotated[float, Ge(0), Lt(1)] | None,
-        Option("ε of label-smoothing (default 0.1, Szegedy et al., 2016).", short="eps"),
-    ] = None
-    optimizer: Annotated[
-        OptimizerName | None,
-        Option(
-            "sgd (default) and adam add the weight decay to the gradient, sgdw and adamw keep it apart; lbfgs: full "
-            "batches.",
-            short="",
-            changes_cost=True,
-        ),
-    ] = None
-    width: Annotated[
-        Positive | None,
-        Option(
-            "Factor on the network's width; 1 is the published network, digits take 0.25.",
-            unit="× the published network",
-            short="w",
-            changes_cost=True,
-        ),
-    ] = None
-    examples_per_class: Annotated[
-        Count | None,
-        Option("Train on this many examples of each class; by default as many as the paper.", short="n"),
-    ] = None
-    test_examples_per_class: Annotated[
-        Count | None,
-        Option(
-            "Test on this many examples of each class; by default on all.",
-            short="test",
-            group="measuring",
-        ),
-    ] = None
-    epochs: Annotated[Count | None, Option("Passes over the training set.", unit="epochs", short="e")] = None
-    batch_size: Annotated[
-        Count | None,
-        Option(
-            "Examples a step, over all devices together; for lbfgs by default all, up to 4096.",
-            unit="examples",
-            short="b",
-            changes_cost=True,
-        ),
-    ] = None
-    learning_rate: Annotated[
-        Positive | None,
-        Option(
-            "Learning rate before the milestones; by default the recipe's, for adam and adamw 1e-3, for lbfgs 1.",
-            short="lr",
-        ),
-    ] = None
-    momentum: Annotated[
-        Annotated[float, Ge(0), Lt(1)] | None, Option("SGD's momentum, Adam's first β.", short="mom")
-    ] = None
-    weight_decay: Annotated[
-        NonNegative | None,
-        Option(
-            "Weight decay of all trained parameters; by default the recipe's, for sgdw 1 / (1 - momentum) times that, "
-            "for adamw 0.01.",
-            short="wd",
-        ),
-    ] = None
-    milestones: Annotated[
-        Milestones | None,
-        Option(
-            "Shares of the epochs after which the learning rate is divided by ten; by default 1/3 and 2/3, for lbfgs "
-            "none.",
-            short="at",
-        ),
-    ] = None
-    seed: Annotated[
-        Seed | None,
-        Option(
-            "Decides the initial weights, the choice and the order of the training examples (default 0).",
-            short="s",
-            group="subject",
-        ),
-    ] = None
-    precision: Annotated[
-        Literal["auto", "32", "64", "bf16"] | None,
-        Option(
-            "Arithmetic of training: auto takes bf16 where the processor multiplies it natively. Measuring is in "
-            "float32, and in float64 with 64, which is for comparing runs: in shorter formats rounding soon decides "
-            "which units are rectified.",
-            short="p",
-            group="machine",
-            changes_cost=True,
-        ),
-    ] = None
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"] | None,
-        Option("auto takes a CUDA device where there is one.", group="machine", changes_cost=True),
-    ] = None
-    devices: Annotated[
-        Count | None,
-        Option("Number of devices, with one process each.", short="d", group="machine", changes_cost=True),
-    ] = None
-    robustness_examples: Annotated[
-        Annotated[int, Ge(0), Le(10**9)] | None,
-        Option(
-            "Measure adversarial robustness too, by DeepFool on this many test images; 0, the default, leaves it out.",
-            unit="images",
-            short="r",
-            group="measuring",
-            changes_cost=True,
-        ),
-    ] = None
-    batch_norm_statistics: Annotated[
-        Literal["running", "re-estimated", "both"] | None,
-        Option(
-            "What batch normalisation uses while the network is measured. running: its running averages, as the paper "
-            "(default); re-estimated: averages over a pass of training batches with the weights as they are; both: the "
-            "numbers of running averages, and beside them `re_estimated.nc1`, `re_estimated.mse.ls_perp` and so on.",
-            short="bn",
-            group="measuring",
-        ),
-    ] = None
-    notebook_weight_decay: Annotated[
-        bool | None,
-        Option(
-            "Measure the loss also with λ as in the authors' notebook, `notebook.mse.total` and so on: λ is then w/2, "
-            "where training on PyTorch's MSELoss with weight decay w means λ = C w/2.",
-            short="notebook",
-            group="measuring",
-        ),
-    ] = None
+    dataset: Annotated[Name | None, Option(label="data set", group="subject")] = None
+    """digits (the default), mnist, fashion-mnist, cifar10, cifar100, svhn, stl10, or folder / npz with --data-dir."""
+    data_dir: Annotated[Path | None, Option(group="machine")] = None
+    """Folder of the data; `neuralcollapse data` lists what is found without it."""
+    imbalance: Annotated[Literal["step", "exponential"] | None, Option(short="")] = None
+    """Make training classes unequal: step, half of them small; exponential, each smaller than the one before."""
+    imbalance_ratio: Annotated[Annotated[float, Ge(1)] | None, Option(short="ratio")] = None
+    """Examples of the largest class over those of the smallest (default 100)."""
+    label_noise: Annotated[Annotated[float, Ge(0), Le(1)] | None, Option(short="noise")] = None
+    """Share of training labels changed to another class; 1 draws all at random. Measured are these labels too."""
+    model: Annotated[Name | None, Option(label="network", group="subject", changes_cost=True)] = None
+    """resnet18, vgg11, densenet40, mlp, torchvision:NAME, timm:NAME, …; by default resnet at the paper's depth."""
+    head: Annotated[HeadName | None, Option(short="", changes_cost=True)] = None
+    """Last layer. linear: the network's own (default); no-bias; etf: a fixed simplex frame; normalised: cosines."""
+    temperature: Annotated[Positive | None, Option(short="t")] = None
+    """Temperature of the normalised head; by default 0.1, or 1 / target with squared error."""
+    loss: Annotated[LossName | None, Option(group="subject")] = None
+    """mse: the paper's (default); mse-torch: PyTorch's mean; rescaled-mse: for many classes; ce: cross-entropy; …"""
+    rescale: Annotated[Positive | None, Option(label="rescaling k", short="k")] = None
+    """k of rescaled-mse, the weight of the true class; by default 1, from 1000 classes 15 (Hui & Belkin, 2021)."""
+    target: Annotated[Positive | None, Option(label="target M", short="m")] = None
+    """M of rescaled-mse, the true class's target output; by default 1, from 11 classes 15, from 1000 classes 30."""
+    focal_gamma: Annotated[NonNegative | None, Option(short="gamma")] = None
+    """γ of focal (default 2, Lin et al., 2017)."""
+    smoothing: Annotated[BelowOne | None, Option(short="eps")] = None
+    """ε of label-smoothing (default 0.1, Szegedy et al., 2016)."""
+    optimizer: Annotated[OptimizerName | None, Option(short="", changes_cost=True)] = None
+    """sgd (default) and adam add the decay to the gradient, sgdw and adamw keep it apart; lbfgs: full batches."""
+    width: Annotated[Positive | None, Option(unit="× the published network", short="w", changes_cost=True)] = None
+    """Factor on the network's width; 1 is the published network, digits take 0.25."""
+    examples_per_class: Annotated[Count | None, Option(short="n")] = None
+    """Train on this many examples of each class; by default as many as the paper."""
+    test_examples_per_class: Annotated[Count | None, Option(short="test", group="measuring")] = None
+    """Test on this many examples of each class; by default on all."""
+    epochs: Annotated[Count | None, Option(unit="epochs", short="e")] = None
+    """Passes over the training set."""
+    batch_size: Annotated[Count | None, Option(unit="examples", short="b", changes_cost=True)] = None
+    """Examples a step, over all devices together; for lbfgs by default all, up to 4096."""
+    learning_rate: Annotated[Positive | None, Option(short="lr")] = None
+    """Learning rate before the milestones; by default the recipe's, for adam and adamw 1e-3, for lbfgs 1."""
+    momentum: Annotated[BelowOne | None, Option(short="mom")] = None
+    """SGD's momentum, Adam's first β."""
+    weight_decay: Annotated[NonNegative | None, Option(short="wd")] = None
+    """On all trained parameters; by default the recipe's, for sgdw 1 / (1 - momentum) times that, for adamw 0.01."""
+    milestones: Annotated[Milestones | None, Option(short="at")] = None
+    """Shares of the epochs after which the learning rate is divided by ten; by default 1/3 and 2/3, for lbfgs none."""
+    seed: Annotated[Seed | None, Option(short="s", group="subject")] = None
+    """Decides the initial weights, the choice and the order of the training examples (default 0)."""
+    precision: Annotated[Precision | None, Option(short="p", group="machine", changes_cost=True)] = None
+    """Arithmetic of training: auto takes bf16 where the processor multiplies it natively. Measuring is in float32, and
+    in float64 with 64, which is for comparing runs: in shorter formats rounding soon decides which units are
+    rectified."""
+    device: Annotated[Literal["auto", "cpu", "cuda"] | None, Option(group="machine", changes_cost=True)] = None
+    """auto takes a CUDA device where there is one."""
+    devices: Annotated[Count | None, Option(short="d", group="machine", changes_cost=True)] = None
+    """Number of devices, with one process each."""
+    robustness_examples: Annotated[Images | None, Option("", "images", "r", "measuring", changes_cost=True)] = None
+    """Measure adversarial robustness too, by DeepFool on this many test images; 0, the default, leaves it out."""
+    batch_norm_statistics: Annotated[Statistics | None, Option(short="bn", group="measuring")] = None
+    """What batch normalisation uses while the network is measured. running: its running averages, as the paper
+    (default); re-estimated: averages over a pass of training batches with the weights as they are; both: the numbers of
+    running averages, and beside them `re_estimated.nc1`, `re_estimated.mse.ls_perp` and so on."""
+    notebook_weight_decay: Annotated[bool | None, Option(short="notebook", group="measuring")] = None
+    """Measure the loss also with λ as in the authors' notebook, `notebook.mse.total` and so on: λ is then w/2, where
+    training on PyTorch's MSELoss with weight decay w means λ = C w/2."""
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any], where: object) -> Self:
@@ -370,20 +224,24 @@ class RunConfig(TrainingConfig):
     precision: Literal["32", "64", "bf16"] = field()
     device: Literal["cpu", "cuda"] = field()
     devices: Count = field()
-    dataset_title: Annotated[Name, Option("What figures and tables call the data set.")]
-    num_examples: Annotated[Count, Option("Examples of the training set.")]
-    num_test_examples: Annotated[Count, Option("Examples of the test set.")]
-    num_classes: Annotated[Count, Option("Number of classes C.", changes_cost=True)]
-    class_names: Annotated[tuple[str, ...], Option("One name per label.")]
-    loss_title: Annotated[Name, Option("What figures and tables call the loss.")]
-    measured_weight_decay: Annotated[float, Option("λ at which the paper's loss is decomposed; see `losses`.")]
+    dataset_title: Name
+    """What figures and tables call the data set."""
+    num_examples: Count
+    num_test_examples: Count
+    num_classes: Annotated[Count, Option(changes_cost=True)]
+    class_names: tuple[str, ...]
+    loss_title: Name
+    """What figures and tables call the loss."""
+    measured_weight_decay: float
+    """λ at which the paper's loss is decomposed; see `losses`."""
     label_noise: float = 0.0
     head: Name = "linear"
     optimizer: Name = "sgd"
-    robustness_examples: Annotated[int, Ge(0)] = 0
-    batch_norm_statistics: Literal["running", "re-estimated", "both"] = "running"
+    robustness_examples: Images = 0
+    batch_norm_statistics: Statistics = "running"
     notebook_weight_decay: bool = False
-    data_sha256: Annotated[Name | None, Option("`data.fingerprint` of the data; an older run has None.")] = None
+    data_sha256: Name | None = None
+    """`data.fingerprint` of the data; an older run has None."""
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any], where: object) -> Self:
@@ -425,17 +283,17 @@ def _incomplete(where: object, name: str) -> InputError:
 
 def _read_options() -> dict[str, Option]:
     found: dict[str, Option] = {}
-    for cls in (TrainingConfig, RunConfig):
+    for cls in (RunConfig, TrainingConfig):  # where both have a field, what is known of it stands in TrainingConfig
         for name, hint in typing.get_type_hints(cls, include_extras=True).items():
-            for option in getattr(hint, "__metadata__", ()):
-                if isinstance(option, Option):
-                    option.label = option.label or name.replace("_", " ")
-                    found[name] = option
+            if not name.startswith("_"):
+                given = [each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Option)]
+                option = given[0] if given else Option()
+                found[name] = dataclasses.replace(option, label=option.label or name.replace("_", " "))
     return found
 
 
 OPTIONS: dict[str, Option] = _read_options()
-"""What is known about each setting, by the name of its field; the first are those of `TrainingConfig`."""
+"""What is known about each setting, by the name of its field."""
 
 
 def names(group: Group) -> tuple[str, ...]:

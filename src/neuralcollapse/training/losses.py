@@ -24,7 +24,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from neuralcollapse._errors import InputError, suggest
 
@@ -194,8 +194,3 @@ LOSSES: dict[str, Loss] = {
         Loss("label-smoothing", "label smoothing", cross_entropy, _same_decay, ("smoothing",)),
     )
 }
-
-if TYPE_CHECKING:
-    LossName = str
-else:
-    LossName = Literal[tuple(LOSSES)]  # the choices of the command line

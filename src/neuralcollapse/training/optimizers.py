@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from neuralcollapse._errors import InputError, suggest
 
@@ -143,8 +143,3 @@ OPTIMIZERS: dict[str, Optimizer] = {
         Optimizer("lbfgs", "L-BFGS", _lbfgs, _coupled, 1.0, milestones=(), full_batch=True, has_momentum=False),
     )
 }
-
-if TYPE_CHECKING:
-    OptimizerName = str
-else:
-    OptimizerName = Literal[tuple(OPTIMIZERS)]  # the choices of the command line

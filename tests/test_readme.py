@@ -1,0 +1,64 @@
+"""Every command and every line of Python in the README and on the pages of docs/ is one that works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+import neuralcollapse as nc
+from neuralcollapse.cli import COMMANDS, parse
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "results" / "README.md"]
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, command) of every line that begins with `neuralcollapse`, with its continuation lines."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in re.findall(r"^ {4,}(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?neuralcollapse (.+)$", text, re.MULTILINE):
+            found.append((page.name, line))
+    return found
+
+
+def python_blocks(page: Path) -> list[str]:
+    """The fenced Python of a page."""
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize(("page", "line"), commands())
+def test_every_command_is_accepted_and_a_misspelled_option_is_not(
+    page: str, line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, *arguments = shlex.split(line, comments=True)
+    assert name in COMMANDS, page
+    parse(name, arguments)
+    options = [argument for argument in arguments if argument.startswith("--")]
+    wrong = options[0] + "x" if options else "--helpp"
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as exit_:
+        parse(name, [wrong, *arguments])
+    message = capsys.readouterr().err
+    assert exit_.value.code == 2 and wrong in message and max(map(len, message.splitlines())) <= 80
+    assert not options or options[0] in message  # the option that was meant
+
+
+def test_the_pages_name_every_command() -> None:
+    assert {line.split()[0] for _, line in commands()} == set(COMMANDS)
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3))
+    loader = [(torch.randn(30, 4), torch.arange(30) % 3)]
+    names = {"nc": nc, "model": model, "loader": loader, "test_loader": loader, "other_loader": loader}
+    for name in ("torchmetrics", "lightning", "transformers"):
+        pytest.importorskip(name)
+    for block in python_blocks(ROOT / "README.md"):
+        exec(re.sub("distributed=True", "distributed=False", block), {**names, "print": lambda report: str(report)})
+        names["report"] = nc.measure(model, loader)

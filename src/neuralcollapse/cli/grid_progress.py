@@ -84,10 +84,13 @@ class GridDisplay(GridProgress):
         self._report(name)
 
     def tick(self) -> None:
-        for name, (state, _) in self._states.items():
-            interval = 0.5 if self._live.is_started else LINE_INTERVAL
-            if state is State.RUNNING and time.monotonic() - self._printed[name] > interval:
+        before = time.monotonic() - (0.5 if self._live.is_started else LINE_INTERVAL)
+        running = [name for name, (state, _) in self._states.items() if state is State.RUNNING]
+        for name in running:
+            if self._printed[name] < before:
                 self._report(name)
+                if self._live.is_started:  # with all cells
+                    self._printed |= dict.fromkeys(running, time.monotonic())
 
     def table(self) -> Table:
         """The cells as they are now."""

@@ -261,7 +261,7 @@ def chosen(metrics: str | Sequence[str] | None) -> list[str]:
     for name in names:
         if not isinstance(name, str) or name not in METRICS:
             known = suggest(name, ["all", *METRICS])
-            raise InputError(f"unknown metric {shown(name)}{known}; expected 'all' or of {', '.join(METRICS)}")
+            raise InputError(f"unknown metric {shown(name)}{known}; expected 'all' or some of {', '.join(METRICS)}")
     return names
 
 

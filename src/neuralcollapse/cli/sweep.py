@@ -44,9 +44,8 @@ class SweepCommand:
             result = run_grid(sweep.cells, sweep.out, self.running, display)
         if self.running.dry_run:
             return 0
-        if best := write_recipe(sweep, sweep.points()):
-            pictures = figures.draw_sweep(sweep, sweep.points())
-            console.print(f"best: {best.about}", soft_wrap=True, highlight=False)
-            for path in (best.path, *pictures):
+        if about := write_recipe(sweep, sweep.points()):
+            console.print(f"best: {about}", soft_wrap=True, highlight=False)
+            for path in (sweep.recipe_path, *figures.draw_sweep(sweep, sweep.points())):
                 console.print(str(path), soft_wrap=True, highlight=False)
         return print_result(result, sweep.out, may_diverge=True)

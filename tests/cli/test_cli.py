@@ -293,7 +293,7 @@ def test_figures_refuses_what_is_no_run(trained: Path, tmp_path: Path, capsys: p
     (tmp_path / "empty").mkdir()
     refused(capsys, ["figures", str(tmp_path / "empty")], "no config.json")
     refused(capsys, ["figures", str(tmp_path / "absent")], "neither a run directory nor a folder of them")
-    refused(capsys, ["figures", str(tmp_path), "--animate"], "is no run directory")
+    refused(capsys, ["figures", str(tmp_path), "--animate"], "is not a run directory")
     refused(capsys, ["figures", str(run), "--out", str(tmp_path / "file")], "File exists")
     (run / "snapshots" / "epoch_0002.npz").write_bytes(b"PK")
     refused(capsys, ["figures", str(run)], "epoch_0002.npz is not a readable snapshot")

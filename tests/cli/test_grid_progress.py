@@ -93,6 +93,6 @@ def test_a_terminal_has_a_live_table(tmp_path: Path) -> None:
         display.planned(planned, {}, ["digits-mlp-mse"], GridOptions())
         display.changed("digits-mlp-mse", State.RUNNING)
         display.tick()
-        assert "starting" in str(list(display.table().columns[1].cells))
+        assert "running" in str(list(display.table().columns[1].cells))
         display.changed("digits-mlp-mse", State.FINISHED)
     assert "finished" in printed(console) and "digits-mlp-mse: running" not in printed(console)

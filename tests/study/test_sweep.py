@@ -66,12 +66,9 @@ def test_the_best_has_the_least_test_error_then_the_least_nc1(six: sweep.Sweep) 
     points = six.points()
     assert [point.value for point in points] == [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64]
     assert [point.status for point in points] == [*3 * ["finished"], "interrupted", "finished", "diverged", ""]
-    winner = sweep.write_recipe(six, points)
-    assert winner is not None and winner.point == sweep.Point(0.04, "learning_rate-0.04", "finished", 0.125, 0.0, 0.01)
-    assert (
-        "learning_rate 0.04 of 7 values (4 finished, 1 diverged, 2 not finished)" in winner.about
-        and "12.50 %" in winner.about
-    )
+    about = sweep.write_recipe(six, points)
+    assert sweep.best(points) == sweep.Point(0.04, "learning_rate-0.04", "finished", 0.125, 0.0, 0.01)
+    assert "learning_rate 0.04 of 7 values (4 finished, 1 diverged, 2 not finished)" in about and "12.50 %" in about
     assert sweep.best([point for point in points if point.status != "finished"]) is None
 
 
@@ -94,15 +91,14 @@ def test_a_damaged_run_of_a_sweep_is_named(six: sweep.Sweep) -> None:
 
 
 def test_the_recipe_comes_back(six: sweep.Sweep) -> None:
-    winner = sweep.write_recipe(six, six.points())
-    assert winner is not None
-    assert json.loads(winner.path.read_text())["learning_rate"] == 0.04
-    (recipe,) = recipes.read(winner.path)
+    assert sweep.write_recipe(six, six.points())
+    assert json.loads(six.recipe_path.read_text())["learning_rate"] == 0.04
+    (recipe,) = recipes.read(six.recipe_path)
     assert recipe == dataclasses.replace(DIGITS, learning_rate=0.04)
-    assert recipes.fill(TrainingConfig(epochs=3), winner.path) == dataclasses.replace(recipe, epochs=3)
-    assert recipes.fill(TrainingConfig(learning_rate=0.1), winner.path).learning_rate == 0.1
+    assert recipes.fill(TrainingConfig(epochs=3), six.recipe_path) == dataclasses.replace(recipe, epochs=3)
+    assert recipes.fill(TrainingConfig(learning_rate=0.1), six.recipe_path).learning_rate == 0.1
     with pytest.raises(InputError, match="no recipe for dataset mnist"):
-        recipes.fill(TrainingConfig(dataset="mnist"), winner.path)
+        recipes.fill(TrainingConfig(dataset="mnist"), six.recipe_path)
 
 
 def test_a_run_takes_every_recipe_that_fits(tmp_path: Path) -> None:

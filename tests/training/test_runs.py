@@ -269,7 +269,7 @@ def test_a_damaged_history_is_named(tmp_path: Path, changes: dict, message: str)
 def test_a_damaged_status_is_named_with_a_way_out(tmp_path: Path, content: str, message: str) -> None:
     run = Run.create(tmp_path / "run", run_config())
     (run.path / "status.json").write_text(content)
-    with pytest.raises(InputError, match=f"{message}.*; delete the file to go on without it"):
+    with pytest.raises(InputError, match=f"{message}.*; delete the file to continue without it"):
         run.status()
 
 
@@ -279,7 +279,7 @@ def test_a_damaged_environment_is_named_with_a_way_out(tmp_path: Path) -> None:
     run.record_environment({"python": "3.12"})
     assert json.loads((run.path / "environment.json").read_text())["resumed"] == [{"python": "3.12"}]
     (run.path / "environment.json").write_text("{")
-    with pytest.raises(InputError, match=r"environment\.json .*; delete the file to go on without it"):
+    with pytest.raises(InputError, match=r"environment\.json .*; delete the file to continue without it"):
         run.record_environment({})
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
 from rich import box
@@ -44,23 +44,18 @@ class GridDisplay(GridProgress):
         self._planned: dict[str, PlannedCell] = {}
         self._estimates: Mapping[str, Estimate] = {}
         self._states: dict[str, tuple[State, str]] = {}
-        self._before: dict[str, Status] = {}  # status.json of a cell as its worker found it
         self._printed: dict[str, float] = {}
-        self._timing = console.status("timing an epoch")
-        self._live = Live(console=console, refresh_per_second=2) if console.is_terminal else None
-        self._trains = False
+        self._timing = console.status("")
+        self._live = Live(console=console, refresh_per_second=2, get_renderable=self.table, auto_refresh=False)
 
     def __enter__(self) -> GridDisplay:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._timing.stop()
-        if self._live is not None and self._live.is_started:
-            self._live.update(self.table(), refresh=True)
+        if self._live.is_started:
             self._live.stop()
-        elif self._trains:
+        elif self._printed:
             self._console.print(self.table())
 
     def timing(self, name: str) -> None:
@@ -83,54 +78,50 @@ class GridDisplay(GridProgress):
         self._states |= {name: (State.WAITING, "") for name in to_train}
 
     def changed(self, name: str, state: State, why: str = "") -> None:
-        if state is State.RUNNING:
-            self._before[name], self._printed[name] = _status(self._planned[name]), time.monotonic()
         self._states[name] = state, why
-        self._trains = True
-        if self._live is None:
-            self._print_line(name)
-        elif not self._live.is_started:
+        if self._console.is_terminal and not self._live.is_started:
             self._live.start()
+        self._report(name)
 
     def tick(self) -> None:
-        if self._live is not None:
-            if time.monotonic() - self._printed.get("", 0.0) > 0.5:  # the table reads the files of every cell
-                self._printed[""] = time.monotonic()
-                self._live.update(self.table())
-            return
-        for name, (state, _) in self._states.items():
-            if state is State.RUNNING and time.monotonic() - self._printed[name] > LINE_INTERVAL:
-                self._printed[name] = time.monotonic()
-                self._print_line(name)
+        before = time.monotonic() - (0.5 if self._live.is_started else LINE_INTERVAL)
+        running = [name for name, (state, _) in self._states.items() if state is State.RUNNING]
+        for name in running:
+            if self._printed[name] < before:
+                self._report(name)
+                if self._live.is_started:  # with all cells
+                    self._printed |= dict.fromkeys(running, time.monotonic())
 
     def table(self) -> Table:
         """The cells as they are now."""
         table = _table("epoch", "loss", "error", "NC1", "L⊥/L", "left")
         for name, planned in self._planned.items():
-            state, _ = self._states[name]
-            status, last = _status(planned), _last(planned)
+            state, style = self._states[name][0], _STYLE.get(self._states[name][0], "none")
+            status, last = _read(planned)
             numbers = ["", "", "", ""]
             if last:
                 numbers = [_short(last["loss"]), percent(last["train_error"]).replace(" ", "")]
                 numbers += [_short(last["nc1"]), _short(off_path(last))]
             epochs = planned.resolved.epochs if planned.resolved else status.epochs or ""
-            starting = state is State.RUNNING and status == self._before[name]
-            shown, style = "starting" if starting else str(state), _STYLE.get(state, "")
             epoch = f"{status.epoch}/{epochs}" if status.status else ""
-            left = self._time_left(name, status)
-            table.add_row(escape(name), f"[{style}]{shown}[/]" if style else shown, epoch, *numbers, left)
+            table.add_row(escape(name), f"[{style}]{state}[/]", epoch, *numbers, self._time_left(name, status))
         return table
 
-    def _print_line(self, name: str) -> None:
+    def _report(self, name: str) -> None:
+        """Draw the live table again, or print a line about a cell."""
+        self._printed[name] = time.monotonic()
+        if self._live.is_started:
+            self._live.refresh()
+            return
         state, why = self._states[name]
-        status, last = _status(self._planned[name]), _last(self._planned[name])
+        status, last = _read(self._planned[name])
         line = f"{name}: {why if why.startswith(state) else ', '.join(filter(None, (state, why)))}"
         if last:
             line += (
                 f"  epoch {status.epoch}  loss {number(last['loss'])}  error {percent(last['train_error'])}  "
                 f"NC1 {number(last['nc1'])}  L⊥/L {number(off_path(last))}"
             )
-        if state is State.RUNNING and (left := self._time_left(name, status)):
+        if left := self._time_left(name, status):
             line += f"  {left} left"
         self._console.print(line, highlight=False, soft_wrap=True, markup=False)
 
@@ -225,17 +216,10 @@ def _short(value: float) -> str:
     return text.replace("e-0", "e-").replace("e+0", "e+")
 
 
-def _status(planned: PlannedCell) -> Status:
-    try:
-        return Run(planned.path).status()
-    except InputError:  # the worker of the cell reports a damaged file
-        return Status()
-
-
-def _last(planned: PlannedCell) -> dict[str, Any]:
-    """The last line of the history."""
-    try:
-        history = Run(planned.path).history(*_HISTORY_COLUMNS)
-    except InputError:
-        return {}
-    return history[-1] if history else {}
+def _read(planned: PlannedCell) -> tuple[Status, dict[str, Any]]:
+    """The status of a cell and the last line of its history; the worker of the cell reports a damaged file."""
+    status, last = Status(), dict[str, Any]()
+    with contextlib.suppress(InputError):
+        status = Run(planned.path).status()
+        last = (Run(planned.path).history(*_HISTORY_COLUMNS) or [last])[-1]
+    return status, last

@@ -151,13 +151,9 @@ class ClassifierSearch:
         return leave
 
     def settle(self, output: Any, labels: Tensor | None) -> tuple[ClassifierHead, Tensor, Tensor]:
-        """The classifier in the pass just made, what entered it and what it gave.
+        """The classifier in the pass just made, what entered it and what it gave; an error if none or several fit.
 
-        Args:
-            output: what the network returned; labels: of the batch, if there are any.
-
-        Raises:
-            InputError: no layer is the classifier, or several may be.
+        ``output`` is what the network returned.
         """
         outputs = returned(output)
         if self._named is not None:
@@ -249,8 +245,7 @@ class ClassifierSearch:
     ) -> tuple[Returned, bool]:
         """Which of the tensors that the network returns are its logits, and whether the labels told.
 
-        Args:
-            best: by tensor, the layers that give it.
+        ``best`` are the layers that give each of them.
         """
         target, by_labels = outputs[0], False
         if len(outputs) > 1:
@@ -318,10 +313,7 @@ class ClassifierSearch:
 
 
 def find_classifier(model: nn.Module, run: Callable[[], Any]) -> nn.Linear:
-    """The linear layer that gives a network's logits.
-
-    Args:
-        run: makes one forward pass of the network, and gives what it returns.
+    """The linear layer that gives a network's logits; ``run`` makes a forward pass and gives what the network returns.
 
     Raises:
         InputError: there is no such layer, or it is no ``nn.Linear``.
@@ -337,14 +329,7 @@ def find_classifier(model: nn.Module, run: Callable[[], Any]) -> nn.Linear:
 
 
 def name_of(modules: dict[str, nn.Module], module: str | nn.Module, option: str) -> str:
-    """The name of a module of a network; of a name, itself.
-
-    Args:
-        modules: of the network, by name; option: that gave the module, for errors.
-
-    Raises:
-        InputError: it is not in the network.
-    """
+    """The name of a module of a network, whose modules are given by name; an error of ``option`` if it has none."""
     if isinstance(module, nn.Module):
         for name, each in modules.items():
             if each is module:

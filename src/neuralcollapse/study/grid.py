@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 import sys
 import threading
@@ -94,6 +95,21 @@ def _train(
             result.problems[name] = ending.why or str(ending.state)
         progress.changed(name, ending.state, ending.why)
 
+    def start(each: PlannedCell) -> None:
+        name, config = each.cell.name, each.cell.config
+        if config.data_dir is not None:
+            config = dataclasses.replace(config, data_dir=config.data_dir.expanduser().absolute())
+        task = Task(str(each.path.resolve()), config.to_json(), ["neuralcollapse", *sys.argv[1:]], threads)
+        refused = State.BUSY
+        try:
+            if each.replaces or each.state is State.DIVERGED:
+                set_aside(each.path)
+            refused = State.FAILED
+            progress.changed(name, State.RUNNING)
+            running[name] = executor.submit(task)
+        except InputError as error:
+            report(name, Ending(refused, str(error)))
+
     def poll() -> None:
         for name, task in list(running.items()):
             if (ending := task.poll()) is not None:
@@ -106,19 +122,7 @@ def _train(
         with _interrupted_by_sigterm():
             while waiting or running:
                 while waiting and len(running) < executor.capacity:
-                    each = waiting.popleft()
-                    name = each.cell.name
-                    try:
-                        if each.replaces or each.state is State.DIVERGED:
-                            set_aside(each.path)
-                    except InputError as error:
-                        report(name, Ending(State.BUSY, str(error)))
-                        continue
-                    progress.changed(name, State.RUNNING)
-                    try:
-                        running[name] = executor.submit(_task(each, threads))
-                    except InputError as error:
-                        report(name, Ending(State.FAILED, str(error)))
+                    start(waiting.popleft())
                 poll()
     except KeyboardInterrupt:
         result.interrupted = True
@@ -130,13 +134,6 @@ def _train(
         poll()
     for name in running:
         report(name, Ending(State.INTERRUPTED, "asked to stop; its worker has not confirmed that it did"))
-
-
-def _task(each: PlannedCell, threads: int | None) -> Task:
-    settings = each.cell.config.to_json()
-    if each.cell.config.data_dir is not None:
-        settings["data_dir"] = str(each.cell.config.data_dir.expanduser().absolute())
-    return Task(str(each.path.resolve()), settings, ["neuralcollapse", *sys.argv[1:]], threads)
 
 
 @contextlib.contextmanager

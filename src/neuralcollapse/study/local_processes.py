@@ -39,19 +39,18 @@ class WorkerProcess:
                 process_group=0,
             )
         assert self.process.stdin is not None
-        self._input = self.process.stdin
-        self._input.write(json.dumps(dataclasses.asdict(task)).encode() + b"\n")
-        self._input.flush()
+        self.process.stdin.write(json.dumps(dataclasses.asdict(task)).encode() + b"\n")
+        self.process.stdin.flush()
 
     def poll(self) -> Ending | None:
-        code = self.process.poll()
-        if code is None:
+        if (code := self.process.poll()) is None:
             return None
-        self._input.close()
+        self.stop()
         return read_ending(self._path, code)
 
     def stop(self) -> None:
-        self._input.close()
+        assert self.process.stdin is not None
+        self.process.stdin.close()
 
     def wait(self) -> int:
         """Wait for the end, in Python, so that an interrupt is noticed at once; returns the exit code."""

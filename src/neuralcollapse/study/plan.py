@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralcollapse import data as datasets
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import InputError, suggest
 from neuralcollapse.data import Dataset
 from neuralcollapse.study.task import State, problem
 from neuralcollapse.training import losses, recipes
@@ -83,24 +83,21 @@ def make_cells(
             raise InputError(f"--{option} expects at least one value")
     for name in dataset_names:
         if name not in datasets.names():
-            raise InputError(f"unknown data set {name!r}; expected some of {', '.join(datasets.names())}")
+            known = datasets.names()
+            raise InputError(f"unknown data set {name!r}{suggest(name, known)}; expected some of {', '.join(known)}")
     for loss in loss_names:
         losses.get(loss)
     cells: dict[str, Cell] = {}
-    used: set[int] = set()
     for dataset, given_model, loss, seed in itertools.product(dataset_names, models, loss_names, seeds):
         model = recipes.network(dataset, given_model)
         subject: dict[str, Any] = {"dataset": dataset, "model": model, "loss": loss, "seed": seed}
         config = dataclasses.replace(common, **subject)
-        used |= {index for index, recipe in enumerate(found) if recipes.fits(recipe, config)}
         name = base_name(dataset, common.data_dir, model, loss) + (f"-s{seed}" if seed else "")
         cells[name] = Cell(name, recipes.combine(found, config))
-    for index, recipe in enumerate(found):
-        if index not in used:
+    for recipe in found:
+        if not any(recipes.fits(recipe, cell.config) for cell in cells.values()):
             meant = ", ".join(str(value) for name, value in recipe.given().items() if name in names("subject"))
-            raise InputError(
-                f"the recipe for {meant} fits none of the cells; to train only some cells of a grid, use --only"
-            )
+            raise InputError(f"the recipe for {meant} fits none of the cells; to train only some of them, use --only")
     return list(cells.values())
 
 

@@ -67,13 +67,7 @@ class RayExecutor:
 
 
 class RayTask:
-    """A task that waits or runs.
-
-    Args:
-        ray: the package, connected.
-        reference: Ray's, of the task's result.
-        path: the run directory.
-    """
+    """A task that waits or runs; `reference` is Ray's, of its result."""
 
     def __init__(self, ray: Any, reference: Any, path: Path) -> None:
         self._ray, self._reference, self._path = ray, reference, path

@@ -71,12 +71,7 @@ class SlurmExecutor:
 
 
 class SlurmJob:
-    """A queued or running job.
-
-    Args:
-        job: submitit's.
-        path: the run directory.
-    """
+    """A queued or running job; `job` is submitit's."""
 
     def __init__(self, job: Any, path: Path) -> None:
         self._job, self._path, self._stopped = job, path, False
@@ -88,11 +83,9 @@ class SlurmJob:
             return Ending(State.INTERRUPTED)
         if self._job.exception() is None:
             return read_ending(self._path, self._job.result())
-        why = f"Slurm job {self._job.job_id} ended in state {self._job.state} without a result"
-        if self._job.paths.stderr.exists():
-            why += f"; its last words are in {self._job.paths.stderr}"
-        else:
-            why += f" or any output: does the machine that ran it see {self._path.parent}?"
+        why = f"Slurm job {self._job.job_id} ended in state {self._job.state} without a result; "
+        log = self._job.paths.stderr
+        why += f"see {log}" if log.exists() else f"does the machine that ran it see {self._path.parent}?"
         write_failure(self._path, why)
         return Ending(State.FAILED, why)
 

@@ -9,19 +9,13 @@ beside them holds runs too.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from neuralcollapse._checks import InputError
-from neuralcollapse._files import read_json, shortened, write_json
+from neuralcollapse._files import locked, read_json, shortened, write_json
 from neuralcollapse.training.run_directory import Run
-
-try:
-    import fcntl
-except ImportError:  # not a Unix
-    fcntl = None  # type: ignore[assignment]
 
 FILE = "study.json"
 
@@ -33,16 +27,10 @@ def add_to_study(folder: Path, names: Sequence[str]) -> None:
         InputError: the file is damaged, or cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY) if fcntl is not None else None
-    try:
-        if lock is not None:  # two grids in one folder add their runs one after the other
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder):  # two grids in one folder add their runs one after the other
         listed = _listed_names(folder) if (folder / FILE).is_file() else []
         if not set(names) <= set(listed):
             write_json(folder / FILE, {"runs": list(dict.fromkeys([*listed, *names]))})
-    finally:
-        if lock is not None:
-            os.close(lock)
 
 
 def runs_of_study(folder: Path) -> list[Path]:

@@ -39,21 +39,6 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Winner:
-    """The best run of a sweep.
-
-    Args:
-        point: the run.
-        about: how it was chosen, in a sentence.
-        path: the recipe written from it.
-    """
-
-    point: Point
-    about: str
-    path: Path
-
-
-@dataclass(frozen=True)
 class Sweep:
     """A setting, its values, and one run for each.
 
@@ -71,9 +56,25 @@ class Sweep:
     out: Path
     title: str
 
+    @property
+    def recipe_path(self) -> Path:
+        """The file for the settings of the best run."""
+        return self.out / "recipe.json"
+
     def points(self) -> list[Point]:
         """The runs as their directories are now."""
-        return [_point(value, self.out / cell.name) for value, cell in zip(self.values, self.cells, strict=True)]
+        found = []
+        for value, cell in zip(self.values, self.cells, strict=True):
+            path = self.out / cell.name
+            status = Run(path).status().status
+            numbers: tuple[float, ...] = ()
+            if status == "finished":
+                history = Run(path).history("test_accuracy", "train_error", "nc1")
+                if not history:
+                    raise InputError(f"{path} is finished, but its history is empty; move it away to train it again")
+                numbers = 1 - history[-1]["test_accuracy"], history[-1]["train_error"], history[-1]["nc1"]
+            found.append(Point(value, cell.name, status, *numbers))
+        return found
 
 
 def make_sweep(config: TrainingConfig, setting: str, values: Sequence[float] | None, out: Path | None) -> Sweep:
@@ -132,37 +133,19 @@ def best(points: Sequence[Point]) -> Point | None:
     return min(finished, key=lambda point: (point.test_error, point.nc1), default=None)
 
 
-def write_recipe(sweep: Sweep, points: Sequence[Point]) -> Winner | None:
-    """Write the settings of the best run as `recipe.json`; None where no run is finished.
-
-    The recipe says how many runs were finished when it was chosen.
-    """
+def write_recipe(sweep: Sweep, points: Sequence[Point]) -> str:
+    """Write the settings of the best run as a recipe, and return how it was chosen; "" where no run is finished."""
     winner = best(points)
     if winner is None:
-        return None
+        return ""
     assert winner.test_error is not None
-    cell = next(cell for cell in sweep.cells if cell.name == winner.name)
+    config = next(cell.config for cell in sweep.cells if cell.name == winner.name)
     counts = [f"{sum(point.status == status for point in points)} {status}" for status in _ENDED]
     if unfinished := sum(point.status not in _ENDED for point in points):
         counts.append(f"{unfinished} not finished")
     about = (
         f"{sweep.setting} {winner.value:g} of {len(points)} values ({', '.join(counts)}), chosen by final test error "
-        f"({100 * winner.test_error:.2f} %), ties by NC1; seed {cell.config.seed or 0}"
+        f"({100 * winner.test_error:.2f} %), ties by NC1; seed {config.seed or 0}"
     )
-    path = sweep.out / "recipe.json"
-    recipes.write(path, cell.config, about)
-    return Winner(winner, about, path)
-
-
-def _point(value: float, path: Path) -> Point:
-    if not (path / "config.json").is_file():
-        return Point(value, path.name, "")
-    run = Run.open(path)
-    status = run.status().status
-    if status != "finished":
-        return Point(value, path.name, status)
-    history = run.history("test_accuracy", "train_error", "nc1")
-    if not history:
-        raise InputError(f"{path} is finished, but its history is empty; move it away to train it again")
-    last = history[-1]
-    return Point(value, path.name, status, 1 - last["test_accuracy"], last["train_error"], last["nc1"])
+    recipes.write(sweep.recipe_path, config, about)
+    return about

@@ -17,19 +17,15 @@ from typing import Any
 
 import torch
 
-from neuralcollapse.data import Dataset
 from neuralcollapse.training import hardware, trainer
-from neuralcollapse.training.builders import build_network
-from neuralcollapse.training.config import RunConfig, TrainingConfig
+from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.progress import Silent
 from neuralcollapse.training.resolve import load_and_resolve
-from neuralcollapse.training.robustness import relative_perturbations, robustness_subset
 from neuralcollapse.training.run_directory import Run
 
 BUDGET = 20.0
 """Seconds of training after which the epoch is cut short."""
-ATTACKED = 16
-"""Images on which DeepFool is timed, for runs that measure robustness."""
+_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 class BudgetSpent(Exception):
@@ -44,12 +40,11 @@ class EpochClock(Silent):
     Args:
         share: how much of the epoch is done.
         training: seconds of a whole epoch, with its checkpoint but not its measurement.
-        measuring: seconds of the measurement; None where the epoch was cut short.
+        measuring: seconds of the measurement.
     """
 
     def __init__(self) -> None:
-        self.share, self.training = 0.0, 0.0
-        self.measuring: float | None = None
+        self.share = self.training = self.measuring = 0.0
         self._begun = self._last = time.perf_counter()
         self._first: tuple[float, float] | None = None
 
@@ -79,44 +74,28 @@ def time_epoch(given: TrainingConfig) -> dict[str, Any]:
         at the peak, of this process and of its GPU; `note`: how, where less than an epoch was timed.
     """
     config, data = load_and_resolve(given)
-    begun, clock = time.perf_counter(), EpochClock()
+    begun, clock, note = time.perf_counter(), EpochClock(), ""
     if config.device == "cpu":
         hardware.keep_memory()  # as a worker does
+    # of several devices one is timed, on its share of a batch; a rate so small cannot diverge
+    share = max(1, config.batch_size // config.devices)
+    shorter = dataclasses.replace(config, epochs=1, devices=1, batch_size=share, learning_rate=1e-6)
     with tempfile.TemporaryDirectory() as folder:
-        # of several devices one is timed, on its share of a batch; a rate so small cannot diverge
-        shorter = dataclasses.replace(
-            config, epochs=1, devices=1, batch_size=max(1, config.batch_size // config.devices), learning_rate=1e-6,
-            robustness_examples=0,
-        )  # fmt: skip
-        note = ""
         try:
             trainer.train(Run.create(Path(folder) / "run", shorter), data, progress=clock)
-        except BudgetSpent:
+        except BudgetSpent:  # a step takes about three times as long as a forward pass, of which measuring consists
+            clock.measuring = clock.training / 3 * (1 + config.num_test_examples / config.num_examples)
             note = f"timed {clock.share:.1%} of an epoch, with measuring reckoned at a third of a step's time"
-        training, measuring = clock.training / config.devices, clock.measuring
-        if measuring is None:  # a step takes about three times as long as a forward pass, of which measuring consists
-            measuring = clock.training / 3 * (1 + config.num_test_examples / config.num_examples)
-        if config.robustness_examples:
-            measuring += _time_attack(config, data) * config.robustness_examples
-        unit = 1 if sys.platform == "darwin" else 1024
-        return {
-            "training": training,
-            "measuring": measuring,
-            "timed": time.perf_counter() - begun,
-            "memory": config.devices * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
-            "gpu": config.devices * torch.cuda.max_memory_reserved() if config.device == "cuda" else 0,
-            "note": note,
-        }
-
-
-def _time_attack(config: RunConfig, data: Dataset) -> float:
-    """Seconds of DeepFool an image, on an untrained network; a trained one may take more or fewer steps."""
-    images = robustness_subset(data.test, min(ATTACKED, config.robustness_examples)).images.to(config.device)
-    net = build_network(config, data).to(config.device)
-    begun = time.perf_counter()
-    relative_perturbations(net, images, data.mean, data.std)
-    return (time.perf_counter() - begun) / len(images)
+            note += " and without robustness" if config.robustness_examples else ""
+    return {
+        "training": clock.training / config.devices,
+        "measuring": clock.measuring,
+        "timed": time.perf_counter() - begun,
+        "memory": config.devices * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT,
+        "gpu": config.devices * torch.cuda.max_memory_reserved() if config.device == "cuda" else 0,
+        "note": note,
+    }
 
 
 if __name__ == "__main__":
-    print(json.dumps(time_epoch(TrainingConfig.from_json(json.load(sys.stdin), "settings"))))
+    sys.stdout.write(json.dumps(time_epoch(TrainingConfig.from_json(json.load(sys.stdin), "settings"))))

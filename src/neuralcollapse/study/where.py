@@ -13,7 +13,7 @@ import dataclasses
 import importlib
 import math
 from pathlib import Path
-from typing import ClassVar, Protocol, cast
+from typing import ClassVar, Protocol
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.study.options import GridOptions
@@ -69,10 +69,10 @@ def executor_for(options: GridOptions) -> type[Executor]:
     Raises:
         InputError: they choose two.
     """
-    chosen = {name: path for name, path in _elsewhere(options).items() if getattr(options, name)}
+    chosen = [name for name in places(options) if name and getattr(options, name)]
     if len(chosen) > 1:
         raise InputError(f"{' and '.join(map(_flag, chosen))} exclude each other; give one of them")
-    return _load(next(iter(chosen.values()), LOCAL))
+    return places(options)[chosen[0] if chosen else ""]
 
 
 def threads_of_each(options: GridOptions) -> int | None:
@@ -99,10 +99,9 @@ def check_options(options: GridOptions, out: Path) -> None:
         if value is not None and not least <= value < math.inf:
             raise InputError(f"{_flag(name)} must be at least {least}, got {value}")
     chosen = executor_for(options)
-    places = {"": _load(LOCAL), **{name: _load(path) for name, path in _elsewhere(options).items()}}
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
-        users = [place for place, executor in places.items() if field.name in executor.takes]
+        users = [place for place, executor in places(options).items() if field.name in executor.takes]
         if users and value != field.default and field.name not in chosen.takes:
             advice = " or ".join(f"add {_flag(place)}" if place else "train on this machine" for place in users)
             raise InputError(f"{_flag(field.name)} {value} is not used here; {advice}, or leave it out")
@@ -111,14 +110,14 @@ def check_options(options: GridOptions, out: Path) -> None:
         raise InputError(f"{existing} is a file; --out must name a folder")
 
 
-def _elsewhere(options: GridOptions) -> dict[str, str]:
-    """The options that choose another place than this machine, and the executor of each as "module:class"."""
-    return {f.name: f.metadata["executor"] for f in dataclasses.fields(options) if "executor" in f.metadata}
-
-
-def _load(path: str) -> type[Executor]:
-    module, _, name = path.partition(":")
-    return cast(type[Executor], getattr(importlib.import_module(module), name))
+def places(options: GridOptions) -> dict[str, type[Executor]]:
+    """The executors, by the name of the option that chooses each; this machine's has the name ""."""
+    paths = {
+        "": LOCAL,
+        **{f.name: f.metadata["executor"] for f in dataclasses.fields(options) if "executor" in f.metadata},
+    }
+    found = {name: path.partition(":")[::2] for name, path in paths.items()}
+    return {name: getattr(importlib.import_module(module), cls) for name, (module, cls) in found.items()}
 
 
 def _flag(name: str) -> str:

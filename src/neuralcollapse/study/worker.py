@@ -29,14 +29,18 @@ def main() -> int:
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.default_int_handler)  # a background shell starts processes that ignore SIGINT
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the thread of Ray that starts this one blocks it
-    task = Task(**json.loads(_read_line(0)))
+    line = b""
+    while not line.endswith(b"\n"):
+        line += (read := os.read(0, 65536))  # unbuffered, because the thread below reads on
+        if not read:
+            return INTERRUPTED
+    task = Task(**json.loads(line))
     threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
     sys.argv = task.command
     path = Path(task.path)
-    existing = (path / "config.json").is_file()
+    resume = path if (path / "config.json").is_file() else None
     try:
-        config = TrainingConfig.from_json(task.settings, "task")
-        run, data = prepare(config, **({"resume": path} if existing else {"out": path}))
+        run, data = prepare(TrainingConfig.from_json(task.settings, "task"), out=path, resume=resume)
         if run.config.device == "cpu":
             hardware.keep_memory()
         return INTERRUPTED if trainer.train(run, data) == "interrupted" else 0
@@ -49,16 +53,6 @@ def main() -> int:
     except Exception as error:
         write_failure(path, f"{type(error).__name__}: {error}")
         raise
-
-
-def _read_line(descriptor: int) -> bytes:
-    """One line, read without a buffer: a thread that waits in a buffer's lock can crash Python at its exit."""
-    line = b""
-    while not line.endswith(b"\n"):
-        if not (byte := os.read(descriptor, 1)):
-            raise EOFError("expected a task on standard input")
-        line += byte
-    return line
 
 
 def _stop_at_end_of_input() -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from neuralcollapse._checks import InputError, as_count, as_number, as_tensor, as_word
 from neuralcollapse.metrics.geometry import equiangularity, equinorm, maximal_angle, simplex_etf
+from neuralcollapse.theory.corollaries import loss_parts, self_duality
 from neuralcollapse.theory.monotone import invert, travelled
 
 Flow = Literal["projected", "multiplicative"]
@@ -239,20 +240,15 @@ class CentralPath:
             and np.allclose(basis.sum(axis=0), 0, atol=1e-10)
         ):
             raise InputError(f"expected right vectors ({classes}, {classes - 1}), orthonormal and summing to zero")
-        kappa = 1.0 + self.weight_decay
-        denominator = classes * kappa + omega**2
-        rows = torch.from_numpy(np.concatenate([omega[..., None, :], (omega / denominator)[..., None, :]], axis=-2))
+        of_classifier = omega / (classes * (1.0 + self.weight_decay) + omega**2)
+        rows = torch.from_numpy(np.stack([omega, of_classifier], axis=-2))
         shape = omega.shape[:-1]
         flat = (rows[..., None, :] * torch.from_numpy(basis)).reshape(-1, 2, classes, classes - 1)
 
         def along(measure: Callable[[Tensor], Tensor], which: int) -> Array:
             return np.array([float(measure(vectors[which])) for vectors in flat]).reshape(shape)
 
-        nc3 = [
-            float((w / torch.linalg.matrix_norm(w) - m / torch.linalg.matrix_norm(m)).square().sum()) for m, w in flat
-        ]
-        loss_nc1 = 0.5 * (kappa * omega**2 / denominator**2).sum(axis=-1)
-        loss_nc23 = 0.5 * (classes * kappa**2 / denominator**2).sum(axis=-1)
+        loss = loss_parts(omega, classes, self.weight_decay)
         return PathMetrics(
             nc1=(1.0 / omega**2).sum(axis=-1),
             equinorm_means=along(equinorm, 0),
@@ -261,10 +257,10 @@ class CentralPath:
             equiangularity_classifier=along(equiangularity, 1),
             maximal_angle_means=along(maximal_angle, 0),
             maximal_angle_classifier=along(maximal_angle, 1),
-            nc3=np.array(nc3).reshape(shape),
-            loss=loss_nc1 + loss_nc23,
-            loss_nc1=loss_nc1,
-            loss_nc23=loss_nc23,
+            nc3=self_duality(omega, classes, self.weight_decay),
+            loss=loss.nc1 + loss.nc23,
+            loss_nc1=loss.nc1,
+            loss_nc23=loss.nc23,
         )
 
 

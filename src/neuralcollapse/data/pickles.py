@@ -27,8 +27,7 @@ _INSTRUCTIONS = (
 )
 
 
-def _byte(instruction: str) -> int:
-    return int(getattr(pickle, instruction)[0])
+_BYTES = [getattr(pickle, name)[0] for name in _INSTRUCTIONS]
 
 
 class _Dictionary(dict[Any, Any]):
@@ -82,7 +81,7 @@ class _Unpickler(pickle._Unpickler):
     append: Callable[[Any], None]
     pop_mark: Callable[[], list[Any]]
 
-    dispatch = _Dispatch((code, pickle._Unpickler.dispatch[code]) for code in map(_byte, _INSTRUCTIONS))
+    dispatch = _Dispatch({byte: pickle._Unpickler.dispatch[byte] for byte in _BYTES})
     dispatch[pickle.BYTEARRAY8[0]] = dispatch[pickle.BINBYTES8[0]]  # else memory is taken before bytes are read
 
     def __init__(self, stored: bytes) -> None:

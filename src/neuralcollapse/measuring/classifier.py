@@ -215,7 +215,7 @@ class ClassifierSearch:
         found = exact[target.name] + near[target.name]
         plain = {seen.module: seen for seen, _ in found if _is_plain(seen.module)}
         if len(plain) > 1 and not bool(target.tensor.any()):
-            raise self._several("returns, which is zero as of a classifier that starts at zero", list(plain.values()))
+            raise self._several("returns, all zeros as from a classifier initialised with zeros", list(plain.values()))
         others = [best[each.name][0][0] for each in outputs if each is not target and best[each.name]]
         notes = [f"the network also returns the output of {each}" for each in others if _is_plain(each.module)]
         for matches in (exact[target.name], near[target.name]):
@@ -266,7 +266,7 @@ class ClassifierSearch:
                 (target,), by_labels = fitting, several
             elif several:
                 layers = [best[each.name][0][0] for each in heads]
-                raise self._several(f"returns as logits, and {names} may all be logits", layers)
+                raise self._several(f"returns as logits, which any of {names} may be", layers)
             elif heads:
                 target = heads[0]
                 rest = [each.name for each in outputs if not best[each.name] and each.name not in features]

@@ -34,8 +34,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from neuralcollapse.training import losses, optimizers
-from neuralcollapse.training.builders import build_network, make_batches
+from neuralcollapse.training import losses
+from neuralcollapse.training.builders import build_network, build_optimizer, make_batches
 from neuralcollapse.training.config import RunConfig, TrainingConfig
 from neuralcollapse.training.hardware import environment, keep_memory
 from neuralcollapse.training.launch import PRECISIONS
@@ -100,7 +100,7 @@ class OurLoop:
         self.fabric = Fabric(accelerator=config.device, devices=1, precision=PRECISIONS[config.precision])
         torch.manual_seed(config.seed)
         self.config, self.net = config, build_network(config, data)
-        self.model, self.optimizer = self.fabric.setup(self.net, optimizers.build(self.net, config))
+        self.model, self.optimizer = self.fabric.setup(self.net, build_optimizer(config, self.net))
         self.batches = make_batches(data.train, data, config, self.fabric.device, shuffle_seed=config.seed)
         self.epoch = 0
 

@@ -1,7 +1,7 @@
-"""Write the tables of results/README.md and README.md from the histories in results/: single runs, and the study.
+"""Write the tables of README.md and results/README.md from the histories in results/: single runs, and the study.
 
-python tools/results.py            writes both
-python tools/results.py --check    fails when one is out of date
+python tools/results.py            writes both pages
+python tools/results.py --check    fails if one is out of date
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def zero_error(history: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def accuracies(history: list[dict[str, Any]]) -> str:
-    """On test data, at the first epoch without a training error and at the last."""
+    """Test accuracy at the first epoch without a training error and at the last."""
     first, last = zero_error(history), history[-1]
     if first is None:
         return f"never; {100 * last['test_accuracy']:.2f} % at the end"
@@ -60,20 +60,20 @@ def accuracies(history: list[dict[str, Any]]) -> str:
 
 
 def off_path(record: dict[str, Any]) -> str:
-    """How far from the central path."""
+    """L⊥_LS / L, the distance from the central path."""
     return f"{record['mse.ls_perp'] / record['mse.total']:.3f}"
 
 
 def run_row(path: Path, prefix: str) -> list[str]:
-    """One run, as cells."""
+    """One run as a row of the table."""
     run = Run.open(path)
     config, history = run.config, run.history()
     last, first = history[-1], zero_error(history)
     return [
-        f"[{config['dataset_title']}]({prefix}{path.name}/figures/overview.png), {config['num_examples']:,}",
-        f"{config['model']}, width ×{config['width']:g}",
+        f"[{config.dataset_title}]({prefix}{path.name}/figures/overview.png), {config.num_examples:,}",
+        f"{config.model}, width ×{config.width:g}",
         f"{last['epoch']} ({first['epoch'] if first else 'never'})",
-        f"{config['measured_weight_decay']:g}",
+        f"{config.measured_weight_decay:g}",
         accuracies(history),
         f"{last['nc1']:.2g}",
         f"{last['nc2.maximal_angle_means']:.3f}",
@@ -83,31 +83,31 @@ def run_row(path: Path, prefix: str) -> list[str]:
 
 
 def study_row(run: Run) -> list[str]:
-    """One cell of the study: first analysed epoch → last."""
+    """One run of the study as a row of the table: first analysed epoch → last."""
     config, history = run.config, run.history()
     begin, last, first = history[0], history[-1], zero_error(history)
 
     def change(name: str, form: str, scale: float = 1.0) -> str:
         return f"{scale * float(begin[name]):{form}} → {scale * float(last[name]):{form}}"
 
-    status = run.status().get("status", "begun")
+    status = run.status().status or "begun"
     unfinished = "" if status == "finished" else f", {status}"
     return [
-        f"{config['dataset_title']}, {config['num_examples']:,} and {config['num_test_examples']:,}",
-        config["model"],
-        config["loss"].upper(),
-        f"{first['epoch'] if first else 'never'} of {config['epochs']}{unfinished}",
+        f"{config.dataset_title}, {config.num_examples:,} and {config.num_test_examples:,}",
+        config.model,
+        config.loss.upper(),
+        f"{first['epoch'] if first else 'never'} of {config.epochs}{unfinished}",
         accuracies(history),
         change("nc1", ".2g"),
         change("nc2.maximal_angle_means", ".2g"),
         change("nc3", ".2g"),
         f"{change('nc4_mismatch', '.2f', 100)} %",
-        off_path(last) if config["loss"] == "mse" else "–",
+        off_path(last) if config.loss == "mse" else "–",
     ]
 
 
 def table(columns: tuple[str, ...], rows: list[list[str]]) -> str:
-    """In Markdown."""
+    """A table in Markdown."""
     return "\n".join("| " + " | ".join(cells) + " |" for cells in ([*columns], ["---"] * len(columns), *rows))
 
 
@@ -117,14 +117,14 @@ def runs_table(prefix: str) -> str:
 
 
 def study_table() -> str:
-    """The study's cells, in the order of the grid."""
-    cells = [Run.open(path.parent) for path in STUDY.glob("*/config.json")]
-    cells.sort(key=lambda run: [order.index(run.config[name]) for name, order in ORDER.items()])
-    return table(STUDY_COLUMNS, [study_row(run) for run in cells if run.history()])
+    """The runs of the study, in the order of the grid."""
+    runs = [Run.open(path.parent) for path in STUDY.glob("*/config.json")]
+    runs.sort(key=lambda run: [order.index(getattr(run.config, name)) for name, order in ORDER.items()])
+    return table(STUDY_COLUMNS, [study_row(run) for run in runs if run.history()])
 
 
 def written(text: str, name: str, content: str) -> str:
-    """The page with the table between its marks made anew."""
+    """The page with a new table between its marks."""
     begin, end = BEGIN.format(name), END.format(name)
     if begin not in text or end not in text:
         sys.exit(f"a page lacks the marks {begin} and {end}")

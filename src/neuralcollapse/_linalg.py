@@ -53,7 +53,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
                 if blocks > 1:
                     _CHANGED[id(setting)] = blocks - 1, before
                     continue
-                setting.fp32_precision = "none"  # what a wider setting says, which the user may have chosen
+                setting.fp32_precision = "none"  # follow the wider setting, which the user may have chosen
                 if setting.fp32_precision != before:
                     setting.fp32_precision = before
 
@@ -82,16 +82,16 @@ def extreme_power(values: Tensor, limit: int) -> int:
 
 
 def scaled(values: Tensor, exponent: int) -> Tensor:
-    """values · 2^exponent, the very tensor where that is 1; in two steps, as 2^exponent itself may not be a number."""
+    """values · 2^exponent, the same tensor if exponent is 0; in two steps, because 2^exponent itself may overflow."""
     if exponent == 0:
         return values
     half = exponent // 2
-    # 2^1024 is no float; what a factor of 2^2046 does not bring to infinity is not there to begin with
+    # 2^1024 overflows; a factor of 2^2046 takes the smallest float64 to the largest, so no more is ever needed
     return values * 2.0 ** min(half, 1023) * 2.0 ** min(exponent - half, 1023)
 
 
 def squares(values: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Σ w v² over all entries, w one for each column or 1; also where v² alone would leave the range of numbers."""
+    """Σ w v² over all entries, with one weight w a column, or 1; also where v² alone would overflow or vanish."""
     values = values.double()
     exponent = extreme_power(values, 400)
     each = scaled(values, -exponent).square()
@@ -100,13 +100,13 @@ def squares(values: Tensor, weights: Tensor | None = None) -> Tensor:
 
 
 def norm(values: Tensor) -> float:
-    """√Σ v², also where v² would leave the range of numbers."""
+    """√Σ v², also where v² would overflow or vanish."""
     exponent = extreme_power(values, 400)
     return float(scaled(torch.linalg.vector_norm(scaled(values.double(), -exponent)), exponent))
 
 
 def of_moderate_size(values: Tensor) -> Tensor:
-    """The values in float32 or float64, divided by a power of two where their fourth powers could leave the range."""
+    """The values in float32 or float64, divided by a power of two if their fourth powers could overflow or vanish."""
     values = values.detach()
     if values.dtype != torch.float64:
         values = values.float()
@@ -114,7 +114,7 @@ def of_moderate_size(values: Tensor) -> Tensor:
 
 
 def unit_scale(variances: Tensor) -> Tensor:
-    """Powers of two that bring each variance to between 1 and 4 when it is multiplied by their squares; exact."""
+    """Powers of two whose squares bring each variance to between 1 and 4; multiplying by them is exact."""
     return torch.exp2(-torch.floor(0.5 * torch.log2(variances)))
 
 

@@ -172,7 +172,7 @@ def test_data_lists_what_is_broken_beside_the_rest(capsys: pytest.CaptureFixture
     (nothing_found / "test_32x32.mat").write_bytes(b"none")
     assert call(["data", "--data-dir", str(nothing_found)]) == 0
     printed = capsys.readouterr().out
-    assert "data_batch_1: expected data" in printed and "train_32x32.mat is damaged" in printed
+    assert "data_batch_1 is damaged" in printed and "train_32x32.mat is damaged" in printed
     assert "10 × 145 to 152" in printed and printed.count("not found") == 4
 
 
@@ -245,7 +245,7 @@ def test_measure_refuses_options_that_do_not_fit(tmp_path: Path, capsys: pytest.
     part = str(tmp_path / "part.safetensors")
     for options, message in (
         (["--weight-decay", "-1"], "weight decay"),
-        (["--metrics", "nc9"], "got 'nc9'"),
+        (["--metrics", "nc9"], "unknown metric 'nc9'"),
         (["--metrics", "nc5"], "out-of-distribution data"),
         (["--shard", "4/3"], "1 ≤ I ≤ N, such as 1/8, got '4/3'"),
         (["--shard", "0/3"], "got '0/3'"),
@@ -293,7 +293,7 @@ def test_figures_refuses_what_is_no_run(trained: Path, tmp_path: Path, capsys: p
     (tmp_path / "empty").mkdir()
     refused(capsys, ["figures", str(tmp_path / "empty")], "no config.json")
     refused(capsys, ["figures", str(tmp_path / "absent")], "neither a run directory nor a folder of them")
-    refused(capsys, ["figures", str(tmp_path), "--animate"], "is no run directory")
+    refused(capsys, ["figures", str(tmp_path), "--animate"], "is not a run directory")
     refused(capsys, ["figures", str(run), "--out", str(tmp_path / "file")], "File exists")
     (run / "snapshots" / "epoch_0002.npz").write_bytes(b"PK")
     refused(capsys, ["figures", str(run)], "epoch_0002.npz is not a readable snapshot")
@@ -353,7 +353,7 @@ def test_dynamics_holds_a_run_against_the_closed_form(
 
 def test_dynamics_refuses_what_no_flow_can_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--out", str(tmp_path / "pictures")]
-    refused(capsys, ["dynamics", "--classes", "1", *out], "two classes")
+    refused(capsys, ["dynamics", "--classes", "1", *out], "a number of classes of at least 2, got 1")
     refused(capsys, ["dynamics", "--dim", "5", *out], "between C − 1 = 9 and")
     refused(capsys, ["dynamics", "--examples-per-class", "3", *out], "C (N − 1) = 20 dimensions, got 64")
     refused(capsys, ["dynamics", "--time", "-1", *out], "positive time, got -1.0")

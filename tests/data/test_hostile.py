@@ -118,6 +118,13 @@ def test_pickles_are_read_as_python_reads_them(protocol: int, order: Any) -> Non
         assert found[kind].dtype == array.dtype and np.array_equal(found[kind], array)
 
 
+@pytest.mark.parametrize("protocol", range(1, 6))
+def test_a_batch_pickled_again_by_python_3_is_read(protocol: int) -> None:
+    """Up to protocol 2 it calls a function for each of its ten thousand names."""
+    content = {b"filenames": [b"%06d.png" % number for number in range(10_000)], b"labels": [1] * 10_000}
+    assert read_pickle(pickle.dumps(content, protocol)) == content
+
+
 @pytest.mark.parametrize("labels", [[2.7], [10**400], [True], ["1"], [b"1"], [None], (1,)])
 def test_labels_of_a_pickle_that_are_no_integers(tmp_path: Path, labels: Any) -> None:
     content = {b"data": np.zeros((1, 3072), np.uint8), b"labels": labels}

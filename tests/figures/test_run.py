@@ -54,7 +54,7 @@ def drawn(draw: Any, run: Run) -> dict[str, tuple[list[float], list[float]]]:
 )
 def test_each_curve_is_the_histories_numbers(run: Run, draw: Any, keys: tuple[str, ...]) -> None:
     lines = drawn(draw, run)
-    zero = lines.pop("zero_error")
+    zero = lines.pop("_zero_error")
     assert zero[0] == [10, 10]  # 0.3 − 0.03 · 10 is the first error of zero
     for (x, y), key in zip(lines.values(), keys, strict=False):
         assert x == list(EPOCHS)
@@ -65,7 +65,7 @@ def test_each_curve_is_the_histories_numbers(run: Run, draw: Any, keys: tuple[st
 def test_the_spectrum_is_drawn_whole(run: Run) -> None:
     axes = Figure().add_subplot()
     curves.snr(read_history(run), axes)
-    ranks = [list(np.asarray(line.get_ydata())) for line in axes.lines if line.get_label() != "zero_error"]
+    ranks = [list(np.asarray(line.get_ydata())) for line in axes.lines if line.get_label() != "_zero_error"]
     assert ranks == [[epoch * rank for epoch in EPOCHS] for rank in (4.0, 3.0, 2.0, 1.0)]
 
 
@@ -114,7 +114,7 @@ def test_robustness_is_drawn_where_it_was_measured(run: Run, tmp_path: Path) -> 
     attacked = make_run(tmp_path / "attacked", lines)
     assert [path.suffix for path in figures.draw_run(attacked.path) if path.stem == "robustness"] == [".png", ".svg"]
     found = drawn(curves.robustness, attacked)
-    assert found["zero_error"][0] == [10, 10]
+    assert found["_zero_error"][0] == [10, 10]
     for name, factor in (("mean", 1), ("median", 0.5)):
         assert found[name][0] == list(EPOCHS)
         np.testing.assert_array_equal(found[name][1], [factor * value for value in values.values()])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +133,7 @@ def test_an_empty_cell_is_gray_and_shares_the_scale(folder: Path) -> None:
     low, high = present.get_ylim()
     for axes in found.values():
         for line in axes.lines:
-            if line.get_label() != "zero_error":
+            if line.get_label() != "_zero_error":
                 assert all(low <= value <= high for value in line.get_ydata())
 
 
@@ -169,13 +167,6 @@ def test_the_papers_networks_are_rows_whether_run_or_not(tmp_path: Path) -> None
     assert Study.read(tmp_path).networks == ("vgg", "resnet", "densenet", "mlp")
     shutil.rmtree(tmp_path / "a")
     assert Study.read(tmp_path).networks == ("mlp",)
-
-
-def test_runs_that_a_grid_has_set_aside_are_passed_over(tmp_path: Path) -> None:
-    grid = tmp_path / ".hidden" / "grid"  # that the folder itself lies in a hidden one does not matter
-    write_run(grid / "mnist-vgg11-mse", config(), history(ACCURACIES, 20))
-    write_run(grid / ".earlier" / "mnist-vgg11-mse-1", config(), history({1: 0.1}, None), "diverged")
-    assert [each.path.name for each in Study.read(grid).runs] == ["mnist-vgg11-mse"]
 
 
 # rates and decay of the published table for PyTorch's mean, times 2/C and C/2 for the paper's loss, C = 10
@@ -327,75 +318,6 @@ def test_two_runs_for_one_panel_are_refused_by_name(tmp_path: Path, changes: dic
         figures.draw(tmp_path)
 
 
-def test_other_programs_folders_are_passed_over(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "vit"}))
-    with pytest.raises(InputError, match="no folder in it is a run"):
-        figures.draw(tmp_path)
-    shutil.copytree(folder / "group0", tmp_path, dirs_exist_ok=True)
-    assert len(Study.read(tmp_path).runs) == len(list((folder / "group0").iterdir()))
-
-
-@pytest.mark.parametrize(
-    ("runs", "message"),
-    [
-        (["a", "b", "study/c", "study/d"], r"holds 2 runs \(a, b\) and a folder of runs \(study\)"),
-        (["study/c", "other/d"], r"holds folders of runs \(other, study\)"),
-        (["x", *(f"y{number}/z" for number in range(12))], r"y0, y1, y10, y11, y2, y3, y4, y5, … 4 more"),
-    ],
-)
-def test_runs_on_two_levels_are_no_study_until_they_are_listed(tmp_path: Path, runs: list[str], message: str) -> None:
-    """As `results/`: single runs beside a whole study. Nothing is drawn and nothing written."""
-    for seed, name in enumerate(runs):
-        write_run(tmp_path / name, config(seed=seed), history(ACCURACIES, 20))
-    with pytest.raises(InputError, match=f"{message}.* unclear which of them are one study; name one of them, such as"):
-        figures.draw(tmp_path)
-    assert not list(tmp_path.rglob("figures"))
-    add_to_study(tmp_path, [*runs[-1:], "absent/e"])
-    with pytest.warns(UserWarning, match="does not list") if "/" not in runs[0] else nullcontext():
-        assert [each.path for each in Study.read(tmp_path).runs] == [tmp_path / runs[-1]]
-
-
-def test_a_study_knows_its_runs(tmp_path: Path) -> None:
-    for seed, name in enumerate(("a", "b", "stranger")):
-        write_run(tmp_path / name, config(seed=seed), history(ACCURACIES, 20))
-    add_to_study(tmp_path, ["a"])
-    add_to_study(tmp_path, ["b", "a"])
-    assert json.loads((tmp_path / "study.json").read_text()) == {"runs": ["a", "b"]}
-    with pytest.warns(UserWarning, match=r"study\.json does not list stranger; to draw these runs too"):
-        assert [each.path.name for each in Study.read(tmp_path).runs] == ["a", "b"]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("{", "is not a JSON file"),
-        ('{"runs": "a"}', "expected .* got 'a'"),
-        ('{"runs": [1]}', r"got \[1\]"),
-        ("{}", "got None"),
-        ('{"runs": ["../other"]}', "expected paths within"),
-        ('{"runs": ["/etc"]}', "expected paths within"),
-        ('{"runs": ["a\\u0000b"]}', "expected paths within"),
-        ('{"runs": ["b"]}', "none of the 1 runs that .* lists has begun yet"),
-    ],
-)
-def test_a_damaged_list_of_runs(tmp_path: Path, content: str, message: str) -> None:
-    (tmp_path / "study.json").write_text(content)
-    with pytest.raises(InputError, match=message):
-        figures.draw(tmp_path)
-
-
-@pytest.mark.parametrize("content", ["[1]", "{", "\x00"])
-def test_a_foreign_configuration_is_passed_over_and_a_damaged_one_named(tmp_path: Path, content: str) -> None:
-    run = write_run(tmp_path / "run", config(), history({1: 0.5, 350: 0.6}, 1))
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "config.json").write_text(content)
-    assert [each.path for each in Study.read(tmp_path).runs] == [run]
-    (run / "config.json").write_text(content)  # its history shows that it was a run
-    with pytest.raises(InputError, match=r"run.config\.json"):
-        Study.read(tmp_path)
-
-
 def test_a_damaged_line_of_a_history_is_named(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", config(), history({1: 0.5, 350: 0.6}, 1))
     lines = (run / "history.jsonl").read_text().replace('"nc1":', '"nc":')
@@ -403,3 +325,11 @@ def test_a_damaged_line_of_a_history_is_named(tmp_path: Path) -> None:
     for path in (run, tmp_path):
         with pytest.raises(InputError, match=r"history\.jsonl, line 1: nc1"):
             figures.draw(path)
+
+
+def test_nothing_is_written_for_what_is_no_study(tmp_path: Path) -> None:
+    for seed, name in enumerate(("a", "study/b")):
+        write_run(tmp_path / name, config(seed=seed), history(ACCURACIES, 20))
+    with pytest.raises(InputError, match="name one of them, such as"):
+        figures.draw(tmp_path)
+    assert not list(tmp_path.rglob("figures"))

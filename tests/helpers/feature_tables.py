@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from neuralcollapse import Report
+from neuralcollapse.files.measure_files import measure_files
 from neuralcollapse.files.options import FileOptions
 
 Arrays = dict[str, np.ndarray]
@@ -89,3 +92,25 @@ def _table(folder: Path, arrays: Arrays, content: dict[str, Any], **options: Any
 Save = Callable[[Path, Arrays], tuple[Path, FileOptions]]
 FORMATS: tuple[Save, ...] = (npy, npz, npz_compressed, safetensors)
 PARQUET: tuple[Save, ...] = (parquet_lists, parquet_variable_lists, parquet_columns)
+
+
+def same_report(found: Report | None, expected: Report, without: tuple[str, ...] = ()) -> None:
+    """The two reports agree in every number, to 1e-12."""
+    assert found is not None
+    numbers, others = found.to_dict(), expected.to_dict()
+    assert numbers.keys() == others.keys()
+    for name in numbers.keys() - set(without):
+        if isinstance(others[name], float | list):
+            np.testing.assert_allclose(numbers[name], others[name], rtol=1e-12, atol=1e-12, err_msg=name)  # type: ignore[arg-type]
+        else:
+            assert numbers[name] == others[name], name
+
+
+def jobs(path: Path, options: FileOptions, folder: Path, kind: str, number: int, **changes: Any) -> list[Path]:
+    """What each job of an array saves."""
+    saved = []
+    for part in range(1, number + 1):
+        saved.append(folder / f"{kind}-{part}.safetensors")
+        own = replace(options, shard=f"{part}/{number}", save=saved[-1], **changes)
+        assert measure_files(path, own).report is None
+    return saved

@@ -913,7 +913,33 @@ def options_of_formulas(d: Draw) -> Callable[[], Any]:
     return functions[name]
 
 
-MORE = (wrong_moments, features_options, measure_options, measure_options, measure_options, options_of_formulas)
+def of_features(d: Draw) -> Callable[[], Any]:
+    """Metrics of moments, called with features and labels."""
+    alone = {
+        "nc1": nc.nc1,
+        "snr": nc.snr_singular_values,
+        "cdnv": variability.cdnv,
+        "least": nc.least_squares_classifier,
+    }
+    weighed = {"nc2": nc.nc2, "nc3": nc.nc3, "decompose_mse": nc.decompose_mse, "nc3_trace": duality.nc3_trace}
+    name = d.pick([*alone, *weighed])
+    features, labels = d.features(), d.labels()
+    d.note(name)
+    if name in alone:
+        return lambda: alone[name](features, labels)
+    weight = d.weight()
+    return lambda: weighed[name](features, labels, weight)
+
+
+MORE = (
+    of_features,
+    wrong_moments,
+    features_options,
+    measure_options,
+    measure_options,
+    measure_options,
+    options_of_formulas,
+)
 
 
 def call(seed: int, functions: tuple[Callable[[Draw], Callable[[], Any]], ...] = FUNCTIONS) -> Call:

@@ -194,6 +194,10 @@ def test_a_misspelled_option_of_a_callback_is_named_at_once() -> None:
 
     with pytest.raises(nc.InputError, match="did you mean 'weight_decay'"):
         NeuralCollapse(weight_decy=0.1)
+    with pytest.raises(nc.InputError, match="weight decay of at least 0, got -1"):
+        NeuralCollapse(weight_decay=-1)
+    with pytest.raises(nc.InputError, match="did you mean 'every'"):
+        NeuralCollapse(evry=2)
 
 
 # torchmetrics

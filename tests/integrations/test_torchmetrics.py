@@ -129,3 +129,19 @@ def test_batches_may_share_their_memory() -> None:
         metric.update(x, y)
     for name in ("accuracy", "nearest_mean_accuracy", "nc4_mismatch"):
         assert metric.compute()[name] == want.compute()[name], name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weight_decy": 0.1}, r"weight_decy.*did you mean 'weight_decay'"),
+        ({"weight_decay": -1}, "weight decay of at least 0, got -1"),
+        ({"weighting": "classes"}, "expected weighting 'example' or 'class'"),
+        ({"metrics": "nc5"}, "needs out-of-distribution data"),
+        ({"metrics": "cdvn"}, "cdvn"),
+        ({"compute_on_cpu": 3}, "compute_on_cpu"),
+    ],
+)
+def test_impossible_options_are_named_at_once(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(nc.InputError, match=message):
+        NeuralCollapse(nn.Linear(4, 3), **options)

@@ -132,7 +132,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "one-hot integers": ((INPUTS, torch.eye(3)[LABELS].long()), "give labels.argmax(1)"),
     "soft": ((INPUTS, torch.full((60, 3), 1 / 3)), "give labels.argmax(1)"),
     "several": ((INPUTS, torch.ones(60, 3)), "no class to collapse to"),
-    "regression": ((INPUTS, INPUTS[:, 0]), "numbers to predict, as in regression, have none"),
+    "regression": ((INPUTS, INPUTS[:, 0]), "targets of regression have none"),
     "2.7": ((INPUTS, LABELS + 0.7), "0.7 is not a class"),
     "whole floats": ((INPUTS, LABELS.double()), "give labels.long() if they are classes"),
     "booleans": ((INPUTS, LABELS > 0), "give labels.long() where False is class 0"),

@@ -624,7 +624,9 @@ def test_logits_of_zero_prove_one_layer_only(make: Callable[[], nn.Module]) -> N
             nn.init.zeros_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    with pytest.raises(nc.InputError, match="which is zero as of a classifier that starts at zero"):
+    with pytest.raises(
+        nc.InputError, match="returns, all zeros as from a classifier initialised with zeros, found several: "
+    ):
         nc.measure(model, batches())
     single = nn.Sequential(body(), nn.Linear(P, C))
     nn.init.zeros_(single[1].weight)

@@ -60,7 +60,7 @@ def test_classes_are_those_of_the_weight_where_there_is_one() -> None:
         (lambda: nc.nc1(FEATURES, LABELS + 0.5), "expected integer labels"),
         (lambda: nc.nc1(FEATURES, LABELS - 7), "expected labels in"),
         (lambda: nc.nc3(FEATURES, LABELS, WEIGHT[0]), "expected a classifier weight of shape"),
-        (lambda: nc.nc1("features", LABELS), "expected numeric features"),
+        (lambda: nc.nc1("features", LABELS), "expected moments to be a ClassMoments"),
         (lambda: nc.nc1(FEATURES, None), "expected moments to be a ClassMoments"),
     ],
 )

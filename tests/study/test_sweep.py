@@ -10,13 +10,11 @@ from typing import Any
 
 import pytest
 from helpers.grids import TINY
-from matplotlib.figure import Figure
 
 from neuralcollapse import InputError
 from neuralcollapse.cli import dispatch
 from neuralcollapse.figures import style
-from neuralcollapse.figures import sweep as figures_sweep
-from neuralcollapse.figures.sweep import draw_sweep
+from neuralcollapse.figures.sweep import sweep_panels
 from neuralcollapse.study import sweep
 from neuralcollapse.training import recipes
 from neuralcollapse.training.config import TrainingConfig
@@ -74,11 +72,8 @@ def test_the_best_has_the_least_test_error_then_the_least_nc1(six: sweep.Sweep) 
     assert sweep.best([point for point in points if point.status != "finished"]) is None
 
 
-def test_the_picture_shows_winner_and_diverged(six: sweep.Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr(figures_sweep, "write_figure", lambda figure, *_: drawn.append(figure) or [])
-    draw_sweep(six, six.points())
-    (figure,) = drawn
+def test_the_picture_shows_winner_and_diverged(six: sweep.Sweep) -> None:
+    figure = sweep_panels(six, six.points())
     assert len(figure.axes) == 3
     for axes, star in zip(figure.axes, (0.125, 0.0, 0.01), strict=True):
         dashed = [line for line in axes.lines if line.get_color() == style.GREEN]

@@ -53,7 +53,7 @@ def test_a_configuration_no_run_can_have(run: Path, changes: dict[str, Any], mes
 @pytest.mark.parametrize(("changes", "field"), [({"epoch": None}, "epoch"), ({"status": 3}, "status")])
 def test_a_status_no_run_can_have(run: Path, changes: dict[str, Any], field: str) -> None:
     change(run / "status.json", changes)
-    with pytest.raises(InputError, match=rf"status\.json: {field}.*delete the file to go on without it"):
+    with pytest.raises(InputError, match=rf"status\.json: {field}.*delete the file to continue without it"):
         Run.open(run).status()
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from neuralcollapse import InputError
 from neuralcollapse.training import optimizers
+from neuralcollapse.training.builders import build_optimizer
 
 
 def quadratic(dim: int = 5) -> tuple[Tensor, Tensor]:
@@ -90,6 +91,6 @@ def test_what_is_fixed_is_left_out() -> None:
     net = nn.Linear(3, 2)
     net.weight.requires_grad_(False)
     config = SimpleNamespace(optimizer="sgd", learning_rate=0.1, momentum=0.0, weight_decay=1.0)
-    assert optimizers.build(net, config).param_groups[0]["params"] == [net.bias]
+    assert build_optimizer(config, net).param_groups[0]["params"] == [net.bias]
     with pytest.raises(InputError, match="unknown optimizer 'lion'; expected one of sgd, sgdw, adam, adamw, lbfgs"):
         optimizers.get("lion")

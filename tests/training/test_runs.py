@@ -24,6 +24,7 @@ from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.resolve import prepare
 from neuralcollapse.training.run_directory import Run
 
+RESULTS = sorted(path.parent for path in (Path(__file__).parents[2] / "results").rglob("config.json"))
 JSON_VALUES = st.one_of(
     st.integers(-(2**53), 2**53), st.floats(), st.lists(st.floats(), max_size=3), st.text(max_size=5), st.none()
 ).filter(lambda value: value not in ("inf", "-inf", "nan"))
@@ -269,7 +270,7 @@ def test_a_damaged_history_is_named(tmp_path: Path, changes: dict, message: str)
 def test_a_damaged_status_is_named_with_a_way_out(tmp_path: Path, content: str, message: str) -> None:
     run = Run.create(tmp_path / "run", run_config())
     (run.path / "status.json").write_text(content)
-    with pytest.raises(InputError, match=f"{message}.*; delete the file to go on without it"):
+    with pytest.raises(InputError, match=f"{message}.*; delete the file to continue without it"):
         run.status()
 
 
@@ -279,8 +280,20 @@ def test_a_damaged_environment_is_named_with_a_way_out(tmp_path: Path) -> None:
     run.record_environment({"python": "3.12"})
     assert json.loads((run.path / "environment.json").read_text())["resumed"] == [{"python": "3.12"}]
     (run.path / "environment.json").write_text("{")
-    with pytest.raises(InputError, match=r"environment\.json .*; delete the file to go on without it"):
+    with pytest.raises(InputError, match=r"environment\.json .*; delete the file to continue without it"):
         run.record_environment({})
+
+
+@pytest.mark.skipif(not RESULTS, reason="the results are not in this copy")
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.name)
+def test_the_run_directories_of_the_results_read(path: Path) -> None:
+    """Made by earlier versions, the first of which knew neither options nor fingerprints."""
+    run = Run.open(path)
+    history = run.history("mse.total", "mse.ls_perp", "nc3", "test_accuracy")
+    assert history[-1]["epoch"] == run.config.epochs == run.status().epoch
+    assert run.status().status == "finished"
+    for epoch in (min(run.snapshots()), max(run.snapshots())) if run.snapshots() else ():
+        assert run.snapshot(epoch)["class_means"].shape[0] == run.config.num_classes
 
 
 def test_the_name_of_a_run_tells_every_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

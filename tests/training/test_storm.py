@@ -27,7 +27,6 @@ from safetensors.numpy import load_file
 
 from neuralcollapse import InputError, figures
 from neuralcollapse.cli import main
-from neuralcollapse.theory import simulation
 from neuralcollapse.training import hardware
 from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.resolve import prepare
@@ -343,22 +342,6 @@ def test_what_is_too_large_diverges(
     code, line = said(capsys, *SMALL, *options, "--out", str(tmp_path / "run"))
     assert code == 1 and "diverged: the loss is no longer finite" in line
     assert Run.open(tmp_path / "run").status()["status"] == "diverged"
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"time": 1e300}, "expected a time of at most"),
-        ({"time": float("nan")}, "expected a positive time"),
-        ({"weight_decay": float("nan")}, "expected a finite weight decay"),
-        ({"weight_decay": 1e300}, "expected a weight decay of at most"),
-        ({"seed": -1}, "expected a seed"),
-        ({"seed": 10**30}, "expected a seed"),
-    ],
-)
-def test_a_flow_that_cannot_be(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        simulation.simulate(classes=3, examples_per_class=5, dim=4, **changes)
 
 
 def test_what_does_not_fit_into_memory_is_said(

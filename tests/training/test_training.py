@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from neuralcollapse import data as datasets
 from neuralcollapse.networks import registry as models
 from neuralcollapse.training import losses
 from neuralcollapse.training.config import TrainingConfig
+from neuralcollapse.training.progress import Silent
 from neuralcollapse.training.resolve import prepare
 from neuralcollapse.training.run_directory import Run
 from neuralcollapse.training.trainer import train
@@ -127,6 +129,7 @@ def test_resume_takes_over_the_settings_and_refuses_others(tmp_path: Path) -> No
 
 PROGRAM = """
 import sys, pathlib
+from neuralcollapse.training.progress import Silent
 from neuralcollapse.training.resolve import prepare
 from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.trainer import train
@@ -205,6 +208,47 @@ def test_whatever_was_written_after_the_checkpoint_is_made_again(tmp_path: Path,
     assert train(run, data) == "finished"
     assert without_clock(run) == without_clock(whole)
     assert len(run.snapshots()) == 6
+
+
+@dataclass
+class Recorder(Silent):
+    """Keeps what it is told; interrupts after an epoch."""
+
+    stop_after: int = 0
+    heard: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def begin(self, epochs: int, done: int) -> None:
+        self.heard.append(("begin", epochs, done))
+
+    def step(self, epoch: int, share: float) -> None:
+        self.heard.append(("step", epoch, share))
+
+    def measured(self, record: dict[str, Any]) -> None:
+        self.heard.append(("measured", record["epoch"], record["nc1"]))
+
+    def epoch(self, epoch: int, loss: float) -> None:
+        self.heard.append(("epoch", epoch, loss))
+        if epoch == self.stop_after:
+            raise KeyboardInterrupt
+
+    def end(self) -> None:
+        self.heard.append(("end",))
+
+
+def test_a_program_follows_the_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """200 examples in batches of 64 are four steps; what is told of measurements is what the history holds."""
+    run, data = prepare(TrainingConfig(**{**TINY, "epochs": 3}), out=tmp_path / "run")
+    first, second = Recorder(stop_after=2), Recorder()
+    assert train(run, data, progress=first) == "interrupted"
+    assert train(run, data, progress=second) == "finished"
+    assert first.heard[0] == ("begin", 3, 0) and second.heard[0] == ("begin", 3, 2)
+    assert first.heard[-1] == second.heard[-1] == ("end",)
+    assert [event[1:] for event in second.heard if event[0] == "step"] == [(3, share / 4) for share in (1, 2, 3, 4)]
+    heard = [event[1:] for event in first.heard + second.heard if event[0] == "measured"]
+    assert heard == [(record["epoch"], record["nc1"]) for record in run.history()]
+    losses = [event[2] for event in first.heard + second.heard if event[0] == "epoch"]
+    assert len(losses) == 3 and losses == sorted(losses, reverse=True)
+    assert capsys.readouterr() == ("", "")
 
 
 EXACT = {"model": "resnet18", "precision": "64"}

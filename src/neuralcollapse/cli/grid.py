@@ -54,8 +54,8 @@ class GridCommand:
     """Recipe files, as `sweep` writes them; each fills in settings of the cells it names that are not given here."""
     out: Path = Path("runs/grid")
     """The folder in which each cell has its run directory."""
-    options: tyro.conf.OmitArgPrefixes[GridOptions] = field(default_factory=GridOptions)
-    settings: tyro.conf.OmitArgPrefixes[CommonSettings] = field(default_factory=CommonSettings)
+    running: tyro.conf.OmitArgPrefixes[GridOptions] = field(default_factory=GridOptions)
+    training: tyro.conf.OmitArgPrefixes[CommonSettings] = field(default_factory=CommonSettings)
 
     def __call__(self, console: Console) -> int:
         from neuralcollapse.cli.grid_progress import GridDisplay
@@ -63,11 +63,11 @@ class GridCommand:
         from neuralcollapse.study.plan import make_cells, select_cells
 
         found = [recipe for path in self.recipe for recipe in recipes.read(path)]
-        cells = make_cells(self.datasets, self.models, self.losses, self.seeds, self.settings, found)
+        cells = make_cells(self.datasets, self.models, self.losses, self.seeds, self.training, found)
         names = [cell.name for cell in cells]
         with GridDisplay(console) as display:
-            result = run_grid(select_cells(cells, self.only), self.out, self.options, display, names)
-        return 0 if self.options.dry_run else print_result(result, self.out)
+            result = run_grid(select_cells(cells, self.only), self.out, self.running, display, names)
+        return 0 if self.running.dry_run else print_result(result, self.out)
 
 
 def print_result(result: GridResult, out: Path, *, may_diverge: bool = False) -> int:

@@ -37,14 +37,14 @@ class MeasureCommand:
     features: tyro.conf.Positional[Path | None] = None
     """The features: .npz or .safetensors, which may hold labels, weight and bias too; .parquet, which may hold label or
     labels; or .npy, features alone. Left out with --merge."""
-    options: tyro.conf.OmitArgPrefixes[FileOptions] = field(default_factory=FileOptions)
+    measuring: tyro.conf.OmitArgPrefixes[FileOptions] = field(default_factory=FileOptions)
 
     def __call__(self, console: Console) -> int:
         from neuralcollapse.cli.tables import share_bar
         from neuralcollapse.files.measure_files import measure_files
 
         with share_bar(console, "measuring") as advance:
-            measured = measure_files(self.features, self.options, advance)
+            measured = measure_files(self.features, self.measuring, advance)
         print(measured.text, end="")
         if measured.note:  # not into the report, so that this can be piped
             print(measured.note, file=sys.stderr if measured.text else sys.stdout)

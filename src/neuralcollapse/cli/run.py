@@ -26,7 +26,7 @@ class RunCommand:
     Without options: a narrow ResNet18 on handwritten digits, a minute or two on two cores.
     """
 
-    settings: tyro.conf.OmitArgPrefixes[TrainingConfig] = field(default_factory=TrainingConfig)
+    training: tyro.conf.OmitArgPrefixes[TrainingConfig] = field(default_factory=TrainingConfig)
     out: Path | None = None
     """The run directory; by default a folder under runs/. If it holds an unfinished run, that run is continued."""
     resume: Path | None = None
@@ -41,7 +41,7 @@ class RunCommand:
         from neuralcollapse.training import hardware, recipes, trainer
         from neuralcollapse.training.resolve import prepare
 
-        settings = self.settings if self.recipe is None else recipes.fill(self.settings, self.recipe)
+        settings = self.training if self.recipe is None else recipes.fill(self.training, self.recipe)
         run, data = prepare(settings, out=self.out, resume=self.resume)
         print_settings(console, run)
         if run.config.device == "cpu":

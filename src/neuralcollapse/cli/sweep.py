@@ -24,14 +24,14 @@ class SweepCommand:
     to the loss at hand. The best run is written as recipe.json, for `run --recipe` and `grid --recipe`.
     """
 
-    settings: tyro.conf.OmitArgPrefixes[TrainingConfig] = field(default_factory=TrainingConfig)
+    training: tyro.conf.OmitArgPrefixes[TrainingConfig] = field(default_factory=TrainingConfig)
     setting: str = "learning-rate"
     """What is varied: any numeric setting of the training."""
     values: tuple[float, ...] | None = None
     """Its values; without them, for sgd and sgdw, the paper's 25 learning rates."""
     out: Path | None = None
     """The folder in which each value has its run directory; by default one under runs/."""
-    options: tyro.conf.OmitArgPrefixes[GridOptions] = field(default_factory=GridOptions)
+    running: tyro.conf.OmitArgPrefixes[GridOptions] = field(default_factory=GridOptions)
 
     def __call__(self, console: Console) -> int:
         from neuralcollapse import figures
@@ -39,10 +39,10 @@ class SweepCommand:
         from neuralcollapse.study.grid import run_grid
         from neuralcollapse.study.sweep import make_sweep, write_recipe
 
-        sweep = make_sweep(self.settings, self.setting, self.values, self.out)
+        sweep = make_sweep(self.training, self.setting, self.values, self.out)
         with GridDisplay(console) as display:
-            result = run_grid(sweep.cells, sweep.out, self.options, display)
-        if self.options.dry_run:
+            result = run_grid(sweep.cells, sweep.out, self.running, display)
+        if self.running.dry_run:
             return 0
         if about := write_recipe(sweep, sweep.points()):
             console.print(f"best: {about}", soft_wrap=True, highlight=False)

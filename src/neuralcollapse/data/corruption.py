@@ -1,14 +1,13 @@
-"""Imbalanced classes and wrong labels, made from a training half; the same for the same seed, and recorded in the run.
+"""Imbalanced classes and wrong labels, made from the training half by a seed and recorded in the run.
 
-What is trained on and what is measured uses the labels made here: the training error is the error on them. The test
-half keeps its own.
+Training and measuring use the labels made here, so that the training error is the error on them. The test half is left
+as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -73,8 +72,8 @@ def class_sizes(largest: int, num_classes: int, corruption: Corruption) -> list[
 def noisy_labels(labels: Array, num_classes: int, share: float, seed: int) -> Array:
     """A share of the labels changed: round(share · n) examples, drawn by `seed`.
 
-    Each of them gets one of the other classes, all alike (symmetric noise). A share of 1 means random labels: every
-    label drawn from all classes, the own one too, so that nothing of it is left (Zhang et al., 2017).
+    Each of them gets one of the other classes with equal probability (symmetric noise). A share of 1 means random
+    labels: every label is drawn from all classes, its own included, and tells nothing (Zhang et al., 2017).
 
     Args:
         labels: (n,), from 0 to c - 1.
@@ -82,7 +81,7 @@ def noisy_labels(labels: Array, num_classes: int, share: float, seed: int) -> Ar
         share: 0 to 1.
         seed: of the draw.
     """
-    # the third word keeps this stream from those that draw each class's examples; raw, as those are
+    # the third word makes this stream another than those that draw each class's examples; it is raw as those are
     stream = np.random.PCG64([seed, 0, 1])
     keys, draws = stream.random_raw(len(labels)), stream.random_raw(len(labels))
     if share == 1:
@@ -95,9 +94,4 @@ def noisy_labels(labels: Array, num_classes: int, share: float, seed: int) -> Ar
 
 
 IMBALANCES: dict[str, Callable[[int, float], Array]] = {"step": step, "exponential": exponential}
-"""Number of classes and ρ, to each class's share of the largest."""
-
-if TYPE_CHECKING:
-    ImbalanceName = str
-else:
-    ImbalanceName = Literal[tuple(IMBALANCES)]  # the choices of the command line
+"""Each gives, for a number of classes and ρ, the size of each class relative to the largest."""

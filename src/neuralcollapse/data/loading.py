@@ -183,27 +183,23 @@ def _open(name: str, data_dir: Path | None) -> _Stored:
         if name == "digits":
             stored = _Stored("digits", "scikit-learn", *read_digits(), tuple(str(digit) for digit in range(10)))
         elif name in DATASETS:
-            stored = _open_known(name, data_dir)
+            source = DATASETS[name]
+            found, path, searched = find(name, data_dir)
+            if found is None:
+                raise InputError(
+                    f"{name} not found: looked for {source.needed} in {', '.join(map(str, searched))}; "
+                    f"get it {source.get}; then name its folder with --data-dir or NEURALCOLLAPSE_DATA"
+                )
+            stored = _Stored(found.title, str(path), *found.read(path, len(source.class_names)), source.class_names)
         elif name in ("folder", "npz"):
             stored = _open_own(name, data_dir)
         else:
-            raise InputError(f"unknown data set {name!r}{suggest(name, names())}; expected one of {', '.join(names())}")
+            hint = suggest(name, names())
+            raise InputError(f"unknown data set {name!r}{hint}; expected one of {', '.join(names())}")
     for half, split in (("training", stored.train), ("test", stored.test)):
         if not len(split.labels):
             raise InputError(f"{stored.source}: the {half} half of {name} is empty")
-    class_names = tuple(map(printable, stored.class_names))
-    return _Stored(printable(stored.title), stored.source, stored.train, stored.test, class_names)
-
-
-def _open_known(name: str, data_dir: Path | None) -> _Stored:
-    source = DATASETS[name]
-    found, path, searched = find(name, data_dir)
-    if found is None:
-        raise InputError(
-            f"{name} not found: looked for {source.needed} in {', '.join(map(str, searched))}; get it {source.get}; "
-            "then name its folder with --data-dir or NEURALCOLLAPSE_DATA"
-        )
-    return _Stored(found.title, str(path), *found.read(path, len(source.class_names)), source.class_names)
+    return stored
 
 
 def _open_own(name: str, data_dir: Path | None) -> _Stored:
@@ -213,12 +209,14 @@ def _open_own(name: str, data_dir: Path | None) -> _Stored:
     if name == "npz":
         if not path.is_file():
             raise InputError(f"no file {path}; --dataset npz expects --data-dir to name an .npz")
-        return _Stored(path.stem, str(path), *read_npz(path))
+        return _Stored(printable(path.stem), str(path), *read_npz(path))
     if not path.is_dir() and not is_archive(path):
         raise InputError(
             f"no folder or tar archive {path}; --dataset folder expects --data-dir with train/<class> and test/<class>"
         )
-    return _Stored(path.resolve().name.split(".tar")[0], str(path), *read_folder(path))
+    train, test, class_names = read_folder(path)
+    title = printable(path.resolve().name.split(".tar")[0])
+    return _Stored(title, str(path), train, test, tuple(map(printable, class_names)))
 
 
 def _read_images(split: Split, chosen: Array) -> ImageData:

@@ -56,8 +56,9 @@ def npz_arrays(path: Path) -> NumpyArrays:
 
 def _open_member(path: Path, name: str, info: zipfile.ZipInfo) -> np.ndarray[Any, Any]:
     stored = info.compress_type == zipfile.ZIP_STORED
-    if not stored:
-        require_memory(path, name, info.file_size)
+    if not stored and (there := machine_bytes()) is not None and info.file_size > there:
+        sizes = f"this machine's {there / 2**30:.1f} GiB, got {info.file_size / 2**30:.1f} GiB"
+        raise InputError(f"{path}: expected {name} that fits in {sizes}")
     with _readable(path), path.open("rb") as file, zipfile.ZipFile(file) as archive, archive.open(info) as member:
         if not stored:
             shape, fortran, dtype = _read_header(path, name, member, info.file_size)
@@ -100,14 +101,6 @@ def _read_header(path: Path, name: str, file: IO[bytes], size: int) -> tuple[tup
     if needed != there:
         raise ValueError(f"{name} of shape {shape} takes {needed:,} bytes, {max(there, 0):,} are there")
     return shape, fortran, dtype
-
-
-def require_memory(path: Path, name: str, size: int) -> None:
-    """Raise where an array to be read whole is larger than the machine's memory, before the process is killed."""
-    if (there := machine_bytes()) is not None and size > there:
-        raise InputError(
-            f"{path}: expected {name} that fits in this machine's {there / 2**30:.1f} GiB, got {size / 2**30:.1f} GiB"
-        )
 
 
 def machine_bytes() -> int | None:

@@ -1,7 +1,8 @@
 """CIFAR batches, which are pickles of dictionaries of texts, lists, numbers and arrays, read without running them.
 
-`pickle` calls whatever function a file names, and takes 2 GiB of memory for a place in its memo that nine bytes name.
-So the instructions are checked first, and each name of NumPy's stands for a class below that only holds an array.
+`pickle.Unpickler` calls whatever function a file names, and takes 2 GiB of memory for a place in its memo that nine
+bytes name. Here the same class as written in Python follows only the instructions that such a dictionary needs, and
+each name of NumPy's stands for a class below that does no more than hold an array.
 """
 
 from __future__ import annotations
@@ -9,9 +10,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
-import pickletools
 import re
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -19,53 +18,81 @@ import numpy as np
 
 from neuralcollapse._errors import InputError
 
-_INSTRUCTIONS = {
+_INSTRUCTIONS = (
     *("PROTO", "FRAME", "STOP", "MARK", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "GET", "BINGET", "LONG_BINGET"),
     *("NONE", "NEWTRUE", "NEWFALSE", "INT", "LONG", "LONG1", "LONG4", "BININT", "BININT1", "BININT2", "FLOAT"),
-    *("BINFLOAT", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "BINSTRING", "SHORT_BINSTRING", "UNICODE"),
-    *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "TUPLE"),
-    *("EMPTY_LIST", "LIST", "EMPTY_DICT", "DICT", "APPEND", "APPENDS", "SETITEM", "SETITEMS"),
-    *("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"),
-}
-_MOST_TUPLES = 1000  # an array has five; the hash of tuples in tuples, a few hundred thousand deep, ends the process
+    *("BINFLOAT", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE"),
+    *("SHORT_BINUNICODE", "BINUNICODE8", "EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "TUPLE", "EMPTY_LIST", "LIST"),
+    *("APPEND", "APPENDS", "SETITEM", "SETITEMS", "GLOBAL", "STACK_GLOBAL", "REDUCE"),
+)
 
 
-def read_pickle(stored: bytes) -> Any:
-    """What is pickled, arrays as NumPy arrays.
-
-    Raises:
-        InputError: the pickle asks for something that such a dictionary does not need.
-        Exception: a damaged pickle; of any type.
-    """
-    places = tuples = 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of names with escapes
-        for instruction, argument, _ in pickletools.genops(stored):  # which reads no more than the file has
-            name = instruction.name
-            if name not in _INSTRUCTIONS:
-                raise InputError(f"refused, it has the instruction {instruction.code!r}, which no CIFAR batch needs")
-            if argument is not None and "PUT" in name and not 0 <= argument <= places:
-                raise ValueError(f"place {argument} of the memo follows {places}")
-            places += "PUT" in name or name == "MEMOIZE"
-            tuples += "TUPLE" in name
-    if tuples > _MOST_TUPLES:
-        raise ValueError(f"{tuples} tuples")
-    content = _Unpickler(stored).load()
-    if isinstance(content, dict):
-        return {key: value.content if isinstance(value, _Array) else value for key, value in content.items()}
-    return content
+_BYTES = [getattr(pickle, name)[0] for name in _INSTRUCTIONS]
 
 
-class _Unpickler(pickle.Unpickler):
+class _Dictionary(dict[Any, Any]):
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if not isinstance(key, bytes | str | int):  # the hash of a deeply nested tuple would end the process
+            raise ValueError(f"{type(key).__name__} as a key")
+        super().__setitem__(key, value)
+
+
+class _Dtype:
+    """A NumPy type, whose byte order comes with its state."""
+
+    def __init__(self, code: str | bytes, *_: Any) -> None:
+        self.code, self.order = _short(code), "="
+
+    def set_state(self, _version: int, order: str | bytes, *_: Any) -> None:
+        self.order = _short(order)
+
+
+class _Array:
+    """A NumPy array, whose content comes with its state, or at once from `_frombuffer`."""
+
+    def __init__(self, *_: Any) -> None:
+        self.content: np.ndarray[Any, Any] | None = None
+
+    @classmethod
+    def from_buffer(cls, content: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str) -> _Array:
+        array = cls()
+        array.set_state(1, shape, dtype, order == "F", content)
+        return array
+
+    def set_state(self, _version: int, shape: tuple[int, ...], dtype: _Dtype, fortran: bool, content: bytes) -> None:
+        if not re.fullmatch(r"[<>|=]?(b1|[iu][1248]|f[248])", dtype.code) or dtype.order not in ("<", ">", "|", "="):
+            raise InputError(f"expected an array of numbers, found one of type {dtype.code!r}")
+        numbers = np.dtype(dtype.code).newbyteorder(dtype.order)  # type: ignore[arg-type]
+        sizes = [size for size in shape if type(size) is int and size >= 0]
+        if len(sizes) != len(shape) or math.prod(sizes) * numbers.itemsize != len(content):
+            raise ValueError(f"{len(content)} bytes for an array of another shape")
+        self.content = np.frombuffer(content, numbers).reshape(shape, order="F" if fortran else "C")
+
+
+class _Dispatch(dict[int, Callable[[Any], None]]):
+    """What does each instruction, by its byte."""
+
+    def __missing__(self, byte: int) -> Callable[[Any], None]:
+        raise InputError(f"refused, it has the instruction {bytes([byte])!r}, which no CIFAR batch needs")
+
+
+class _Unpickler(pickle._Unpickler):
+    stack: list[Any]
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
+
+    dispatch = _Dispatch({byte: pickle._Unpickler.dispatch[byte] for byte in _BYTES})
+    dispatch[pickle.BYTEARRAY8[0]] = dispatch[pickle.BINBYTES8[0]]  # else memory is taken before bytes are read
+
     def __init__(self, stored: bytes) -> None:
         super().__init__(io.BytesIO(stored), encoding="bytes")
         self._encodable = len(stored)
         self._known = {
             "numpy.core.multiarray._reconstruct": _Array,
-            "numpy.core.numeric._frombuffer": _Function(_Array.from_buffer),
+            "numpy.core.numeric._frombuffer": _Array.from_buffer,
             "numpy.ndarray": None,  # an argument of `_reconstruct`
             "numpy.dtype": _Dtype,
-            "_codecs.encode": _Function(self._encode),
+            "_codecs.encode": self._encode,
         }
 
     def find_class(self, module: str, name: str) -> Any:
@@ -80,57 +107,33 @@ class _Unpickler(pickle.Unpickler):
             raise ValueError("more text than the file has bytes, or in another encoding")
         return text.encode("latin-1")
 
+    def load_dictionary(self) -> None:
+        members = self.pop_mark()
+        self.append(made := _Dictionary())
+        for key, value in zip(members[::2], members[1::2], strict=True):
+            made[key] = value
 
-class _Function:
-    """A function that a pickle may call, and whose attributes it cannot set."""
+    dispatch[pickle.EMPTY_DICT[0]] = lambda self: self.append(_Dictionary())
+    dispatch[pickle.DICT[0]] = load_dictionary
 
-    __slots__ = ("_call",)
+    def load_state(self) -> None:
+        state = self.stack.pop()
+        self.stack[-1].set_state(*state)
 
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self._call = call
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self._call(*arguments)
-
-    def __setstate__(self, state: Any) -> None:
-        raise ValueError("a function has no state")
-
-
-class _Dtype:
-    """A NumPy type, whose byte order comes with its state."""
-
-    __slots__ = ("code", "order")
-
-    def __init__(self, code: str | bytes, *_: Any) -> None:
-        self.code, self.order = _short(code), "="
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.order = _short(state[1])
+    dispatch[pickle.BUILD[0]] = load_state
 
 
-class _Array:
-    """A NumPy array, whose content comes with its state, or at once from `_frombuffer`."""
+def read_pickle(stored: bytes) -> Any:
+    """What is pickled, arrays as NumPy arrays.
 
-    __slots__ = ("content",)
-
-    def __init__(self, *_: Any) -> None:
-        self.content: np.ndarray[Any, Any] | None = None
-
-    @classmethod
-    def from_buffer(cls, content: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str) -> _Array:
-        array = cls()
-        array.__setstate__((1, shape, dtype, order == "F", content))
-        return array
-
-    def __setstate__(self, state: tuple[int, tuple[int, ...], _Dtype, bool, bytes]) -> None:
-        _, shape, dtype, fortran, content = state
-        if not re.fullmatch(r"[<>|=]?(b1|[iu][1248]|f[248])", dtype.code) or dtype.order not in ("<", ">", "|", "="):
-            raise InputError(f"expected an array of numbers, found one of type {dtype.code!r}")
-        numbers = np.dtype(dtype.code).newbyteorder(dtype.order)  # type: ignore[arg-type]
-        sizes = [size for size in shape if type(size) is int and size >= 0]
-        if len(sizes) != len(shape) or math.prod(sizes) * numbers.itemsize != len(content):
-            raise ValueError(f"{len(content)} bytes for an array of another shape")
-        self.content = np.frombuffer(content, numbers).reshape(shape, order="F" if fortran else "C")
+    Raises:
+        InputError: the pickle asks for something that such a dictionary does not need.
+        Exception: a damaged pickle; of any type.
+    """
+    content = _Unpickler(stored).load()
+    if isinstance(content, dict):
+        return {key: value.content if isinstance(value, _Array) else value for key, value in content.items()}
+    return content
 
 
 def _short(text: str | bytes) -> str:

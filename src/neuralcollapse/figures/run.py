@@ -9,7 +9,6 @@ import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from mpl_toolkits import mplot3d  # noqa: F401  (registers the "3d" projection)
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.figures import curves, style

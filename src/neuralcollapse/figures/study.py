@@ -104,9 +104,7 @@ def draw_panels(study: Study, loss: str, name: str) -> Figure:
     handles: list[Any] = []
     if drawn:
         figure.supylabel(drawn[0][0].get_ylabel(), fontsize=8)
-        # the curves of the first panel are those of every panel
-        named = zip(*drawn[0][0].get_legend_handles_labels(), strict=True)
-        handles = [handle for handle, label in named if label != "zero_error"]
+        handles, _ = drawn[0][0].get_legend_handles_labels()  # the curves of every panel
         if any(zero_error_epoch(run.history) is not None for _, run in drawn):
             handles.append(Line2D([], [], label="zero training error", **style.ZERO_ERROR))
     _share_scales(list(grid.flat), drawn)

@@ -71,16 +71,8 @@ def line(axes: Axes, epochs: ArrayLike, values: ArrayLike, *, color: str, **opti
     edge = axes.get_xaxis_transform()
     for outside, height, symbol in ((y <= 0, 0.0, "v"), (np.isposinf(y), 1.0, "^")):
         if outside.any():
-            axes.plot(
-                x[outside],
-                np.full(int(outside.sum()), height),
-                linestyle="",
-                marker=symbol,
-                markersize=4,
-                color=color,
-                transform=edge,
-                clip_on=False,
-            )
+            heights = np.full(outside.sum(), height)
+            axes.plot(x[outside], heights, symbol, markersize=4, color=color, transform=edge, clip_on=False)
 
 
 def rank_colors(count: int) -> list[str]:
@@ -98,12 +90,10 @@ def epoch_axis(axes: Axes, epochs: ArrayLike, zero_error_epoch: int | None, *, l
     if label:
         axes.set_xlabel("epoch")
     if zero_error_epoch is not None:
-        axes.axvline(zero_error_epoch, label="zero_error", **ZERO_ERROR)
+        axes.axvline(zero_error_epoch, label="_zero_error", **ZERO_ERROR)
 
 
-def legend(axes: Axes, **options: Any) -> None:
-    """A legend of the named curves, without the zero-error line, which the title of the figure explains."""
-    handles, labels = axes.get_legend_handles_labels()
-    named = [(handle, label) for handle, label in zip(handles, labels, strict=True) if label != "zero_error"]
-    if named:
-        axes.legend(*zip(*named, strict=True), **options)
+def legend(axes: Axes) -> None:
+    """A legend of the named curves; matplotlib leaves out the zero-error line, whose name begins with "_"."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend()

@@ -13,7 +13,7 @@ from neuralcollapse._checks import check_classifier, first_bad_row
 from neuralcollapse._errors import InputError
 from neuralcollapse._files import to_json, write_json
 from neuralcollapse.data.numpy_files import machine_bytes
-from neuralcollapse.files.features import Block, Classifier, LabelledFeatures, open_classifier, open_examples
+from neuralcollapse.files.features import Classifier, LabelledFeatures, open_classifier, open_examples
 from neuralcollapse.files.options import STANDARD_OUTPUT, FileOptions
 from neuralcollapse.files.shards import (
     Counts,
@@ -68,14 +68,15 @@ def measure_files(
             report, note = _measure(features, options, progress)
     except MemoryError as error:
         raise InputError(f"{features or options.merge[0]}: its moments do not fit in memory") from error
-    if report is None:
-        return FileMeasurement(None, "", note)
-    if options.json is None:
-        return FileMeasurement(report, f"{report}\n", note)
-    if options.json == STANDARD_OUTPUT:
-        return FileMeasurement(report, to_json(report.to_dict(), indent=2) + "\n", note)
-    write_json(options.json, report.to_dict())
-    return FileMeasurement(report, "", note)
+    text = ""
+    if report is not None:
+        if options.json is None:
+            text = f"{report}\n"
+        elif options.json == STANDARD_OUTPUT:
+            text = to_json(report.to_dict(), indent=2) + "\n"
+        else:
+            write_json(options.json, report.to_dict())
+    return FileMeasurement(report, text, note)
 
 
 def _measure(features: Path, options: FileOptions, progress: Progress) -> tuple[Report | None, str]:
@@ -102,8 +103,8 @@ def _measure(features: Path, options: FileOptions, progress: Progress) -> tuple[
     weighting = options.weighting or "example"
     _require_memory(examples, num_classes, weighting)
     moments = ClassMoments(num_classes, examples.dim, weighting=weighting)
-    passes = _Passes(examples, rows, num_classes, 2 if reported else 1, progress)
-    passes.feed(moments.update)
+    passes = 2 if reported else 1
+    _feed(moments.update, examples, rows, num_classes, lambda share: progress(share / passes))
     note = ""
     if options.save is not None:
         write_moments(options.save, moments, [rows])
@@ -111,7 +112,7 @@ def _measure(features: Path, options: FileOptions, progress: Progress) -> tuple[
     if classifier is None or not reported:
         return None, note
     tally = Tally(moments, classifier.weight, classifier.bias)
-    passes.feed(tally.add)
+    _feed(tally.add, examples, rows, num_classes, lambda share: progress((1 + share) / 2))
     return _report(moments, classifier, options, tally), note
 
 
@@ -134,7 +135,7 @@ def _count(
             f"got {rows} of {examples.path}, which are not among them"
         )
     tally = Tally(moments, classifier.weight, classifier.bias)
-    _Passes(examples, rows, moments.num_classes, 1, progress).feed(tally.add)
+    _feed(tally.add, examples, rows, moments.num_classes, progress)
     counted = f"{tally.mismatches:,} NC4 mismatches, {tally.correct:,} classified correctly"
     note = f"{rows} of {examples.rows:,}: {counted}"
     if options.save is not None:
@@ -207,39 +208,31 @@ def _merge_counts(options: FileOptions) -> tuple[Report | None, str]:
     return _report(moments, classifier, options, tally), ""
 
 
-class _Passes:
-    """Passes over some rows of a file.
-
-    Args:
-        count: how many there will be, for the progress.
-    """
-
-    def __init__(
-        self, examples: LabelledFeatures, rows: RowRange, num_classes: int, count: int, progress: Progress
-    ) -> None:
-        self._examples, self._rows, self._num_classes, self._progress = examples, rows, num_classes, progress
-        self._total, self._done = count * (rows.stop - rows.start), 0
-
-    def feed(self, update: Callable[[Tensor, Tensor], object]) -> None:
-        """Call ``update(features, labels)`` for each block of the rows; an error names the file and the row."""
-        for block in self._examples.blocks(self._rows.start, self._rows.stop):
-            try:
-                update(block.features, block.labels)
-            except InputError as error:
-                raise self._located(block, error) from None
-            self._done += len(block.labels)
-            self._progress(self._done / self._total)
-
-    def _located(self, block: Block, error: InputError) -> InputError:
-        outside = ((block.labels < 0) | (block.labels >= self._num_classes)).nonzero()[:, 0].tolist()
-        if outside:
-            found = f"{int(block.labels[outside[0]])} in row {block.start + outside[0]}"
-            expected = f"expected labels in 0..{self._num_classes - 1}"
-            return InputError(f"{self._examples.labels_path}: {expected}, got {found}")
-        if not bool(block.features.isfinite().all()):
-            row = block.start + first_bad_row(block.features)
-            return InputError(f"{self._examples.path}: expected finite features, got NaN or infinity in row {row}")
-        return InputError(f"{self._examples.path}: {error}")
+def _feed(
+    update: Callable[[Tensor, Tensor], object],
+    examples: LabelledFeatures,
+    rows: RowRange,
+    num_classes: int,
+    progress: Progress,
+) -> None:
+    """Call ``update(features, labels)`` for each block of the rows; an error names the file and the row."""
+    done = 0
+    for block in examples.blocks(rows.start, rows.stop):
+        try:
+            update(block.features, block.labels)
+        except InputError as error:
+            outside = ((block.labels < 0) | (block.labels >= num_classes)).nonzero()[:, 0].tolist()
+            if outside:
+                found = f"{int(block.labels[outside[0]])} in row {block.start + outside[0]}"
+                expected = f"expected labels in 0..{num_classes - 1}, got {found}"
+                raise InputError(f"{examples.labels_path}: {expected}") from None
+            if not bool(block.features.isfinite().all()):
+                row = block.start + first_bad_row(block.features)
+                expected = f"expected finite features, got NaN or infinity in row {row}"
+                raise InputError(f"{examples.path}: {expected}") from None
+            raise InputError(f"{examples.path}: {error}") from None
+        done += len(block.labels)
+        progress(done / (rows.stop - rows.start))
 
 
 def _required_classifier(classifier: Classifier | None, moments: ClassMoments, missing: str) -> Classifier:

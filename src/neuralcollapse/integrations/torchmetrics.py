@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from neuralcollapse._checks import InputError, as_labels, as_tensor
+from neuralcollapse._errors import suggest
 from neuralcollapse.measuring.options import MeasureOptions
 from neuralcollapse.measuring.report import make_report
 from neuralcollapse.measuring.tally import Tally
@@ -29,7 +30,7 @@ except ImportError:
 
 
 class _Reference:
-    """The classifier itself, also in a copy of the metric; a metric of its own copy would measure stale weights."""
+    """The classifier itself, which is not copied with the metric: a copy would keep the weights of that moment."""
 
     def __init__(self, classifier: nn.Linear) -> None:
         self.classifier = classifier
@@ -41,16 +42,16 @@ class _Reference:
 class NeuralCollapse(torchmetrics.Metric):
     """Every number of :class:`neuralcollapse.Report`, from features that enter the classifier and their labels.
 
-    Processes are synchronised by merging their moments, which is exact for shards of any sizes. Features stay where
-    they were seen: each process counts NC4 and accuracy on its own, about the merged class means.
+    Processes are synchronised by merging their moments, which is exact for shards of any sizes. Features are not sent:
+    each process counts NC4 and the accuracies on its own features, about the merged class means.
 
     Args:
         classifier: the last layer; its weights are read at ``compute``, and it is neither copied nor trained by this.
         metrics: later metrics to add, by name or ``"all"``; ``nc.METRICS`` lists them.
         weight_decay: λ of the paper's loss.
         weighting: see :class:`neuralcollapse.ClassMoments`.
-        keep_features: keep them until ``compute``, for NC4 and the accuracies; False leaves those out, and memory at
-            one state whatever the number of examples.
+        keep_features: keep the features until ``compute``, for NC4 and the accuracies. False leaves these out, and
+            memory does not grow with the number of examples.
         **options: of ``torchmetrics.Metric``.
 
     Raises:
@@ -75,7 +76,12 @@ class NeuralCollapse(torchmetrics.Metric):
         keep_features: bool = True,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
+        try:
+            super().__init__(**options)
+        except ValueError as error:  # an option that torchmetrics does not have, or of another type
+            own = ("metrics", "weight_decay", "weighting", "keep_features")
+            hints = [hint for name in options if (hint := suggest(name, own))]
+            raise InputError(f"{error}{hints[0] if hints else ''}") from None
         if not isinstance(classifier, nn.Linear):
             raise InputError(f"expected the classifier, an nn.Linear, got {type(classifier).__name__}")
         checked = MeasureOptions(metrics=metrics, weight_decay=weight_decay, weighting=weighting)
@@ -105,12 +111,12 @@ class NeuralCollapse(torchmetrics.Metric):
             self.labels.append(labels.clone())
 
     def forward(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Add a batch, and give its own numbers; all are NaN where a batch can't be measured, such as of one class.
+        """Add a batch, and return the numbers of that batch alone; all are NaN if it has one class only.
 
-        With ``dist_sync_on_step`` they are those of all processes' batches.
+        With ``dist_sync_on_step`` they are the numbers of the batches of all processes together.
         """
         if self._is_synced:
-            return super().forward(features, labels)  # type: ignore[no-any-return] # which refuses
+            return super().forward(features, labels)  # type: ignore[no-any-return] # raises
         features, labels = as_tensor(features, "features"), as_labels(labels)
         self.update(features, labels)
         own = ClassMoments(self.counts.shape[0], weighting=self._weighting, device=self.counts.device)
@@ -126,7 +132,7 @@ class NeuralCollapse(torchmetrics.Metric):
         return numbers
 
     def compute(self) -> dict[str, Tensor]:
-        """As :meth:`neuralcollapse.Report.numbers` names them."""
+        """All numbers seen so far, named as :meth:`neuralcollapse.Report.numbers` names them."""
         return self._numbers(self._merged(), self.features, self.labels, shared=self._is_synced)
 
     def merge_state(self, incoming_state: dict[str, Any] | torchmetrics.Metric) -> None:
@@ -169,7 +175,7 @@ class NeuralCollapse(torchmetrics.Metric):
         return self._plot(val, ax)
 
     def _apply(self, fn: Callable[..., Any], exclude_state: Sequence[str] = "") -> NeuralCollapse:
-        """Follow ``.to(device)`` alone: in half the precision, sums over examples would be lost."""
+        """Follow ``.to(device)``, but not a change of type: the sums over examples need their precision."""
         super()._apply(fn, exclude_state=[*exclude_state, *self._defaults])
         device = fn(torch.empty(0, dtype=torch.float64, device=self.counts.device)).device
         for name, default in self._defaults.items():
@@ -184,7 +190,7 @@ class NeuralCollapse(torchmetrics.Metric):
     def _numbers(
         self, moments: ClassMoments, features: list[Tensor], labels: list[Tensor], *, shared: bool
     ) -> dict[str, Tensor]:
-        """The report's, with NC4 and the accuracies over the features; of those of all processes where ``shared``."""
+        """The numbers of the report; NC4 and the accuracies are those of all processes where ``shared``."""
         classifier = self._reference.classifier
         weight = classifier.weight.detach()
         bias = None if classifier.bias is None else classifier.bias.detach()
@@ -199,7 +205,7 @@ class NeuralCollapse(torchmetrics.Metric):
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in report.numbers().items()}
 
     def _names(self) -> list[str]:
-        """Of the numbers, from a report on three points."""
+        """The names of the numbers, taken from a report on three points."""
         corners = torch.eye(3, dtype=torch.float64)
         moments = ClassMoments(3, weighting=self._weighting)
         moments.update(corners.repeat(2, 1) + torch.arange(6)[:, None] * corners[0] / 8, torch.arange(6) % 3)
@@ -212,7 +218,7 @@ class NeuralCollapse(torchmetrics.Metric):
         return {name: getattr(self, name) if index is None else getattr(self, name)[index] for name in STATE_NAMES}
 
     def _merged(self) -> ClassMoments:
-        """The moments; where processes were synchronised, of the stacked states of all."""
+        """The moments; after a synchronisation, merged from the states of all processes, which are stacked."""
         if not self._is_synced:
             return ClassMoments.from_state_dict(self._state(), weighting=self._weighting)
         first, *others = range(len(self.counts))
@@ -222,9 +228,9 @@ class NeuralCollapse(torchmetrics.Metric):
         return merged
 
     def _sync_dist(self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any = None) -> None:
-        """Gather the moments alone: features are many, need not agree in number, and need not travel."""
+        """Gather the moments only: features would be large, and differ in number between processes."""
         reductions = self._reductions
-        self._reductions = {name: how for name, how in reductions.items() if name not in ("features", "labels")}
+        self._reductions = {name: each for name, each in reductions.items() if name not in ("features", "labels")}
         try:
             if dist_sync_fn is None:
                 super()._sync_dist(process_group=process_group)

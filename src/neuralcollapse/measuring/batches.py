@@ -50,14 +50,7 @@ class Call:
 
 
 def calls(loader: Iterable[Any], model: nn.Module, device: torch.device, *, labelled: bool = True) -> Iterator[Call]:
-    """What the network is to be called with for each batch of a loader, on the device.
-
-    Args:
-        labelled: False where no labels are wanted; batches may then be inputs alone.
-
-    Raises:
-        InputError: no loader, or a batch that is neither (inputs, labels) nor has names.
-    """
+    """What the network is to be called with for each batch of a loader, on the device; see :func:`read_batch`."""
     transfer = loader.transfer if isinstance(loader, PreparedLoader) else None
     loader = loader.loader if isinstance(loader, PreparedLoader) else loader
     require_loader(loader)
@@ -95,11 +88,7 @@ def read_batch(batch: Any, model: nn.Module, *, labelled: bool, place: str) -> C
       ``forward`` takes them.
     - Inputs alone, where no labels are wanted.
 
-    Args:
-        batch: on the network's device; place: what error messages call it.
-
-    Raises:
-        InputError: anything else, by its type and place.
+    Anything else is an InputError, which names its type and ``place``.
     """
     fields = _fields(batch)
     if fields is not None:
@@ -232,11 +221,7 @@ class Examples:
         self.labels = labels if self._kept is None else labels[self._kept]
 
     def of(self, features: Tensor) -> Tensor:
-        """(examples, p) of (…, p) features, one for each label.
-
-        Raises:
-            InputError: they are not one for each label.
-        """
+        """(examples, p) of (…, p) features; an error unless there is one row for each label."""
         if features.ndim == 2 and self._next_token:
             shape = tuple(features.shape)
             raise InputError(f"next_token=True needs features of shape (batch, length, features), got {shape}")

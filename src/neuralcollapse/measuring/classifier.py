@@ -151,13 +151,9 @@ class ClassifierSearch:
         return leave
 
     def settle(self, output: Any, labels: Tensor | None) -> tuple[ClassifierHead, Tensor, Tensor]:
-        """The classifier in the pass just made, what entered it and what it gave.
+        """The classifier in the pass just made, what entered it and what it gave; an error if none or several fit.
 
-        Args:
-            output: what the network returned; labels: of the batch, if there are any.
-
-        Raises:
-            InputError: no layer is the classifier, or several may be.
+        ``output`` is what the network returned.
         """
         outputs = returned(output)
         if self._named is not None:
@@ -219,7 +215,7 @@ class ClassifierSearch:
         found = exact[target.name] + near[target.name]
         plain = {seen.module: seen for seen, _ in found if _is_plain(seen.module)}
         if len(plain) > 1 and not bool(target.tensor.any()):
-            raise self._several("returns, which is zero as of a classifier that starts at zero", list(plain.values()))
+            raise self._several("returns, all zeros as from a classifier initialised with zeros", list(plain.values()))
         others = [best[each.name][0][0] for each in outputs if each is not target and best[each.name]]
         notes = [f"the network also returns the output of {each}" for each in others if _is_plain(each.module)]
         for matches in (exact[target.name], near[target.name]):
@@ -249,8 +245,7 @@ class ClassifierSearch:
     ) -> tuple[Returned, bool]:
         """Which of the tensors that the network returns are its logits, and whether the labels told.
 
-        Args:
-            best: by tensor, the layers that give it.
+        ``best`` are the layers that give each of them.
         """
         target, by_labels = outputs[0], False
         if len(outputs) > 1:
@@ -271,7 +266,7 @@ class ClassifierSearch:
                 (target,), by_labels = fitting, several
             elif several:
                 layers = [best[each.name][0][0] for each in heads]
-                raise self._several(f"returns as logits, and {names} may all be logits", layers)
+                raise self._several(f"returns as logits, which any of {names} may be", layers)
             elif heads:
                 target = heads[0]
                 rest = [each.name for each in outputs if not best[each.name] and each.name not in features]
@@ -318,10 +313,7 @@ class ClassifierSearch:
 
 
 def find_classifier(model: nn.Module, run: Callable[[], Any]) -> nn.Linear:
-    """The linear layer that gives a network's logits.
-
-    Args:
-        run: makes one forward pass of the network, and gives what it returns.
+    """The linear layer that gives a network's logits; ``run`` makes a forward pass and gives what the network returns.
 
     Raises:
         InputError: there is no such layer, or it is no ``nn.Linear``.
@@ -337,14 +329,7 @@ def find_classifier(model: nn.Module, run: Callable[[], Any]) -> nn.Linear:
 
 
 def name_of(modules: dict[str, nn.Module], module: str | nn.Module, option: str) -> str:
-    """The name of a module of a network; of a name, itself.
-
-    Args:
-        modules: of the network, by name; option: that gave the module, for errors.
-
-    Raises:
-        InputError: it is not in the network.
-    """
+    """The name of a module of a network, whose modules are given by name; an error of ``option`` if it has none."""
     if isinstance(module, nn.Module):
         for name, each in modules.items():
             if each is module:

@@ -39,11 +39,11 @@ def run_passes(reader: FeatureReader, loader: Iterable[Any], options: MeasureOpt
     That layer is measured with the network's classifier, the others with their least-squares ones.
     """
     distributed = options.distributed
-    first = _FirstPass(reader, options)
-    _on_all_processes(lambda: first.run(loader), distributed)
+    passes = _TwoPasses(reader, loader, options)
+    _on_all_processes(passes.first, distributed)
     if distributed:
-        first.share()
-    own, head = first.moments, reader.head
+        passes.share()
+    own, head = passes.moments, reader.head
     reader.require_examples(own[head.name].num_examples if head is not None and head.name in own else 0)
     assert head is not None
     classifiers: dict[str, tuple[Tensor | None, Tensor | None]] = {}
@@ -56,7 +56,7 @@ def run_passes(reader: FeatureReader, loader: Iterable[Any], options: MeasureOpt
         else:
             classifiers[name] = (None, None) if head.weights is None else (head.weights.weight, head.weights.bias)
         tallies[name] = Tally(moments if reference is None else reference, *classifiers[name])
-    _on_all_processes(lambda: first.decide(tallies, loader), distributed)
+    _on_all_processes(lambda: passes.second(tallies), distributed)
     if distributed:
         for tally in tallies.values():
             tally.all_reduce()
@@ -105,20 +105,24 @@ def _doubts(report: Report, reader: FeatureReader) -> list[str]:
     return doubts
 
 
-class _FirstPass:
-    """Moments of all features, a fingerprint of the examples, and the features themselves while they fit."""
+class _TwoPasses:
+    """The first pass makes moments, and keeps features while they fit; the second makes decisions.
 
-    def __init__(self, reader: FeatureReader, options: MeasureOptions) -> None:
-        self._reader, self._options = reader, options
+    Attributes:
+        moments: by layer, about its own class means.
+    """
+
+    def __init__(self, reader: FeatureReader, loader: Iterable[Any], options: MeasureOptions) -> None:
+        self._reader, self._loader, self._options = reader, loader, options
         self.moments: dict[str, ClassMoments] = {}
         self._seen: dict[str, Fingerprint] = {}
         self._kept: list[tuple[dict[str, Tensor], Tensor]] | None = []
         self._classes = 0
 
-    def run(self, loader: Iterable[Any]) -> None:
-        """Go through the loader."""
+    def first(self) -> None:
+        """Moments of all features, a fingerprint of the examples, and the features themselves while they fit."""
         size = 0
-        with closing(self._reader.batches(loader)) as batches:
+        with closing(self._reader.batches(self._loader)) as batches:
             for batch in batches:
                 self._widen(self._reader.classes or classes_of(batch.labels))
                 for name, features in batch.features.items():
@@ -135,10 +139,8 @@ class _FirstPass:
 
     def _check_room(self, name: str, dim: int) -> None:
         """Refuse a layer, other than the classifier's, whose p × p scatter is beyond the memory budget."""
-        need, budget = (
-            8 * dim * dim * (self._classes if self._options.weighting == "class" else 1),
-            self._options.memory_budget,
-        )
+        scatters, budget = self._classes if self._options.weighting == "class" else 1, self._options.memory_budget
+        need = 8 * dim * dim * scatters
         if need > budget and self._reader.head is not None and name != self._reader.head.name:
             raise InputError(
                 f"expected the layer {name!r} to fit memory_budget = {budget:,.0f} bytes, its {dim:,} features need "
@@ -180,17 +182,16 @@ class _FirstPass:
                 self._begin(name)
             self.moments[name].all_reduce()
 
-    def decide(self, tallies: dict[str, Tally], loader: Iterable[Any]) -> None:
-        """Count the decisions on the features kept, or on those of another pass, which must see the same examples."""
-        kept = self._kept
-        if kept is not None:
-            for features, labels in kept:
+    def second(self, tallies: dict[str, Tally]) -> None:
+        """Decisions on the features kept, or on those of another pass, which must see the same examples."""
+        if self._kept is not None:
+            for features, labels in self._kept:
                 for name, tally in tallies.items():
                     if name in features:
                         tally.add(features[name], labels)
         else:
             again = {name: Fingerprint(self._classes) for name in self._seen}
-            with closing(self._reader.batches(loader)) as batches:
+            with closing(self._reader.batches(self._loader)) as batches:
                 for batch in batches:
                     for name, rows in batch.features.items():
                         again[name].add(rows, batch.labels)

@@ -89,11 +89,7 @@ class FeatureReader:
         return () if self._layers is None else self._layers.notes_of(name)
 
     def require_examples(self, number: int) -> None:
-        """Raise unless the batches had any examples.
-
-        Raises:
-            InputError: ``number`` is 0; it says why.
-        """
+        """Raise, with the reason, if the number of examples is 0."""
         if number:
             return
         if not self.batches_seen:
@@ -117,10 +113,9 @@ class FeatureReader:
         self.network_correct, self.network_examples = (sum(column) for column in zip(*counts, strict=True))
 
     def batches(self, loader: Iterable[Any], *, labelled: bool = True) -> Generator[Batch]:
-        """Run the network on each batch, and read it. Close the generator, so that no hook is left after an error.
+        """Run the network on each batch, and read it; batches without labels may be inputs alone.
 
-        Args:
-            labelled: False where labels are not wanted; batches may then be inputs alone.
+        Close the generator, so that no hook is left after an error.
         """
         context = loader.context if isinstance(loader, PreparedLoader) else nullcontext
         remaining = iter(calls(loader, self._model, self._device, labelled=labelled))

@@ -132,12 +132,7 @@ class ClassifierHead:
         return replace(self, weights=replace(self.weights, weight=self.weights.weight.to(device), bias=bias))
 
     def features(self, entered: Tensor, left: Tensor | None, output: Any) -> Tensor:
-        """(…, p) features of each example, or of each position.
-
-        Args:
-            entered: what the module was given or gave, as ``side`` says; left: what it gave.
-            output: what the network returned.
-        """
+        """(…, p) features of each example or position, from what the module was given or gave, as ``side`` says."""
         features = classes_last(entered, self.channels_first)
         pooling = "none" if self.relation is None else self.relation.pooling
         if pooling != "none":
@@ -156,15 +151,9 @@ class ClassifierHead:
         return features
 
     def check(self, features: Tensor, left: Tensor | None, output: Any, rows: int) -> None:
-        """Compare the logits of some of the features with what the network returned.
+        """Raise unless the logits of some rows of the features (…, p) are what the network returned.
 
-        If only one row is to be compared, and the network returned the very tensor that the layer gave, that is enough.
-
-        Args:
-            features: (…, p) that :meth:`features` gave; rows: how many to compare.
-
-        Raises:
-            InputError: they differ.
+        For one row it is enough that the network returned the very tensor that the layer gave.
         """
         if self.weights is None or self.relation is None or not features.numel():
             return
@@ -247,11 +236,9 @@ def is_pointwise(module: nn.Module) -> TypeGuard[nn.modules.conv._ConvNd]:
 
 
 def weights_of(module: nn.Module, features: Tensor, logits: Tensor, entered: Tensor) -> Weights | None:
-    """The W and b of a module, checked on some rows; None where its output is not W h + b.
+    """The W and b of a module that made (n, C) logits of (n, p) features; None where they are not W h + b.
 
-    Args:
-        features: (n, p) that entered the module; logits: (n, C) that left it.
-        entered: the features in the shape in which they entered.
+    ``entered`` are the features in the shape in which the module was given them.
     """
     features, logits = sample(features), sample(logits)
     classes, dim = logits.shape[1], features.shape[1]

@@ -74,9 +74,7 @@ class Tap:
         self._features = found.detach().clone()
 
     def take(self) -> tuple[Tensor, Tensor | None]:
-        """The features of the last pass, and the module's output, which is None if the network overwrote it since.
-
-        The output is not a copy.
+        """The features of the last pass, and the module's output, no copy, or None if the network overwrote it since.
 
         Raises:
             InputError: the pass did not reach the module, or called it more or less often than earlier passes did.
@@ -99,11 +97,7 @@ class Tap:
 
 
 def require_hookable(module: nn.Module) -> None:
-    """Raise for a scripted or traced module, whose layers do not call hooks.
-
-    Raises:
-        InputError: it is one.
-    """
+    """Raise for a scripted or traced module, whose layers call no hooks."""
     if isinstance(module, torch.jit.ScriptModule):
         raise InputError(
             f"expected a module whose layers run in Python, got a scripted one, {module.original_name}: measure the "

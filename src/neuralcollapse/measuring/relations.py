@@ -55,11 +55,7 @@ def _entries(value: Any) -> dict[str, Any]:
 
 
 def coarseness(*tensors: Tensor, convolved: bool = False) -> float:
-    """The relative error that products of these tensors may have: that of the coarsest type, as PyTorch multiplies it.
-
-    Args:
-        convolved: whether they are multiplied by a convolution, whose precision is set apart.
-    """
+    """The relative error that products of these tensors may have, made by a convolution or not, as PyTorch is set."""
     dtype = max((each.dtype for each in tensors), key=lambda each: torch.finfo(each).eps)
     if dtype == torch.float64:
         return 1e-10
@@ -137,8 +133,7 @@ def rows_of(tensor: Tensor, classes: int) -> Iterator[Tensor]:
 def relate(logits: Tensor, tensor: Tensor, error: float = 0.0) -> Relation | None:
     """What a tensor (…, C) or (n, C, …) is of a layer's output (…, C); None where it is nothing that is known.
 
-    Args:
-        error: a relative error to allow, if it is more than that of the tensors' types.
+    ``error`` is a relative error to allow, if it is more than that of the tensors' types.
     """
     classes = logits.shape[-1]
     for rows in rows_of(tensor, classes):

@@ -102,29 +102,14 @@ class Report:
 
     def to_dict(self) -> dict[str, object]:
         """A flat dictionary that ``json.dumps`` takes; non-finite numbers become "inf", "-inf" or "nan"."""
-        flat: dict[str, object] = {
-            "layer": self.layer,
-            "notes": list(self.notes),
-            "num_examples": self.num_examples,
-            "num_classes": self.num_classes,
-            "classes_present": self.classes_present,
-            "dim": self.dim,
-            "weighting": self.weighting,
-            "accuracy": finite(self.accuracy),
-            "nearest_mean_accuracy": finite(self.nearest_mean_accuracy),
-            "nc1": finite(self.nc1),
-        }
-        flat.update({f"nc2.{name}": finite(value) for name, value in asdict(self.nc2).items()})
-        flat["nc3"] = finite(self.nc3)
-        flat["nc4_mismatch"] = finite(self.nc4_mismatch)
-        for name in ("total", "nc1", "nc23", "ls", "ls_perp"):
-            flat[f"mse.{name}"] = finite(getattr(self.mse, name))
-        flat["mse.weight_ls_norm"] = finite(norm(self.mse.weight_ls))
-        flat["mse.weight_decay"] = self.mse.weight_decay
-        flat["snr"] = [finite(value) for value in self.snr.singular_values.tolist()]
-        flat["snr_space"] = self.snr.space
-        flat.update({name: finite(value) for name, value in self.extra.items()})
-        return flat
+        names = ("layer", "notes", "num_examples", "num_classes", "classes_present", "dim", "weighting")
+        flat = {name: getattr(self, name) for name in (*names, "accuracy", "nearest_mean_accuracy", "nc1")}
+        flat |= {f"nc2.{name}": value for name, value in asdict(self.nc2).items()}
+        flat |= {"nc3": self.nc3, "nc4_mismatch": self.nc4_mismatch}
+        flat |= {f"mse.{name}": getattr(self.mse, name) for name in ("total", "nc1", "nc23", "ls", "ls_perp")}
+        flat |= {"mse.weight_ls_norm": norm(self.mse.weight_ls), "mse.weight_decay": self.mse.weight_decay}
+        flat |= {"snr": self.snr.singular_values.tolist(), "snr_space": self.snr.space, **self.extra}
+        return finite(flat)  # type: ignore[no-any-return]
 
     def numbers(self) -> dict[str, float]:
         """The entries of ``to_dict`` that are one number, which may not be finite, for loggers of scalars."""
@@ -154,17 +139,9 @@ class Report:
             "",
             _row("accuracy", formatted(self.accuracy, ".4%"), "argmax of the logits"),
             _row("NC1", formatted(self.nc1), "within-class variability, tr(Σ_W Σ_B⁺)/C"),
-            _row("NC2 equinorm", _pair(self.nc2.equinorm_means, self.nc2.equinorm_classifier), "means | classifier"),
-            _row(
-                "NC2 equiangularity",
-                _pair(self.nc2.equiangularity_means, self.nc2.equiangularity_classifier),
-                "means | classifier, Std of cosines",
-            ),
-            _row(
-                "NC2 maximal angle",
-                _pair(self.nc2.maximal_angle_means, self.nc2.maximal_angle_classifier),
-                "means | classifier, Avg |cos + 1/(C−1)|",
-            ),
+            _row("NC2 equinorm", _pair(self.nc2, "equinorm"), "means | classifier"),
+            _row("NC2 equiangularity", _pair(self.nc2, "equiangularity"), "means | classifier, Std of cosines"),
+            _row("NC2 maximal angle", _pair(self.nc2, "maximal_angle"), "means | classifier, Avg |cos + 1/(C−1)|"),
             _row("NC3", formatted(self.nc3), "self-duality of classifier and means"),
             _row("NC4 mismatch", formatted(self.nc4_mismatch, ".4%"), "network ≠ nearest class mean"),
             _row("SNR", _range(self.snr.singular_values), "singular values of Σ_W^{-1/2} M̄"),
@@ -277,7 +254,8 @@ def formatted(value: float | None, spec: str = ".4g", missing: str = "not measur
     return missing if value is None else format(value, spec)
 
 
-def _pair(means: float, classifier: float | None) -> str:
+def _pair(numbers: NC2, name: str) -> str:
+    means, classifier = getattr(numbers, f"{name}_means"), getattr(numbers, f"{name}_classifier")
     return f"{means:.4g} | {formatted(classifier, missing='–')}"
 
 

@@ -41,7 +41,8 @@ def takes_features(metric: Callable[Concatenate[ClassMoments, P], R_co]) -> Mome
     def either(*args: Any, **kwargs: Any) -> R_co:
         if not args or isinstance(args[0], ClassMoments):
             return metric(*args, **kwargs)
-        if len(args) < 2 or args[1] is None:
+        arrays = isinstance(args[0], (list, tuple)) or hasattr(args[0], "__array__")
+        if not arrays or isinstance(args[0], type) or len(args) < 2 or args[1] is None:
             require_moments(args[0])
         features, labels, *rest = args
         weight = None if not has_weight else rest[0] if rest else kwargs.get("weight")

@@ -45,8 +45,8 @@ def nc1(moments: ClassMoments, *, divide: bool = True) -> float:
     """Within-class variability tr(Σ_W Σ_B⁺) / C, with C the number of classes present.
 
     With the thin SVD M̄ diag(√π) = U S Vᵀ this is Σ_j u_jᵀ Σ_W u_j / s_j² / C over the (classes present) − 1
-    directions that the class means span: no p × p inverse, and no accidental rank. Where features vary in fewer
-    directions (fewer features than classes, dead units, the one that layer normalisation takes), it is over these.
+    directions that the class means span; it needs no p × p inverse, and no threshold decides the rank. Where features
+    vary in fewer directions (fewer features than classes, dead units, layer normalisation), the sum is over these.
 
     Args:
         moments: of the features; or the features (n, p), then the labels (n,).
@@ -91,8 +91,8 @@ def nc1(moments: ClassMoments, *, divide: bool = True) -> float:
 def _graded_inverse(moments: ClassMoments, means: Tensor, rank: int) -> Tensor | None:
     """(rank, p) rows whose squares sum to Σ_B⁺, where features differ much in size; None where Σ_B has a lower rank.
 
-    With M̄ = X S, S the features' sizes and X = U Λ Vᵀ, they are those of Λ⁻¹ (Vᵀ S)⁺ᵀ. Each step is as exact as X is
-    well conditioned, whatever the sizes; the singular values of M̄ itself are exact only beside the largest of them.
+    With M̄ = X S, S the features' sizes and X = U Λ Vᵀ, they are those of Λ⁻¹ (Vᵀ S)⁺ᵀ. The error depends on the
+    condition of X, not on the sizes; singular values of M̄ itself would have errors relative to the largest of them.
 
     Args:
         means: rows with the Gram matrix Σ_B.

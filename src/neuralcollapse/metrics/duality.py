@@ -47,7 +47,7 @@ def nc3_trace(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -> fl
 def uniform_duality(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -> float:
     """UNC3: Std_c ⟨ŵ_c, û_c⟩ / |Avg_c ⟨ŵ_c, û_c⟩|, unit classifier rows and unit centred class means; unbiased Std.
 
-    Zero where every class is aligned as well as every other, which needs no C ≤ p + 1.
+    Zero where all classes are aligned equally well, which is possible for C > p + 1 too.
 
     Args:
         moments: of the features; weight: (C, p).

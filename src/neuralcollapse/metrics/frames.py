@@ -40,7 +40,7 @@ def gram_error(left: Float[Tensor, "c p"], right: Float[Tensor, "c p"]) -> float
     left, right = of_moderate_size(left), of_moderate_size(right)
     count, dim = left.shape
     if count > 2 * (dim + 1):
-        # Far from any ETF, for want of dimensions: nothing cancels, and the p × p products are the small ones.
+        # p dimensions are too few for an ETF, so the error is far from zero and nothing cancels; p × p is small.
         squared, trace, total = _gram_sums(left, right)
         if squared > 0.0:
             overlap = (trace - total / count) / ((count - 1) ** 0.5 * squared**0.5)
@@ -232,7 +232,7 @@ def frame_error(vectors: Float[Tensor, "c p"] | Array) -> float:
 
 
 def welch_excess(vectors: Float[Tensor, "c p"] | Array) -> float:
-    """max over c ≠ c' of |cos(v_c, v_c')|, less Welch's bound √((C−p)/(p(C−1))), which no C > p vectors go below.
+    """max over c ≠ c' of |cos(v_c, v_c')|, less Welch's bound √((C−p)/(p(C−1))), its least value for C > p.
 
     Zero at equiangular tight frames; nan for C ≤ p, where the bound says nothing.
 

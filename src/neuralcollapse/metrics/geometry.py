@@ -14,7 +14,7 @@ from neuralcollapse._checks import Array, InputError, as_count, as_tensor, shown
 from neuralcollapse._linalg import of_moderate_size
 from neuralcollapse.metrics.undefined import warn_undefined
 
-# Pairs of vectors are gone through in tiles of this many rows, so that a C × C matrix is never held for many classes.
+# Pairs of vectors are processed in tiles of this many rows, so that no C × C matrix is held for many classes.
 _TILE = 2048
 
 
@@ -105,7 +105,7 @@ class Angles:
 
 
 def angles(vectors: Float[Tensor, "c p"] | Array, *, correction: int = 1) -> Angles:
-    """Equiangularity and maximal angle of the rows, by one pass over the pairs, each pair once.
+    """Equiangularity and maximal angle of the rows, from one pass over all pairs.
 
     Args:
         vectors: (C, p); the products are made in float64, a tile at a time, whatever the type.

@@ -58,7 +58,7 @@ def least_squares_classifier(
 def solve_least_squares(
     moments: ClassMoments, weight_decay: float
 ) -> tuple[Float[Tensor, "c p"], Float[Tensor, "c p"], Float[Tensor, " c"]]:
-    """W_LS for features divided by 2^e, W_LS itself, b_LS; the first is a number also where the second is none."""
+    """W_LS for features divided by 2^e, which is finite even where W_LS overflows; then W_LS; then b_LS."""
     require_moments(moments)
     weight_decay = as_number(weight_decay, "weight decay")
     exponent, moments = moments.exponent, moments.at_unit_scale()
@@ -66,7 +66,7 @@ def solve_least_squares(
     decay = _decay_at(weight_decay, exponent)
     prior, mean, shrink = moments.weights, moments.global_mean, weight_decay / (1.0 + weight_decay)
     if decay > _LARGEST_DECAY:
-        # beside λ Σ_T is as good as zero
+        # Σ_T is negligible beside λ
         small = torch.empty_like(moments.means)
         for block, rows in moments.centred_blocks():
             small[block] = scaled(prior[block, None] * (rows + shrink * mean), exponent) / weight_decay
@@ -86,7 +86,7 @@ def solve_least_squares(
 
 
 def _decay_at(weight_decay: float, exponent: int) -> float:
-    """λ · 4^-exponent, or what stands for it where that is no number."""
+    """λ · 4^-exponent, kept within the range of floats."""
     if weight_decay == 0.0 or exponent > 1000:
         return 0.0
     return weight_decay * 4.0 ** -max(exponent, -500)
@@ -111,7 +111,7 @@ def _penalised(moments: ClassMoments, within: Tensor, between: Tensor, decay: fl
     bound = exact + rounding_bound(scaled_symmetric(within, used, scale), moments.product_eps)
     factor = definite_factor(system, bound)
     if factor is None:
-        # Without the penalty some direction would not be told from rounding, of whatever sign: that is taken out.
+        # Some direction would be rounding, of either sign, without the penalty: that rounding is set to zero.
         total = _without_rounding(moments, within, between)
         system, scale = _penalised_system(total, used, mean, decay, shrink)
         factor = definite_factor(system, exact)
@@ -143,7 +143,7 @@ def _penalised_system(total: Tensor, used: Tensor, mean: Tensor, decay: float, s
 
 
 def _without_rounding(moments: ClassMoments, within: Tensor, between: Tensor) -> Tensor:
-    """Σ_T with the eigenvalues that may be rounding, and may be negative, set to zero."""
+    """Σ_T with the eigenvalues that may be rounding, some of them negative, set to zero."""
     live = varies(moments, (within + between).diagonal())
     correlation, scale, bounds = total_correlation(moments, within, between, live)
     values, vectors, bounds = resolved_directions(correlation, bounds)

@@ -160,5 +160,5 @@ def _quadratic(weight: Tensor, covariance: Tensor) -> Tensor:
 
 
 def _or_infinite(loss: Tensor) -> float:
-    """The loss of a classifier in use: where some output is no number any more, the loss is infinite."""
+    """The loss of the classifier in use; infinite where an output overflowed to nan."""
     return float("inf") if bool(loss.isnan()) else float(loss)

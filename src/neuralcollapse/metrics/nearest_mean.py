@@ -17,7 +17,7 @@ from neuralcollapse.moments.class_moments import ClassMoments
 # Scores are made for this many pairs of example and class at a time: 64 MiB in float32.
 _SCORES = 1 << 24
 
-# An extreme weight is one whose size is not between two to the power of minus and plus this.
+# A weight is extreme when its size is not between 2^-60 and 2^60.
 _MODERATE = 60
 
 # The largest norm of a row, and the largest constant: |score| ≤ ‖h‖ · first + second.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property, partial
 
 import numpy as np
@@ -85,6 +85,7 @@ class Metric:
     measures: str
     good: str
     source: str
+    _: KW_ONLY
     needs: frozenset[str] = frozenset()
     most_classes: int | None = None
     classes: int = 2
@@ -112,133 +113,93 @@ class MetricTable(dict[str, Metric]):
         return "\n".join("  ".join(cells).rstrip() for cells in padded)
 
 
-_NOTHING: frozenset[str] = frozenset()
 _SCATTER, _WEIGHT, _OOD = frozenset({"scatter"}), frozenset({"weight"}), frozenset({"ood"})
 
 
-def _of_means(
-    function: Callable[[Tensor], object], measures: str, good: str, source: str, most_classes: int | None = None
-) -> Metric:
-    def compute(given: Given) -> float:
-        return float(function(given.means))  # type: ignore[arg-type]
-
-    return Metric(compute, f"{measures}, class means", good, source, most_classes=most_classes)
+def _of_means(function: Callable[..., object], measures: str, *about: str, most_classes: int | None = None) -> Metric:
+    return Metric(lambda g: float(function(g.means)), f"{measures}, class means", *about, most_classes=most_classes)  # type: ignore[arg-type]
 
 
-def _of_rows(
-    function: Callable[[Tensor], object], measures: str, good: str, source: str, most_classes: int | None = None
-) -> Metric:
-    def compute(given: Given) -> float:
-        return float(function(given.rows))  # type: ignore[arg-type]
+def _of_rows(function: Callable[..., object], measures: str, *about: str, most_classes: int | None = None) -> Metric:
+    return Metric(
+        lambda g: float(function(g.rows)),  # type: ignore[arg-type]
+        f"{measures}, classifier",
+        *about,
+        needs=_WEIGHT,
+        most_classes=most_classes,
+    )
 
-    return Metric(compute, f"{measures}, classifier", good, source, _WEIGHT, most_classes)
 
-
-def _of_both(
-    name: str, function: Callable[[Tensor], object], measures: str, good: str, source: str, most: int | None = None
-) -> dict[str, Metric]:
+def _of_both(name: str, function: Callable[..., object], *about: str, most: int | None = None) -> dict[str, Metric]:
     """Of the class means and of the classifier, whose names replace {} in ``name``."""
     return {
-        name.format("means"): _of_means(function, measures, good, source, most),
-        name.format("classifier"): _of_rows(function, measures, good, source, most),
+        name.format("means"): _of_means(function, *about, most_classes=most),
+        name.format("classifier"): _of_rows(function, *about, most_classes=most),
     }
 
 
-def _of_moments(
-    function: Callable[[ClassMoments], float],
-    measures: str,
-    good: str,
-    source: str,
-    needs: frozenset[str] = _NOTHING,
-    classes: int = 2,
-) -> Metric:
-    return Metric(lambda given: function(given.moments), measures, good, source, needs, classes=classes)
+def _of_moments(function: Callable[..., float], *about: str, classes: int = 2, scatter: bool = True) -> Metric:
+    needs = _SCATTER if scatter else frozenset()
+    return Metric(lambda g: function(g.moments), *about, needs=needs, classes=classes)
 
 
-def _of_duality(function: Callable[[ClassMoments, Tensor], float], measures: str, good: str, source: str) -> Metric:
-    return Metric(lambda given: function(given.moments, given.classifier), measures, good, source, _WEIGHT)
+def _of_duality(function: Callable[..., float], *about: str) -> Metric:
+    return Metric(lambda g: function(g.moments, g.classifier), *about, needs=_WEIGHT)
 
 
-def _of_energy(kernel: str, part: str, measures: str, good: str, source: str) -> dict[str, Metric]:
-    def made(side: str, label: str, needs: frozenset[str]) -> Metric:
-        def compute(given: Given) -> float:
-            return float(getattr(given.energy(kernel, side), part))
+def _of_energy(name: str, kernel: str, part: str, measures: str, *about: str) -> dict[str, Metric]:
+    def of(side: str, label: str, needs: frozenset[str]) -> Metric:
+        words = f"{measures}, {kernel} kernel, {label}"
+        return Metric(lambda g: float(getattr(g.energy(kernel, side), part)), words, *about, needs=needs)
 
-        return Metric(compute, f"{measures}, {kernel} kernel, {label}", good, source, needs)
-
-    name = f"gnc2_{kernel}" if part == "mean" else f"gnc2_{kernel}_{part}"
-    return {
-        f"{name}_means": made("means", "class means", _NOTHING),
-        f"{name}_classifier": made("rows", "classifier", _WEIGHT),
-    }
+    means, rows = of("means", "class means", frozenset()), of("rows", "classifier", _WEIGHT)
+    return {name.format("means"): means, name.format("classifier"): rows}
 
 
+_cdnv, _ratio, _vci = variability.cdnv, variability.variability_ratio, variability.variability_collapse_index
+_equinorm, _equiangularity = (partial(f, correction=0) for f in (geometry.equinorm, geometry.equiangularity))
+
+# name: how it is computed, what it measures, its value at full collapse, its source
 METRICS = MetricTable(
     {
-        "cdnv": _of_moments(variability.cdnv, "class-distance normalised variance", "0", "Galanti 2021"),
-        "variability_ratio": _of_moments(variability.variability_ratio, "tr Σ_W / tr Σ_B", "0", "Tirer 2023"),
-        "variability_collapse_index": _of_moments(
-            variability.variability_collapse_index, "1 − tr(Σ_T⁺Σ_B)/rank", "0", "Xu 2023", _SCATTER
-        ),
-        "numerical_rank": _of_moments(
-            variability.numerical_rank, "tr Σ_T/‖Σ_T‖", "C−1", "Rudelson 2007", _SCATTER, classes=1
-        ),
-        "effective_rank": _of_moments(
-            variability.effective_rank, "entropy rank of features", "C−1", "Roy 2007", _SCATTER, classes=1
-        ),
+        "cdnv": _of_moments(_cdnv, "class-distance normalised variance", "0", "Galanti 2021", scatter=False),
+        "variability_ratio": _of_moments(_ratio, "tr Σ_W / tr Σ_B", "0", "Tirer 2023", scatter=False),
+        "variability_collapse_index": _of_moments(_vci, "1 − tr(Σ_T⁺Σ_B)/rank", "0", "Xu 2023"),
+        "numerical_rank": _of_moments(variability.numerical_rank, "tr Σ_T/‖Σ_T‖", "C−1", "Rudelson 2007", classes=1),
+        "effective_rank": _of_moments(variability.effective_rank, "entropy rank", "C−1", "Roy 2007", classes=1),
         **_of_both("etf_error_{}", frames.etf_error, "distance of the Gram matrix from an ETF's", "0", "Zhu 2021"),
         **_of_both("etf_distance_{}", frames.etf_distance, "distance from the nearest ETF", "0", "Schönemann 1966"),
-        **_of_energy("log", "mean", "hyperspherical energy", "", "Liu 2023"),
-        **_of_energy("log", "variation", "Std/Avg of the energy", "0", "Wu 2024"),
-        **_of_energy("riesz", "mean", "hyperspherical energy", "", "Liu 2023"),
-        **_of_energy("riesz", "variation", "Std/Avg of the energy", "0", "Wu 2024"),
-        **_of_both("margin_{}", frames.one_vs_rest_margin, "one-vs-rest margin", "C/(C−1)", "Jiang 2024", 128),
+        **_of_energy("gnc2_log_{}", "log", "mean", "hyperspherical energy", "", "Liu 2023"),
+        **_of_energy("gnc2_log_variation_{}", "log", "variation", "Std/Avg of the energy", "0", "Wu 2024"),
+        **_of_energy("gnc2_riesz_{}", "riesz", "mean", "hyperspherical energy", "", "Liu 2023"),
+        **_of_energy("gnc2_riesz_variation_{}", "riesz", "variation", "Std/Avg of the energy", "0", "Wu 2024"),
+        **_of_both("margin_{}", frames.one_vs_rest_margin, "one-vs-rest margin", "C/(C−1)", "Jiang 2024", most=128),
         **_of_both("frame_error_{}", frames.frame_error, "distance from a tight frame", "0", "Benedetto 2003"),
         **_of_both("welch_excess_{}", frames.welch_excess, "coherence above Welch's bound (C > p)", "", "Welch 1974"),
         "duality_error": _of_duality(duality.duality_error, "W M̄ᵀ against a simplex", "0", "Zhou 2022"),
         "uniform_duality": _of_duality(duality.uniform_duality, "UNC3, Std/Avg of cos(w, μ̄)", "0", "Wu 2024"),
-        "alignment_distance": _of_duality(
-            duality.alignment_distance, "GNC3, distance of unit w and μ̄", "0", "Jiang 2024"
-        ),
-        "nc0": Metric(lambda given: duality.nc0(given.classifier), "‖Wᵀ1‖", "0", "Zhu 2021", _WEIGHT, classes=1),
+        "alignment_distance": _of_duality(duality.alignment_distance, "GNC3, ‖unit w − unit μ̄‖", "0", "Jiang 2024"),
+        "nc0": Metric(lambda g: duality.nc0(g.classifier), "‖Wᵀ1‖", "0", "Zhu 2021", needs=_WEIGHT, classes=1),
         "nc5": Metric(
-            lambda given: duality.nc5(given.moments, given.ood),
-            "|cos| of μ and the mean of OOD features",
+            lambda g: duality.nc5(g.moments, g.ood),
+            "|cos| of μ and the OOD mean",
             "0",
             "Ammar 2024",
-            _OOD,
+            needs=_OOD,
             classes=1,
         ),
         "nc5_centred": Metric(
-            lambda given: duality.nc5(given.moments, given.ood, centred=True),
+            lambda g: duality.nc5(g.moments, g.ood, centred=True),
             "NC5 less the global mean",
             "",
             "Ammar 2024",
-            _OOD,
+            needs=_OOD,
         ),
-        "nc1_undivided": _of_moments(
-            partial(collapse.nc1, divide=False), "NC1 not divided by C", "0", "Papyan 2020", _SCATTER
-        ),
-        **_of_both(
-            "equinorm_{}_biased",
-            partial(geometry.equinorm, correction=0),
-            "NC2 equinorm, biased Std",
-            "0",
-            "Papyan 2020",
-        ),
-        **_of_both(
-            "equiangularity_{}_biased",
-            partial(geometry.equiangularity, correction=0),
-            "NC2 equiangularity, biased Std",
-            "0",
-            "Papyan 2020",
-        ),
-        "nc3_uncentred": _of_duality(
-            partial(collapse.nc3, centred=False), "NC3 of uncentred class means", "", "Papyan 2020"
-        ),
-        "nc3_unsquared": _of_duality(
-            partial(collapse.nc3, squared=False), "NC3's norm, not its square", "0", "Papyan 2020"
-        ),
+        "nc1_undivided": _of_moments(partial(collapse.nc1, divide=False), "NC1 not divided by C", "0", "Papyan 2020"),
+        **_of_both("equinorm_{}_biased", _equinorm, "NC2 equinorm, biased Std", "0", "Papyan 2020"),
+        **_of_both("equiangularity_{}_biased", _equiangularity, "NC2 equiangularity, biased Std", "0", "Papyan 2020"),
+        "nc3_uncentred": _of_duality(partial(collapse.nc3, centred=False), "NC3 of μ, not μ̄", "", "Papyan 2020"),
+        "nc3_unsquared": _of_duality(partial(collapse.nc3, squared=False), "√NC3", "0", "Papyan 2020"),
         "nc3_trace": _of_duality(duality.nc3_trace, "W M̄ᵀ over its trace", "0", "Zhou 2022"),
     }
 )
@@ -259,9 +220,11 @@ def chosen(metrics: str | Sequence[str] | None) -> list[str]:
     else:
         raise InputError(f"expected metrics None, 'all', a name or a list of names, got {shown(metrics)}")
     for name in names:
-        if not isinstance(name, str) or name not in METRICS:
+        if not isinstance(name, str):
+            raise InputError(f"expected names of metrics, got {shown(name)} among them")
+        if name not in METRICS:
             known = suggest(name, ["all", *METRICS])
-            raise InputError(f"unknown metric {shown(name)}{known}; expected 'all' or of {', '.join(METRICS)}")
+            raise InputError(f"unknown metric {name!r}{known}; expected 'all' or names among {', '.join(METRICS)}")
     return names
 
 

@@ -72,8 +72,8 @@ def variability_ratio(moments: ClassMoments) -> float:
 def variability_collapse_index(moments: ClassMoments) -> float:
     """VCI = 1 − tr(Σ_T⁺ Σ_B)/r, r = min(classes − 1, directions in which features vary); zero at collapse, at most 1.
 
-    With s the singular values of Σ_W^{-1/2} M̄ diag(√π) this is Ave 1/(1 + s²), a mean of numbers of one sign: nothing
-    cancels, and it is never negative. Invariant under every invertible linear map of the features. It is nan, with a
+    With s the singular values of Σ_W^{-1/2} M̄ diag(√π) this is Ave 1/(1 + s²), in which nothing cancels, so that it is
+    never negative. It is invariant under every invertible linear map of the features. It is nan, with a
     warning, where all class means coincide.
 
     Source: Xu & Liu (2023), Quantifying the variability collapse of neural networks, Definition 1.
@@ -125,6 +125,6 @@ def _total_spectrum(moments: ClassMoments) -> Float[Tensor, " p"]:
     total = within + between
     live = varies(moments, total.diagonal())
     values: Tensor = torch.linalg.eigvalsh(total * live * live[:, None])
-    # n examples span n − 1 dimensions: what rounding leaves in the others would count by its root in the entropy.
+    # n examples span n − 1 dimensions; rounding in the others would count by its square root in the entropy
     values[: max(0, len(values) - moments.num_examples + 1)] = 0.0
     return torch.where(values > bound, values, 0.0)

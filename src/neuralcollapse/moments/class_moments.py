@@ -109,8 +109,8 @@ class ClassMoments:
             state = Statistics(self.num_classes, dim, full, by_class, self.dtype, device)
         except RuntimeError as error:  # what PyTorch says where there is no such memory
             raise InputError(
-                f"no room for moments of {self.num_classes:,} classes and {dim:,} features: are labels 0 … C−1, and is "
-                "scatter='trace' enough?"
+                f"not enough memory for moments of {self.num_classes:,} classes and {dim:,} features: check that "
+                "labels are 0 … C−1, or give scatter='trace'"
             ) from error
         self.dim, self.device = dim, device
         self._accumulator = Accumulator(state)
@@ -219,7 +219,7 @@ class ClassMoments:
         Means, variances and scatter are those of features divided by 2^``exponent``, which is 0 unless features are
         extremely large or small. ``eps`` is the coarsest precision of the features, ``product_eps`` that of their
         products. The tensors are the state's own, not copies, and hold until the next update: ask again after it.
-        Moments that saw nothing have one where they know ``dim``.
+        Before the first example there is a state only if ``dim`` is known.
         """
         if self.dim is None:
             self._require()
@@ -232,7 +232,7 @@ class ClassMoments:
     def from_state_dict(
         cls, state: dict[str, Tensor], *, weighting: Weighting = "example", trusted: bool = False
     ) -> ClassMoments:
-        """The moments that ``state_dict`` gave; counts of zero throughout give moments that saw nothing.
+        """Moments from what :meth:`state_dict` gave.
 
         Args:
             state: what ``state_dict`` gave.
@@ -240,7 +240,7 @@ class ClassMoments:
             trusted: take the tensors as they are, neither checked nor copied; updates then change them.
 
         Raises:
-            InputError: entries that are missing, do not fit one another, or hold what no data gives.
+            InputError: entries that are missing, do not fit one another, or that no data could have given.
         """
         if not isinstance(state, Mapping):
             raise InputError(f"expected a dictionary of tensors, as state_dict() gives, got {shown(state)}")
@@ -279,7 +279,7 @@ class ClassMoments:
         return made
 
     def _require_possible(self) -> None:
-        """Raise where the state is one that no data give."""
+        """Raise if no data could have given this state."""
         state = self._state
         counts, traces, scatter = state.counts, state.traces, state.scatter
         if bool((counts < 0).any()):
@@ -287,18 +287,18 @@ class ClassMoments:
         if float(counts.double().sum()) >= 2.0**53:
             raise InputError(f"expected counts of fewer than 2^53 examples, got {float(counts.double().sum()):g}")
         if bool((traces < 0).any()) or bool((traces[counts == 0] != 0).any()) or bool(state.means[counts == 0].any()):
-            raise InputError("expected variances of at least 0, and none and no mean where a class has no examples")
+            raise InputError(
+                "expected variances of at least 0, and zero mean and variance where a class has no examples"
+            )
         if not scatter.numel():
             return
         diagonal = scatter.diagonal(dim1=-2, dim2=-1)
         own, sums = (traces, diagonal.sum(dim=-1)) if scatter.ndim == 3 else (traces.sum(), diagonal.sum())
         if bool((diagonal < -1e-4 * own.amax()).any()) or not torch.allclose(sums, own, rtol=1e-3, atol=0.0):
-            raise InputError(
-                "expected a scatter whose diagonal is the variances, got another: it holds what no data give"
-            )
+            raise InputError("expected a scatter whose diagonal adds up to the variances: no data give another")
 
     def _set_scale_and_precision(self, state: dict[str, Tensor]) -> None:
-        """Take the precisions and the exponent of a state; in an older one eps is also that of the products."""
+        """Take the precisions and the exponent of a state; older states have one eps for features and products."""
         eps = as_number(state["eps"], "eps", least=-math.inf)
         product_eps = as_number(state.get("product_eps", eps), "product_eps", least=-math.inf)
         exponent = as_number(state.get("exponent", 0.0), "exponent", least=-math.inf)
@@ -332,8 +332,7 @@ class ClassMoments:
     def around(self, reference: ClassMoments) -> ClassMoments:
         """These examples about another set's class means, such as test features about the training means.
 
-        Σ_W becomes Ave (h − μ_c)(h − μ_c)ᵀ with μ_c of ``reference``; counts stay. Classes that ``reference`` lacks
-        have no mean to be measured from.
+        Σ_W becomes Ave (h − μ_c)(h − μ_c)ᵀ with μ_c of ``reference``; counts stay.
 
         Raises:
             InputError: the two differ in classes or dimension, or a class here is absent there.
@@ -354,7 +353,7 @@ class ClassMoments:
 
     @property
     def exponent(self) -> int:
-        """e, the power of two that features are divided by inside, so that their squares are numbers; mostly 0."""
+        """e: features are divided by 2^e inside, so that their squares neither overflow nor vanish; usually 0."""
         return 0 if self.dim is None else self._state.exponent or 0
 
     @property
@@ -419,7 +418,7 @@ class ClassMoments:
         return (self.means - self.global_mean).mul_(self.present[:, None])
 
     def class_blocks(self) -> Iterator[slice]:
-        """Slices over the classes, each of 64 MiB of means: what loops over many classes go in."""
+        """Slices that cover the classes, of 64 MiB of means each, for loops over many classes."""
         self._require()
         step = classes_per_block(self.means.shape[1])
         for start in range(0, self.num_classes, step):

@@ -14,7 +14,7 @@ _NEEDED = "saved moments need safetensors: pip install 'neuralcollapse[lab]'"
 
 
 def write_state(path: Path, state: dict[str, Tensor], about: dict[str, str]) -> None:
-    """Write tensors and a few words about them; a reader never sees half a file."""
+    """Write tensors and metadata; a reader never sees half a file."""
     try:
         from safetensors import SafetensorError
         from safetensors.torch import save_file
@@ -30,7 +30,7 @@ def write_state(path: Path, state: dict[str, Tensor], about: dict[str, str]) -> 
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the words about them.
+    """The tensors and the metadata.
 
     Raises:
         InputError: no such file, or not a safetensors file.
@@ -39,11 +39,11 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         from safetensors import SafetensorError, safe_open
     except ImportError:
         raise InputError(_NEEDED) from None
-    if not os.path.isfile(path):  # which is False of a name that no file can have, too
-        raise InputError(f"expected a file of saved moments, {path} is none")
+    if not os.path.isfile(path):  # False, too, for a name that the file system does not allow
+        raise InputError(f"no file of saved moments at {path}: ClassMoments.save() writes one")
     try:
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())
             return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"expected a safetensors file, {path} is not one: {error}") from None
+        raise InputError(f"{path} is not a safetensors file: {error}") from None

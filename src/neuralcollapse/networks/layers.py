@@ -1,4 +1,4 @@
-"""What the networks share: width, initialisation, pooling that tiny images survive."""
+"""What the networks share: width, initialisation, and pooling for tiny images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def initialise(net: nn.Module, mode: Literal["fan_in", "fan_out"] = "fan_out") -
 
 
 class SafeMaxPool2d(nn.MaxPool2d):
-    """2×2 max-pooling that passes images of a single pixel's height or width through: 8×8 digits in a VGG get there."""
+    """2×2 max-pooling that leaves images one pixel high or wide as they are, such as 8×8 digits deep in a VGG."""
 
     def __init__(self) -> None:
         super().__init__(2)

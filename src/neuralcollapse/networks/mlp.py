@@ -1,4 +1,4 @@
-"""A small multilayer perceptron, for machines and tests that want an answer in seconds."""
+"""A small multilayer perceptron, which trains in seconds."""
 
 from __future__ import annotations
 

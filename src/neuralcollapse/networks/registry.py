@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from neuralcollapse._errors import InputError
+from neuralcollapse._errors import InputError, suggest
 from neuralcollapse.networks import densenet, resnet, vgg
 from neuralcollapse.networks.mlp import mlp
 
@@ -71,15 +70,12 @@ def build(
     if name == "mlp":
         return mlp(num_classes, in_channels, image_size, width)
     if name not in _NETWORKS:
-        raise InputError(_unknown(name))
+        hint = suggest(name, (*names(), *_ALIASES))
+        raise InputError(
+            f"unknown network {name!r}{hint}; expected one of {', '.join(names())}, torchvision:NAME or timm:NAME"
+        )
     network, depth = _NETWORKS[name]
     return network(depth, num_classes, in_channels, width, stem == "imagenet")
-
-
-def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, (*names(), *_ALIASES))
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"unknown network {name!r}; {hint}expected {', '.join(names())}, torchvision:NAME or timm:NAME"
 
 
 def _external(package: str, name: str, num_classes: int, in_channels: int, width: float) -> nn.Module:
@@ -103,22 +99,8 @@ def _external(package: str, name: str, num_classes: int, in_channels: int, width
     except (ValueError, RuntimeError, KeyError) as error:
         raise InputError(f"{package} has no network {name!r}: {' '.join(str(error).split())[:120]}") from error
     if package == "torchvision" and in_channels != 3:
-        _accept_channels(net, in_channels)
+        first = next(module for module in net.modules() if isinstance(module, nn.Conv2d))
+        first.in_channels = in_channels
+        first.weight = nn.Parameter(first.weight.new_empty(first.out_channels, in_channels, *first.kernel_size))
+        first.reset_parameters()
     return net  # type: ignore[no-any-return]
-
-
-def _accept_channels(net: nn.Module, in_channels: int) -> None:
-    """Replace the first convolution, which torchvision always builds for three channels."""
-    for path, layer in net.named_modules():
-        if isinstance(layer, nn.Conv2d):
-            parent, _, attribute = path.rpartition(".")
-            fresh = nn.Conv2d(
-                in_channels,
-                layer.out_channels,
-                layer.kernel_size,  # type: ignore[arg-type]
-                layer.stride,  # type: ignore[arg-type]
-                layer.padding,  # type: ignore[arg-type]
-                bias=layer.bias is not None,
-            )
-            setattr(net.get_submodule(parent), attribute, fresh)
-            return

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class GridOptions:
-    """Where and how the runs of a grid or of a sweep are trained.
+    """Where and how the runs of a grid or of a sweep are trained."""
 
-    An option with an `executor` in its metadata chooses a place other than this machine: see `study.where`.
-    """
+    # an option with an `executor` in its metadata chooses a place other than this machine: see `study.where`
 
     dry_run: bool = False
     """Print the plan and its estimate of time and memory, and train nothing."""

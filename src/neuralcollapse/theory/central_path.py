@@ -22,6 +22,7 @@ from torch import Tensor
 
 from neuralcollapse._checks import InputError, as_count, as_number, as_tensor, as_word
 from neuralcollapse.metrics.geometry import equiangularity, equinorm, maximal_angle, simplex_etf
+from neuralcollapse.theory.corollaries import loss_parts, self_duality
 from neuralcollapse.theory.monotone import invert, travelled
 
 Flow = Literal["projected", "multiplicative"]
@@ -96,7 +97,7 @@ class CentralPath:
     """The singular values of the signal-to-noise matrix under continually renormalized gradient flow, in closed form.
 
     Args:
-        omega0: the ω_j at time 0, positive, (J,); J = C − 1 for all of them, or one scalar.
+        omega0: the ω_j at time 0, at least 0, (J,); J = C − 1 for all of them, or one scalar.
         num_classes: C ≥ 2.
         samples_per_class: N > 0, in which time is measured.
         weight_decay: λ ≥ 0 of the paper's loss.
@@ -107,8 +108,14 @@ class CentralPath:
     Times and singular values may be numbers, arrays or tensors; the same kind comes back, in double precision. Tensors
     carry gradients, of any order, through the implicit function theorem.
 
+    A singular value that is 0 stays 0: class means that begin in fewer than C − 1 dimensions never leave them. The
+    others go on as without it, and their ratios tend to 1, so that Corollary 2 holds in part: the classifier becomes
+    dual to the class means (NC3), but these tend to a projection of the simplex, not to the simplex (NC2), NC1 is
+    infinite in the direction without signal, and class means that the projection maps together are told apart by
+    neither decision (NC4). The paper assumes M̄ of rank C − 1; this case is ours.
+
     Raises:
-        InputError: ω ≤ 0 or not finite, C < 2, N ≤ 0, λ < 0, an unknown flow, more than C − 1 singular values.
+        InputError: ω < 0 or not finite, C < 2, N ≤ 0, λ < 0, an unknown flow, more than C − 1 singular values.
 
     Example:
         >>> path = CentralPath([0.5, 1.0], num_classes=3, samples_per_class=10)
@@ -139,7 +146,7 @@ class CentralPath:
             raise InputError(
                 f"expected at most C − 1 = {num_classes - 1} singular values in one row, got shape {values.shape}"
             )
-        _check_range("singular values", values)
+        _check_range("singular values", values[values != 0])
         self.num_classes, self.samples_per_class = num_classes, samples_per_class
         self.weight_decay, self.flow = weight_decay, flow
 
@@ -163,14 +170,16 @@ class CentralPath:
             clock = clock[..., None] if start.ndim else clock
             return _Solve.apply(*torch.broadcast_tensors(start, clock), self.constants)  # type: ignore[no-any-return, no-untyped-call]
         starts, clocks = np.broadcast_arrays(self.omega0, times[..., None] if self.omega0.ndim else times)
-        return invert(starts, clocks, *self.constants)[()]  # type: ignore[return-value, no-any-return]
+        return _solve(starts, clocks, self.constants)[()]  # type: ignore[return-value, no-any-return]
 
     def time(self, omega: T) -> T:
         """The time at which each ω_j is reached from its start: f(ω) − f(ω_0), negative before it.
 
         Raises:
-            InputError: ω ≤ 0 or not finite.
+            InputError: ω ≤ 0 or not finite, or a path that begins at 0 and stays there.
         """
+        if bool((_numbers(self.omega0, "singular values") == 0).any()):
+            raise InputError("expected positive singular values for a time, got one that begins and stays at 0")
         values = _numbers(omega, "singular values")
         _check_range("singular values", values)
         count = self.omega0.shape[0] if self.omega0.ndim else 1
@@ -201,18 +210,19 @@ class CentralPath:
         return loss if isinstance(omega, Tensor) else loss.numpy()[()]  # type: ignore[return-value, no-any-return]
 
     def asymptote(self, t: T) -> T:
-        """(t/c₃)^{1/4}, which every ω_j tends to (Corollary 1); (t/c₂)^{1/2} for the multiplicative flow."""
+        """(t/c₃)^{1/4}, which every ω_j > 0 tends to (Corollary 1); (t/c₂)^{1/2} for the multiplicative flow."""
         _, c2, c3 = self.constants
         checked = self._times(t)[()]
         times: Any = t.double() if isinstance(t, Tensor) else checked
         return (times / c3) ** 0.25 if self.flow == "projected" else (times / c2) ** 0.5  # type: ignore[no-any-return]
 
     def condition(self, t: T) -> T:
-        """max_j ω_j / min_j ω_j, which falls to 1 (Corollary 1)."""
+        """max_j ω_j / min_j ω_j, which falls to 1 (Corollary 1); infinite where an ω_j is 0, NaN where all are."""
         omega: Any = self.singular_values(t)
         if isinstance(omega, Tensor):
             return omega.amax(-1) / omega.amin(-1)  # type: ignore[return-value]
-        return omega.max(-1) / omega.min(-1)  # type: ignore[no-any-return]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return omega.max(-1) / omega.min(-1)  # type: ignore[no-any-return]
 
     def metrics(self, t: float | Array, right_vectors: Array | None = None) -> PathMetrics:
         """NC1–NC3 and the parts of the loss along the path (Corollary 2), for all C − 1 singular values.
@@ -239,52 +249,59 @@ class CentralPath:
             and np.allclose(basis.sum(axis=0), 0, atol=1e-10)
         ):
             raise InputError(f"expected right vectors ({classes}, {classes - 1}), orthonormal and summing to zero")
-        kappa = 1.0 + self.weight_decay
-        denominator = classes * kappa + omega**2
-        rows = torch.from_numpy(np.concatenate([omega[..., None, :], (omega / denominator)[..., None, :]], axis=-2))
+        of_classifier = omega / (classes * (1.0 + self.weight_decay) + omega**2)
+        rows = torch.from_numpy(np.stack([omega, of_classifier], axis=-2))
         shape = omega.shape[:-1]
         flat = (rows[..., None, :] * torch.from_numpy(basis)).reshape(-1, 2, classes, classes - 1)
 
         def along(measure: Callable[[Tensor], Tensor], which: int) -> Array:
             return np.array([float(measure(vectors[which])) for vectors in flat]).reshape(shape)
 
-        nc3 = [
-            float((w / torch.linalg.matrix_norm(w) - m / torch.linalg.matrix_norm(m)).square().sum()) for m, w in flat
-        ]
-        loss_nc1 = 0.5 * (kappa * omega**2 / denominator**2).sum(axis=-1)
-        loss_nc23 = 0.5 * (classes * kappa**2 / denominator**2).sum(axis=-1)
+        loss = loss_parts(omega, classes, self.weight_decay)
+        with np.errstate(divide="ignore"):
+            nc1 = (1.0 / omega**2).sum(axis=-1)
         return PathMetrics(
-            nc1=(1.0 / omega**2).sum(axis=-1),
+            nc1=nc1,
             equinorm_means=along(equinorm, 0),
             equinorm_classifier=along(equinorm, 1),
             equiangularity_means=along(equiangularity, 0),
             equiangularity_classifier=along(equiangularity, 1),
             maximal_angle_means=along(maximal_angle, 0),
             maximal_angle_classifier=along(maximal_angle, 1),
-            nc3=np.array(nc3).reshape(shape),
-            loss=loss_nc1 + loss_nc23,
-            loss_nc1=loss_nc1,
-            loss_nc23=loss_nc23,
+            nc3=self_duality(omega, classes, self.weight_decay),
+            loss=loss.nc1 + loss.nc23,
+            loss_nc1=loss.nc1,
+            loss_nc23=loss.nc23,
         )
 
 
+def _solve(start: Array, t: Array, constants: Constants) -> Array:
+    """ω(ω_0, t), 0 where ω_0 is."""
+    moving = start > 0
+    omega: Array = np.where(moving, invert(np.where(moving, start, 1.0), t, *constants), 0.0)
+    return omega
+
+
 class _Solve(torch.autograd.Function):
-    """ω(ω_0, t), with ∂ω/∂t = 1/f'(ω) and ∂ω/∂ω_0 = f'(ω_0)/f'(ω)."""
+    """ω(ω_0, t), with ∂ω/∂t = 1/f'(ω) and ∂ω/∂ω_0 = f'(ω_0)/f'(ω); at ω_0 = 0 these are 0 and exp(t/c₁)."""
 
     @staticmethod
     def forward(ctx, start, t, constants):  # type: ignore[no-untyped-def]
-        omega = torch.from_numpy(invert(_numbers(start, "singular values"), _numbers(t, "times"), *constants))
+        omega = torch.from_numpy(_solve(_numbers(start, "singular values"), _numbers(t, "times"), constants))
         omega = omega.to(start.device)
-        ctx.save_for_backward(start, omega)
+        ctx.save_for_backward(start, t, omega)
         ctx.constants = constants
         return omega
 
     @staticmethod
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]
-        start, omega = ctx.saved_tensors
+        start, t, omega = ctx.saved_tensors
         c1, c2, c3 = ctx.constants
-        rates = [c1 / w + 2 * c2 * w + 4 * c3 * w**3 for w in (start, omega)]
-        return gradient * rates[0] / rates[1], gradient / rates[1], None
+        moving = start > 0
+        begun, reached = (torch.where(moving, w, 1.0) for w in (start, omega))
+        rates = [c1 / w + 2 * c2 * w + 4 * c3 * w**3 for w in (begun, reached)]
+        of_start = torch.where(moving, rates[0] / rates[1], torch.exp(torch.where(moving, 0.0, t) / c1))
+        return gradient * of_start, torch.where(moving, gradient / rates[1], 0.0), None
 
 
 def _numbers(value: Any, name: str) -> Array:

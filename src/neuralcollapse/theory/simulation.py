@@ -88,7 +88,8 @@ def simulate(
     means = torch.randn(classes, dim, generator=generator, dtype=torch.float64) / dim**0.5
     noise = torch.randn(len(labels), dim, generator=generator, dtype=torch.float64)
     features = renormalize(noise + means[labels] - (noise + means[labels]).mean(dim=0), labels)
-    moments = _moments_of(features, labels)
+    moments = ClassMoments(classes)
+    moments.update(features, labels)
     start = snr_singular_values(moments).singular_values.numpy()
     right_vectors = torch.linalg.svd(moments.centred_means)[0][:, : classes - 1].numpy()
     path = CentralPath(
@@ -110,34 +111,25 @@ def simulate(
             progress(min(max(1 + math.log10(max(reached, 1e-300) / end) / 5, 0.0), 1.0))
 
     integrated = integrate(
-        features,
-        labels,
-        torch.from_numpy(times),
-        weight_decay=weight_decay,
-        renormalization=flow,
-        progress=share_done,
+        features, labels, torch.from_numpy(times), weight_decay=weight_decay, renormalization=flow, progress=share_done
     )
-    along = [_moments_of(x, labels) for x in integrated.features]
-    weights = [least_squares_classifier(each, weight_decay)[0] for each in along]
-    angles = [nc2(each, weight) for each, weight in zip(along, weights, strict=True)]
+    classifiers, measured = [], []
+    for at_time in integrated.features:
+        moments = ClassMoments(classes)
+        moments.update(at_time, labels)
+        weight, _ = least_squares_classifier(moments, weight_decay)
+        angle = nc2(moments, weight)
+        angles = (angle.maximal_angle_means, angle.maximal_angle_classifier)
+        measured.append((nc1(moments), *angles, nc3(moments, weight)))
+        classifiers.append(weight.numpy())
+    names = ("nc1", "maximal_angle_means", "maximal_angle_classifier", "nc3")
     return Simulation(
         path=path,
         flow=integrated,
         times=times,
         labels=labels.numpy(),
-        classifiers=torch.stack(weights).numpy(),
+        classifiers=np.stack(classifiers),
         right_vectors=right_vectors,
-        measured={
-            "nc1": np.array([nc1(each) for each in along]),
-            "maximal_angle_means": np.array([angle.maximal_angle_means for angle in angles]),
-            "maximal_angle_classifier": np.array([angle.maximal_angle_classifier for angle in angles]),
-            "nc3": np.array([nc3(each, weight) for each, weight in zip(along, weights, strict=True)]),
-        },
+        measured=dict(zip(names, np.array(measured).T, strict=True)),
         error=float(np.abs(integrated.singular_values.numpy() / path.singular_values(times) - 1).max()),
     )
-
-
-def _moments_of(features: torch.Tensor, labels: torch.Tensor) -> ClassMoments:
-    moments = ClassMoments(int(labels.max()) + 1)
-    moments.update(features, labels)
-    return moments

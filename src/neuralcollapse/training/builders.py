@@ -1,4 +1,4 @@
-"""The network and the batches of a configuration, for training as for measuring."""
+"""The network, the optimizer and the batches of a configuration."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import nn
 
 from neuralcollapse.data import Batches, Dataset, ImageData
 from neuralcollapse.networks import heads, registry
+from neuralcollapse.training import optimizers
 from neuralcollapse.training.config import RunConfig
 
 _MEASURING_BATCH = 256
@@ -26,6 +27,13 @@ def build_network(config: RunConfig, data: Dataset) -> nn.Module:
     )
     net = heads.replace(net, config.head, config.temperature, torch.zeros(1, channels, height, size))
     return net.to(memory_format=torch.channels_last) if channels_last_pays(config) else net  # type: ignore[call-overload]
+
+
+def build_optimizer(config: RunConfig, net: nn.Module) -> torch.optim.Optimizer:
+    """The configured optimizer, for the parameters of the network that are trained."""
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    make = optimizers.get(config.optimizer).make
+    return make(trained, config.learning_rate, config.momentum, config.weight_decay)
 
 
 def make_batches(

@@ -9,7 +9,6 @@ history_bytes   the length of `history.jsonl`, to which the history is cut back 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -18,26 +17,11 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from neuralcollapse._errors import InputError
-from neuralcollapse._files import shortened
-from neuralcollapse.training.run_directory import Run
+from neuralcollapse._files import shortened, validated
+from neuralcollapse.training.run_directory import Run, Status
 
 
-@dataclass
-class Position:
-    """How far a run has come.
-
-    Args:
-        epoch: the last finished epoch.
-        seconds: wall-clock time spent, over all sessions.
-        zero_error_epoch: the first analysed epoch without a training error.
-    """
-
-    epoch: int = 0
-    seconds: float = 0.0
-    zero_error_epoch: int | None = None
-
-
-def save(fabric: Fabric, run: Run, net: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
+def save(fabric: Fabric, run: Run, net: nn.Module, optimizer: torch.optim.Optimizer, status: Status) -> None:
     """Write the checkpoint; every process takes part, the first one writes."""
     random_state = {"cpu": torch.get_rng_state()}
     if fabric.device.type == "cuda":
@@ -49,7 +33,7 @@ def save(fabric: Fabric, run: Run, net: nn.Module, optimizer: torch.optim.Optimi
     if fabric.global_rank == 0:
         run.save_checkpoint(
             {
-                "progress": asdict(position),
+                "progress": status.model_dump(include={"epoch", "seconds", "zero_error_epoch"}),
                 "model": net.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "random_states": random_states,
@@ -59,7 +43,7 @@ def save(fabric: Fabric, run: Run, net: nn.Module, optimizer: torch.optim.Optimi
     fabric.barrier()
 
 
-def restore(fabric: Fabric, run: Run, net: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
+def restore(fabric: Fabric, run: Run, net: nn.Module, optimizer: torch.optim.Optimizer) -> Status:
     """Continue from the checkpoint, and cut off what was written after it; before the first epoch, write one.
 
     Raises:
@@ -70,14 +54,11 @@ def restore(fabric: Fabric, run: Run, net: nn.Module, optimizer: torch.optim.Opt
     if state is None:
         if fabric.world_size > 1:  # another random stream for every process, from the same initial weights on
             torch.manual_seed((torch.initial_seed() + 1_000_003 * fabric.global_rank) % 2**63)
-        save(fabric, run, net, optimizer, Position())  # no history is ever without a checkpoint
-        return Position()
+        save(fabric, run, net, optimizer, Status())  # no history is ever without a checkpoint
+        return Status()
     try:
-        position = Position(**state["progress"])
+        status = validated(Status, state["progress"], "progress")
         random_state, size = state["random_states"][fabric.global_rank], state["history_bytes"]
-        kinds = (type(position.epoch), type(position.seconds), type(position.zero_error_epoch))
-        if kinds not in ((int, float, int), (int, float, type(None))):
-            raise ValueError("its progress is no numbers")
         if len(state["random_states"]) != fabric.world_size or not (type(size) is int and size >= 0):
             raise ValueError("the random states or the length of the history are not this run's")
         net.load_state_dict(state["model"])
@@ -97,5 +78,5 @@ def restore(fabric: Fabric, run: Run, net: nn.Module, optimizer: torch.optim.Opt
             "put the right file back, or start another run with another --out"
         ) from error
     if fabric.global_rank == 0:
-        run.cut_back(size, position.epoch)
-    return position
+        run.cut_back(size, status.epoch)
+    return status

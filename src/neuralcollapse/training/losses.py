@@ -171,7 +171,7 @@ def _same_decay(weight_decay: float, classes: int) -> float:
     return weight_decay
 
 
-def _of_mean(weight_decay: float, classes: int) -> float:
+def _decay_of_mean(weight_decay: float, classes: int) -> float:
     return classes * weight_decay / 2
 
 
@@ -187,9 +187,11 @@ LOSSES: dict[str, Loss] = {
     loss.name: loss
     for loss in (
         Loss("mse", "MSE", half_squared_error, _same_decay, bounded=True, decomposed=True),
-        Loss("mse-torch", "MSE (PyTorch's mean)", mean_squared_error, _of_mean, bounded=True, decomposed=True),
+        Loss("mse-torch", "MSE (PyTorch's mean)", mean_squared_error, _decay_of_mean, bounded=True, decomposed=True),
         Loss("ce", "cross-entropy", cross_entropy, _same_decay),
-        Loss("rescaled-mse", "rescaled MSE", rescaled_squared_error, _of_mean, ("rescale", "target"), bounded=True),
+        Loss(
+            "rescaled-mse", "rescaled MSE", rescaled_squared_error, _decay_of_mean, ("rescale", "target"), bounded=True
+        ),
         Loss("focal", "focal", focal_loss, _same_decay, ("focal_gamma",)),
         Loss("label-smoothing", "label smoothing", cross_entropy, _same_decay, ("smoothing",)),
     )

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from neuralcollapse._errors import InputError, suggest
 
@@ -60,19 +60,6 @@ class Optimizer:
     has_momentum: bool = True
 
 
-class _Configured(Protocol):
-    """What `build` reads of a configuration."""
-
-    @property
-    def optimizer(self) -> str: ...
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def momentum(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
-
-
 def get(name: str) -> Optimizer:
     """The optimizer of that name.
 
@@ -84,12 +71,6 @@ def get(name: str) -> Optimizer:
             f"unknown optimizer {name!r}{suggest(name, OPTIMIZERS)}; expected one of {', '.join(OPTIMIZERS)}"
         )
     return OPTIMIZERS[name]
-
-
-def build(net: nn.Module, config: _Configured) -> torch.optim.Optimizer:
-    """The optimizer of a configuration, for the parameters that are trained."""
-    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    return get(config.optimizer).make(trained, config.learning_rate, config.momentum, config.weight_decay)
 
 
 def _sgd(trained: list[nn.Parameter], rate: float, momentum: float, decay: float) -> torch.optim.Optimizer:

@@ -142,9 +142,9 @@ class Run:
         """
         run = cls(Path(path))
         if not run.path.is_dir():
-            raise InputError(f"{path} is no run directory: no such folder")
+            raise InputError(f"{path} is not a run directory: no such folder")
         if not (run.path / "config.json").is_file():
-            raise InputError(f"{path} is no run directory: it has no config.json")
+            raise InputError(f"{path} is not a run directory: it has no config.json")
         run.config  # noqa: B018 - read now, so that errors come here
         return run
 
@@ -180,13 +180,11 @@ class Run:
         for number, record in enumerate(records, start=1):
             where = f"{self.history_path}, line {number}"
             validated(Record, record, where)
-            for name, value in record.items():
-                is_number = type(value) in (int, float) and not (type(value) is int and abs(value) > sys.float_info.max)
-                if (type(value) is int or name in columns) and not is_number:
+            for name in {**record, **dict.fromkeys(columns)}:
+                value = record.get(name)
+                is_number = type(value) is float or (type(value) is int and abs(value) <= sys.float_info.max)
+                if (name in columns or type(value) is int) and not is_number:
                     raise _damaged(where, name, value, "be a number")
-            for name in columns:
-                if name not in record:
-                    raise _damaged(where, name, None, "be a number")
             if len(record["snr"]) != len(records[0]["snr"]):
                 raise _damaged(where, "snr", record["snr"], f"have {len(records[0]['snr'])} numbers, as in line 1")
         return records
@@ -199,7 +197,7 @@ class Run:
         """
         if not (self.path / "checkpoint.pt").exists() and (self.history_size() or self.snapshots()):
             raise InputError(
-                f"{self.path} is finished work, with measured epochs and no checkpoint.pt to go on from, "
+                f"{self.path} is finished work: it has measured epochs and no checkpoint.pt to continue from, "
                 "so it is left as it is; start another run with another --out"
             )
 
@@ -238,7 +236,7 @@ class Run:
         try:
             return validated(Status, read_json(path), path)
         except InputError as error:
-            raise InputError(f"{error}; delete the file to go on without it") from None
+            raise InputError(f"{error}; delete the file to continue without it") from None
 
     def write_status(self, status: Status) -> None:
         """Replace `status.json`."""
@@ -255,7 +253,7 @@ class Run:
             try:
                 first = read_json(path)
             except InputError as error:
-                raise InputError(f"{error}; delete the file to go on without it") from error
+                raise InputError(f"{error}; delete the file to continue without it") from error
             earlier = first.get("resumed")
             environment = {**first, "resumed": [*(earlier if isinstance(earlier, list) else []), environment]}
         write_json(path, environment)
@@ -287,7 +285,7 @@ class Run:
             why = f"{self.path} has several measured epochs after epoch {epoch}, where its checkpoint is"
         if why:
             raise InputError(
-                f"{why}; the files were changed, so the run cannot go on and is left as it is: "
+                f"{why}; the files were changed, so the run cannot continue and is left as it is: "
                 "start another run with --out"
             )
         if len(history) > size:
@@ -311,7 +309,7 @@ class Run:
         replace_file(self.path / "checkpoint.pt", lambda file: torch.save(state, file))
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint, on the CPU, or None where there is none yet.
+        """The last checkpoint, on the CPU, or None before the first one.
 
         Raises:
             InputError: the file is damaged, or holds anything but tensors and plain containers.
@@ -401,7 +399,7 @@ def _check_folder(path: Path) -> None:
     if not path.is_dir() or (path / "config.json").is_file():
         return
     if any(entry.name[0] != "." and entry.name != LOG for entry in path.iterdir()):
-        raise InputError(f"{path} is not empty and holds no config.json, so it is no run; choose another --out")
+        raise InputError(f"{path} is not empty and has no config.json, so it is not a run; choose another --out")
 
 
 def _is_at(file: IO[Any], path: Path) -> bool:

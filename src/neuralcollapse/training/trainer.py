@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from neuralcollapse.data import Batches, Dataset
 from neuralcollapse.networks.sync_norm import synchronised
-from neuralcollapse.training import checkpoint, hardware, losses, optimizers, recipes
-from neuralcollapse.training.builders import build_network, make_batches
-from neuralcollapse.training.checkpoint import Position
+from neuralcollapse.training import checkpoint, hardware, losses, recipes
+from neuralcollapse.training.builders import build_network, build_optimizer, make_batches
 from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.evaluation import Analysis, Diverged
 from neuralcollapse.training.launch import failures_noted, launch, write_ending
@@ -62,18 +61,18 @@ def _train(fabric: Fabric, run: Run, data: Dataset, progress: Progress) -> str:
     net = build_network(config, data)
     if fabric.world_size > 1:
         net = synchronised(net, fabric.device.type)
-    model, optimizer = fabric.setup(net, optimizers.build(net, config))
-    position = checkpoint.restore(fabric, run, net, optimizer)
+    model, optimizer = fabric.setup(net, build_optimizer(config, net))
+    status = checkpoint.restore(fabric, run, net, optimizer)
     batches = make_batches(data.train, data, config, fabric.device, shuffle_seed=config.seed)
     analysis = Analysis(net, config, data, fabric.device) if lead else None
     milestones = recipes.milestone_epochs(config.milestones, config.epochs)
     measured = set(recipes.analysis_epochs(config.epochs, milestones))
-    started = time.monotonic() - position.seconds
+    zero_error_epoch, started = status.zero_error_epoch, time.monotonic() - status.seconds
 
-    progress.begin(config.epochs, position.epoch)
+    progress.begin(config.epochs, status.epoch)
     with failures_noted(run if lead else None), contextlib.ExitStack() as stack:
         stack.callback(progress.end)
-        for epoch in range(position.epoch + 1, config.epochs + 1):
+        for epoch in range(status.epoch + 1, config.epochs + 1):
             rate = recipes.learning_rate(config.learning_rate, milestones, epoch)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -88,18 +87,27 @@ def _train(fabric: Fabric, run: Run, data: Dataset, progress: Progress) -> str:
                     record["seconds"] = round(time.monotonic() - started, 3)
                     run.save_snapshot(epoch, **snapshot)
                     run.append_history(record)
-                    if position.zero_error_epoch is None and record["train_error"] == 0:
-                        position.zero_error_epoch = epoch
+                    if zero_error_epoch is None and record["train_error"] == 0:
+                        zero_error_epoch = epoch
                     progress.measured(record)
             if fabric.broadcast(diverged):
-                _write_status(fabric, run, "diverged", position)
-                return "diverged"
-            position.epoch, position.seconds = epoch, time.monotonic() - started
-            checkpoint.save(fabric, run, net, optimizer, position)
-            _write_status(fabric, run, "running", position)
+                break
+            seconds = round(time.monotonic() - started, 3)
+            status = Status(
+                status="running",
+                epoch=epoch,
+                epochs=config.epochs,
+                zero_error_epoch=zero_error_epoch,
+                seconds=seconds,
+            )
+            checkpoint.save(fabric, run, net, optimizer, status)
+            if lead:
+                run.write_status(status)
             progress.epoch(epoch, loss)
-    _write_status(fabric, run, "finished", position)
-    return "finished"
+        ending = "finished" if status.epoch == config.epochs else "diverged"
+        if lead:
+            run.write_status(status.model_copy(update={"status": ending, "epochs": config.epochs}))
+    return ending
 
 
 def train_epoch(
@@ -143,16 +151,3 @@ def train_epoch(
     if seen == 0:
         return 0.0
     return float(fabric.all_reduce(total, reduce_op="sum")) / seen  # type: ignore[arg-type]
-
-
-def _write_status(fabric: Fabric, run: Run, status: str, position: Position) -> None:
-    if fabric.global_rank == 0:
-        run.write_status(
-            Status(
-                status=status,
-                epoch=position.epoch,
-                epochs=run.config.epochs,
-                zero_error_epoch=position.zero_error_epoch,
-                seconds=round(position.seconds, 3),
-            )
-        )

@@ -1,88 +1,23 @@
-"""Measuring in parts: put together they are the whole, whatever their order; what does not belong is refused."""
+"""What jobs of an array save: the rows it is of, what merges with it, and what does not, said in one sentence."""
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers.feature_tables import FORMATS, PARQUET, Save, layer, npy
+from helpers.feature_tables import jobs, layer, npy, same_report
 
-from neuralcollapse import ClassMoments, InputError, Report, measure_features
+from neuralcollapse import ClassMoments, InputError, measure_features
 from neuralcollapse.files.measure_files import measure_files
 from neuralcollapse.files.options import FileOptions
 from neuralcollapse.files.shards import RowRange, join_rows, missing_rows
 
 pytest.importorskip("safetensors")
-
-
-def same(found: Report | None, expected: Report, without: tuple[str, ...] = ()) -> None:
-    """The two reports agree in every number, to 1e-12."""
-    assert found is not None
-    numbers, others = found.to_dict(), expected.to_dict()
-    assert numbers.keys() == others.keys()
-    for name in numbers.keys() - set(without):
-        if isinstance(others[name], float | list):
-            np.testing.assert_allclose(numbers[name], others[name], rtol=1e-12, atol=1e-12, err_msg=name)  # type: ignore[arg-type]
-        else:
-            assert numbers[name] == others[name], name
-
-
-def jobs(path: Path, options: FileOptions, folder: Path, kind: str, number: int, **changes: Any) -> list[Path]:
-    """What each job of an array saves."""
-    saved = []
-    for part in range(1, number + 1):
-        saved.append(folder / f"{kind}-{part}.safetensors")
-        own = replace(options, shard=f"{part}/{number}", save=saved[-1], **changes)
-        assert measure_files(path, own).report is None
-    return saved
-
-
-@pytest.fixture
-def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neuralcollapse.files.features.BLOCK_BYTES", 9 * 6 * 8)
-
-
-@pytest.mark.usefixtures("short_blocks")
-@pytest.mark.parametrize("weighting", ["example", "class"])
-@pytest.mark.parametrize("save", [*FORMATS, *PARQUET], ids=lambda save: save.__name__)
-def test_parts_are_the_whole_in_any_order(save: Save, weighting: Any, tmp_path: Path) -> None:
-    if save in PARQUET:
-        pytest.importorskip("pyarrow")
-    path, options = save(tmp_path, layer())
-    classifier = FileOptions(weight=options.weight or path, bias=options.bias, weight_decay=1e-3, metrics="all")
-    expected = measure_features(**layer(), weight_decay=1e-3, weighting=weighting, metrics="all")
-    parts = jobs(path, replace(options, weighting=weighting), tmp_path, "part", 3)
-    merged = tmp_path / "all.safetensors"
-    unknown = ("nc4_mismatch", "accuracy", "nearest_mean_accuracy")
-    for order in itertools.permutations(parts):
-        report = measure_files(None, replace(classifier, merge=order, save=merged)).report
-        same(report, expected, without=unknown)
-        assert report is not None and all(report.to_dict()[name] is None for name in unknown)
-    counts = jobs(path, options, tmp_path, "count", 4, moments=merged)
-    for order in itertools.permutations(counts, 4):
-        same(measure_files(None, replace(classifier, merge=order, moments=merged)).report, expected)
-    # without jobs too: features whole, class means from the parts
-    again = replace(options, moments=merged, weight_decay=1e-3, metrics="all")
-    same(measure_files(path, again).report, expected)
-
-
-def test_merged_parts_merge_again(tmp_path: Path) -> None:
-    path, options = npy(tmp_path, layer())
-    parts = jobs(path, options, tmp_path, "part", 5)
-    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
-    for chosen, saved in ((parts[:4:2], first), (parts[1::2], second)):
-        with pytest.warns(UserWarning, match=r"rows .* of features.npy are in none of the parts"):
-            measure_files(None, FileOptions(merge=tuple(chosen), save=saved))
-    classifier = replace(options, labels=None)
-    report = measure_files(None, replace(classifier, merge=(second, parts[4], first))).report
-    same(report, measure_features(**layer()), without=("nc4_mismatch", "accuracy", "nearest_mean_accuracy"))
 
 
 def test_saved_moments_are_those_of_the_library(tmp_path: Path) -> None:
@@ -100,12 +35,12 @@ def test_saved_moments_are_those_of_the_library(tmp_path: Path) -> None:
 def test_whole_file_saves_and_reports(tmp_path: Path) -> None:
     path, options = npy(tmp_path, layer())
     outcome = measure_files(path, replace(options, save=tmp_path / "all.safetensors"))
-    same(outcome.report, measure_features(**layer()))
+    same_report(outcome.report, measure_features(**layer()))
     assert ClassMoments.load(tmp_path / "all.safetensors").num_examples == 96
     # a shard that is not saved is a set of examples like any other
     report = measure_files(path, replace(options, shard="2/3")).report
     part = {name: array[32:64] if name in ("features", "labels") else array for name, array in layer().items()}
-    same(report, measure_features(**part))
+    same_report(report, measure_features(**part))
 
 
 def refused(features: Path | None, options: FileOptions, *words: str) -> None:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from neuralcollapse import InputError, figures
 from neuralcollapse.figures import curves
 from neuralcollapse.figures.history import read_history
-from neuralcollapse.figures.portrait import project
+from neuralcollapse.figures.portrait import portrait_legend, project
 from neuralcollapse.figures.run import draw_panels
 from neuralcollapse.training.run_directory import Run
 
@@ -138,6 +138,11 @@ def test_a_measurement_that_is_absent_is_named(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [line])
     with pytest.raises(InputError, match="'nc3' in every line"):
         figures.draw_run(run.path)
+
+
+def test_names_of_classes_are_not_read_as_formulas() -> None:
+    handles = portrait_legend((0, 1, 2), ["$x", "7"])
+    assert [str(handle.get_label()) for handle in handles[4:]] == [r"\$x", "class 7", "class 2"]
 
 
 def test_a_long_title_stays_inside_the_figure(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(met: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> None:
+def wait_for(met: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 400) -> None:
     """Until a condition is met, while the process runs."""
     end = time.monotonic() + seconds
     while not met():

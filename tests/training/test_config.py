@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from neuralcollapse import InputError
 from neuralcollapse.data.corruption import IMBALANCES
 from neuralcollapse.training import recipes
-from neuralcollapse.training.config import OPTIONS, RunConfig, TrainingConfig, names, numeric
+from neuralcollapse.training.config import OPTIONS, RunConfig, TrainingConfig, numeric_settings, settings_in
 
 RESULTS = sorted((Path(__file__).parents[2] / "results").rglob("config.json"))
 FULL = TrainingConfig(
@@ -143,11 +143,11 @@ def test_a_wrong_yaml_file_is_named(tmp_path: Path, text: str, message: str) -> 
 def test_every_setting_has_its_help_and_its_place() -> None:
     fields = [field.name for field in dataclasses.fields(TrainingConfig)]
     assert all(option.label for option in OPTIONS.values())
-    assert sorted(name for group in ("subject", "training", "measuring", "machine") for name in names(group)) == sorted(
-        fields
-    )
-    assert numeric()["batch_size"] is int and numeric()["learning_rate"] is float
-    assert not {"seed", "devices", "robustness_examples", "milestones", "head"} & numeric().keys()
+    assert sorted(
+        name for group in ("subject", "training", "measuring", "machine") for name in settings_in(group)
+    ) == sorted(fields)
+    assert numeric_settings()["batch_size"] is int and numeric_settings()["learning_rate"] is float
+    assert not {"seed", "devices", "robustness_examples", "milestones", "head"} & numeric_settings().keys()
 
 
 def test_the_choices_of_imbalance_are_those_of_the_data() -> None:

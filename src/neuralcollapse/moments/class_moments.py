@@ -254,12 +254,7 @@ class ClassMoments:
         if means.ndim != 2 or counts.dtype != torch.int64:
             raise InputError(f"expected means (C, p) and integer counts, got {tuple(means.shape)} and {counts.dtype}")
         kind: Scatter = "trace" if scatter.numel() == 0 else "full"
-        options: dict[str, Any] = {
-            "weighting": weighting,
-            "scatter": kind,
-            "dtype": means.dtype,
-            "device": means.device,
-        }
+        options: Any = {"weighting": weighting, "scatter": kind, "dtype": means.dtype, "device": means.device}
         if trusted:
             made = cls(len(means), **options)
             made.dim = means.shape[1]
@@ -344,12 +339,18 @@ class ClassMoments:
         lacking = (self.present & ~reference.present.to(self.device)).nonzero()[:, 0].tolist()
         if lacking:
             raise InputError(f"expected a reference with examples of every class here, class {lacking[0]} has none")
-        moved = ClassMoments(self.num_classes, weighting=self.weighting, scatter=self.scatter, dtype=self.dtype)
-        moved.dim, moved.device, moved.eps = self.dim, self.device, max(self.eps, reference.eps)
         state = self._state.clone()
         state.move_means(reference._state, self.present)
-        moved._accumulator = Accumulator(state)
+        moved = self._around_statistics(state)
+        moved.eps = max(self.eps, reference.eps)
         return moved
+
+    def _around_statistics(self, statistics: Statistics) -> ClassMoments:
+        """Moments of the same settings that hold other statistics."""
+        made = ClassMoments(self.num_classes, weighting=self.weighting, scatter=self.scatter, dtype=self.dtype)
+        made.dim, made.device, made.eps = self.dim, self.device, self.eps
+        made._accumulator = Accumulator(statistics)
+        return made
 
     @property
     def exponent(self) -> int:
@@ -369,10 +370,7 @@ class ClassMoments:
         self._require()
         if not self.exponent:
             return self
-        same = ClassMoments(self.num_classes, weighting=self.weighting, scatter=self.scatter, dtype=self.dtype)
-        same.dim, same.device, same.eps = self.dim, self.device, self.eps
-        same._accumulator = Accumulator(self._state.unscaled())
-        return same
+        return self._around_statistics(self._state.unscaled())
 
     def _require(self) -> None:
         if self.dim is None or not bool(self._state.counts.any()):

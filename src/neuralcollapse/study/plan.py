@@ -16,7 +16,7 @@ from neuralcollapse._errors import InputError, suggest
 from neuralcollapse.data import Dataset
 from neuralcollapse.study.task import State, problem
 from neuralcollapse.training import losses, recipes
-from neuralcollapse.training.config import RunConfig, TrainingConfig, names
+from neuralcollapse.training.config import RunConfig, TrainingConfig, settings_in
 from neuralcollapse.training.resolve import base_name, load_and_resolve
 from neuralcollapse.training.run_directory import Run, Status, differing_fields
 
@@ -96,7 +96,7 @@ def make_cells(
         cells[name] = Cell(name, recipes.combine(found, config))
     for recipe in found:
         if not any(recipes.fits(recipe, cell.config) for cell in cells.values()):
-            meant = ", ".join(str(value) for name, value in recipe.given().items() if name in names("subject"))
+            meant = ", ".join(str(value) for name, value in recipe.given().items() if name in settings_in("subject"))
             raise InputError(f"the recipe for {meant} fits none of the cells; to train only some of them, use --only")
     return list(cells.values())
 

@@ -12,7 +12,7 @@ from typing import Any
 from neuralcollapse._checks import InputError
 from neuralcollapse.study.plan import Cell
 from neuralcollapse.training import optimizers, recipes
-from neuralcollapse.training.config import TrainingConfig, numeric
+from neuralcollapse.training.config import TrainingConfig, numeric_settings
 from neuralcollapse.training.resolve import base_name, load_and_resolve
 from neuralcollapse.training.run_directory import Run
 
@@ -90,7 +90,7 @@ def make_sweep(config: TrainingConfig, setting: str, values: Sequence[float] | N
         InputError: the setting is unknown or not a number, or its values are missing or unusable.
     """
     setting = setting.replace("-", "_")
-    kinds = numeric()
+    kinds = numeric_settings()
     if setting not in kinds:
         raise InputError(f"--setting {setting} cannot be varied; expected one of {', '.join(kinds)}")
     if (value := getattr(config, setting)) is not None:

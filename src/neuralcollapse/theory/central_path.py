@@ -25,7 +25,7 @@ from neuralcollapse.metrics.geometry import equiangularity, equinorm, maximal_an
 from neuralcollapse.theory.corollaries import loss_parts, self_duality
 from neuralcollapse.theory.monotone import invert, travelled
 
-Flow = Literal["projected", "multiplicative"]
+FlowKind = Literal["projected", "multiplicative"]
 Array = np.ndarray
 T = TypeVar("T", float, Array, Tensor)
 
@@ -71,7 +71,7 @@ class PathMetrics:
 
 
 def flow_constants(
-    num_classes: int, samples_per_class: float, weight_decay: float = 0.0, flow: Flow = "projected"
+    num_classes: int, samples_per_class: float, weight_decay: float = 0.0, flow: FlowKind = "projected"
 ) -> Constants:
     """c₁ = N C² κ, c₂ = N C, c₃ = N/(4κ) for the paper's flow; N C² κ, N C/2 and 0 for the multiplicative one.
 
@@ -132,7 +132,7 @@ class CentralPath:
         num_classes: int,
         samples_per_class: float,
         weight_decay: float = 0.0,
-        flow: Flow = "projected",
+        flow: FlowKind = "projected",
     ) -> None:
         num_classes = as_count(num_classes, "num_classes", least=2, most=_MOST_CLASSES)
         samples_per_class = as_number(samples_per_class, "number of samples per class", above=True, most=_MOST)

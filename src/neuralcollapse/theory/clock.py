@@ -8,7 +8,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from neuralcollapse._checks import InputError, as_tensor
-from neuralcollapse.theory.central_path import CentralPath, Flow
+from neuralcollapse.theory.central_path import CentralPath, FlowKind
 
 Array = np.ndarray
 
@@ -46,7 +46,7 @@ def fit_clock(
     num_classes: int,
     samples_per_class: float,
     weight_decay: float = 0.0,
-    flow: Flow = "projected",
+    flow: FlowKind = "projected",
 ) -> ClockFit:
     """Fit the one monotone change of time that brings the closed form nearest to all singular values.
 

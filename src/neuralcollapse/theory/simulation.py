@@ -54,7 +54,7 @@ def simulate(
     dim: int = 64,
     time: float | None = None,
     weight_decay: float = 0.0,
-    flow: central_path.Flow = "projected",
+    flow: central_path.FlowKind = "projected",
     seed: int = 0,
     frames: int = 60,
     progress: Callable[[float], object] | None = None,

@@ -1,1 +1,1 @@
-"""Training one network: its configuration, losses, optimisers, the loop, and the run directory."""
+"""Training one network: its configuration, losses, optimizers, the loop, and the run directory."""

@@ -296,13 +296,13 @@ OPTIONS: dict[str, Option] = _read_options()
 """What is known about each setting, by the name of its field."""
 
 
-def names(group: Group) -> tuple[str, ...]:
+def settings_in(group: Group) -> tuple[str, ...]:
     """The settings of one group."""
     return tuple(f.name for f in dataclasses.fields(TrainingConfig) if OPTIONS[f.name].group == group)
 
 
-def numeric() -> dict[str, type[int] | type[float]]:
+def numeric_settings() -> dict[str, type[int] | type[float]]:
     """The settings of the training that are a number, which a sweep can vary, and whether they are whole numbers."""
     hints = typing.get_type_hints(TrainingConfig)
-    kinds = {name: set(typing.get_args(hints[name])) for name in names("training")}
+    kinds = {name: set(typing.get_args(hints[name])) for name in settings_in("training")}
     return {name: kind for name, found in kinds.items() for kind in (int, float) if found == {kind, types.NoneType}}

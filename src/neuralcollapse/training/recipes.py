@@ -24,7 +24,7 @@ from typing import Any
 from neuralcollapse._errors import InputError
 from neuralcollapse._files import shortened, write_json
 from neuralcollapse.training import losses
-from neuralcollapse.training.config import RunConfig, TrainingConfig, names
+from neuralcollapse.training.config import RunConfig, TrainingConfig, settings_in
 
 ANALYSIS_EPOCHS = (
     *range(1, 15), 16, 17, 19, 20, 22, 24, 27, 29, 32, 35, 38, 42, 45, 50, 54, 59, 65, 71, 77, 85, 92, 101, 110, 121,
@@ -188,7 +188,7 @@ def read(path: Path) -> list[TrainingConfig]:
 def fits(recipe: TrainingConfig, config: TrainingConfig) -> bool:
     """Whether a recipe is for a run: their data sets, networks, losses and seeds agree where both give them."""
     dataset = config.dataset or recipe.dataset or "digits"
-    for name in names("subject"):
+    for name in settings_in("subject"):
         own, asked = getattr(recipe, name), getattr(config, name)
         if name == "model":
             own, asked = (value and network(dataset, value) for value in (own, asked))
@@ -207,7 +207,7 @@ def fill(config: TrainingConfig, path: Path) -> TrainingConfig:
         InputError: none fits, two disagree, or several fit where the data set, network or loss is left open.
     """
     fitting = [recipe for recipe in read(path) if fits(recipe, config)]
-    asked = ", ".join(f"{name} {value}" for name, value in config.given().items() if name in names("subject"))
+    asked = ", ".join(f"{name} {value}" for name, value in config.given().items() if name in settings_in("subject"))
     if not fitting:
         raise InputError(f"{path} holds no recipe for {asked or 'any run'}")
     left_open = [name for name in ("dataset", "model", "loss") if getattr(config, name) is None]
@@ -239,7 +239,7 @@ def combine(recipes: Sequence[TrainingConfig], config: TrainingConfig) -> Traini
 
 def write(path: Path, config: TrainingConfig, about: str) -> None:
     """Write a recipe: what decides the training, without the seed and what belongs to one machine."""
-    left_out = (*names("machine"), "seed")
+    left_out = (*settings_in("machine"), "seed")
     write_json(path, {"about": about, **{key: value for key, value in config.to_json().items() if key not in left_out}})
 
 

@@ -172,7 +172,7 @@ def test_data_lists_what_is_broken_beside_the_rest(capsys: pytest.CaptureFixture
     (nothing_found / "test_32x32.mat").write_bytes(b"none")
     assert call(["data", "--data-dir", str(nothing_found)]) == 0
     printed = capsys.readouterr().out
-    assert "data_batch_1 is damaged" in printed and "train_32x32.mat is damaged" in printed
+    assert "data_batch_1: expected data" in printed and "train_32x32.mat is damaged" in printed
     assert "10 × 145 to 152" in printed and printed.count("not found") == 4
 
 
@@ -272,7 +272,7 @@ def test_run_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("x")
     out = ["--out", str(tmp_path / "run")]
-    refused(capsys, ["run", "--resume", str(tmp_path / "absent")], "no run directory")
+    refused(capsys, ["run", "--resume", str(tmp_path / "absent")], "is not a run directory: no such folder")
     refused(capsys, ["run", "--resume", str(tmp_path / "full")], "no config.json")
     refused(capsys, [*RUN, "--out", str(tmp_path / "full")], "not empty")
     refused(capsys, [*RUN, "--out", str(tmp_path / "file")], "must name a folder")
@@ -358,5 +358,5 @@ def test_dynamics_refuses_what_no_flow_can_have(tmp_path: Path, capsys: pytest.C
     refused(capsys, ["dynamics", "--examples-per-class", "3", *out], "C (N − 1) = 20 dimensions, got 64")
     refused(capsys, ["dynamics", "--time", "-1", *out], "positive time, got -1.0")
     refused(capsys, ["dynamics", "--weight-decay", "-1", *out], "weight decay")
-    refused(capsys, ["dynamics", "--run", str(tmp_path / "absent"), *out], "no run directory")
+    refused(capsys, ["dynamics", "--run", str(tmp_path / "absent"), *out], "not a run directory")
     assert not (tmp_path / "pictures").exists()

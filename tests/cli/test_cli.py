@@ -172,7 +172,7 @@ def test_data_lists_what_is_broken_beside_the_rest(capsys: pytest.CaptureFixture
     (nothing_found / "test_32x32.mat").write_bytes(b"none")
     assert call(["data", "--data-dir", str(nothing_found)]) == 0
     printed = capsys.readouterr().out
-    assert "data_batch_1 is damaged" in printed and "train_32x32.mat is damaged" in printed
+    assert "data_batch_1: expected data" in printed and "train_32x32.mat is damaged" in printed
     assert "10 × 145 to 152" in printed and printed.count("not found") == 4
 
 

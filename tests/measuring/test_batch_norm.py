@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from helpers.gloo import on_processes
+from helpers.normalised import measure_part, network, trained_like
 from torch import Tensor, nn
 
+import neuralcollapse as nc
 from neuralcollapse import InputError
 from neuralcollapse.measuring.batch_norm import batch_norm_layers, reestimated
-
-
-def network() -> nn.Sequential:
-    net = nn.Sequential(
-        nn.Conv2d(2, 3, 3),
-        nn.BatchNorm2d(3),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(48, 5),
-        nn.BatchNorm1d(5),
-        nn.Linear(5, 4),
-    )
-    with torch.no_grad():
-        for layer in (net[1], net[5]):
-            layer.running_mean.normal_()
-            layer.running_var.uniform_(0.5, 2.0)
-    return net
 
 
 def batches(sizes: tuple[int, ...] = (7, 7, 3)) -> list[Tensor]:
@@ -150,3 +138,57 @@ def test_what_cannot_be_done_is_said() -> None:
         reestimated(net, layers, forwards(net, batches((1, 1)))),
     ):
         pass
+
+
+def reference_report(net: nn.Sequential, data: list[tuple[Tensor, Tensor]]) -> nc.Report:
+    """Of a copy whose averages are PyTorch's own cumulative ones over the batches."""
+    copied = copy.deepcopy(net)
+    for layer in copied.modules():
+        if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            layer.reset_running_stats()
+            layer.momentum = None
+    copied.train()
+    with torch.no_grad():
+        for batch, _ in data:
+            copied(batch)
+    return nc.measure(copied, data)
+
+
+def test_measure_gives_the_numbers_of_a_network_with_fresh_averages() -> None:
+    net, data = trained_like()
+    want, stale = reference_report(net, data), nc.measure(net, data)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    report = nc.measure(net, data, batch_norm="re-estimate")
+    assert report.nc1 == pytest.approx(want.nc1, rel=1e-4) and report.nc3 == pytest.approx(want.nc3, rel=1e-4)
+    assert abs(stale.nc1 / want.nc1 - 1) > 0.01
+    assert any("re-estimated" in note for note in report.notes) and not stale.notes
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    layers = nc.measure_layers(net, data, batch_norm="re-estimate")
+    assert layers[report.layer].report.nc1 == pytest.approx(want.nc1, rel=1e-4)
+    monitor = nc.Monitor(net, data, batch_norm="re-estimate")
+    again = monitor(1)
+    assert again is not None and again.nc1 == report.nc1
+
+
+def test_a_second_pass_normalises_alike() -> None:
+    net, data = trained_like()
+    kept = nc.measure(net, data, batch_norm="re-estimate")
+    streamed = nc.measure(net, data, batch_norm="re-estimate", memory_budget=0)
+    assert streamed.nc4_mismatch == kept.nc4_mismatch and streamed.nc1 == kept.nc1
+
+
+def test_two_processes_share_their_averages(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, data = trained_like()
+    want = nc.measure(net, data, batch_norm="re-estimate").nc1
+    on_processes(2, tmp_path, measure_part, str(tmp_path))
+    assert [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)] == pytest.approx([want, want], rel=1e-6)
+
+
+def test_a_network_without_batch_normalisation_is_refused() -> None:
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(72, 4))
+    _, data = trained_like()
+    with pytest.raises(InputError, match="Sequential has none that keeps running averages"):
+        nc.measure(plain, data, batch_norm="re-estimate")
+    with pytest.raises(InputError, match="batch_norm"):
+        nc.measure(plain, data, batch_norm="fresh")  # type: ignore[arg-type]

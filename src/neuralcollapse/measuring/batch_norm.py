@@ -9,8 +9,10 @@ that lag (PreciseBN: Wu & Johnson 2021, Rethinking "Batch" in BatchNorm, Section
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,6 +20,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from neuralcollapse._checks import InputError
+from neuralcollapse.measuring.batches import PreparedLoader, calls
+from neuralcollapse.measuring.hooks import first_tensor
+from neuralcollapse.measuring.options import MeasureOptions
+from neuralcollapse.measuring.processes import on_all_processes
+
+REESTIMATED = "batch normalisation by statistics re-estimated from these data"
+"""A note of the report."""
 
 
 def batch_norm_layers(model: nn.Module) -> list[_BatchNorm]:
@@ -83,6 +92,38 @@ class _Averages:
         self.layer.momentum, self.layer.training = self.momentum, self.training
 
 
+def layers_to_reestimate(model: nn.Module, options: MeasureOptions) -> list[_BatchNorm] | None:
+    """The layers of :func:`batch_norm_layers` if the options ask for them, else None; before eval mode is set."""
+    return batch_norm_layers(model) if options.batch_norm == "re-estimate" else None
+
+
+@contextmanager
+def reestimated_on(
+    model: nn.Module, layers: list[_BatchNorm] | None, loader: Iterable[Any], options: MeasureOptions
+) -> Iterator[None]:
+    """:func:`reestimated` over the batches of a loader; nothing where ``layers`` is None.
+
+    Args:
+        model: inside ``preparation.prepared``; loader: as for :func:`neuralcollapse.measure`.
+        layers: of :func:`layers_to_reestimate`.
+    """
+    if layers is None:
+        yield
+        return
+    own = next((each.device for each in model.parameters()), torch.device("cpu"))
+    device = own if options.device is None else torch.device(options.device)
+    context = loader.context if isinstance(loader, PreparedLoader) else nullcontext
+
+    def forwards() -> Iterator[tuple[int, Callable[[], object]]]:
+        for call in calls(loader, model, device):
+            inputs = first_tensor((call.arguments, call.named))
+            with context():
+                yield (0 if inputs is None else len(inputs)), partial(model, *call.arguments, **call.named)
+
+    with reestimated(model, layers, forwards(), distributed=options.distributed):
+        yield
+
+
 @contextmanager
 def reestimated(
     model: nn.Module,
@@ -113,18 +154,23 @@ def reestimated(
             "none that keeps running averages: leave batch_norm out"
         )
     averages = [_Averages.of(layer) for layer in layers]
+
+    def collect() -> int:
+        seen = 0
+        for examples, forward in forwards:
+            if examples < 2:
+                continue
+            for each in averages:
+                each.prepare()
+            forward()
+            for each in averages:
+                each.add(examples)
+            seen += examples
+        return seen
+
     try:
         with torch.no_grad():
-            seen = 0
-            for examples, forward in forwards:
-                if examples < 2:
-                    continue
-                for each in averages:
-                    each.prepare()
-                forward()
-                for each in averages:
-                    each.add(examples)
-                seen += examples
+            seen = on_all_processes(collect, distributed)
             if distributed:
                 seen = _add_other_processes(averages, seen)
             if not seen:

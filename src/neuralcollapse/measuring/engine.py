@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from neuralcollapse._checks import InputError
+from neuralcollapse.measuring.batch_norm import REESTIMATED
 from neuralcollapse.measuring.forward import FeatureReader
 from neuralcollapse.measuring.options import MeasureOptions
+from neuralcollapse.measuring.processes import on_all_processes
 from neuralcollapse.measuring.report import Report, make_report
 from neuralcollapse.measuring.tally import Tally
 from neuralcollapse.metrics.least_squares import least_squares_classifier
 from neuralcollapse.moments.class_moments import ClassMoments
-
-Result = TypeVar("Result")
 
 # The largest relative difference of a fingerprint between two passes over the same examples.
 _SAME = 1e-4
@@ -40,7 +40,7 @@ def run_passes(reader: FeatureReader, loader: Iterable[Any], options: MeasureOpt
     """
     distributed = options.distributed
     passes = _TwoPasses(reader, loader, options)
-    _on_all_processes(passes.first, distributed)
+    on_all_processes(passes.first, distributed)
     if distributed:
         passes.share()
     own, head = passes.moments, reader.head
@@ -56,11 +56,12 @@ def run_passes(reader: FeatureReader, loader: Iterable[Any], options: MeasureOpt
         else:
             classifiers[name] = (None, None) if head.weights is None else (head.weights.weight, head.weights.bias)
         tallies[name] = Tally(moments if reference is None else reference, *classifiers[name])
-    _on_all_processes(lambda: passes.second(tallies), distributed)
+    on_all_processes(lambda: passes.second(tallies), distributed)
     if distributed:
         for tally in tallies.values():
             tally.all_reduce()
         reader.add_counts_of_all()
+    statistics = () if options.batch_norm == "running" else (REESTIMATED,)
     ood_means = {} if options.ood is None else _ood_means(reader, options.ood, own, distributed)
     reports = {
         name: make_report(
@@ -72,7 +73,7 @@ def run_passes(reader: FeatureReader, loader: Iterable[Any], options: MeasureOpt
             tally=tallies[name],
             own=moments,
             layer=name,
-            notes=reader.notes_of(name),
+            notes=(*reader.notes_of(name), *statistics),
         )
         for name, moments in own.items()
     }
@@ -230,7 +231,7 @@ def _ood_means(
                     except InputError as error:
                         raise InputError(f"out-of-distribution data (ood=): {error}") from error
 
-    _on_all_processes(run, distributed)
+    on_all_processes(run, distributed)
     for each in moments.values():
         if distributed:
             each.all_reduce()
@@ -280,44 +281,6 @@ class Fingerprint:
                 f"({int(count[label])} then {int(count2[label])} examples): turn off augmentation and sampling, or "
                 "raise memory_budget so that one pass suffices"
             )
-
-
-def _on_all_processes(work: Callable[[], Result], distributed: bool) -> Result:
-    """``work()``; when distributed, an error on one process is an error on all, so that none waits for another.
-
-    Raises:
-        InputError: there is no process group; or what a process refused, with its rank.
-        RuntimeError: any other error of another process, with its rank and type; its own process raises it unchanged.
-    """
-    if not distributed:
-        return work()
-    if not dist.is_available() or not dist.is_initialized():
-        raise InputError("expected an initialised torch.distributed process group for distributed=True, got none")
-    result: Result | None = None
-    mine: Exception | None = None
-    told: tuple[bool, str] | None = None
-    errors: list[tuple[bool, str] | None] = [None] * dist.get_world_size()
-    try:
-        try:
-            result = work()
-        except Exception as error:
-            refused = isinstance(error, InputError)
-            mine, told = error, (refused, str(error) if refused else f"{type(error).__name__}: {error}")
-        try:
-            dist.all_gather_object(errors, told)
-        except RuntimeError as error:
-            if mine is not None:
-                raise mine from None
-            raise RuntimeError(f"expected all processes to measure, one has ended: {error}") from error
-        failed = next(((rank, each) for rank, each in enumerate(errors) if each is not None), None)
-        if failed is None:
-            return result  # type: ignore[return-value]
-        if mine is not None and not isinstance(mine, InputError):
-            raise mine
-        rank, (refused, text) = failed
-        raise (InputError if refused else RuntimeError)(f"process {rank}: {text}") from mine
-    finally:
-        mine = None  # an error that its own frame holds would keep the network until Python looks for cycles
 
 
 def classes_of(labels: Tensor) -> int:

@@ -11,6 +11,7 @@ from torch import nn
 
 from neuralcollapse._checks import InputError, shown
 from neuralcollapse._errors import suggest
+from neuralcollapse.measuring.batch_norm import layers_to_reestimate, reestimated_on
 from neuralcollapse.measuring.engine import run_passes
 from neuralcollapse.measuring.forward import FeatureReader
 from neuralcollapse.measuring.layer_outputs import LayerOutputs, Spatial
@@ -169,7 +170,8 @@ def measure_layers(
         got = shown(checked.reference)
         raise InputError(f"expected reference= of measure_layers, or moments by layer, got {got}")
 
-    with prepared(model, loader, checked.ood) as inner:
+    normalised = layers_to_reestimate(model, checked)
+    with prepared(model, loader, checked.ood) as inner, reestimated_on(inner, normalised, loader, checked):
         outputs = LayerOutputs(inner, layers, spatial, channel_axis)
         reader = FeatureReader(inner, checked, outputs)
         reports = run_passes(reader, loader, checked)

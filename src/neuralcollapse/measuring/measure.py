@@ -19,6 +19,7 @@ from neuralcollapse._checks import (
     first_bad_row,
     shown,
 )
+from neuralcollapse.measuring.batch_norm import layers_to_reestimate, reestimated_on
 from neuralcollapse.measuring.engine import classes_of, run_passes
 from neuralcollapse.measuring.forward import FeatureReader
 from neuralcollapse.measuring.options import MeasureKeywords, MeasureOptions, with_options
@@ -156,6 +157,7 @@ def measure(model: nn.Module, loader: Iterable[Any], **options: Unpack[MeasureKe
         '0'
     """
     checked = MeasureOptions.of(options, "nc.measure")
-    with prepared(model, loader, checked.ood) as inner:
+    layers = layers_to_reestimate(model, checked)
+    with prepared(model, loader, checked.ood) as inner, reestimated_on(inner, layers, loader, checked):
         (report,) = run_passes(FeatureReader(inner, checked), loader, checked).values()
     return report

@@ -9,7 +9,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, TypedDict, TypeVar
+from typing import Any, Literal, Protocol, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ from neuralcollapse.moments.class_moments import ClassMoments, Weighting, requir
 Array = np.ndarray[Any, Any]
 Layer = str | nn.Module
 Features = Layer | tuple[Layer, str]
+BatchNorm = Literal["running", "re-estimate"]
 
 
 class HasMoments(Protocol):
@@ -62,6 +63,7 @@ class MeasureKeywords(TypedDict, total=False):
     ood: Iterable[Any] | None
     reference: Reference | None
     next_token: bool
+    batch_norm: BatchNorm
     device: torch.device | str | None
     memory_budget: float
     distributed: bool
@@ -90,6 +92,10 @@ class MeasureOptions:
             The loss keeps this split's own.
         next_token: the class of a position in a sequence is the label of the next one, as in causal language models.
             Positions labelled −100 are left out in any case.
+        batch_norm: ``"running"``: batch normalisation by its running averages, as in eval mode and in the papers;
+            ``"re-estimate"``: by averages over one more pass of the loader with the weights as they are, put back
+            afterwards. Running averages lag behind the weights, which makes L⊥_LS larger than the classifier's own
+            distance from the least-squares one. The loader then gives batches as in training.
         device: where inputs are sent; by default where the model's first parameter is.
         memory_budget: bytes of features to keep, 4 GiB by default.
         distributed: every process of ``torch.distributed`` calls this with its own shard of the data, and each gets
@@ -111,6 +117,7 @@ class MeasureOptions:
     ood: Iterable[Any] | None = None
     reference: Reference | None = None
     next_token: bool = False
+    batch_norm: BatchNorm = "running"
     device: torch.device | str | None = None
     memory_budget: float = 4 << 30
     distributed: bool = False
@@ -147,6 +154,7 @@ class MeasureOptions:
         self._check_metrics()
         as_word(self.weighting, "weighting", ("example", "class"))
         as_switch(self.next_token, "next_token")
+        as_word(self.batch_norm, "batch_norm", ("running", "re-estimate"))
         as_switch(self.distributed, "distributed")
         if self.ood is not None:
             require_loader(self.ood)

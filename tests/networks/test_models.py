@@ -238,7 +238,7 @@ def test_the_narrowest_network_still_runs(name: str) -> None:
         ("resnet18", {"in_channels": -1}, "in_channels=-1"),
         ("resnet18", {"stem": "large"}, "got 'large'"),
         ("resnet018", {}, "unknown network 'resnet018'"),
-        ("vgg11bn", {}, "did you mean vgg11_bn"),
+        ("vgg11bn", {}, "did you mean 'vgg11_bn'"),
         ("", {}, "unknown network ''"),
         ("densenet40", {"stem": "imagenet"}, "no imagenet stem"),
         ("mlp", {"stem": "imagenet"}, "no imagenet stem"),

@@ -396,9 +396,9 @@ def _check_folder(path: Path) -> None:
     """Refuse a file, and a folder that is not empty and not a run."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; --out must name a folder")
-    if not path.is_dir() or (path / "config.json").is_file():
-        return
-    if any(entry.name[0] != "." and entry.name != LOG for entry in path.iterdir()):
+    # listed once: another process may write config.json at any moment
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    if "config.json" not in names and any(name[0] != "." and name != LOG for name in names):
         raise InputError(f"{path} is not empty and has no config.json, so it is not a run; choose another --out")
 
 

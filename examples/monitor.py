@@ -56,8 +56,8 @@ def main() -> None:
     torch.manual_seed(0)
     data, model = digits(), network()
     batches = DataLoader(data, batch_size=64, shuffle=True)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=DECAY)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, arguments.epochs)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=DECAY)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, arguments.epochs)
 
     monitor = nc.Monitor(
         model,
@@ -70,9 +70,9 @@ def main() -> None:
     for epoch in range(arguments.epochs + 1):
         if epoch > 0:  # epoch 0 is the network before any training
             for inputs, labels in batches:
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 mse(model(inputs), labels).backward()
-                optimiser.step()
+                optimizer.step()
             schedule.step()
         report = monitor(epoch)
         if report is not None:

@@ -13,9 +13,10 @@ What draws which figure of the paper (Han, Papyan & Donoho, 2022):
     Table 1   improvement after zero training error                 `table1.write_table1`
     ========  ====================================================  ==============================================
 
-Each of these functions draws into axes it is given. `draw_run` (run.py) arranges them for one run, `draw_study`
-(study.py) as networks × data sets, `draw_sweep` (sweep.py) over the values of a setting; `compare_run` and
-`draw_simulation` (theory.py) show the closed form of the central path. Nothing here trains or measures.
+The functions of `curves` and `portrait` draw into axes they are given; `animate_run` and `write_table1` write files.
+`draw_run` (run.py) arranges the curves for one run, `draw_study` (study.py) as networks × data sets, `draw_sweep`
+(sweep.py) over the values of a setting; `compare_run` and `draw_simulation` (theory.py) show the closed form of the
+central path. Nothing here trains or measures.
 """
 
 from __future__ import annotations

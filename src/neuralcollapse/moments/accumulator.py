@@ -217,10 +217,10 @@ def _require_moderate(norms: Tensor) -> None:
 
 
 def _shift(features: Tensor, index: Tensor, counts: Tensor) -> Tensor:
-    """(k, p): for each class the mean of a sixteenth of its rows, or of all where that would be too few.
+    """(k, p): for each class the mean of a seventeenth of its rows, or of all where that would be too few.
 
     A mean of m of a class's n rows is off by δ with m ‖δ‖² at most the class's scatter, so taking n δδᵀ off again
-    cancels at worst n/m times the scatter: 32 roundings, whatever the order of the rows.
+    cancels at worst n/m times the scatter: 34 roundings, whatever the order of the rows.
     """
     sample = slice(None, None, _SAMPLE)
     members = torch.bincount(index[sample], minlength=len(counts))

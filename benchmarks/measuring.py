@@ -26,7 +26,7 @@ from torch import Tensor
 from two_pass import two_pass
 
 import neuralcollapse as nc
-from neuralcollapse.measuring.tally import Tally
+from neuralcollapse.measuring.decision_counts import DecisionCounts
 from neuralcollapse.networks.registry import build
 from neuralcollapse.training.hardware import environment
 
@@ -97,10 +97,10 @@ def streamed(batches: list[tuple[Tensor, Tensor]], weight: Tensor, bias: Tensor)
     moments = nc.ClassMoments(len(weight))
     for features, labels in batches:
         moments.update(features, labels)
-    tally = Tally(moments, weight, bias)
+    decisions = DecisionCounts(moments, weight, bias)
     for features, labels in batches:
-        tally.add(features, labels)
-    return nc.make_report(moments, weight, bias, weight_decay=5e-4, tally=tally)
+        decisions.add(features, labels)
+    return nc.make_report(moments, weight, bias, weight_decay=5e-4, decisions=decisions)
 
 
 def streaming_row() -> None:
@@ -180,10 +180,10 @@ def huge() -> None:
     for block, rows in moments.centred_blocks():
         weight[block] = rows.float()
     report = seconds(lambda: nc.make_report(moments, weight, weight_decay=5e-4))
-    tally = Tally(moments, weight)
+    decisions = DecisionCounts(moments, weight)
     features, labels = next(huge_stream(count, dim, classes, counted))
-    tally.add(features, labels)
-    nearest = seconds(lambda: tally.add(features, labels)) / counted
+    decisions.add(features, labels)
+    nearest = seconds(lambda: decisions.add(features, labels)) / counted
     print(json.dumps({"stream": spent, "bare": bare, "report": report, "nearest": nearest, "peak": peak_bytes()}))
 
 
@@ -232,9 +232,9 @@ def shard(rank: int, world: int, folder: str) -> None:
         moments = nc.ClassMoments(10)
         moments.update(features, labels)
         moments.all_reduce()
-        tally = Tally(moments, weight, bias)
-        tally.add(features, labels)
-        tally.all_reduce()
+        decisions = DecisionCounts(moments, weight, bias)
+        decisions.add(features, labels)
+        decisions.all_reduce()
 
     work()
     spent = []

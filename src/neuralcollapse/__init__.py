@@ -73,11 +73,6 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time a name is import
     from neuralcollapse.measuring.options import MeasureOptions as MeasureOptions
     from neuralcollapse.measuring.report import Report as Report
     from neuralcollapse.measuring.report import make_report as make_report
-    from neuralcollapse.metrics.collapse import NC2 as NC2
-    from neuralcollapse.metrics.collapse import nc1 as nc1
-    from neuralcollapse.metrics.collapse import nc2 as nc2
-    from neuralcollapse.metrics.collapse import nc3 as nc3
-    from neuralcollapse.metrics.collapse import nc4_mismatch as nc4_mismatch
     from neuralcollapse.metrics.geometry import equiangularity as equiangularity
     from neuralcollapse.metrics.geometry import equinorm as equinorm
     from neuralcollapse.metrics.geometry import maximal_angle as maximal_angle
@@ -85,6 +80,11 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time a name is import
     from neuralcollapse.metrics.least_squares import least_squares_classifier as least_squares_classifier
     from neuralcollapse.metrics.mse import MSEDecomposition as MSEDecomposition
     from neuralcollapse.metrics.mse import decompose_mse as decompose_mse
+    from neuralcollapse.metrics.nc1_to_nc4 import NC2 as NC2
+    from neuralcollapse.metrics.nc1_to_nc4 import nc1 as nc1
+    from neuralcollapse.metrics.nc1_to_nc4 import nc2 as nc2
+    from neuralcollapse.metrics.nc1_to_nc4 import nc3 as nc3
+    from neuralcollapse.metrics.nc1_to_nc4 import nc4_mismatch as nc4_mismatch
     from neuralcollapse.metrics.registry import METRICS as METRICS
     from neuralcollapse.metrics.registry import compute_metrics as compute_metrics
     from neuralcollapse.metrics.signal_to_noise import SNRSpectrum as SNRSpectrum
@@ -106,14 +106,14 @@ _HOME = {
     "Report": "measuring.report",
     "LayerReport": "measuring.layers",
     "LayerReports": "measuring.layers",
-    "NC2": "metrics.collapse",
+    "NC2": "metrics.nc1_to_nc4",
     "MSEDecomposition": "metrics.mse",
     "SNRSpectrum": "metrics.signal_to_noise",
     "ClassMoments": "moments.class_moments",
-    "nc1": "metrics.collapse",
-    "nc2": "metrics.collapse",
-    "nc3": "metrics.collapse",
-    "nc4_mismatch": "metrics.collapse",
+    "nc1": "metrics.nc1_to_nc4",
+    "nc2": "metrics.nc1_to_nc4",
+    "nc3": "metrics.nc1_to_nc4",
+    "nc4_mismatch": "metrics.nc1_to_nc4",
     "equinorm": "metrics.geometry",
     "equiangularity": "metrics.geometry",
     "maximal_angle": "metrics.geometry",

@@ -98,7 +98,7 @@ class Numeric:
         return features, torch.from_numpy(self.labels), torch.from_numpy(self.weight), bias
 
     def measured(self, metrics: str = "all") -> nc.Report:
-        """The package's report, from moments of the batches and a tally of all."""
+        """The package's report, from moments of the batches and a decisions of all."""
         features, labels, weight, bias = self.tensors()
         if len(self.batches) < 2:
             return nc.measure_features(

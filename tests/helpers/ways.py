@@ -13,24 +13,24 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 import neuralcollapse as nc
-from neuralcollapse.measuring.tally import Tally
+from neuralcollapse.measuring.decision_counts import DecisionCounts
 
 Batches = list[tuple[Tensor, Tensor]]
 
 
 def core(batches: Batches, layer: nn.Linear, distributed: bool = False, **options: Any) -> dict:
-    """Moments and a tally by hand."""
+    """Moments and a decisions by hand."""
     moments = nc.ClassMoments(layer.out_features)
     for features, labels in batches:
         moments.update(features, labels)
     if distributed:
         moments.all_reduce()
-    tally = Tally(moments, layer.weight, layer.bias)
+    decisions = DecisionCounts(moments, layer.weight, layer.bias)
     for features, labels in batches:
-        tally.add(features, labels)
+        decisions.add(features, labels)
     if distributed:
-        tally.all_reduce()
-    return nc.make_report(moments, layer.weight, layer.bias, tally=tally, **options).to_dict()
+        decisions.all_reduce()
+    return nc.make_report(moments, layer.weight, layer.bias, decisions=decisions, **options).to_dict()
 
 
 class Widen(nn.Module):

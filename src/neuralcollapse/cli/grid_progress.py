@@ -16,11 +16,11 @@ from rich.table import Table
 from neuralcollapse._checks import InputError
 from neuralcollapse.cli.tables import number, off_path, percent
 from neuralcollapse.study.estimate import Estimate
+from neuralcollapse.study.executors import executor_for
 from neuralcollapse.study.options import GridOptions
 from neuralcollapse.study.plan import PlannedCell
 from neuralcollapse.study.progress import GridProgress
 from neuralcollapse.study.task import State
-from neuralcollapse.study.where import executor_for
 from neuralcollapse.training.hardware import gpu_memory, machine_memory
 from neuralcollapse.training.run_directory import Run, Status
 
@@ -173,7 +173,7 @@ def plan_notes(planned: Sequence[PlannedCell], estimates: Mapping[str, Estimate]
             f"{len(estimates)} to train: {total}; "
             f"memory about {gigabytes(memory)} of this machine's {gigabytes(machine_memory())}{of_gpu}"
         )
-        if "jobs" not in executor_for(options).takes:
+        if "jobs" not in executor_for(options).own_options:
             notes.append("time and memory are measured on this machine; those of the cluster differ")
         elif memory > machine_memory() or gpu > gpu_memory():
             notes.append("that is more memory than there is; take fewer --jobs, a smaller --width or --batch-size")

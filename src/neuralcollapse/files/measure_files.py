@@ -26,8 +26,8 @@ from neuralcollapse.files.shards import (
     write_counts,
     write_moments,
 )
+from neuralcollapse.measuring.decision_counts import DecisionCounts
 from neuralcollapse.measuring.report import Report, make_report
-from neuralcollapse.measuring.tally import Tally
 from neuralcollapse.moments.class_moments import ClassMoments
 
 Progress = Callable[[float], object]
@@ -111,9 +111,9 @@ def _measure(features: Path, options: FileOptions, progress: Progress) -> tuple[
         note = f"moments of {rows} of {examples.rows:,} saved in {options.save}"
     if classifier is None or not reported:
         return None, note
-    tally = Tally(moments, classifier.weight, classifier.bias)
-    _feed(tally.add, examples, rows, num_classes, lambda share: progress((1 + share) / 2))
-    return _report(moments, classifier, options, tally), note
+    decisions = DecisionCounts(moments, classifier.weight, classifier.bias)
+    _feed(decisions.add, examples, rows, num_classes, lambda share: progress((1 + share) / 2))
+    return _report(moments, classifier, options, decisions), note
 
 
 def _count(
@@ -134,15 +134,17 @@ def _count(
             f"expected features that {options.moments} was measured on, "
             f"got {rows} of {examples.path}, which are not among them"
         )
-    tally = Tally(moments, classifier.weight, classifier.bias)
-    _feed(tally.add, examples, rows, moments.num_classes, progress)
-    counted = f"{tally.mismatches:,} NC4 mismatches, {tally.correct:,} classified correctly"
+    decisions = DecisionCounts(moments, classifier.weight, classifier.bias)
+    _feed(decisions.add, examples, rows, moments.num_classes, progress)
+    counted = f"{decisions.mismatches:,} NC4 mismatches, {decisions.correct:,} classified correctly"
     note = f"{rows} of {examples.rows:,}: {counted}"
     if options.save is not None:
         against = digest(moments, classifier.weight, classifier.bias)
-        write_counts(options.save, Counts(tally.counts, against), rows)
+        write_counts(options.save, Counts(decisions.counts, against), rows)
         note += f", saved in {options.save}"
-    return _report(moments, classifier, options, tally) if tally.examples == moments.num_examples else None, note
+    return _report(
+        moments, classifier, options, decisions
+    ) if decisions.examples == moments.num_examples else None, note
 
 
 def _merge_moments(options: FileOptions) -> tuple[Report | None, str]:
@@ -189,7 +191,7 @@ def _merge_counts(options: FileOptions) -> tuple[Report | None, str]:
     if options.save is not None:
         raise InputError(f"expected no --save, {options.moments} has the merged moments already; got {options.save}")
     against = digest(moments, classifier.weight, classifier.bias)
-    tally = Tally(moments, classifier.weight, classifier.bias)
+    decisions = DecisionCounts(moments, classifier.weight, classifier.bias)
     rows = []
     for path in options.merge:
         shard = read_shard(path)
@@ -198,14 +200,15 @@ def _merge_counts(options: FileOptions) -> tuple[Report | None, str]:
         if shard.content.against != against:
             raise InputError(f"{path} was counted against other moments than {options.moments} or another classifier")
         rows.append((path, shard.rows))
-        tally.add_counts(*shard.content.counts)
+        decisions.add_counts(*shard.content.counts)
     gaps = missing_rows(join_rows(rows))
-    if tally.examples != moments.num_examples:
+    if decisions.examples != moments.num_examples:
         where = f": {', '.join(gaps)} are in none of them" if gaps else ""
         raise InputError(
-            f"expected counts of all {moments.num_examples} examples of {options.moments}, got {tally.examples}{where}"
+            f"expected counts of all {moments.num_examples} examples of {options.moments}, "
+            f"got {decisions.examples}{where}"
         )
-    return _report(moments, classifier, options, tally), ""
+    return _report(moments, classifier, options, decisions), ""
 
 
 def _feed(
@@ -275,6 +278,10 @@ def _check_weighting(options: FileOptions, moments: ClassMoments, path: Path) ->
         raise InputError(f"{path}: expected moments with weighting {options.weighting}, got {moments.weighting}")
 
 
-def _report(moments: ClassMoments, classifier: Classifier, options: FileOptions, tally: Tally | None) -> Report:
+def _report(
+    moments: ClassMoments, classifier: Classifier, options: FileOptions, decisions: DecisionCounts | None
+) -> Report:
     decay, metrics = options.weight_decay, options.metric_names
-    return make_report(moments, classifier.weight, classifier.bias, weight_decay=decay, metrics=metrics, tally=tally)
+    return make_report(
+        moments, classifier.weight, classifier.bias, weight_decay=decay, metrics=metrics, decisions=decisions
+    )

@@ -16,7 +16,7 @@ from neuralcollapse._files import to_json, validated
 from neuralcollapse.moments.class_moments import ClassMoments
 from neuralcollapse.moments.storage import read_state, write_state
 
-_COUNTS = ("examples", "mismatches", "correct", "nearest_correct")  # of `Tally`
+_COUNTS = ("examples", "mismatches", "correct", "nearest_correct")  # of `DecisionCounts`
 _EDGE = 64 << 10
 
 
@@ -56,7 +56,7 @@ class RowRange:
 
 @dataclass(frozen=True)
 class Counts:
-    """The counts of a `Tally`, and the `digest` of the class means and the classifier that decided."""
+    """The counts of a `DecisionCounts`, and the `digest` of the class means and the classifier that decided."""
 
     counts: tuple[int, ...]
     against: str

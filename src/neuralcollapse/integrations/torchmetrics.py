@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from neuralcollapse._checks import InputError, as_labels, as_tensor
 from neuralcollapse._errors import suggest
+from neuralcollapse.measuring.decision_counts import DecisionCounts
 from neuralcollapse.measuring.options import MeasureOptions
 from neuralcollapse.measuring.report import make_report
-from neuralcollapse.measuring.tally import Tally
 from neuralcollapse.moments.class_moments import STATE_NAMES, ClassMoments, Weighting
 
 try:
@@ -194,14 +194,16 @@ class NeuralCollapse(torchmetrics.Metric):
         classifier = self._reference.classifier
         weight = classifier.weight.detach()
         bias = None if classifier.bias is None else classifier.bias.detach()
-        tally = None
+        decisions = None
         if self._keep:
-            tally = Tally(moments, weight, bias)
+            decisions = DecisionCounts(moments, weight, bias)
             for rows, classes in zip(features, labels, strict=True):
-                tally.add(rows, classes)
+                decisions.add(rows, classes)
             if shared and dist.is_available() and dist.is_initialized():
-                tally.all_reduce(self.process_group)
-        report = make_report(moments, weight, bias, weight_decay=self._weight_decay, metrics=self._metrics, tally=tally)
+                decisions.all_reduce(self.process_group)
+        report = make_report(
+            moments, weight, bias, weight_decay=self._weight_decay, metrics=self._metrics, decisions=decisions
+        )
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in report.numbers().items()}
 
     def _names(self) -> list[str]:
@@ -209,10 +211,10 @@ class NeuralCollapse(torchmetrics.Metric):
         corners = torch.eye(3, dtype=torch.float64)
         moments = ClassMoments(3, weighting=self._weighting)
         moments.update(corners.repeat(2, 1) + torch.arange(6)[:, None] * corners[0] / 8, torch.arange(6) % 3)
-        tally = Tally(moments, corners) if self._keep else None
-        if tally is not None:
-            tally.add(corners, torch.arange(3))
-        return list(make_report(moments, corners, metrics=self._metrics, tally=tally).numbers())
+        decisions = DecisionCounts(moments, corners) if self._keep else None
+        if decisions is not None:
+            decisions.add(corners, torch.arange(3))
+        return list(make_report(moments, corners, metrics=self._metrics, decisions=decisions).numbers())
 
     def _state(self, index: int | None = None) -> dict[str, Tensor]:
         return {name: getattr(self, name) if index is None else getattr(self, name)[index] for name in STATE_NAMES}

@@ -76,7 +76,7 @@ class _Averages:
             self.variance += examples * self.layer.running_var.double()
             self.examples += examples
 
-    def settle(self) -> None:
+    def finish(self) -> None:
         """Give the layer the averages over all batches; its own, where it never ran."""
         self.restore()
         self.layer.eval()
@@ -178,7 +178,7 @@ def reestimated(
                     "expected batches of at least two examples to re-estimate batch-normalisation statistics, got none"
                 )
             for each in averages:
-                each.settle()
+                each.finish()
         yield
     finally:
         with torch.no_grad():

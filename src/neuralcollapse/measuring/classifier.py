@@ -95,7 +95,7 @@ class ClassifierSearch:
         self._calls: Counter[nn.Module] = Counter()
 
     @contextmanager
-    def placed(self) -> Iterator[ClassifierSearch]:
+    def attached(self) -> Iterator[ClassifierSearch]:
         """Within the block, hooks are on each module that may be the classifier."""
         if self._named is not None:
             watched = {self._modules[self._named]: self._named}
@@ -150,19 +150,19 @@ class ClassifierSearch:
 
         return leave
 
-    def settle(self, output: Any, labels: Tensor | None) -> tuple[ClassifierHead, Tensor, Tensor]:
+    def identify(self, output: Any, labels: Tensor | None) -> tuple[ClassifierHead, Tensor, Tensor]:
         """The classifier in the pass just made, what entered it and what it gave; an error if none or several fit.
 
         ``output`` is what the network returned.
         """
         outputs = returned(output)
         if self._named is not None:
-            return self._settle_named(outputs)
+            return self._identify_named(outputs)
         if labels is not None and (not labels.numel() or labels.is_floating_point() or labels.is_complex()):
             labels = None  # such labels tell nothing, and are refused later
         return self._find(_plausible(outputs, labels), labels)
 
-    def _settle_named(self, outputs: list[Returned]) -> tuple[ClassifierHead, Tensor, Tensor]:
+    def _identify_named(self, outputs: list[Returned]) -> tuple[ClassifierHead, Tensor, Tensor]:
         calls = [each for each in self._seen if not each.overwritten]
         if not self._calls:
             raise InputError(f"expected the forward pass to reach the layer {self._named!r}, it did not")
@@ -319,9 +319,9 @@ def find_classifier(model: nn.Module, run: Callable[[], Any]) -> nn.Linear:
         InputError: there is no such layer, or it is no ``nn.Linear``.
     """
     search = ClassifierSearch(model)
-    with search.placed():
+    with search.attached():
         output = run()
-    head, _, _ = search.settle(output, None)
+    head, _, _ = search.identify(output, None)
     module = model.get_submodule(head.place)
     if not isinstance(module, nn.Linear):
         raise InputError(f"expected an nn.Linear to give the logits, {head.name!r} is a {type(module).__name__}")

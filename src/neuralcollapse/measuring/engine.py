@@ -19,11 +19,11 @@ from torch import Tensor
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.measuring.batch_norm import REESTIMATED
+from neuralcollapse.measuring.decision_counts import DecisionCounts
 from neuralcollapse.measuring.forward import FeatureReader
 from neuralcollapse.measuring.options import MeasureOptions
 from neuralcollapse.measuring.processes import on_all_processes
 from neuralcollapse.measuring.report import Report, make_report
-from neuralcollapse.measuring.tally import Tally
 from neuralcollapse.metrics.least_squares import least_squares_classifier
 from neuralcollapse.moments.class_moments import ClassMoments
 
@@ -48,18 +48,18 @@ def run_passes(reader: FeatureReader, loader: Iterable[Any], options: MeasureOpt
     assert head is not None
     classifiers: dict[str, tuple[Tensor | None, Tensor | None]] = {}
     references: dict[str, ClassMoments | None] = {}
-    tallies: dict[str, Tally] = {}
+    counts: dict[str, DecisionCounts] = {}
     for name, moments in own.items():
         references[name] = reference = options.reference_of(name)
         if name != head.name:
             classifiers[name] = least_squares_classifier(moments, options.weight_decay)
         else:
             classifiers[name] = (None, None) if head.weights is None else (head.weights.weight, head.weights.bias)
-        tallies[name] = Tally(moments if reference is None else reference, *classifiers[name])
-    on_all_processes(lambda: passes.second(tallies), distributed)
+        counts[name] = DecisionCounts(moments if reference is None else reference, *classifiers[name])
+    on_all_processes(lambda: passes.second(counts), distributed)
     if distributed:
-        for tally in tallies.values():
-            tally.all_reduce()
+        for decisions in counts.values():
+            decisions.all_reduce()
         reader.add_counts_of_all()
     statistics = () if options.batch_norm == "running" else (REESTIMATED,)
     ood_means = {} if options.ood is None else _ood_means(reader, options.ood, own, distributed)
@@ -70,7 +70,7 @@ def run_passes(reader: FeatureReader, loader: Iterable[Any], options: MeasureOpt
             weight_decay=options.weight_decay,
             metrics=options.metrics,
             ood_mean=ood_means.get(name),
-            tally=tallies[name],
+            decisions=counts[name],
             own=moments,
             layer=name,
             notes=(*reader.notes_of(name), *statistics),
@@ -158,7 +158,7 @@ class _TwoPasses:
             self._classes = classes
             for name, moments in self.moments.items():
                 self.moments[name] = _widened(moments, classes)
-                self._seen[name].widen(classes)
+                self._seen[name].add_classes_up_to(classes)
 
     def share(self) -> None:
         """Merge what all processes saw; one without data takes the layer that the others found."""
@@ -183,24 +183,24 @@ class _TwoPasses:
                 self._begin(name)
             self.moments[name].all_reduce()
 
-    def second(self, tallies: dict[str, Tally]) -> None:
+    def second(self, counts: dict[str, DecisionCounts]) -> None:
         """Decisions on the features kept, or on those of another pass, which must see the same examples."""
         if self._kept is not None:
             for features, labels in self._kept:
-                for name, tally in tallies.items():
+                for name, decisions in counts.items():
                     if name in features:
-                        tally.add(features[name], labels)
+                        decisions.add(features[name], labels)
         else:
             again = {name: Fingerprint(self._classes) for name in self._seen}
             with closing(self._reader.batches(self._loader)) as batches:
                 for batch in batches:
                     for name, rows in batch.features.items():
                         again[name].add(rows, batch.labels)
-                        tallies[name].add(rows, batch.labels)
+                        counts[name].add(rows, batch.labels)
             for name, seen in self._seen.items():
                 seen.require_same(again[name])
-        for tally in tallies.values():
-            tally.settle()
+        for decisions in counts.values():
+            decisions.decide_waiting()
 
 
 def _widened(moments: ClassMoments, classes: int) -> ClassMoments:
@@ -263,7 +263,7 @@ class Fingerprint:
             0, labels.cpu().long(), torch.stack([torch.ones_like(values), values, values.abs()], dim=1)
         )
 
-    def widen(self, num_classes: int) -> None:
+    def add_classes_up_to(self, num_classes: int) -> None:
         """Make room for more classes."""
         self._sums = torch.cat([self._sums, self._sums.new_zeros(num_classes - len(self._sums), 3)])
 

@@ -15,7 +15,7 @@ from neuralcollapse._checks import InputError, check_features, check_labels
 from neuralcollapse.measuring.batches import LARGEST_LABEL, Call, Examples, PreparedLoader, calls
 from neuralcollapse.measuring.classifier import ClassifierSearch, name_of
 from neuralcollapse.measuring.head import ITSELF, WAYS_OUT, ClassifierHead, Weights, classes_last, with_classifier
-from neuralcollapse.measuring.hooks import Tap
+from neuralcollapse.measuring.hooks import FeatureHook
 from neuralcollapse.measuring.layer_outputs import LayerOutputs
 from neuralcollapse.measuring.options import MeasureOptions
 from neuralcollapse.measuring.preparation import unwrapped
@@ -122,7 +122,7 @@ class FeatureReader:
         while True:
             # a search watches until the classifier is known, then one tap takes its place
             watching = self._watching()
-            with watching.placed(), nullcontext() if self._layers is None else self._layers.placed():
+            with watching.attached(), nullcontext() if self._layers is None else self._layers.attached():
                 for call in remaining:
                     self.batches_seen += 1
                     with context():
@@ -135,24 +135,26 @@ class FeatureReader:
                 else:
                     return
 
-    def _watching(self) -> ClassifierSearch | Tap:
+    def _watching(self) -> ClassifierSearch | FeatureHook:
         if self.head is not None:
             place = self.head.place
-            return Tap(self._model, self._model.get_submodule(place), self.head.name, self.head.side, self.head.call)
+            return FeatureHook(
+                self._model, self._model.get_submodule(place), self.head.name, self.head.side, self.head.call
+            )
         if self._options.features is None:
             return ClassifierSearch(self._model, unwrapped(self._options.layer))
-        return Tap(self._model, self._model.get_submodule(self._place), self._place, self._side)
+        return FeatureHook(self._model, self._model.get_submodule(self._place), self._place, self._side)
 
-    def _read(self, watching: ClassifierSearch | Tap, call: Call, output: Any, labelled: bool) -> Batch | None:
+    def _read(self, watching: ClassifierSearch | FeatureHook, call: Call, output: Any, labelled: bool) -> Batch | None:
         labels = torch.empty(0) if call.labels is None else call.labels.to(self._device)
         left: Tensor | None
         if isinstance(watching, ClassifierSearch):
             if not labels.numel():
                 watching.begin()
                 return None
-            self.head, entered, left = watching.settle(output, labels)
+            self.head, entered, left = watching.identify(output, labels)
         else:
-            entered, left = watching.take()
+            entered, left = watching.captured()
         if self.head is None:
             self.head = self._head_of_features(entered, output, labels)
         head = self.head
@@ -169,7 +171,7 @@ class FeatureReader:
         self._compared += 1
         if labelled and head.weights is not None and head.relation is None:
             self._count_network(output, examples)
-        others = {} if self._layers is None else self._layers.take(examples, head)
+        others = {} if self._layers is None else self._layers.captured(examples, head)
         # labels are copied, as features are: a loader may write its next batch into the same memory
         return Batch({**others, head.name: rows}, found.to(torch.int64, copy=True), output)
 

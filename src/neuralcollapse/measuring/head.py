@@ -15,13 +15,13 @@ from neuralcollapse.measuring.hooks import Side
 from neuralcollapse.measuring.relations import (
     DIRECT,
     Relation,
+    as_float64,
     close,
     coarseness,
     returned,
     rows_of,
     sample,
     selected,
-    wide,
 )
 
 WAYS_OUT = (
@@ -77,8 +77,10 @@ class Weights:
             bound = bound + self.bias.abs().to(bound)
         error = max(error, coarseness(features, self.weight, logits, convolved=self.convolved))
         if relation.through:
-            return close(relation.of(wide(made)), logits, error * (1.0 + wide(bound).amax(dim=1, keepdim=True)))
-        return close(relation.of(wide(made)), logits, error * abs(relation.scale) * wide(bound))
+            return close(
+                relation.of(as_float64(made)), logits, error * (1.0 + as_float64(bound).amax(dim=1, keepdim=True))
+            )
+        return close(relation.of(as_float64(made)), logits, error * abs(relation.scale) * as_float64(bound))
 
     def cosine(self) -> Weights:
         """The cosine classifier with these rows."""

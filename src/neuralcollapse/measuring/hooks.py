@@ -15,7 +15,7 @@ from neuralcollapse._checks import InputError
 Side = Literal["input", "output"]
 
 
-class Tap:
+class FeatureHook:
     """What one call of a module was given, or gave, in the last forward pass.
 
     The features are copied at the call: a view would keep the whole tensor behind it in memory, and the network may
@@ -35,7 +35,7 @@ class Tap:
         self._calls, self._usual_calls = 0, 0
 
     @contextmanager
-    def placed(self) -> Iterator[Tap]:
+    def attached(self) -> Iterator[FeatureHook]:
         """The hooks are on the module within the block, and off it afterwards, also after an error."""
         require_hookable(self.model)
         require_hookable(self.module)
@@ -73,7 +73,7 @@ class Tap:
             raise InputError(f"expected a tensor as the {self.side} of {self.name!r}, got none")
         self._features = found.detach().clone()
 
-    def take(self) -> tuple[Tensor, Tensor | None]:
+    def captured(self) -> tuple[Tensor, Tensor | None]:
         """The features of the last pass, and the module's output, no copy, or None if the network overwrote it since.
 
         Raises:

@@ -67,7 +67,7 @@ class LayerOutputs:
         elif channel_axis is not None:
             self._axes = dict.fromkeys(self._names, channel_axis)
         # whether a batch was read, after which the layers and their axes are known
-        self._settled = False
+        self._layout_known = False
         self._outputs: list[tuple[str, Any]] = []
         self._mask: Tensor | None = None
         self._notes: dict[str, str] = {}
@@ -78,7 +78,7 @@ class LayerOutputs:
         return (self._notes[name],) if name in self._notes else ()
 
     @contextmanager
-    def placed(self) -> Iterator[None]:
+    def attached(self) -> Iterator[None]:
         """Within the block, hooks are on the layers and, until the axes are known, on all modules."""
         names = {self._modules[name]: name for name in self._names}
         self._outputs = []
@@ -110,7 +110,7 @@ class LayerOutputs:
 
         with ExitStack() as stack:
             stack.callback(self._model.register_forward_pre_hook(begin, with_kwargs=True).remove)
-            for module in () if self._settled else self._modules.values():
+            for module in () if self._layout_known else self._modules.values():
                 if not isinstance(module, torch.jit.ScriptModule):
                     stack.callback(module.register_forward_hook(note_axis).remove)
             for module in names:
@@ -118,11 +118,11 @@ class LayerOutputs:
                 stack.callback(module.register_forward_hook(record).remove)
             yield
 
-    def take(self, examples: Examples, head: ClassifierHead) -> dict[str, Tensor]:
+    def captured(self, examples: Examples, head: ClassifierHead) -> dict[str, Tensor]:
         """By name the (examples, p) features of the pass just made."""
         outputs, self._outputs = self._outputs, []
         ran = [name for name, _ in outputs]
-        if not self._settled:
+        if not self._layout_known:
             # the classifier's own layer is read elsewhere, and default layers that hold it or run twice are no stages
             if self._chosen:
                 self._names = [name for name in self._names if name != head.name]
@@ -140,14 +140,14 @@ class LayerOutputs:
             try:
                 found[name] = self._features(name, output, examples)
             except InputError as error:
-                if self._settled or self._chosen:
+                if self._layout_known or self._chosen:
                     raise
                 self.left_out[name] = str(error)
         self._names = [name for name in self._names if name not in self.left_out]
         missing = [name for name in self._names if name not in ran]
         if missing:
             raise InputError(f"expected the layer {missing[0]!r} to run in the forward pass, it did not")
-        self._settled = True
+        self._layout_known = True
         return found
 
     def _features(self, name: str, output: Any, examples: Examples) -> Tensor:

@@ -20,12 +20,12 @@ from neuralcollapse._checks import (
     shown,
 )
 from neuralcollapse.measuring.batch_norm import layers_to_reestimate, reestimated_on
+from neuralcollapse.measuring.decision_counts import DecisionCounts
 from neuralcollapse.measuring.engine import classes_of, run_passes
 from neuralcollapse.measuring.forward import FeatureReader
 from neuralcollapse.measuring.options import MeasureKeywords, MeasureOptions, with_options
 from neuralcollapse.measuring.preparation import prepared
 from neuralcollapse.measuring.report import NO_CLASSIFIER, Report, make_report
-from neuralcollapse.measuring.tally import Tally
 from neuralcollapse.metrics.registry import chosen
 from neuralcollapse.moments.class_moments import ClassMoments, Weighting
 
@@ -94,8 +94,8 @@ def measure_features(
     own = ClassMoments(classes, weighting=weighting)
     own.update(features, labels)
     moments = own if reference is None else own.around(reference)
-    tally = Tally(own if reference is None else reference, weight, bias)
-    tally.add(features, labels)
+    decisions = DecisionCounts(own if reference is None else reference, weight, bias)
+    decisions.add(features, labels)
     return make_report(
         moments,
         weight,
@@ -103,7 +103,7 @@ def measure_features(
         weight_decay=weight_decay,
         metrics=metrics,
         ood_mean=None if ood is None else _ood_mean(ood, features.shape[1]),
-        tally=tally,
+        decisions=decisions,
         own=own,
         layer=layer,
         notes=() if weight is not None else (NO_CLASSIFIER,),

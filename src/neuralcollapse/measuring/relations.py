@@ -73,12 +73,12 @@ def coarseness(*tensors: Tensor, convolved: bool = False) -> float:
 
 def close(a: Tensor, b: Tensor, tolerance: float | Tensor) -> bool:
     """Whether two tensors of one shape agree, where NaN agrees with NaN and infinity with infinity."""
-    a, b = wide(a), wide(b)
+    a, b = as_float64(a), as_float64(b)
     same = (a == b) | (a.isnan() & b.isnan())
     return bool((same | ((a - b).abs() <= tolerance)).all())
 
 
-def wide(values: Tensor) -> Tensor:
+def as_float64(values: Tensor) -> Tensor:
     """In float64, on the CPU."""
     return values.detach().cpu().double()
 
@@ -157,11 +157,11 @@ def relate(logits: Tensor, tensor: Tensor, error: float = 0.0) -> Relation | Non
 def _alike(a: Tensor, b: Tensor, error: float) -> Relation | None:
     """What rows b are of rows a, where each is made of one."""
     error = max(error, coarseness(a, b))
-    wide_a, wide_b = wide(a), wide(b)
-    if not bool(torch.isfinite(wide_a).all() and torch.isfinite(wide_b).all()):
+    a64, b64 = as_float64(a), as_float64(b)
+    if not bool(torch.isfinite(a64).all() and torch.isfinite(b64).all()):
         return DIRECT if close(a, b, error) else None
-    for relation, bound in _candidates(wide_a, wide_b, error):
-        if close(relation.of(wide_a), wide_b, bound) and _proved(a, b, relation):
+    for relation, bound in _candidates(a64, b64, error):
+        if close(relation.of(a64), b64, bound) and _proved(a, b, relation):
             return relation
     return None
 
@@ -191,7 +191,7 @@ def _proved(a: Tensor, b: Tensor, relation: Relation = DIRECT) -> bool:
     """
     if _identical(a, b, relation):
         return True
-    made, wanted = relation.of(wide(a)), wide(b)
+    made, wanted = relation.of(as_float64(a)), as_float64(b)
     rounding = max(torch.finfo(each.dtype).eps for each in (a, b)) * float(made.abs().max())
     for dim in (0, 1):
         if made.shape[dim] > 1:

@@ -15,10 +15,10 @@ from neuralcollapse._checks import InputError, as_classifier
 from neuralcollapse._errors import suggest
 from neuralcollapse._files import finite
 from neuralcollapse._linalg import norm
-from neuralcollapse.measuring.tally import Tally
+from neuralcollapse.measuring.decision_counts import DecisionCounts
 from neuralcollapse.measuring.tidy import UNLABELLED, tidy_table
-from neuralcollapse.metrics.collapse import NC2, nc1, nc2, nc3
 from neuralcollapse.metrics.mse import MSEDecomposition, decompose_mse
+from neuralcollapse.metrics.nc1_to_nc4 import NC2, nc1, nc2, nc3
 from neuralcollapse.metrics.registry import METRICS, compute_metrics
 from neuralcollapse.metrics.signal_to_noise import SNRSpectrum, snr_singular_values
 from neuralcollapse.metrics.undefined import one_warning
@@ -170,7 +170,7 @@ def make_report(
     weight_decay: float = 0.0,
     metrics: str | Sequence[str] | None = None,
     ood_mean: Tensor | np.ndarray[Any, Any] | None = None,
-    tally: Tally | None = None,
+    decisions: DecisionCounts | None = None,
     own: ClassMoments | None = None,
     layer: str = "features given",
     notes: Sequence[str] = (),
@@ -182,7 +182,7 @@ def make_report(
         weight_decay: λ of the paper's loss.
         metrics: later metrics to add, by name or ``"all"``; ``nc.METRICS`` lists them.
         ood_mean: (p,) mean of out-of-distribution features.
-        tally: decisions on the examples; None where there are only moments, which leaves out NC4 and the accuracies.
+        decisions: those on the examples; None where there are only moments, which leaves out NC4 and the accuracies.
         own: moments about the features' own class means, for the loss, where ``moments`` are about others'.
         layer: what the report calls the layer; notes: sentences that a reader of the numbers must know.
 
@@ -205,8 +205,8 @@ def make_report(
         two = replace(two, equinorm_classifier=None, equiangularity_classifier=None, maximal_angle_classifier=None)
         loss = replace(loss, total=None, ls_perp=None)
     accuracy = nearest_mean_accuracy = mismatch = None
-    if tally is not None:
-        examples, mismatches, correct, nearest_correct = tally.counts
+    if decisions is not None:
+        examples, mismatches, correct, nearest_correct = decisions.counts
         nearest_mean_accuracy = nearest_correct / examples
         if weight is not None:
             accuracy, mismatch = correct / examples, mismatches / examples

@@ -9,9 +9,9 @@ from torch import Tensor
 from neuralcollapse._checks import Array, InputError, as_classifier, as_tensor
 from neuralcollapse._linalg import norm, of_moderate_size, scaled
 from neuralcollapse.metrics.arguments import takes_features
-from neuralcollapse.metrics.collapse import distinct_means, has_two_classes, rows_of_present
 from neuralcollapse.metrics.frames import gram_error, gram_trace_error
 from neuralcollapse.metrics.geometry import have_directions, unit_rows
+from neuralcollapse.metrics.nc1_to_nc4 import distinct_means, has_two_classes, rows_of_present
 from neuralcollapse.metrics.undefined import warn_undefined
 from neuralcollapse.moments.class_moments import ClassMoments, require_moments
 

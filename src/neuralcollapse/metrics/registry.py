@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neuralcollapse._checks import Array, as_classifier, as_tensor, shown
 from neuralcollapse._errors import InputError, suggest
-from neuralcollapse.metrics import collapse, duality, frames, geometry, variability
+from neuralcollapse.metrics import duality, frames, geometry, nc1_to_nc4, variability
 from neuralcollapse.metrics.undefined import one_warning, warn_undefined
 from neuralcollapse.moments.class_moments import ClassMoments, require_moments
 
@@ -35,12 +35,12 @@ class Given:
     @cached_property
     def means(self) -> Tensor:
         """Centred means of the classes present, at unit scale."""
-        return collapse.distinct_means(self.moments)
+        return nc1_to_nc4.distinct_means(self.moments)
 
     @cached_property
     def rows(self) -> Tensor:
         """Classifier rows of the classes present, in float32 or float64."""
-        return collapse.rows_of_present(self.moments, self.classifier)
+        return nc1_to_nc4.rows_of_present(self.moments, self.classifier)
 
     @property
     def classifier(self) -> Tensor:
@@ -195,11 +195,11 @@ METRICS = MetricTable(
             "Ammar 2024",
             needs=_OOD,
         ),
-        "nc1_undivided": _of_moments(partial(collapse.nc1, divide=False), "NC1 not divided by C", "0", "Papyan 2020"),
+        "nc1_undivided": _of_moments(partial(nc1_to_nc4.nc1, divide=False), "NC1 not divided by C", "0", "Papyan 2020"),
         **_of_both("equinorm_{}_biased", _equinorm, "NC2 equinorm, biased Std", "0", "Papyan 2020"),
         **_of_both("equiangularity_{}_biased", _equiangularity, "NC2 equiangularity, biased Std", "0", "Papyan 2020"),
-        "nc3_uncentred": _of_duality(partial(collapse.nc3, centred=False), "NC3 of μ, not μ̄", "", "Papyan 2020"),
-        "nc3_unsquared": _of_duality(partial(collapse.nc3, squared=False), "√NC3", "0", "Papyan 2020"),
+        "nc3_uncentred": _of_duality(partial(nc1_to_nc4.nc3, centred=False), "NC3 of μ, not μ̄", "", "Papyan 2020"),
+        "nc3_unsquared": _of_duality(partial(nc1_to_nc4.nc3, squared=False), "√NC3", "0", "Papyan 2020"),
         "nc3_trace": _of_duality(duality.nc3_trace, "W M̄ᵀ over its trace", "0", "Zhou 2022"),
     }
 )

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from neuralcollapse._linalg import rounding_bound
 from neuralcollapse.metrics.arguments import takes_features
-from neuralcollapse.metrics.collapse import distinct_means, has_two_classes
 from neuralcollapse.metrics.geometry import each_pair, squared_distance_tiles
+from neuralcollapse.metrics.nc1_to_nc4 import distinct_means, has_two_classes
 from neuralcollapse.metrics.rank import coincidence, feature_sizes, varies
 from neuralcollapse.metrics.signal_to_noise import whitened_singular_values
 from neuralcollapse.metrics.undefined import warn_undefined

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.study.estimate import estimate_costs
+from neuralcollapse.study.executors import Executor, SubmittedTask, check_options, executor_for, threads_of_each
 from neuralcollapse.study.options import GridOptions
 from neuralcollapse.study.plan import Cell, PlannedCell, cells_to_train, plan_cells, set_aside
 from neuralcollapse.study.progress import GridProgress
 from neuralcollapse.study.study_file import add_to_study
 from neuralcollapse.study.task import Ending, State, Task
-from neuralcollapse.study.where import Executor, SubmittedTask, check_options, executor_for, threads_of_each
 from neuralcollapse.study.worker import GRACE
 
 POLL_INTERVAL = 0.1

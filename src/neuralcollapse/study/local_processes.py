@@ -62,7 +62,7 @@ class WorkerProcess:
 class LocalExecutor:
     """Worker processes of this machine, `--jobs` at a time."""
 
-    takes = ("jobs",)
+    own_options = ("jobs",)
 
     def __init__(self, out: Path, options: GridOptions) -> None:
         self.capacity: float = options.jobs

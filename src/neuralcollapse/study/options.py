@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 class GridOptions:
     """Where and how the runs of a grid or of a sweep are trained."""
 
-    # an option with an `executor` in its metadata chooses a place other than this machine: see `study.where`
+    # an option with an `executor` in its metadata chooses a place other than this machine: see `study.executors`
 
     dry_run: bool = False
     """Print the plan and its estimate of time and memory, and train nothing."""

@@ -31,7 +31,7 @@ class RayExecutor:
         InputError: Ray is not installed, no cluster answers, or it has less than one task asks for.
     """
 
-    takes = ("ray", "cpus_per_cell", "gpus_per_cell")
+    own_options = ("ray", "cpus_per_cell", "gpus_per_cell")
 
     def __init__(self, out: Path, options: GridOptions) -> None:
         assert options.ray is not None

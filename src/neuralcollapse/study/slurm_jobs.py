@@ -29,7 +29,7 @@ class SlurmExecutor:
         InputError: submitit or Slurm is not there, or a share of a GPU or of a core is asked for.
     """
 
-    takes = ("slurm", "cpus_per_cell", "gpus_per_cell", "partition", "time_limit")
+    own_options = ("slurm", "cpus_per_cell", "gpus_per_cell", "partition", "time_limit")
     cluster = "slurm"
     """submitit's name of the scheduler; "local" runs the same jobs as processes, for tests."""
     capacity = math.inf

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from neuralcollapse._checks import InputError, as_count, as_number
-from neuralcollapse.metrics.collapse import nc1, nc2, nc3
 from neuralcollapse.metrics.least_squares import least_squares_classifier
+from neuralcollapse.metrics.nc1_to_nc4 import nc1, nc2, nc3
 from neuralcollapse.metrics.signal_to_noise import snr_singular_values
 from neuralcollapse.moments.class_moments import ClassMoments
 from neuralcollapse.theory import central_path

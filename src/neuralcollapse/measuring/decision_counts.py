@@ -10,7 +10,7 @@ from neuralcollapse.moments.class_moments import ClassMoments
 from neuralcollapse.moments.row_buffer import RowBuffer
 
 
-class Tally:
+class DecisionCounts:
     """Counts decisions, example by example; class weights have no part in it.
 
     Args:
@@ -27,7 +27,7 @@ class Tally:
     @property
     def counts(self) -> tuple[int, int, int, int]:
         """(examples, mismatches, correct, nearest_correct)."""
-        self.settle()
+        self.decide_waiting()
         examples, mismatches, correct, nearest_correct = self._counts
         return examples, mismatches, correct, nearest_correct
 
@@ -61,7 +61,7 @@ class Tally:
         for block in self._buffer.add(features, labels):
             self._decide(*block)
 
-    def settle(self) -> None:
+    def decide_waiting(self) -> None:
         """Decide the examples that wait; asking for a count does it too."""
         for block in self._buffer.empty():
             self._decide(*block)

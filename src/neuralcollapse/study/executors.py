@@ -43,7 +43,7 @@ class Executor(Protocol):
         InputError: the place is not there, or lacks what the options ask for.
     """
 
-    takes: ClassVar[tuple[str, ...]]
+    own_options: ClassVar[tuple[str, ...]]
     """Names of the options that only this place, or this one among others, has a use for."""
 
     def __init__(self, out: Path, options: GridOptions) -> None: ...
@@ -69,17 +69,17 @@ def executor_for(options: GridOptions) -> type[Executor]:
     Raises:
         InputError: they choose two.
     """
-    chosen = [name for name in places(options) if name and getattr(options, name)]
+    chosen = [name for name in executors_by_option(options) if name and getattr(options, name)]
     if len(chosen) > 1:
         raise InputError(f"{' and '.join(map(_flag, chosen))} exclude each other; give one of them")
-    return places(options)[chosen[0] if chosen else ""]
+    return executors_by_option(options)[chosen[0] if chosen else ""]
 
 
 def threads_of_each(options: GridOptions) -> int | None:
     """Processor threads of each run; None leaves the number to PyTorch."""
     if options.threads is not None:
         return options.threads
-    if "cpus_per_cell" in executor_for(options).takes:
+    if "cpus_per_cell" in executor_for(options).own_options:
         return max(1, int(options.cpus_per_cell))
     if options.jobs == 1:
         return None
@@ -101,8 +101,10 @@ def check_options(options: GridOptions, out: Path) -> None:
     chosen = executor_for(options)
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
-        users = [place for place, executor in places(options).items() if field.name in executor.takes]
-        if users and value != field.default and field.name not in chosen.takes:
+        users = [
+            place for place, executor in executors_by_option(options).items() if field.name in executor.own_options
+        ]
+        if users and value != field.default and field.name not in chosen.own_options:
             advice = " or ".join(f"add {_flag(place)}" if place else "train on this machine" for place in users)
             raise InputError(f"{_flag(field.name)} {value} is not used here; {advice}, or leave it out")
     existing = next(path for path in (out, *out.absolute().parents) if path.exists())
@@ -110,7 +112,7 @@ def check_options(options: GridOptions, out: Path) -> None:
         raise InputError(f"{existing} is a file; --out must name a folder")
 
 
-def places(options: GridOptions) -> dict[str, type[Executor]]:
+def executors_by_option(options: GridOptions) -> dict[str, type[Executor]]:
     """The executors, by the name of the option that chooses each; this machine's has the name ""."""
     paths = {
         "": LOCAL,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import neuralcollapse as nc
 from neuralcollapse._checks import InputError
-from neuralcollapse.measuring.tally import Tally
+from neuralcollapse.measuring.decision_counts import DecisionCounts
 
 NC2_FIELDS = (
     ("equinorm", reference.equinorm),
@@ -408,10 +408,12 @@ def test_labels_of_several_types_are_counted_alike() -> None:
     means = torch.randn(classes, dim, dtype=torch.float64)
     moments = nc.ClassMoments(classes)
     moments.update(means, torch.arange(classes))
-    tally = Tally(moments, means, -0.5 * means.square().sum(dim=1))  # argmax ⟨μ_c, h⟩ − ½‖μ_c‖² is the nearest mean
+    decisions = DecisionCounts(
+        moments, means, -0.5 * means.square().sum(dim=1)
+    )  # argmax ⟨μ_c, h⟩ − ½‖μ_c‖² is the nearest mean
     for labels in (torch.arange(9, dtype=torch.uint8), torch.arange(290, 300)):
-        tally.add(means[labels.long()], labels)
-    assert tally.counts == (19, 0, 19, 19)
+        decisions.add(means[labels.long()], labels)
+    assert decisions.counts == (19, 0, 19, 19)
 
 
 @pytest.mark.parametrize("seed", range(6))

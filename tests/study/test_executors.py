@@ -21,6 +21,7 @@ from helpers.grids import OPTIONS, TINY, HereOptions, epoch, start, uninterrupte
 
 from neuralcollapse import InputError
 from neuralcollapse.study import local_processes
+from neuralcollapse.study.executors import check_options, executor_for, threads_of_each
 from neuralcollapse.study.grid import run_grid
 from neuralcollapse.study.options import GridOptions
 from neuralcollapse.study.plan import Cell
@@ -28,7 +29,6 @@ from neuralcollapse.study.progress import GridProgress
 from neuralcollapse.study.ray_tasks import RayExecutor, train_on_shared_storage
 from neuralcollapse.study.slurm_jobs import SlurmExecutor
 from neuralcollapse.study.task import INTERRUPTED, Ending, State, Task
-from neuralcollapse.study.where import check_options, executor_for, threads_of_each
 from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.run_directory import Run
 

@@ -87,7 +87,7 @@ def epoch(path: Path) -> int:
 class InThisProcess:
     """Another place to train: the process of the grid itself. One class, and one option that names it."""
 
-    takes = ("in_this_process",)
+    own_options = ("in_this_process",)
     capacity = 1.0
 
     def __init__(self, out: Path, options: GridOptions) -> None:

@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
+
+Entry = TypeVar("Entry")
 
 
 class InputError(ValueError):
     """A mistake in the input, said in one sentence; the command line prints it without a traceback."""
+
+
+class Named(dict[str, Entry]):
+    """The entries of one kind by name, such as the losses; asking for an unknown name is an InputError.
+
+    Args:
+        kind: what they are, for the error.
+        entries: by name.
+    """
+
+    def __init__(self, kind: str, entries: dict[str, Entry]) -> None:
+        super().__init__(entries)
+        self._kind = kind
+
+    def __missing__(self, name: str) -> Entry:
+        raise InputError(f"unknown {self._kind} {name!r}{suggest(name, self)}; expected one of {', '.join(self)}")
 
 
 def suggest(name: object, known: Iterable[str]) -> str:

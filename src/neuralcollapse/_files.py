@@ -1,4 +1,4 @@
-"""The one way this package writes files, locks them, and reads and writes JSON.
+"""The one way in which this package writes files, locks them, and reads and writes JSON.
 
 A file is replaced whole or not at all. JSON has no infinity and no not-a-number: they are written as the texts "inf",
 "-inf" and "nan". Lines of numbers (`read_lines`) turn these texts back into numbers; what a type describes
@@ -162,16 +162,25 @@ def to_json(content: Any, *, indent: int | None = None) -> str:
     return json.dumps(finite(content), indent=indent, allow_nan=False)
 
 
+def read_any_json(path: str | Path) -> Any:
+    """Read a JSON file; the texts "inf", "-inf" and "nan" stay texts, see :func:`validated`.
+
+    Raises:
+        InputError: the file is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not a JSON file: {shortened(error)}") from error
+
+
 def read_json(path: str | Path) -> dict[str, Any]:
-    """Read a JSON object; the texts "inf", "-inf" and "nan" stay texts, see :func:`validated`.
+    """Read a JSON object, as :func:`read_any_json` does.
 
     Raises:
         InputError: the file holds anything else.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not a JSON file: {shortened(error)}") from error
+    content = read_any_json(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a JSON object, got {type(content).__name__}")
     return content

@@ -298,7 +298,7 @@ def test_figures_refuses_what_is_no_run(trained: Path, tmp_path: Path, capsys: p
     (run / "snapshots" / "epoch_0002.npz").write_bytes(b"PK")
     refused(capsys, ["figures", str(run)], "epoch_0002.npz is not a readable snapshot")
     (run / "history.jsonl").write_text("")
-    refused(capsys, ["figures", str(run)], "no analysed epoch yet")
+    refused(capsys, ["figures", str(run)], "no measured epoch yet")
 
 
 def test_a_truncated_data_set_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ IMAGES = (1, 8)  # channels, side
 def network(model: str, head: str, *, width: float = 0.125, temperature: float | None = None) -> nn.Module:
     torch.manual_seed(0)
     net = models.build(model, num_classes=10, in_channels=IMAGES[0], image_size=IMAGES[1], width=width)
-    if temperature is None and heads.get(head).has_temperature:
+    if temperature is None and heads.HEADS[head].has_temperature:
         temperature = heads.default_temperature(None)
     return heads.replace(net, head, temperature, torch.zeros(1, IMAGES[0], IMAGES[1], IMAGES[1])).eval()
 

@@ -14,6 +14,7 @@ from helpers.progress import Interrupt
 from neuralcollapse import InputError
 from neuralcollapse.data import Dataset
 from neuralcollapse.figures.titles import objective, subject
+from neuralcollapse.training import checkpoint
 from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.resolve import prepare
 from neuralcollapse.training.run_directory import Run
@@ -63,7 +64,7 @@ def test_a_run_with_options_goes_on_exactly(tmp_path: Path, options: dict[str, A
     assert len(cut.history()) == 2
     assert train(*prepare(TrainingConfig(), resume=cut.path)) == "finished"
     assert without_clock(cut) == without_clock(whole)
-    ends = [run.load_checkpoint() for run in (cut, whole)]
+    ends = [checkpoint.read(run) for run in (cut, whole)]
     assert ends[0] is not None and ends[1] is not None
     for name, value in ends[0]["model"].items():
         assert torch.equal(value, ends[1]["model"][name])

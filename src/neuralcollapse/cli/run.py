@@ -38,6 +38,7 @@ class RunCommand:
         from neuralcollapse import figures
         from neuralcollapse.cli import tables
         from neuralcollapse.cli.training_progress import TrainingProgress
+        from neuralcollapse.measuring.events import first_zero_error
         from neuralcollapse.training import hardware, recipes, trainer
         from neuralcollapse.training.resolve import prepare
 
@@ -49,13 +50,13 @@ class RunCommand:
         status = trainer.train(run, data, progress=TrainingProgress())
         history = run.history(*tables.SUMMARY_COLUMNS)
         if history:
-            console.print(tables.summary_table(history, run.status().zero_error_epoch))
+            console.print(tables.summary_table(history, first_zero_error(history)))
         if status == "interrupted":
             console.print(f"interrupted; continue with: neuralcollapse run --resume {run.path}", soft_wrap=True)
             return INTERRUPTED
         if history:
             pictures = figures.draw_run(run.path)
-            console.print(f"{len(pictures)} pictures in {run.figures_dir}", soft_wrap=True, highlight=False)
+            console.print(f"{len(pictures)} pictures in {run.path / 'figures'}", soft_wrap=True, highlight=False)
         if status == "diverged":
             message = "diverged: the loss is no longer finite; try a smaller --learning-rate"
             print(f"neuralcollapse: {message} (history kept in {run.history_path})", file=sys.stderr)

@@ -8,10 +8,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from neuralcollapse.cli.tables import number, percent
+from neuralcollapse.training import progress
 
 
-class TrainingProgress:
-    """Shows how training goes; see `training.progress.Progress` for the methods.
+class TrainingProgress(progress.Progress):
+    """Shows how training goes.
 
     The console is made by `begin`, because with several devices that runs in another process than this constructor.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import math
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,3 +85,11 @@ def require_size(path: Path, size: int, largest: int = LARGEST_FILE) -> None:
     """Raise where a file has, uncompressed, far more bytes than any published one."""
     if size > largest:
         raise InputError(f"{path}: expected at most {largest:,} bytes, found {size:,}; download it again")
+
+
+def machine_memory() -> float:
+    """Bytes of memory of this machine; infinity where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return math.inf

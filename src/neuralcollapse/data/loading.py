@@ -121,20 +121,20 @@ def available(data_dir: Path | None = None) -> list[Found]:
         kinds = ("folder",)
     result = []
     for name in ("digits", *DATASETS, *kinds):
-        path = "scikit-learn" if name == "digits" else str(data_dir)
-        if name in DATASETS:
-            found, place, _ = find(name, data_dir)
-            path = str(place)
-            if found is None:
-                result.append(Found(name, "", printable(path), problem="not found"))
-                continue
+        path, problem = "scikit-learn" if name == "digits" else str(data_dir), ""
         try:
-            stored = _open(name, data_dir)
-            counts = np.bincount(stored.train.labels, minlength=len(stored.class_names)).tolist()
-            found_here = Found(name, stored.title, printable(stored.source), tuple(counts), len(stored.test.labels))
+            if name in DATASETS:
+                found, place, _ = find(name, data_dir)
+                path, problem = str(place), "" if found else "not found"
+            if not problem:
+                stored = _open(name, data_dir)
+                counts = np.bincount(stored.train.labels, minlength=len(stored.class_names)).tolist()
+                path = printable(stored.source)
+                result.append(Found(name, stored.title, path, tuple(counts), len(stored.test.labels)))
+                continue
         except (InputError, OSError) as error:
-            found_here = Found(name, "", printable(path), problem=printable(str(error)))
-        result.append(found_here)
+            problem = str(error)
+        result.append(Found(name, "", printable(path), problem=printable(problem)))
     return result
 
 

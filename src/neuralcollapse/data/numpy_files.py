@@ -17,6 +17,7 @@ import numpy as np
 
 from neuralcollapse._errors import InputError
 from neuralcollapse._files import readable, shortened
+from neuralcollapse.data.binary_files import machine_memory
 
 _CHUNK = 1 << 20
 # Of the header before a member of a zip file: the lengths of its name and of its extra field.
@@ -56,7 +57,7 @@ def npz_arrays(path: Path) -> NumpyArrays:
 
 def _open_member(path: Path, name: str, info: zipfile.ZipInfo) -> np.ndarray[Any, Any]:
     stored = info.compress_type == zipfile.ZIP_STORED
-    if not stored and (there := machine_bytes()) is not None and info.file_size > there:
+    if not stored and info.file_size > (there := machine_memory()):
         sizes = f"this machine's {there / 2**30:.1f} GiB, got {info.file_size / 2**30:.1f} GiB"
         raise InputError(f"{path}: expected {name} that fits in {sizes}")
     with _readable(path), path.open("rb") as file, zipfile.ZipFile(file) as archive, archive.open(info) as member:
@@ -101,14 +102,6 @@ def _read_header(path: Path, name: str, file: IO[bytes], size: int) -> tuple[tup
     if needed != there:
         raise ValueError(f"{name} of shape {shape} takes {needed:,} bytes, {max(there, 0):,} are there")
     return shape, fortran, dtype
-
-
-def machine_bytes() -> int | None:
-    """The machine's memory; None where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 @contextmanager

@@ -70,11 +70,6 @@ def _has_idx(other: str) -> Callable[[Path], bool]:
     return present
 
 
-def _has_cifar10_images(path: Path) -> bool:
-    folders = [path / half / name for half in ("train", "test") for name in cifar.CLASS_NAMES]
-    return is_archive(path) or all(folder.is_dir() for folder in folders)
-
-
 def _read_cifar10_images(path: Path, _num_classes: int) -> tuple[Split, Split]:
     train, test, names = read_folder(path)
     if names != cifar.CLASS_NAMES:
@@ -83,10 +78,10 @@ def _read_cifar10_images(path: Path, _num_classes: int) -> tuple[Split, Split]:
 
 
 def _cifar_formats(title: str, files: cifar.CifarFiles, python_folder: str, binary_folder: str) -> tuple[Format, ...]:
-    binary = has_files(*(f"{name}.bin" for name in files.names))
+    names = (*files.train, *files.test)
     return (
-        Format(title, (python_folder, ""), has_files(*files.names), files.read_python),
-        Format(title, (binary_folder, ""), binary, files.read_binary),
+        Format(title, (python_folder, ""), has_files(*names), files.read_python),
+        Format(title, (binary_folder, ""), has_files(*(f"{name}.bin" for name in names)), files.read_binary),
     )
 
 
@@ -111,7 +106,7 @@ DATASETS: dict[str, Source] = {
             Format(
                 "CIFAR10 (JPEG)",
                 ("cifar10-jpeg", "cifar10-jpeg.tar.xz", "cifar10-jpeg.tar", ""),
-                _has_cifar10_images,
+                lambda path: is_archive(path) or all((path / "train" / name).is_dir() for name in cifar.CLASS_NAMES),
                 _read_cifar10_images,
             ),
         ),

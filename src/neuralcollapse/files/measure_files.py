@@ -12,7 +12,7 @@ from torch import Tensor
 from neuralcollapse._checks import check_classifier, first_bad_row
 from neuralcollapse._errors import InputError
 from neuralcollapse._files import to_json, write_json
-from neuralcollapse.data.numpy_files import machine_bytes
+from neuralcollapse.data.binary_files import machine_memory
 from neuralcollapse.files.features import Classifier, LabelledFeatures, open_classifier, open_examples
 from neuralcollapse.files.options import STANDARD_OUTPUT, FileOptions
 from neuralcollapse.files.shards import (
@@ -256,7 +256,7 @@ def _require_memory(examples: LabelledFeatures, num_classes: int, weighting: str
     """Raise where the moments alone need more than the machine's memory, before the process is killed."""
     scatters = num_classes if weighting == "class" else 1
     needed = 8 * (num_classes * examples.dim + scatters * examples.dim**2)
-    if (there := machine_bytes()) is not None and needed > there:
+    if needed > (there := machine_memory()):
         raise InputError(
             f"{examples.path}: expected moments that fit in this machine's {there / 2**30:.1f} GiB, got {num_classes} "
             f"classes of {examples.dim} features, weighted by {weighting}, which take {needed / 2**30:.1f} GiB"

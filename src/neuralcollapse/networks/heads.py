@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from neuralcollapse._errors import InputError, suggest
+from neuralcollapse._errors import InputError, Named
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,13 +36,11 @@ class Head:
     """One kind of last layer.
 
     Args:
-        name: what `--head` takes.
         title: what figures call it.
         make: takes the network's own layer, which it may change, and the temperature; returns the module for its place.
         has_temperature: whether it has a temperature.
     """
 
-    name: str
     title: str
     make: Callable[[nn.Linear, float | None], nn.Module]
     has_temperature: bool = False
@@ -108,17 +106,6 @@ def default_temperature(target: float | None) -> float:
     return UNBOUNDED_TEMPERATURE if target is None else 1 / target
 
 
-def get(name: str) -> Head:
-    """The head of that name.
-
-    Raises:
-        InputError: there is no such head.
-    """
-    if name not in HEADS:
-        raise InputError(f"unknown head {name!r}{suggest(name, HEADS)}; expected one of {', '.join(HEADS)}")
-    return HEADS[name]
-
-
 def replace(net: nn.Module, name: str, temperature: float | None, inputs: Tensor) -> nn.Module:
     """Put a head in the place of the network's last linear layer.
 
@@ -134,7 +121,7 @@ def replace(net: nn.Module, name: str, temperature: float | None, inputs: Tensor
     Raises:
         InputError: an unknown head, one the layer is too small for, or a network without a linear layer.
     """
-    head = get(name)
+    head = HEADS[name]
     if name == "linear":
         return net
     from neuralcollapse.measuring.classifier import find_classifier
@@ -151,12 +138,13 @@ def replace(net: nn.Module, name: str, temperature: float | None, inputs: Tensor
     return net
 
 
-HEADS: dict[str, Head] = {
-    head.name: head
-    for head in (
-        Head("linear", "", lambda layer, temperature: layer),
-        Head("no-bias", "no bias", without_bias),
-        Head("etf", "fixed ETF", fixed_etf),
-        Head("normalised", "normalised", normalised, has_temperature=True),
-    )
-}
+HEADS = Named(
+    "head",
+    {
+        "linear": Head("", lambda layer, temperature: layer),
+        "no-bias": Head("no bias", without_bias),
+        "etf": Head("fixed ETF", fixed_etf),
+        "normalised": Head("normalised", normalised, has_temperature=True),
+    },
+)
+"""By the name that `--head` takes."""

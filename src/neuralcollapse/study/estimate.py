@@ -27,7 +27,7 @@ class Estimate:
     Args:
         seconds: time; None where it could not be measured.
         memory: bytes at the peak, the GPU's included.
-        note: how it was measured, where less than an epoch was timed; or why it was not.
+        note: how it was measured, where less than an epoch was timed; or why it was not measured.
         gpu: the bytes of `memory` that are the GPU's.
     """
 
@@ -65,7 +65,8 @@ def _estimate(each: PlannedCell, config: RunConfig, cost: dict[str, Any] | str) 
     own = each.seconds / each.epoch * left if each.epoch else None  # the finished epochs of the run itself
     if isinstance(cost, str):
         return Estimate(own, None, cost)
-    measurements = sum(epoch > each.epoch for epoch in recipes.analysis_epochs(config.epochs))
+    milestones = recipes.milestone_epochs(config.milestones, config.epochs)
+    measurements = sum(epoch > each.epoch for epoch in recipes.measured_epochs(config.epochs, milestones))
     seconds = cost["start"] + left * cost["training"] + measurements * cost["measuring"]
     return Estimate(seconds if own is None else own, cost["memory"] + cost["gpu"], cost["note"], cost["gpu"])
 

@@ -19,7 +19,7 @@ import torch
 
 from neuralcollapse.training import hardware, trainer
 from neuralcollapse.training.config import TrainingConfig
-from neuralcollapse.training.progress import Silent
+from neuralcollapse.training.progress import Progress
 from neuralcollapse.training.resolve import load_and_resolve
 from neuralcollapse.training.run_directory import Run
 
@@ -32,7 +32,7 @@ class BudgetSpent(Exception):
     """The epoch is cut short."""
 
 
-class EpochClock(Silent):
+class EpochClock(Progress):
     """Times one epoch as the trainer reports it.
 
     The first step is left out where there are more: it prepares much that the later ones find ready.

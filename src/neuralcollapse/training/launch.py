@@ -25,7 +25,7 @@ PRECISIONS: dict[str, Literal["32-true", "64-true", "bf16-mixed"]] = {
     "bf16": "bf16-mixed",
 }
 _GRACE = 10.0
-"""Seconds a process has to end when it is told to."""
+"""Seconds in which a process has to end when it is told to."""
 
 
 def launch(work: Callable[[Fabric], str], run: Run) -> str:
@@ -68,11 +68,11 @@ def launch(work: Callable[[Fabric], str], run: Run) -> str:
             why += f"{error.signal_name} (out of memory?)" if error.signal_name else f"exit code {error.exit_code}"
             why += f"; go on with: neuralcollapse run --resume {run.path}"
         else:
-            write_ending(run, "failed", str(error).strip().rpartition("\n")[2])
+            run.note_ending("failed", str(error).strip().rpartition("\n")[2])
             raise
         if not why:
             return "interrupted"
-        write_ending(run, "failed", why)
+        run.note_ending("failed", why)
         raise InputError(why) from error
     finally:
         for child in set(multiprocessing.active_children()) - others:
@@ -113,16 +113,9 @@ def _work(fabric: Fabric, work: Callable[[Fabric], str], messages: Any) -> str:
     return status
 
 
-def write_ending(run: Run, status: str, error: str = "") -> None:
-    """Say in `status.json` how the run ended; how far it came stays there. A full disk may prevent that."""
-    with contextlib.suppress(InputError):
-        fields = {"epochs": run.config.epochs, "status": status, "error": " ".join(error.split())[:500]}
-        run.write_status(run.status().model_copy(update=fields))
-
-
 @contextlib.contextmanager
 def failures_noted(run: Run | None) -> Iterator[None]:
-    """Note in `status.json` of this run what ends the training; too little memory is said in a sentence."""
+    """Note in the run's `status.json` what ends the training; an error about too little memory becomes one sentence."""
     try:
         yield
     except Exception as error:
@@ -131,7 +124,7 @@ def failures_noted(run: Run | None) -> Iterator[None]:
         if memory:
             said = "the training needs more memory than there is; take a smaller --width or --batch-size"
         if run is not None:
-            write_ending(run, "failed", said)
+            run.note_ending("failed", said)
         if memory:
             raise InputError(said) from None
         raise

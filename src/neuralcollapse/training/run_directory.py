@@ -2,7 +2,7 @@
 
     config.json       every setting that decides the numbers
     environment.json  versions, machine, command line
-    history.jsonl     one line per analysed epoch
+    history.jsonl     one line per measured epoch
     snapshots/        epoch_0001.npz, ...: class means, classifier, a few hundred features
     checkpoint.pt     everything needed to continue: model, optimizer, random state
     status.json       running, interrupted, finished, diverged or failed
@@ -19,36 +19,26 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import pickle
 import re
 import struct
 import sys
 import time
-import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, Any, TypeVar
 
 import numpy as np
-import torch
 from annotated_types import Ge, Le
 from pydantic import BaseModel
 
 from neuralcollapse._errors import InputError
-from neuralcollapse._files import (
-    append_line,
-    lock,
-    read_json,
-    read_lines,
-    replace_file,
-    shortened,
-    validated,
-    write_json,
-)
+from neuralcollapse._files import lock, read_json, read_lines, replace_file, shortened, validated, write_json
 from neuralcollapse.training.config import RunConfig
+
+Kind = TypeVar("Kind")
 
 LOG = "log.txt"
 _PATIENCE = 0.5  # seconds to wait for a lock that another process only tests
@@ -61,7 +51,7 @@ _UNREADABLE: tuple[type[Exception], ...] = (
 
 
 class Record(BaseModel, strict=True, extra="allow"):
-    """What every line of the history has: an analysed epoch. Further measurements stand beside these."""
+    """What every line of the history has, which is a measured epoch. Further measurements stand beside these."""
 
     epoch: Annotated[int, Ge(1), Le(_LARGEST)]
     num_examples: Annotated[int, Ge(1), Le(_LARGEST)]
@@ -80,7 +70,6 @@ class Status(BaseModel, strict=True, frozen=True, extra="ignore"):
         status: "running", "interrupted", "finished", "diverged" or "failed"; empty before the first epoch has ended.
         epoch: the last finished epoch.
         epochs: epochs of the whole run.
-        zero_error_epoch: the first analysed epoch without a training error.
         seconds: wall-clock time spent, over all sessions.
         error: why the run failed.
     """
@@ -88,7 +77,6 @@ class Status(BaseModel, strict=True, frozen=True, extra="ignore"):
     status: str = ""
     epoch: Annotated[int, Ge(0), Le(_LARGEST)] = 0
     epochs: int | None = None
-    zero_error_epoch: int | None = None
     seconds: Annotated[float, Ge(0), Le(_LARGEST)] = 0.0
     error: str = ""
 
@@ -158,17 +146,12 @@ class Run:
         return RunConfig.from_json(read_json(self.path / "config.json"), self.path / "config.json")
 
     @property
-    def figures_dir(self) -> Path:
-        """Where the pictures go."""
-        return self.path / "figures"
-
-    @property
     def history_path(self) -> Path:
-        """The file of one JSON object per analysed epoch."""
+        """The file of one JSON object per measured epoch."""
         return self.path / "history.jsonl"
 
     def history(self, *columns: str) -> list[dict[str, Any]]:
-        """The analysed epochs, oldest first, each with at least what `Record` has; empty when none was finished yet.
+        """The measured epochs, oldest first, each with at least what `Record` has; empty before the first.
 
         Args:
             columns: further measurements that every epoch must have, as numbers.
@@ -231,16 +214,26 @@ class Run:
             InputError: the file is damaged, or a field is of another type.
         """
         path = self.path / "status.json"
-        if not path.is_file():
-            return Status()
-        try:
-            return validated(Status, read_json(path), path)
-        except InputError as error:
-            raise InputError(f"{error}; delete the file to continue without it") from None
+        return _read_expendable(path, Status) if path.is_file() else Status()
 
     def write_status(self, status: Status) -> None:
         """Replace `status.json`."""
         write_json(self.path / "status.json", status.model_dump())
+
+    def note_ending(self, status: str, error: str = "") -> None:
+        """Write into `status.json` how the training ended; how far it came stays there. A full disk may prevent that.
+
+        Args:
+            status: "interrupted" or "failed".
+            error: why it failed.
+        """
+        before = Status()
+        with contextlib.suppress(InputError):  # a damaged file is replaced
+            before = self.status()
+        with contextlib.suppress(InputError):
+            before = before.model_copy(update={"epochs": self.config.epochs})
+        with contextlib.suppress(InputError):
+            self.write_status(before.model_copy(update={"status": status, "error": " ".join(error.split())[:500]}))
 
     def record_environment(self, environment: dict[str, Any]) -> None:
         """Write what the run is made with; when the run continues, perhaps elsewhere, that is added under "resumed".
@@ -250,17 +243,10 @@ class Run:
         """
         path = self.path / "environment.json"
         if path.is_file():
-            try:
-                first = read_json(path)
-            except InputError as error:
-                raise InputError(f"{error}; delete the file to continue without it") from error
+            first = _read_expendable(path, dict[str, Any])
             earlier = first.get("resumed")
             environment = {**first, "resumed": [*(earlier if isinstance(earlier, list) else []), environment]}
         write_json(path, environment)
-
-    def append_history(self, record: dict[str, Any]) -> None:
-        """Add one line to the history and force it to disk."""
-        append_line(self.history_path, record)
 
     def cut_back(self, size: int, epoch: int) -> None:
         """Remove what a killed process wrote after its last checkpoint; training writes it again, as it was.
@@ -303,28 +289,6 @@ class Run:
         path.parent.mkdir(exist_ok=True)
         replace_file(path, lambda file: np.savez_compressed(file, epoch=np.int64(epoch), **arrays))  # type: ignore[arg-type]
         return path
-
-    def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Replace `checkpoint.pt`; if the process is killed meanwhile, the earlier one stays whole."""
-        replace_file(self.path / "checkpoint.pt", lambda file: torch.save(state, file))
-
-    def load_checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint, on the CPU, or None before the first one.
-
-        Raises:
-            InputError: the file is damaged, or holds anything but tensors and plain containers.
-        """
-        path = self.path / "checkpoint.pt"
-        if not path.is_file():
-            return None
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the error below says enough
-                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-                return state
-        except (RuntimeError, EOFError, KeyError, ValueError, OSError, pickle.UnpicklingError) as error:
-            reason = shortened(error, 120)
-            raise InputError(f"{path} is not a readable checkpoint ({reason}); take another --out") from error
 
     def is_locked(self) -> bool:
         """Whether a process is training in this directory; nothing is written."""
@@ -370,10 +334,16 @@ def differing_fields(stored: RunConfig, wanted: RunConfig, ignoring: tuple[str, 
     ]
 
 
-def _damaged(where: str, name: object, value: Any, expected: str) -> InputError:
-    return InputError(
-        f"{where}: {name} must {expected or 'be there'}, got {shortened(repr(value), 60)}; restore or remove the run"
-    )
+def _damaged(where: str, name: str, value: Any, expected: str) -> InputError:
+    return InputError(f"{where}: {name} must {expected}, got {shortened(repr(value), 60)}; restore or remove the run")
+
+
+def _read_expendable(path: Path, kind: type[Kind]) -> Kind:
+    """The content of a file that the run can do without."""
+    try:
+        return validated(kind, read_json(path), path)
+    except InputError as error:
+        raise InputError(f"{error}; delete the file to continue without it") from None
 
 
 def _snapshot_fault(arrays: dict[str, np.ndarray]) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import mmap
 import os
 import secrets
 import sys
@@ -301,19 +300,13 @@ def _end_of_lines(file: Any) -> tuple[int, bool]:
 
     A last line without a line end is kept if it is a whole JSON object.
     """
-    size = file.seek(0, os.SEEK_END)
-    if not size:
-        return 0, True
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        last = content[content.rfind(b"\n") + 1 :]
-    if not last:
-        return size, True
-    try:
-        if isinstance(json.loads(last), dict):
-            return size, False
-    except (ValueError, RecursionError):
-        pass
-    return size - len(last), True
+    file.seek(0)
+    content = file.read()
+    last = content[content.rfind(b"\n") + 1 :]
+    with contextlib.suppress(ValueError, RecursionError):
+        if last and isinstance(json.loads(last), dict):
+            return len(content), False
+    return len(content) - len(last), True
 
 
 def _system_cause(error: BaseException, before: BaseException | None) -> OSError | KeyboardInterrupt | None:

@@ -36,7 +36,7 @@ def refused(path: Path, options: FileOptions, *parts: str) -> str:
 
 def content(path: Path, options: FileOptions) -> tuple[np.ndarray, np.ndarray]:
     examples = open_examples(path, options.labels, options.columns)
-    blocks = list(examples.blocks(0, examples.rows))
+    blocks = list(examples.blocks(0, examples.shape[0]))
     return torch.cat([each.features for each in blocks]).numpy(), torch.cat([each.labels for each in blocks]).numpy()
 
 

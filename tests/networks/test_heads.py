@@ -60,7 +60,7 @@ def test_the_fixed_frame_has_unit_rows_at_the_simplex_angle(classes: int, featur
 
 
 def test_too_few_features_for_the_frame_are_named() -> None:
-    with pytest.raises(InputError, match="10 classes needs 9 features, the network gives 5; raise --width"):
+    with pytest.raises(InputError, match="at least 9 features for a simplex ETF of 10 classes, got 5; raise --width"):
         network("mlp", "etf", width=5 / 512)
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from neuralcollapse import InputError
 from neuralcollapse.cli.grid_progress import GridDisplay
-from neuralcollapse.study.grid import run_grid
+from neuralcollapse.study.grid import GridProgress, run_grid
 from neuralcollapse.study.local_processes import WorkerProcess
 from neuralcollapse.study.options import GridOptions
 from neuralcollapse.study.plan import (
@@ -28,7 +28,6 @@ from neuralcollapse.study.plan import (
     select_cells,
     set_aside,
 )
-from neuralcollapse.study.progress import GridProgress
 from neuralcollapse.study.task import Ending, State, Task, read_ending, write_failure
 from neuralcollapse.training import checkpoint, recipes
 from neuralcollapse.training.config import TrainingConfig

@@ -18,9 +18,9 @@ from neuralcollapse.cli.tables import number, off_path, percent
 from neuralcollapse.data.binary_files import machine_memory
 from neuralcollapse.study.estimate import Estimate
 from neuralcollapse.study.executors import executor_for
+from neuralcollapse.study.grid import GridProgress
 from neuralcollapse.study.options import GridOptions
 from neuralcollapse.study.plan import PlannedCell
-from neuralcollapse.study.progress import GridProgress
 from neuralcollapse.study.task import State
 from neuralcollapse.training.hardware import gpu_memory
 from neuralcollapse.training.run_directory import Run, Status

@@ -61,7 +61,7 @@ def read_exactly(path: Path, file: IO[bytes], size: int) -> bytearray:
         content += chunk
     if len(content) != size:
         found = f"more than {size:,}" if len(content) > size else f"{len(content):,}"
-        raise InputError(f"{path}: expected {size:,} bytes, found {found}; download it again")
+        raise InputError(f"{path}: expected {size:,} bytes, got {found}; download it again")
     return content
 
 
@@ -76,7 +76,7 @@ def records(path: Path, size: int, count: int | None = None, largest: int = LARG
         expected = found if count is None else size * count
         if found % size or not found or found != expected:
             wanted = f"{expected:,} bytes" if count is not None else f"a multiple of {size:,} bytes"
-            raise InputError(f"{path}: expected {wanted}, found {found:,}; download it again")
+            raise InputError(f"{path}: expected {wanted}, got {found:,}; download it again")
         require_size(path, expected, largest)
         return np.frombuffer(read_exactly(path, file, expected), dtype=np.uint8).reshape(-1, size)
 
@@ -84,7 +84,7 @@ def records(path: Path, size: int, count: int | None = None, largest: int = LARG
 def require_size(path: Path, size: int, largest: int = LARGEST_FILE) -> None:
     """Raise where a file has, uncompressed, far more bytes than any published one."""
     if size > largest:
-        raise InputError(f"{path}: expected at most {largest:,} bytes, found {size:,}; download it again")
+        raise InputError(f"{path}: expected at most {largest:,} bytes, got {size:,}; download it again")
 
 
 def machine_memory() -> float:

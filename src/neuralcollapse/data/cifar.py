@@ -86,12 +86,12 @@ def _python_batch(path: Path, label_key: bytes, num_classes: int) -> tuple[Array
     images, labels = (content.get(key) if isinstance(content, dict) else None for key in (b"data", label_key))
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (_PIXELS,):
         found = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
-        raise InputError(f"{path}: expected data of type uint8 and shape (n, {_PIXELS}), found {found}")
+        raise InputError(f"{path}: expected data of type uint8 and shape (n, {_PIXELS}), got {found}")
     if (
         not isinstance(labels, list)
         or len(labels) != len(images)
         or not all(type(label) is int and abs(label) < 1 << 63 for label in labels)
     ):
         found = f"{len(labels):,} entries" if isinstance(labels, list) else type(labels).__name__
-        raise InputError(f"{path}: expected a list of {len(images):,} integer labels, found {found}")
+        raise InputError(f"{path}: expected a list of {len(images):,} integer labels, got {found}")
     return images, check_labels(np.array(labels), num_classes, str(path))

@@ -47,7 +47,7 @@ def read_folder(path: Path) -> tuple[Split, Split, tuple[str, ...]]:
         if not found.classes[half]:
             raise InputError(
                 f"{path} is not split into train/ and test/: expected train/<class>/<image> and test/<class>/<image> "
-                f"in it, found no image under {half}/"
+                f"in it, got no image under {half}/"
             )
         if empty := [name for name, images in sorted(found.classes[half].items()) if not images]:
             raise InputError(
@@ -56,7 +56,7 @@ def read_folder(path: Path) -> tuple[Split, Split, tuple[str, ...]]:
             )
     names = tuple(sorted(found.classes["train"]))
     if len(names) < 2:
-        raise InputError(f"{path}: expected at least two classes in train/, found only {names[0]}")
+        raise InputError(f"{path}: expected at least two classes in train/, got only {names[0]}")
     if unknown := sorted(found.classes["test"].keys() - set(names)):
         raise InputError(f"{path}: test/ has classes that train/ has not: {', '.join(unknown[:5])}")
     if left_out:
@@ -140,7 +140,7 @@ def _scan_directory(path: Path, found: _Images) -> None:
             try:
                 scan(path / half, (half,), ())
             except RecursionError:
-                raise InputError(f"{path}: expected folders a few levels deep, found hundreds") from None
+                raise InputError(f"{path}: expected folders a few levels deep, got hundreds") from None
             except OSError as error:
                 raise InputError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
 
@@ -217,16 +217,18 @@ class _Decoder:
         except InputError:
             raise
         except Image.DecompressionBombError as error:
-            raise InputError(f"{name} has millions of pixels, expected at most {LARGEST_SIDE} a side") from error
+            limit = f"at most {LARGEST_SIDE} pixels a side"
+            raise InputError(f"{name}: expected an image of {limit}, got millions of pixels") from error
         except Exception as error:  # Pillow raises errors of any type for damaged bytes
-            what = f"is damaged or not an image ({type(error).__name__})"
-            raise InputError(f"{name} {what}; replace or remove it") from error
+            reason = type(error).__name__
+            raise InputError(f"{name} is damaged or not an image ({reason}); replace or remove it") from error
         return pixels[None] if gray else pixels.transpose(2, 0, 1)
 
     def _check(self, name: str, size: tuple[int, int], mode: str, total: int) -> None:
         here = f"{size[0]} × {size[1]} pixels"
         if max(size) > LARGEST_SIDE:
-            raise InputError(f"{name} has {here}, expected at most {LARGEST_SIDE} a side; make the images smaller")
+            limit = f"at most {LARGEST_SIDE} pixels a side"
+            raise InputError(f"{name}: expected an image of {limit}, got {here}; make the images smaller")
         if mode.startswith(("I", "F")):
             raise InputError(f"{name} has pixels of more than 8 bits (mode {mode}); convert it to 8 bits")
         if 3 * total * size[0] * size[1] > LARGEST_SET:
@@ -234,4 +236,4 @@ class _Decoder:
         first, expected = self._first = self._first or (name, size)
         if size != expected:
             shape = f"{expected[0]} × {expected[1]}"
-            raise InputError(f"{name} has {here}, {first} has {shape}; expected all images in one size")
+            raise InputError(f"{name}: expected images of one size, {shape} as {first} has, got {here}")

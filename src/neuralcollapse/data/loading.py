@@ -160,8 +160,8 @@ def balanced(
         if members < examples_per_class:
             class_name = str(label) if name == str(label) else f"{label} ({name})"
             raise InputError(
-                f"{examples_per_class:,} examples of each class were asked for, class {class_name} has "
-                f"{members:,}; lower {option}"
+                f"expected at least {examples_per_class:,} examples of each class for {option}, got "
+                f"{members:,} of class {class_name}; lower {option}"
             )
     return _draw(labels, [examples_per_class] * len(class_names), seed)
 

@@ -105,7 +105,7 @@ def _read_content(element: memoryview, compressed: bool, end: int) -> bytes | me
         if not inflating.eof:  # where zlib compares the checksum
             raise ValueError("it does not end where the array does")
     if not 0 <= len(content) - end < 8:
-        raise ValueError(f"{end:,} bytes are announced, {len(content):,} are there")
+        raise ValueError(f"{end:,} bytes are announced where {len(content):,} are")
     return content
 
 

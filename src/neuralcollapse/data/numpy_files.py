@@ -50,7 +50,7 @@ def npz_arrays(path: Path) -> NumpyArrays:
         file.seek(-_DIRECTORY_END.size - len(archive.comment), os.SEEK_END)
         (announced,) = _DIRECTORY_END.unpack(file.read(_DIRECTORY_END.size))
         if announced not in (len(members), _MANY_MEMBERS):
-            raise ValueError(f"{announced} members are announced, {len(members)} are there")
+            raise ValueError(f"{announced} members are announced where {len(members)} are")
     names = [name.removesuffix(".npy") for name in members if name.endswith(".npy")]
     return {name: partial(_open_member, path, name, members[f"{name}.npy"]) for name in names}
 
@@ -100,7 +100,7 @@ def _read_header(path: Path, name: str, file: IO[bytes], size: int) -> tuple[tup
         raise InputError(f"{path}: expected numeric {name}, got {what}")
     needed, there = math.prod(shape) * dtype.itemsize, size - (file.tell() - begin)
     if needed != there:
-        raise ValueError(f"{name} of shape {shape} takes {needed:,} bytes, {max(there, 0):,} are there")
+        raise ValueError(f"{name} of shape {shape} takes {needed:,} bytes where {max(there, 0):,} are")
     return shape, fortran, dtype
 
 

@@ -58,7 +58,7 @@ class _Array:
 
     def set_state(self, _version: int, shape: tuple[int, ...], dtype: _Dtype, fortran: bool, content: bytes) -> None:
         if not re.fullmatch(r"[<>|=]?(b1|[iu][1248]|f[248])", dtype.code) or dtype.order not in ("<", ">", "|", "="):
-            raise InputError(f"expected an array of numbers, found one of type {dtype.code!r}")
+            raise InputError(f"expected an array of numbers, got one of type {dtype.code!r}")
         numbers = np.dtype(dtype.code).newbyteorder(dtype.order)  # type: ignore[arg-type]
         sizes = [size for size in shape if type(size) is int and size >= 0]
         if len(sizes) != len(shape) or math.prod(sizes) * numbers.itemsize != len(content):
@@ -91,7 +91,7 @@ class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         asked = f"{module.replace('numpy._core.', 'numpy.core.')}.{name}"  # NumPy 2 renamed it
         if asked not in self._known:
-            raise InputError(f"refused, it asks for {asked[:80]!r}, which no CIFAR batch needs")
+            raise InputError(f"refused: it asks for {asked[:80]!r}, which no CIFAR batch needs")
         return self._known[asked]
 
     def _encode(self, text: str, encoding: str | bytes) -> bytes:

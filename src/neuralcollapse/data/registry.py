@@ -73,7 +73,7 @@ def _has_idx(other: str) -> Callable[[Path], bool]:
 def _read_cifar10_images(path: Path, _num_classes: int) -> tuple[Split, Split]:
     train, test, names = read_folder(path)
     if names != cifar.CLASS_NAMES:
-        raise InputError(f"{path}: expected the classes {', '.join(cifar.CLASS_NAMES)}, found {', '.join(names[:12])}")
+        raise InputError(f"{path}: expected the classes {', '.join(cifar.CLASS_NAMES)}, got {', '.join(names[:12])}")
     return train, test
 
 

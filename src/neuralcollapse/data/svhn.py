@@ -22,13 +22,13 @@ def read_svhn(folder: Path, num_classes: int) -> tuple[Split, Split]:
 def _split(path: Path, num_classes: int) -> Split:
     found = read_mat5(path, ("X", "y"))
     if absent := [name for name in ("X", "y") if name not in found]:
-        raise InputError(f"{path}: expected arrays of numbers called X and y, found no {' and no '.join(absent)}")
+        raise InputError(f"{path}: expected arrays of numbers called X and y, got no {' and no '.join(absent)}")
     images, labels = found["X"], found["y"].ravel()
     if images.dtype != np.uint8 or images.shape[:3] != (32, 32, 3) or images.ndim != 4:
         raise InputError(
             f"{path}: expected X of type uint8 and shape (32, 32, 3, n), got {images.dtype} {images.shape}"
         )
     if len(labels) != images.shape[3]:
-        raise InputError(f"{path}: expected {images.shape[3]:,} labels, as many as images, found {len(labels):,}")
+        raise InputError(f"{path}: expected {images.shape[3]:,} labels, as many as images, got {len(labels):,}")
     labels = check_labels(np.where(labels == 10, labels.dtype.type(0), labels), num_classes, str(path))
     return Split.of_arrays(images.transpose(3, 2, 0, 1), labels)

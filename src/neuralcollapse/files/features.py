@@ -6,13 +6,11 @@ in them is executed, and an error names the file, what was expected and what was
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +18,7 @@ from neuralcollapse._errors import InputError
 from neuralcollapse._files import shortened
 from neuralcollapse.data.numpy_files import npy_arrays, npz_arrays
 from neuralcollapse.files.parquet_files import parquet_arrays
-from neuralcollapse.files.rows import ArrayRows, Arrays, Rows
+from neuralcollapse.files.rows import Arrays, Rows, array_rows
 from neuralcollapse.files.safetensors_files import safetensors_arrays
 
 BLOCK_BYTES = 64 << 20
@@ -53,19 +51,14 @@ class LabelledFeatures:
     labels: Rows
 
     @property
-    def rows(self) -> int:
-        """n."""
-        return self.features.shape[0]
-
-    @property
-    def dim(self) -> int:
-        """p."""
-        return self.features.shape[1]
+    def shape(self) -> tuple[int, ...]:
+        """(n, p)."""
+        return self.features.shape
 
     def blocks(self, start: int, stop: int) -> Iterator[Block]:
         """Rows start … stop − 1 in blocks of at most ``BLOCK_BYTES`` of features."""
         size: int = getattr(torch, self.features.dtype).itemsize
-        step = max(1, min(BLOCK_BYTES // (size * self.dim), BLOCK_BYTES // torch.int64.itemsize))
+        step = max(1, min(BLOCK_BYTES // (size * self.shape[1]), BLOCK_BYTES // torch.int64.itemsize))
         pairs = zip(self.features.blocks(start, stop, step), self.labels.blocks(start, stop, step), strict=True)
         for features, labels in pairs:
             yield Block(start, features, labels.to(torch.int64).reshape(-1))
@@ -74,7 +67,7 @@ class LabelledFeatures:
 
 @dataclass(frozen=True)
 class Classifier:
-    """The last layer's weight (C, p) and bias (C,) or None; path is the weight's."""
+    """The last layer's weight (C, p), its bias (C,) or None, and the path of the weight's file."""
 
     path: Path
     weight: Tensor
@@ -116,7 +109,7 @@ def open_classifier(features: Path | None, weight: Path | None = None, bias: Pat
         InputError: as `open_examples`.
     """
     path = weight or features
-    # of the features' own file: neither a table nor a single array has a classifier beside the features
+    # a table or a single array has no classifier beside the features
     arrays = {} if path is None or (weight is None and path.suffix in (".npy", ".parquet")) else _arrays(path, "weight")
     if path is None or (weight is None and "weight" not in arrays):
         if bias is not None:
@@ -145,16 +138,12 @@ def _arrays(path: Path, name: str, columns: str = "features") -> Arrays:
         raise InputError(f"no file {path}; expected one ending in {_ENDINGS} with {name} in it")
     if path.suffix in (".npy", ".npz"):
         arrays = npy_arrays(path, name) if path.suffix == ".npy" else npz_arrays(path)
-        return {key: partial(_array_rows, array) for key, array in arrays.items()}
+        return {key: partial(array_rows, array) for key, array in arrays.items()}
     if path.suffix == ".safetensors":
         return safetensors_arrays(path)
     if path.suffix == ".parquet":
         return parquet_arrays(path, columns)
     raise InputError(f"{path}: expected a file ending in {_ENDINGS}, got {path.suffix or 'no ending'!r}")
-
-
-def _array_rows(open_array: Callable[[], np.ndarray[Any, Any]]) -> Rows:
-    return ArrayRows(open_array())
 
 
 def _only_array(path: Path, name: str) -> Rows:
@@ -170,4 +159,4 @@ def _require(path: Path, arrays: Arrays, wanted: tuple[str, ...]) -> None:
     if absent := [name for name in wanted if name not in arrays]:
         found = shortened(", ".join(sorted(arrays)) or "nothing", 200)
         hint = "; name the file of the labels by --labels" if "labels" in absent else ""
-        raise InputError(f"{path} has no {' and no '.join(absent)}, found {found}{hint}")
+        raise InputError(f"{path} has no {' and no '.join(absent)}, but {found}{hint}")

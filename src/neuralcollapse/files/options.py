@@ -85,7 +85,7 @@ class FileOptions:
             if not path.parent.is_dir():
                 raise InputError(f"expected an existing folder to write {path.name} in, got {path.parent}")
             if path.exists() and not path.is_file():
-                raise InputError(f"expected a file to write, {path} is a folder or a device")
+                raise InputError(f"expected a file to write, got {path}, which is a folder or a device")
             if path.exists() and any(other is not None and other.exists() and path.samefile(other) for other in read):
                 raise InputError(f"expected another file to write than {path}, which is read")
         if self.save is not None and self.save.suffix != ".safetensors":

@@ -93,7 +93,11 @@ def read_shard(path: Path) -> Shard:
     try:
         rows = validated(tuple[RowRange, ...], about.get("rows", "[]").encode(), "rows")
         if state.keys() == set(_COUNTS):
-            counts = tuple(_as_count(state[name]) for name in _COUNTS)
+            for count in state.values():
+                if count.shape != () or count.dtype != torch.int64 or int(count) < 0:
+                    found = f"{count.dtype} of shape {tuple(count.shape)}"
+                    raise InputError(f"expected counts of at least 0, got {found}")
+            counts = tuple(int(state[name]) for name in _COUNTS)
             if max(counts) > counts[0]:
                 raise InputError(f"expected at most {counts[0]} examples, got {max(counts)}")
             return Shard(path, Counts(counts, about.get("against", "")), rows)
@@ -108,7 +112,7 @@ def require_once(paths: Iterable[Path]) -> None:
     seen: dict[tuple[int, int], Path] = {}
     for path in paths:
         if not path.is_file():
-            raise InputError(f"expected a file of saved moments or counts, got {path}, which is not a file")
+            raise InputError(f"expected a file of saved moments or counts, got {path}, which is none")
         identity = (path.stat().st_dev, path.stat().st_ino)
         if identity in seen:
             same = "" if seen[identity] == path else f", which is {seen[identity]}"
@@ -131,7 +135,7 @@ def join_rows(shards: Iterable[tuple[Path, tuple[RowRange, ...]]]) -> tuple[RowR
             joined[-1] = replace(joined[-1], stop=each.stop)
         else:
             twice = replace(each, stop=min(each.stop, before[0].stop))
-            raise InputError(f"expected each row once, {before[1]} and {path} both hold {twice} of {each.name}")
+            raise InputError(f"expected each row once, got {twice} of {each.name} in both {before[1]} and {path}")
     return tuple(joined)
 
 
@@ -148,16 +152,10 @@ def missing_rows(joined: Iterable[RowRange]) -> list[str]:
 
 
 def digest(moments: ClassMoments, weight: Tensor, bias: Tensor | None) -> str:
-    """Identifies what counts are made against: class means and a classifier."""
+    """A text that identifies what counts are made against: class means and a classifier."""
     found = hashlib.sha256()
     for tensor in (moments.counts, moments.means, weight, bias):
         if tensor is not None:
             # in one type, so that a classifier gives the same when it is saved in a wider one
             found.update(str(tuple(tensor.shape)).encode() + tensor.double().contiguous().numpy().tobytes())
     return found.hexdigest()[:32]
-
-
-def _as_count(value: Tensor) -> int:
-    if value.shape != () or value.dtype != torch.int64 or int(value) < 0:
-        raise InputError(f"expected counts of at least 0, got {value.dtype} of shape {tuple(value.shape)}")
-    return int(value)

@@ -66,7 +66,7 @@ def fixed_etf(layer: nn.Linear, temperature: float | None = None) -> nn.Module:
     classes, features = layer.weight.shape
     if features < classes - 1:
         raise InputError(
-            f"a simplex ETF of {classes} classes needs {classes - 1} features, the network gives {features}; "
+            f"expected at least {classes - 1} features for a simplex ETF of {classes} classes, got {features}; "
             "raise --width or take another --head"
         )
     import torch

@@ -41,9 +41,8 @@ class RayExecutor:
         for name, needed in self._needs.items():
             if needed > (available := resources.get(name, 0.0)):
                 self._ray.shutdown()
-                raise InputError(
-                    f"--{name.lower()}s-per-cell {needed:g} is more than the Ray cluster has, {available:g}"
-                )
+                option = f"--{name.lower()}s-per-cell"
+                raise InputError(f"expected {option} of at most the Ray cluster's {available:g}, got {needed:g}")
         out.mkdir(parents=True, exist_ok=True)
         self._token = out.resolve() / f".grid-{uuid.uuid4().hex}"
         self._token.touch()

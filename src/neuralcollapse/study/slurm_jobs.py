@@ -41,7 +41,9 @@ class SlurmExecutor:
             raise InputError("--slurm needs the package submitit: pip install 'neuralcollapse[slurm]'") from None
         cpus, gpus = options.cpus_per_cell, options.gpus_per_cell
         if cpus != int(cpus) or cpus < 1 or (gpus is not None and gpus != int(gpus)):
-            raise InputError(f"Slurm gives whole cores and GPUs, got --cpus-per-cell {cpus:g}, --gpus-per-cell {gpus}")
+            raise InputError(
+                f"expected whole cores and GPUs with --slurm, got --cpus-per-cell {cpus:g}, --gpus-per-cell {gpus}"
+            )
         try:
             self._executor = submitit.AutoExecutor(
                 out.resolve() / ".slurm", cluster=self.cluster, slurm_max_num_timeout=REQUEUES

@@ -9,7 +9,6 @@ history_bytes   the length of `history.jsonl`, to which the history is cut back 
 
 from __future__ import annotations
 
-import pickle
 import warnings
 from typing import Any
 
@@ -19,7 +18,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from neuralcollapse._errors import InputError
-from neuralcollapse._files import replace_file, shortened, validated
+from neuralcollapse._files import readable, replace_file, shortened, validated
 from neuralcollapse.training.run_directory import Run, Status
 
 
@@ -53,14 +52,10 @@ def read(run: Run) -> dict[str, Any] | None:
     path = run.path / "checkpoint.pt"
     if not path.is_file():
         return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the error below says enough
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            return state
-    except (RuntimeError, EOFError, KeyError, ValueError, OSError, pickle.UnpicklingError) as error:
-        reason = shortened(error, 120)
-        raise InputError(f"{path} is not a readable checkpoint ({reason}); take another --out") from error
+    with readable(path, "checkpoint", "; start another run with another --out"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the error says enough
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return state
 
 
 def restore(fabric: Fabric, run: Run, net: nn.Module, optimizer: torch.optim.Optimizer) -> Status:

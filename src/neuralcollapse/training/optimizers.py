@@ -65,7 +65,7 @@ def _sgd(trained: list[nn.Parameter], rate: float, momentum: float, decay: float
 
 
 def _sgdw(trained: list[nn.Parameter], rate: float, momentum: float, decay: float) -> torch.optim.Optimizer:
-    from neuralcollapse.training.sgdw import SGDW
+    from neuralcollapse.training.own_optimizers import SGDW
 
     return SGDW(trained, rate, momentum, decay)
 
@@ -83,7 +83,7 @@ def _adamw(trained: list[nn.Parameter], rate: float, momentum: float, decay: flo
 
 
 def _lbfgs(trained: list[nn.Parameter], rate: float, momentum: float, decay: float) -> torch.optim.Optimizer:
-    from neuralcollapse.training.penalised_lbfgs import PenalisedLBFGS
+    from neuralcollapse.training.own_optimizers import PenalisedLBFGS
 
     return PenalisedLBFGS(trained, rate, decay)
 

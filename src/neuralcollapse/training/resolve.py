@@ -203,7 +203,7 @@ def resumed(run: Run, asked: TrainingConfig) -> TrainingConfig:
             stored[name] = wanted
         elif wanted not in ("auto", stored[name]):
             raise InputError(
-                f"{run.path} was made with {name} {stored[name]}, now {wanted} is asked for; "
+                f"expected {name} {stored[name]}, with which {run.path} was begun, got {wanted}; "
                 "leave that option out, or start another run with --out"
             )
     return TrainingConfig.from_json(TrainingConfig(**stored).to_json(), run.path / "config.json")

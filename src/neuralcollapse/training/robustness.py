@@ -178,5 +178,7 @@ def _pixels(images: Tensor, channels: int) -> Tensor:
         raise InputError(f"expected pixels in 0 … 1, before normalisation, got {low:g} to {high:g}")
     black = ~images.flatten(1).any(dim=1)
     if bool(black.any()):
-        raise InputError(f"image {int(black.nonzero()[0])} is black, so ‖r‖/‖x‖ has no value; leave it out")
+        raise InputError(
+            f"expected no black image, because ‖x‖ is then zero, got image {int(black.nonzero()[0])}; leave it out"
+        )
     return images

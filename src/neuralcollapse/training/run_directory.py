@@ -20,11 +20,8 @@ import contextlib
 import functools
 import os
 import re
-import struct
 import sys
 import time
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,19 +32,15 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel
 
 from neuralcollapse._errors import InputError
-from neuralcollapse._files import lock, read_json, read_lines, replace_file, shortened, validated, write_json
+from neuralcollapse._files import lock, read_json, read_lines, readable, replace_file, shortened, validated, write_json
 from neuralcollapse.training.config import RunConfig
 
+Array = np.ndarray
 Kind = TypeVar("Kind")
 
 LOG = "log.txt"
 _PATIENCE = 0.5  # seconds to wait for a lock that another process only tests
 _LARGEST = 10**12  # epochs, examples, seconds; a larger number has no place on an axis
-_UNREADABLE: tuple[type[Exception], ...] = (
-    zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, KeyError, NotImplementedError,
-    RuntimeError, SyntaxError, MemoryError,
-)  # fmt: skip
-"""What NumPy and its helpers raise for a damaged or hostile .npz."""
 
 
 class Record(BaseModel, strict=True, extra="allow"):
@@ -197,14 +190,11 @@ class Run:
             InputError: the file is damaged, or holds arrays that do not fit together.
         """
         path = self.snapshots()[epoch]
-        try:
-            # opened here: NumPy leaves a damaged file open when it opened it itself
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+        # opened here: NumPy leaves a damaged file open when it opened it itself
+        with readable(path, "snapshot", "; move it away to draw the rest"), path.open("rb") as file:
+            with np.load(file, allow_pickle=False) as content:
                 arrays = {name: content[name] for name in ("class_means", "weight", "features", "labels")}
-        except _UNREADABLE as error:
-            raise InputError(f"{path} is not a readable snapshot; move it away to draw the rest") from error
-        if fault := _snapshot_fault(arrays):
-            raise InputError(f"{path}: {fault}; move it away to draw the rest")
+            _check_snapshot(**arrays)
         return arrays
 
     def status(self) -> Status:
@@ -264,7 +254,7 @@ class Run:
         later = [path for number, path in self.snapshots().items() if number > epoch]
         why = ""
         if len(history) < size:
-            why = f"{self.history_path} has {len(history)} bytes, the checkpoint expects at least {size}"
+            why = f"{self.history_path} has {len(history)} bytes where the checkpoint expects at least {size}"
         elif size and history[size - 1 : size] != b"\n":
             why = f"no line of {self.history_path} ends at byte {size}, where the checkpoint expects it"
         elif history.count(b"\n", size) > 1 or len(later) > 1:
@@ -291,7 +281,7 @@ class Run:
         return path
 
     def is_locked(self) -> bool:
-        """Whether a process is training in this directory; nothing is written."""
+        """Whether a process is training in this directory; looking writes nothing."""
         path = self.path / ".lock"
         if path.exists():
             with path.open("rb") as file:
@@ -303,7 +293,7 @@ class Run:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from training in this directory; the lock goes when the process ends, however it ends.
+        """Keep other processes from training in this directory, until the block or the process ends.
 
         Raises:
             InputError: another process holds it.
@@ -346,20 +336,17 @@ def _read_expendable(path: Path, kind: type[Kind]) -> Kind:
         raise InputError(f"{error}; delete the file to continue without it") from None
 
 
-def _snapshot_fault(arrays: dict[str, np.ndarray]) -> str:
-    """What keeps arrays from being a snapshot; empty when nothing does."""
-    means, labels = arrays["class_means"], arrays["labels"]
-    shapes = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())
-    if means.ndim != 2 or labels.ndim != 1 or not means.size:
-        return f"expected class means (C, p) and labels (n,), got {shapes}"
-    if arrays["weight"].shape != means.shape or arrays["features"].shape != (len(labels), means.shape[1]):
-        return f"expected weights (C, p) as class means, and features (n, p) with n labels, got {shapes}"
-    if not np.issubdtype(labels.dtype, np.integer) or not ((labels >= 0) & (labels < len(means))).all():
-        return f"expected labels of 0 to {len(means) - 1} as integers, got {labels.dtype}"
-    for name, value in arrays.items():
-        if not np.issubdtype(value.dtype, np.number) or not np.isfinite(value).all():
-            return f"expected finite {name.replace('_', ' ')}, got NaN, infinity or no numbers in them"
-    return ""
+def _check_snapshot(class_means: Array, weight: Array, features: Array, labels: Array) -> None:
+    """Raise ValueError unless the arrays have the shapes and types of a snapshot."""
+    classes, dim = class_means.shape
+    if not class_means.size or weight.shape != (classes, dim) or features.shape != (*labels.shape, dim):
+        shapes = f"{class_means.shape}, {weight.shape}, {features.shape} and {labels.shape}"
+        raise ValueError(f"expected class means and weight (C, p), features (n, p) and labels (n,), got {shapes}")
+    if labels.dtype.kind not in "iu" or not ((labels >= 0) & (labels < classes)).all():
+        raise ValueError(f"expected integer labels in 0..{classes - 1}, got others")
+    for value in (class_means, weight, features):
+        if value.dtype.kind not in "iuf" or not np.isfinite(value).all():
+            raise ValueError("expected finite numbers, got NaN, infinity or no numbers")
 
 
 def _check_folder(path: Path) -> None:

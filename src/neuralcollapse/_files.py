@@ -30,7 +30,7 @@ Kind = TypeVar("Kind")
 
 
 class WriteError(InputError, OSError):
-    """A file that cannot be written, such as on a full disk; ``filename`` is its path."""
+    """A file that cannot be written, such as on a full disk; `filename` is its path."""
 
     def __str__(self) -> str:
         return str(self.args[0])  # the sentence, not the number and file name that an OSError prints
@@ -48,7 +48,7 @@ def lock(file: IO[Any] | int, *, wait: bool = True, shared: bool = False) -> boo
         Whether it is locked: False where the system or the file system has no locks.
 
     Raises:
-        BlockingIOError: another process holds the lock, and ``wait`` is False.
+        BlockingIOError: another process holds the lock, and `wait` is False.
     """
     if fcntl is None:
         return False
@@ -63,7 +63,7 @@ def lock(file: IO[Any] | int, *, wait: bool = True, shared: bool = False) -> boo
 
 @contextlib.contextmanager
 def locked(path: str | Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of an existing file or folder during a block; see :func:`lock`."""
+    """Hold the lock of an existing file or folder during a block; see `lock`."""
     if fcntl is None:  # where there are no locks, a folder cannot be opened either
         yield
         return
@@ -77,13 +77,13 @@ def locked(path: str | Path, *, wait: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary file to write, which replaces ``path`` at the end of the block, or is removed after an error.
+    """Give a temporary file to write, which replaces `path` at the end of the block, or is removed after an error.
 
     It is a hidden file in the same folder with the same ending and a name of its own: of two processes that write one
     file, the last one's is kept, whole. Temporary files that killed writers of the same file left are removed.
 
     Raises:
-        InputError: the file cannot be written: no such folder, no permission, a full disk, or ``path`` is a folder or
+        InputError: the file cannot be written: no such folder, no permission, a full disk, or `path` is a folder or
             a device.
     """
     before = sys.exception()
@@ -118,7 +118,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def replace_file(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Replace a file by what ``write(file)`` writes into an open binary file; see :func:`replacing`."""
+    """Replace a file by what `write(file)` writes into an open binary file; see `replacing`."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         write(file)
 
@@ -162,7 +162,7 @@ def to_json(content: Any, *, indent: int | None = None) -> str:
 
 
 def read_any_json(path: str | Path) -> Any:
-    """Read a JSON file; the texts "inf", "-inf" and "nan" stay texts, see :func:`validated`.
+    """Read a JSON file; the texts "inf", "-inf" and "nan" stay texts, see `validated`.
 
     Raises:
         InputError: the file is not JSON.
@@ -174,7 +174,7 @@ def read_any_json(path: str | Path) -> Any:
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """Read a JSON object, as :func:`read_any_json` does.
+    """Read a JSON object, as `read_any_json` does.
 
     Raises:
         InputError: the file holds anything else.
@@ -210,7 +210,7 @@ def validated(kind: type[Kind], content: Any, where: str | Path) -> Kind:
 
     Args:
         kind: what is expected; any type that pydantic knows.
-        content: what the file holds, as ``json`` reads it, or JSON text as bytes.
+        content: what the file holds, as `json` reads it, or JSON text as bytes.
         where: the file, for the message.
 
     Raises:
@@ -246,7 +246,7 @@ def readable(path: str | Path, kind: str, advice: str = "") -> Iterator[None]:
 
 
 def finite(value: Any) -> Any:
-    """The same with non-finite floats as "inf", "-inf" or "nan", in nested dictionaries and lists too."""
+    """The value with non-finite floats as "inf", "-inf" or "nan", in nested dictionaries and lists too."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -255,7 +255,7 @@ def finite(value: Any) -> Any:
 
 
 def numbers(value: Any) -> Any:
-    """The same with the texts "inf", "-inf" and "nan" as numbers, in lists too; the inverse of :func:`finite`."""
+    """The value with the texts "inf", "-inf" and "nan" as numbers, in lists too; the inverse of `finite`."""
     if isinstance(value, list):
         return [numbers(item) for item in value]
     return NON_FINITE.get(value, value) if isinstance(value, str) else value
@@ -310,7 +310,7 @@ def _end_of_lines(file: Any) -> tuple[int, bool]:
 
 
 def _system_cause(error: BaseException, before: BaseException | None) -> OSError | KeyboardInterrupt | None:
-    """The interrupt or system error that led to an error; not one that was being handled ``before``."""
+    """The interrupt or system error that led to an error; not one that was being handled `before`."""
     found: BaseException | None = error
     while found is not None and found is not before:
         if isinstance(found, OSError | KeyboardInterrupt):

@@ -258,7 +258,7 @@ def test_measure_refuses_options_that_do_not_fit(tmp_path: Path, capsys: pytest.
         (["--json", str(tmp_path)], "is a folder or a device"),
         (["--json", whole], "which is read"),
         (["--json", "-", "--shard", "1/2", "--save", part], "no --json"),
-        (["--merge", part], "only saved parts with --merge"),
+        (["--merge", part], "only saved shards with --merge"),
     ):
         refused(capsys, ["measure", whole, *options], message)
     refused(capsys, ["measure"], "a file of features, or --merge")

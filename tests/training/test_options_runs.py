@@ -86,7 +86,7 @@ def test_an_older_run_goes_on_with_the_defaults(tmp_path: Path) -> None:
         "digits, mlp (width ×0.0625)",
         "MSE loss, $\\lambda$ = 0.01",
     )
-    with pytest.raises(InputError, match="expected head linear, .*, got etf"):
+    with pytest.raises(InputError, match=r"expected head linear, .*, got etf"):
         prepare(TrainingConfig(head="etf"), resume=run.path)
 
 

@@ -221,7 +221,7 @@ def test_the_subset_is_the_first_of_each_class() -> None:
         (torch.full((2, 1, 4, 4), math.nan), "pixels in 0 … 1"),
         (
             torch.eye(4).reshape(1, 1, 4, 4) * torch.tensor([1.0, 0.0]).reshape(2, 1, 1, 1),
-            "no black image, .*, got image 1",
+            "no black image",
         ),
     ],
 )

@@ -122,7 +122,7 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
 def test_resume_takes_over_the_settings_and_refuses_others(tmp_path: Path) -> None:
     run = run_in(tmp_path / "run")
     assert prepare(TrainingConfig(), resume=run.path)[0].config.epochs == 6
-    with pytest.raises(InputError, match="expected epochs 6, .*, got 7"):
+    with pytest.raises(InputError, match=r"expected epochs 6, .*, got 7"):
         prepare(TrainingConfig(epochs=7), resume=run.path)
     with pytest.raises(InputError, match="other settings"):
         prepare(TrainingConfig(**{**TINY, "seed": 5}), out=run.path)

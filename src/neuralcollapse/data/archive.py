@@ -25,7 +25,7 @@ Name = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Archive:
-    """What is in an archive.
+    """The content of an archive.
 
     Args:
         files: the content of each wanted file; of any other file it is empty, of a link to no file None.
@@ -106,7 +106,7 @@ def _resolved(text: str) -> Name | None:
 
 
 class _BoundedFile:
-    """What tarfile needs of an unpacked archive, with limits on what is read at once and altogether."""
+    """An unpacked archive for tarfile, with limits on what is read at once and altogether."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self._path, self._file = path, file

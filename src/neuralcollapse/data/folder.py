@@ -77,36 +77,36 @@ class _Images:
         self.classes: dict[str, dict[str, list[_Image]]] = {half: {} for half in HALVES}
         self._left_out: dict[str, list[str]] = {}
 
-    def add(self, parts: tuple[str, ...], name: str, read: Read | None) -> None:
-        """A file at half/class/…, called `name` in messages; `read` is None for a link to no file."""
+    def add(self, location: tuple[str, ...], title: str, read: Read | None) -> None:
+        """Add a file at half/class/…, called `title` in messages; `read` is None for a link to no file."""
         images = []
-        if len(parts) > 2 and not parts[1].startswith("."):
-            images = self.classes[parts[0]].setdefault(parts[1], [])
-        if any(part.startswith(".") for part in parts):
-            if _is_image(parts[-1]):  # other hidden files are the system's own, and say nothing about the data
-                self.leave_out("hidden", parts)
+        if len(location) > 2 and not location[1].startswith("."):
+            images = self.classes[location[0]].setdefault(location[1], [])
+        if any(name.startswith(".") for name in location):
+            if _is_image(location[-1]):  # other hidden files are the system's own, and say nothing about the data
+                self.leave_out("hidden", location)
         elif read is None:
-            self.leave_out("leading to no file", parts)
-        elif not _is_image(parts[-1]):
-            self.leave_out("without the ending of an image", parts)
-        elif len(parts) < 3:
-            self.leave_out("in no folder of a class", parts)
+            self.leave_out("leading to no file", location)
+        elif not _is_image(location[-1]):
+            self.leave_out("without the ending of an image", location)
+        elif len(location) < 3:
+            self.leave_out("in no folder of a class", location)
         else:
-            order = ("/".join(parts[2:-1]), parts[-1])  # as in torchvision's ImageFolder: by folder, then by file
-            images.append((order, name, read))
+            order = ("/".join(location[2:-1]), location[-1])  # as in torchvision's ImageFolder: by folder, then by file
+            images.append((order, title, read))
 
-    def add_folder(self, parts: tuple[str, ...]) -> bool:
-        """A folder at half/class/…, of which a class must then have images; returns whether it is looked into."""
-        if any(part.startswith(".") for part in parts):
-            self.leave_out("hidden", parts)
+    def add_folder(self, location: tuple[str, ...]) -> bool:
+        """Add a folder at half/class/…, whose class must then have images; returns whether to look into the folder."""
+        if any(name.startswith(".") for name in location):
+            self.leave_out("hidden", location)
             return False
-        if len(parts) > 1:
-            self.classes[parts[0]].setdefault(parts[1], [])
+        if len(location) > 1:
+            self.classes[location[0]].setdefault(location[1], [])
         return True
 
-    def leave_out(self, reason: str, parts: tuple[str, ...]) -> None:
+    def leave_out(self, reason: str, location: tuple[str, ...]) -> None:
         """Record a file or a whole folder that is not read."""
-        self._left_out.setdefault(reason, []).append("/".join(parts))
+        self._left_out.setdefault(reason, []).append("/".join(location))
 
     def left_out(self) -> str:
         """How many files and folders were left out for each reason, with one of their names; empty if none were."""
@@ -121,13 +121,13 @@ def _is_image(name: str) -> bool:
 
 
 def _scan_directory(path: Path, found: _Images) -> None:
-    def scan(folder: Path, parts: tuple[str, ...], above: tuple[tuple[int, int], ...]) -> None:
+    def scan(folder: Path, location: tuple[str, ...], above: tuple[tuple[int, int], ...]) -> None:
         status = folder.stat()
         identity = (status.st_dev, status.st_ino)
         if identity in above:
-            return found.leave_out("leading back to a folder above", parts)
+            return found.leave_out("leading back to a folder above", location)
         for name in sorted(os.listdir(folder)):
-            inner, file = (*parts, name), folder / name
+            inner, file = (*location, name), folder / name
             if os.path.isfile(file):
                 found.add(inner, str(file), partial(_read_file, file))
             elif not os.path.isdir(file):
@@ -157,14 +157,14 @@ def _scan_archive(path: Path, found: _Images) -> None:
     archive = read_archive(path, _is_image, _LARGEST_IMAGE)
     top = _top_folder(path, [*archive.files, *archive.folders])
     for name in dict.fromkeys((*archive.folders, *archive.files)):
-        parts = name[len(top) :]
-        if name[: len(top)] != top or not parts or parts[0] not in HALVES:
+        location = name[len(top) :]
+        if name[: len(top)] != top or not location or location[0] not in HALVES:
             continue
         if name in archive.files:
             content = archive.files[name]
-            found.add(parts, f"{path}: {'/'.join(name)}", None if content is None else partial(bytes, content))
+            found.add(location, f"{path}: {'/'.join(name)}", None if content is None else partial(bytes, content))
         else:
-            found.add_folder(parts)
+            found.add_folder(location)
 
 
 def _top_folder(path: Path, names: list[tuple[str, ...]]) -> tuple[str, ...]:
@@ -197,7 +197,7 @@ def _split(classes: dict[str, list[_Image]], names: tuple[str, ...], decoder: _D
 
 
 class _Decoder:
-    """Decodes images to uint8 (1 or 3, height, width); all must have the size of the first."""
+    """Decodes images to uint8 (1 or 3, height, width), all of which must have the size of the first."""
 
     def __init__(self) -> None:
         self._first: tuple[str, tuple[int, int]] | None = None

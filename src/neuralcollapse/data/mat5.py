@@ -28,7 +28,7 @@ _ENOUGH = 4096  # bytes that hold a compressed header
 
 
 def read_mat5(path: Path, names: tuple[str, ...]) -> dict[str, Array]:
-    """Those arrays of real numbers in a file that have one of the names.
+    """The arrays of real numbers in a file that have one of the names.
 
     Raises:
         InputError: the file is damaged, of another version, or far larger than any published one.
@@ -68,7 +68,7 @@ def read_mat5(path: Path, names: tuple[str, ...]) -> dict[str, Array]:
 def _read_header(
     header: bytes, order: str, position: int
 ) -> tuple[str, str | None, tuple[int, ...], np.dtype[np.generic], int]:
-    """What the parts before an array's numbers say, which begin at a position.
+    """Read what stands before an array's numbers, from a position on.
 
     Returns:
         The name; the type, None of what is not real numbers; the shape; the type as stored, which is often narrower;

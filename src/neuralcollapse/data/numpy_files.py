@@ -31,7 +31,7 @@ NumpyArrays = dict[str, Callable[[], np.ndarray[Any, Any]]]
 
 
 def npy_arrays(path: Path, name: str) -> NumpyArrays:
-    """The array of an .npy file, which has no name of its own, as ``name``."""
+    """The array of an .npy file, which has no name of its own, as `name`."""
     return {name: partial(_map, path, name, 0, path.stat().st_size)}
 
 
@@ -75,7 +75,7 @@ def _open_member(path: Path, name: str, info: zipfile.ZipInfo) -> np.ndarray[Any
 
 
 def _map(path: Path, name: str, start: int, size: int) -> np.ndarray[Any, Any]:
-    """The array whose .npy file of ``size`` bytes begins at byte ``start`` of ``path``."""
+    """The array whose .npy file of `size` bytes begins at byte `start` of `path`."""
     with _readable(path), path.open("rb") as file:
         file.seek(start)
         shape, fortran, dtype = _read_header(path, name, file, size)
@@ -85,7 +85,7 @@ def _map(path: Path, name: str, start: int, size: int) -> np.ndarray[Any, Any]:
 
 
 def _read_header(path: Path, name: str, file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether it is in Fortran's order, and type of an .npy of ``size`` bytes, which must be just as many."""
+    """Shape, whether it is in Fortran's order, and type of an .npy of `size` bytes, which must be just as many."""
     begin = file.tell()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Python's parser, and of headers that Python 2 wrote

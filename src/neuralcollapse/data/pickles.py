@@ -112,7 +112,7 @@ class _Unpickler(pickle._Unpickler):
 
 
 def read_pickle(stored: bytes) -> Any:
-    """What is pickled, arrays as NumPy arrays.
+    """The pickled object, with its arrays as NumPy arrays.
 
     Raises:
         InputError: the pickle asks for something that such a dictionary does not need.
@@ -125,5 +125,5 @@ def read_pickle(stored: bytes) -> Any:
 
 
 def _short(text: str | bytes) -> str:
-    """The beginning of a text, which is all of a valid one."""
+    """The first nine characters of a text; every valid one is shorter."""
     return text[:9].decode("latin-1") if isinstance(text, bytes) else text[:9]

@@ -19,17 +19,17 @@ _CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Sh
 
 @dataclass(frozen=True)
 class Format:
-    """One format a data set is distributed in.
+    """A format in which a data set is distributed.
 
     Args:
         title: what results from it are called.
-        places: paths below a root folder where it may lie, in the order of the search; "" is the root itself.
-        present: whether it lies at a path.
+        paths: where it may lie below a root folder, in the order of the search; "" is the root itself.
+        present: tells whether it lies at a path.
         read: reads the training and the test half from a path; it is told the number of classes.
     """
 
     title: str
-    places: tuple[str, ...]
+    paths: tuple[str, ...]
     present: Callable[[Path], bool]
     read: Callable[[Path, int], tuple[Split, Split]]
 
@@ -145,7 +145,7 @@ def search_roots(data_dir: Path | None) -> list[Path]:
     """Where to look: `data_dir`, then NEURALCOLLAPSE_DATA, ./data, ~/data and Debian's /usr/share/datasets.
 
     Raises:
-        InputError: `data_dir` is given but does not exist; data from another place would not be what was asked for.
+        InputError: `data_dir` is given but does not exist; data from elsewhere would not be what was asked for.
     """
     if data_dir is not None and not data_dir.expanduser().exists():
         raise InputError(f"--data-dir {data_dir} does not exist; expected the folder that holds the data set")
@@ -154,18 +154,18 @@ def search_roots(data_dir: Path | None) -> list[Path]:
     return [root.expanduser().absolute() for root in roots if root is not None]
 
 
-def find(name: str, data_dir: Path | None) -> tuple[Format | None, Path, list[Path]]:
-    """The format a data set was found in, its path, and all paths searched; not found: None and the first."""
+def find(name: str, data_dir: Path | None) -> tuple[Format | None, list[Path]]:
+    """The format in which a data set was found, or None; and the paths searched, of which the last is where it lies."""
     searched: list[Path] = []
     for root in search_roots(data_dir):
         for found in DATASETS[name].formats:
-            for place in found.places:
-                path = root / place if place else root
+            for below in found.paths:
+                path = root / below if below else root
                 if path not in searched:
                     searched.append(path)
                 try:
                     if found.present(path):
-                        return found, path, searched
+                        return found, [*searched, path]
                 except OSError:
                     continue  # no permission, or a name too long: this user cannot read it; the search goes on
-    return None, searched[0], searched
+    return None, searched

@@ -52,11 +52,11 @@ class LabelledFeatures:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(n, p)."""
+        """Numbers of examples and of features, (n, p)."""
         return self.features.shape
 
     def blocks(self, start: int, stop: int) -> Iterator[Block]:
-        """Rows start … stop − 1 in blocks of at most ``BLOCK_BYTES`` of features."""
+        """Rows start … stop − 1 in blocks of at most `BLOCK_BYTES` of features."""
         size: int = getattr(torch, self.features.dtype).itemsize
         step = max(1, min(BLOCK_BYTES // (size * self.shape[1]), BLOCK_BYTES // torch.int64.itemsize))
         pairs = zip(self.features.blocks(start, stop, step), self.labels.blocks(start, stop, step), strict=True)
@@ -101,9 +101,9 @@ def open_examples(path: Path, labels: Path | None = None, columns: str = "featur
 
 
 def open_classifier(features: Path | None, weight: Path | None = None, bias: Path | None = None) -> Classifier | None:
-    """The classifier in ``weight``, or in the features' own file; None where neither has one.
+    """The classifier in `weight`, or in the features' own file; None where neither has one.
 
-    The bias comes from ``bias``, or from the weight's file, if it has one.
+    The bias comes from `bias`, or from the weight's file, if it has one.
 
     Raises:
         InputError: as `open_examples`.
@@ -133,7 +133,7 @@ def _read_whole(path: Path, name: str, rows: Rows) -> Tensor:
 
 
 def _arrays(path: Path, name: str, columns: str = "features") -> Arrays:
-    """The arrays of a file of any format; the one of an .npy file is called ``name``."""
+    """The arrays of a file of any format; the one of an .npy file is called `name`."""
     if not path.is_file():
         raise InputError(f"no file {path}; expected one ending in {_ENDINGS} with {name} in it")
     if path.suffix in (".npy", ".npz"):

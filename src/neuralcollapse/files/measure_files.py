@@ -35,7 +35,7 @@ Progress = Callable[[float], object]
 
 @dataclass(frozen=True)
 class FileMeasurement:
-    """What was measured.
+    """What `measure_files` measured.
 
     Args:
         report: None where moments or counts of a shard were only saved.
@@ -54,7 +54,7 @@ def measure_files(
     """Measure a file of features or some of its rows, or merge what was saved of them.
 
     Args:
-        features: their file; None with ``options.merge``.
+        features: their file; None with `options.merge`.
         progress: is called with the share of the rows that is done.
 
     Raises:
@@ -163,9 +163,7 @@ def _merge_moments(options: FileOptions) -> tuple[Report | None, str]:
     for path in options.merge:
         shard = read_shard(path)
         if isinstance(shard.content, Counts):
-            raise InputError(
-                f"expected moments in {path}, got counts: give the moments they were counted against by --moments"
-            )
+            raise InputError(f"expected moments in {path}, got counts: name the moments of these by --moments")
         rows.append((path, shard.rows))
         join_rows(rows)  # here already, so that a shard given twice is found before the others are read
         if merged is None:
@@ -183,7 +181,7 @@ def _merge_moments(options: FileOptions) -> tuple[Report | None, str]:
         _check_classifier(classifier, merged.num_classes, merged.means.shape[1])
     joined = join_rows(rows)
     for gap in missing_rows(joined):
-        warnings.warn(f"{gap} are in none of the parts", UserWarning, stacklevel=2)
+        warnings.warn(f"{gap} are in none of the shards", UserWarning, stacklevel=2)
     note = ""
     if options.save is not None:
         write_moments(options.save, merged, joined)
@@ -228,7 +226,7 @@ def _feed(
     num_classes: int,
     progress: Progress,
 ) -> None:
-    """Call ``update(features, labels)`` for each block of the rows; an error names the file and the row."""
+    """Call `update(features, labels)` for each block of the rows; an error names the file and the row."""
     for block in examples.blocks(rows.start, rows.stop):
         try:
             update(block.features, block.labels)

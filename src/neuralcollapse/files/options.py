@@ -45,7 +45,7 @@ class FileOptions:
 
     @property
     def metric_names(self) -> str | list[str] | None:
-        """As `make_report` takes them."""
+        """The later metrics, as `make_report` takes them."""
         if self.metrics in (None, "all"):
             return self.metrics
         return [name.strip() for name in self.metrics.split(",")]
@@ -72,9 +72,9 @@ class FileOptions:
             given = [name for name in ("labels", "shard") if getattr(self, name) is not None]
             if features is not None or given:
                 got = str(features) if features is not None else f"--{given[0]}"
-                raise InputError(f"expected only saved parts with --merge, which stand for the features, got {got}")
+                raise InputError(f"expected only saved shards with --merge, which stand for the features, got {got}")
         elif features is None:
-            raise InputError("expected a file of features, or --merge with saved parts, got neither")
+            raise InputError("expected a file of features, or --merge with saved shards, got neither")
         if self.classes is not None and self.classes < 1:
             raise InputError(f"expected at least one class, got --classes {self.classes}")
         self.shard_numbers  # noqa: B018

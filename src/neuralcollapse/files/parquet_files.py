@@ -28,7 +28,7 @@ _LARGEST_RATIO, _RATIO_FROM = 1000, 64 << 20  # uncompressed bytes to the file's
 
 
 def parquet_arrays(path: Path, prefix: str) -> Arrays:
-    """The columns of a Parquet file by name, and ``features`` and ``labels``.
+    """The columns of a Parquet file by name, and `features` and `labels`.
 
     Args:
         prefix: the features are the column of lists of this name, or the columns whose names begin with it, in the

@@ -18,7 +18,7 @@ class Rows:
     Args:
         shape: of the whole array.
         dtype: PyTorch's name of its type, such as "bfloat16".
-        blocks: takes start, stop and step; gives rows start … stop − 1, in order, ``step`` at a time, the last block
+        blocks: takes start, stop and step; gives rows start … stop − 1, in order, `step` at a time, the last block
             perhaps shorter; raises an InputError where they cannot be read.
     """
 

@@ -22,7 +22,7 @@ _EDGE = 64 << 10
 
 @dataclass(frozen=True, order=True)
 class RowRange:
-    """Rows start … stop − 1 of a file with ``total`` rows.
+    """Rows start … stop − 1 of a file with `total` rows.
 
     Args:
         file: identifies the file by what is in it, so that it is the same after the file is moved.
@@ -44,7 +44,7 @@ class RowRange:
 
     @classmethod
     def of_file(cls, path: Path, start: int, stop: int, total: int) -> RowRange:
-        """Rows of the file at ``path``, identified by its size, its first and its last 64 KiB."""
+        """Rows of the file at `path`, identified by its size, its first and its last 64 KiB."""
         size = path.stat().st_size
         found = hashlib.sha256(str(size).encode())
         with path.open("rb") as file:
@@ -72,7 +72,7 @@ class Shard:
 
 
 def write_moments(path: Path, moments: ClassMoments, rows: Iterable[RowRange]) -> None:
-    """Write moments as ``ClassMoments.save`` does, with the rows that they are of."""
+    """Write moments as `ClassMoments.save` does, with the rows that they are of."""
     about = {"weighting": moments.weighting, "rows": to_json([asdict(each) for each in rows])}
     write_state(path, moments.state_dict(), about)
 
@@ -84,7 +84,7 @@ def write_counts(path: Path, counts: Counts, rows: RowRange) -> None:
 
 
 def read_shard(path: Path) -> Shard:
-    """Read what one of the above wrote, or ``ClassMoments.save``.
+    """Read a file that `write_moments`, `write_counts` or `ClassMoments.save` wrote.
 
     Raises:
         InputError: no such file, or one that holds neither.
@@ -116,7 +116,7 @@ def require_once(paths: Iterable[Path]) -> None:
         identity = (path.stat().st_dev, path.stat().st_ino)
         if identity in seen:
             same = "" if seen[identity] == path else f", which is {seen[identity]}"
-            raise InputError(f"expected each saved part once, got {path} twice{same}")
+            raise InputError(f"expected each shard once, got {path} twice{same}")
         seen[identity] = path
 
 

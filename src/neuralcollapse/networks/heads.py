@@ -53,7 +53,7 @@ def without_bias(layer: nn.Linear, temperature: float | None = None) -> nn.Modul
 
 
 def fixed_etf(layer: nn.Linear, temperature: float | None = None) -> nn.Module:
-    """W = √(C/(C-1)) (I - 11ᵀ/C) [I 0], unit rows, never trained; b is.
+    """W = √(C/(C-1)) (I - 11ᵀ/C) [I 0], whose unit rows are never trained; b is trained.
 
     The rows lie in the first C features, where they differ from a non-negative frame by a multiple of 1ᵀ, so that the
     rectified features of every network here can reach them. With C - 1 features, the frame in its own coordinates.
@@ -97,7 +97,7 @@ def normalised(layer: nn.Linear, temperature: float | None) -> nn.Module:
 
 
 def default_temperature(target: float | None) -> float:
-    """τ where none is given.
+    """The temperature τ where none is given.
 
     With squared error cosine 1 must give the target: τ = 1/target. Otherwise 0.1: at a simplex ETF of C classes the
     true class then gets the probability 1 / (1 + (C - 1) e^(-10 C/(C-1))), 0.9999 for ten classes (the lower bound on

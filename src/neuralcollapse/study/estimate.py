@@ -40,7 +40,7 @@ class Estimate:
 def estimate_costs(
     chosen: Sequence[PlannedCell], threads: int | None, timing: Callable[[str], object] = lambda name: None
 ) -> dict[str, Estimate]:
-    """Time and memory of each cell, by name; of cells that differ in nothing that changes the cost one is timed.
+    """Time and memory of each cell, by name; of cells whose settings differ in nothing that costs, one is timed.
 
     Args:
         chosen: the cells, with their data.
@@ -72,7 +72,7 @@ def _estimate(each: PlannedCell, config: RunConfig, cost: dict[str, Any] | str) 
 
 
 def _time_epoch(each: PlannedCell, threads: int | None) -> dict[str, Any] | str:
-    """What `timed_epoch` prints, in a process whose memory is this cell's alone; or why it prints nothing."""
+    """Run `timed_epoch` in a process whose memory is this cell's alone; returns what it prints, or why it failed."""
     environment = {**os.environ, **({} if threads is None else {"OMP_NUM_THREADS": str(threads)})}
     begun = time.monotonic()
     try:

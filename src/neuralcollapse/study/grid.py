@@ -42,7 +42,7 @@ class GridProgress:
         """The plan: every cell, the estimates and the names of those to be trained, and the options of the grid."""
 
     def changed(self, name: str, state: State, why: str = "") -> None:
-        """A cell has begun to train, or ended; ``why`` says what went wrong."""
+        """A cell has begun to train, or ended; `why` says what went wrong."""
 
     def tick(self) -> None:
         """Called several times a second while cells train, such as to read how far they are."""

@@ -1,4 +1,4 @@
-"""One run of a grid as it is handed to a worker process, and how that process ended."""
+"""A task, which is one run of a grid as a worker process gets it, and how that process ended."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a worker ended, and why the run is not finished where it is not."""
+    """How a worker ended; `why` says what went wrong, if anything did."""
 
     state: State
     why: str = ""

@@ -67,11 +67,11 @@ class EpochClock(Progress):
 
 
 def time_epoch(given: TrainingConfig) -> dict[str, Any]:
-    """What one epoch of a run costs on this machine.
+    """Measure what one epoch of a run costs on this machine.
 
     Returns:
         `training`, `measuring`: seconds of an epoch; `timed`: seconds in which these were found; `memory`, `gpu`: bytes
-        at the peak, of this process and of its GPU; `note`: how, where less than an epoch was timed.
+        at the peak, of this process and of its GPU; `note`: how it was timed, where that was less than an epoch.
     """
     config, data = load_and_resolve(given)
     begun, clock, note = time.perf_counter(), EpochClock(), ""

@@ -56,8 +56,8 @@ class Option:
         label: what figures call it; by default the name of the field with spaces.
         unit: of its values, where there is one.
         short: its prefix in names of run directories ("" for the value alone); None leaves it out of names.
-        group: "subject", what is trained on what; "training", how; "measuring", what is measured beside the training
-            set; or "machine", where the data are and what computes.
+        group: "subject" for data set, network, loss and seed; "training" for the settings of the training; "measuring"
+            for what is measured beside the training set; "machine" for the folder of the data and the devices.
         changes_cost: whether the time or the memory of a training step depends on it.
     """
 
@@ -195,9 +195,9 @@ class TrainingConfig:
         parts = []
         for name, value in self.given().items():
             if (short := OPTIONS[name].short) is not None and value != "auto" and value is not False:
-                values = value if isinstance(value, tuple) else (value,)
-                words = (f"{each:g}" if isinstance(each, float) else str(each) for each in values)
-                parts.append(short if value is True else short + "+".join(words))
+                items = value if isinstance(value, tuple) else (value,)
+                texts = (f"{each:g}" if isinstance(each, float) else str(each) for each in items)
+                parts.append(short if value is True else short + "+".join(texts))
         return parts
 
 
@@ -257,10 +257,10 @@ class RunConfig(TrainingConfig):
 
     def data_description(self) -> list[str]:
         """How the training set was changed, such as `step imbalance 100:1` and `20 % label noise`."""
-        said = [f"{self.imbalance} imbalance {self.imbalance_ratio:g}:1"] if self.imbalance else []
+        changes = [f"{self.imbalance} imbalance {self.imbalance_ratio:g}:1"] if self.imbalance else []
         if self.label_noise:
-            said.append("random labels" if self.label_noise == 1 else f"{100 * self.label_noise:g} % label noise")
-        return said
+            changes.append("random labels" if self.label_noise == 1 else f"{100 * self.label_noise:g} % label noise")
+        return changes
 
     def head_description(self) -> list[str]:
         """The last layer where it is not the network's own, such as `fixed ETF head`."""

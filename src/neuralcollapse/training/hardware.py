@@ -1,4 +1,4 @@
-"""What the machine is and what it does natively."""
+"""The machine: its devices, its memory, its native arithmetic, and its description in `environment.json`."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def keep_memory() -> None:
     """Let the C library keep what a step frees for the next one, instead of giving pages back and clearing new ones.
 
     A training step allocates the same large tensors again and again: on two cores it is some 8 % faster for this.
-    It holds for the whole process and cannot be taken back, so that only processes that do nothing but train call it:
-    those of the command line. Numbers of `mallopt` are glibc's own; elsewhere nothing is done.
+    It holds for the whole process and cannot be undone, so that only processes that do nothing but train call it, which
+    are those of the command line. The numbers of `mallopt` are glibc's own; with another C library nothing is done.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)

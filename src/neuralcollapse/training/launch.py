@@ -29,9 +29,9 @@ _GRACE = 10.0
 
 
 def launch(work: Callable[[Fabric], str], run: Run) -> str:
-    """Do the work in this process, or in one for each device; none of those outlives this call.
+    """Do the work in this process, or in one process for each device; none of those outlives this call.
 
-    What Fabric and the seed change in this process is put back.
+    What Fabric and the seed change in this process is restored.
 
     Args:
         work: what each process does; it returns the status of the run.
@@ -47,7 +47,7 @@ def launch(work: Callable[[Fabric], str], run: Run) -> str:
     logger, port = logging.getLogger("lightning_fabric"), os.environ.get("MASTER_PORT")
     level, others = logger.level, set(multiprocessing.active_children())
     messages = multiprocessing.get_context("spawn").SimpleQueue() if config.devices > 1 else None
-    logger.setLevel(logging.WARNING)  # it announces what the run already said
+    logger.setLevel(logging.WARNING)  # it announces what the command has printed already
     try:
         with torch.random.fork_rng(range(torch.cuda.device_count()) if config.device == "cuda" else []):
             fabric = Fabric(
@@ -89,7 +89,7 @@ def launch(work: Callable[[Fabric], str], run: Run) -> str:
 
 
 def _work(fabric: Fabric, work: Callable[[Fabric], str], messages: Any) -> str:
-    """What each process does.
+    """Do the work in one process.
 
     Of several processes, each leaves the group before it ends: the group's threads may otherwise reach for an
     interpreter that is gone, which aborts the process now and then.
@@ -119,12 +119,12 @@ def failures_noted(run: Run | None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        why = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
         if memory:
-            said = "the training needs more memory than there is; take a smaller --width or --batch-size"
+            why = "the training needs more memory than there is; take a smaller --width or --batch-size"
         if run is not None:
-            run.note_ending("failed", said)
+            run.note_ending("failed", why)
         if memory:
-            raise InputError(said) from None
+            raise InputError(why) from None
         raise

@@ -139,8 +139,8 @@ def parameters(name: str, given: Mapping[str, Any], num_classes: int) -> dict[st
 def title(name: str, values: Mapping[str, float]) -> str:
     """The loss with its parameters, as figures call it: `focal (γ = 2)`."""
     loss = LOSSES[name]
-    words = ", ".join(f"{PARAMETERS[key].symbol} = {values[key]:g}" for key in loss.parameters)
-    return f"{loss.title} ({words})" if words else loss.title
+    numbers = ", ".join(f"{PARAMETERS[key].symbol} = {values[key]:g}" for key in loss.parameters)
+    return f"{loss.title} ({numbers})" if numbers else loss.title
 
 
 def objective(config: Any) -> Callable[[Tensor, Tensor], Tensor]:

@@ -26,7 +26,7 @@ class SGDW(torch.optim.SGD):
             group["decoupled_decay"] = decoupled_decay
 
     def step(self, closure: Callable[[], Tensor] | None = None) -> Any:  # type: ignore[override]
-        """One step; the gradients are those at the θ before the decay."""
+        """Make one step, with the gradients at the θ before the decay."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -56,7 +56,7 @@ class PenalisedLBFGS(torch.optim.LBFGS):
         self.param_groups[0]["weight_decay"] = weight_decay
 
     def step(self, closure: Callable[[], Tensor]) -> Any:  # type: ignore[override]
-        """20 iterations; gives back the loss before them, without the penalty."""
+        """Make 20 iterations; returns the loss before them, without the penalty."""
         losses: list[Tensor] = []
         decay = self.param_groups[0]["weight_decay"]
 

@@ -150,7 +150,7 @@ def departures(config: RunConfig) -> list[str]:
         "momentum": f"momentum {config.momentum:g}",
         "batch_size": f"batch {config.batch_size}",
     }
-    words = [
+    differing = [
         text
         for name, text in compared.items()
         if not math.isclose(getattr(config, name), getattr(paper, name), rel_tol=1e-6)  # a converted rate is rounded
@@ -158,8 +158,8 @@ def departures(config: RunConfig) -> list[str]:
     # 0.333 of the paper's 350 epochs is the same epoch as 1/3
     if milestone_epochs(config.milestones, 350) != milestone_epochs(paper.milestones or (), 350):
         shares = [f"{share:.3g}" for share in config.milestones]
-        words.append(" ".join(["milestones", *shares]) if shares else "no milestones")
-    return words
+        differing.append(" ".join(["milestones", *shares]) if shares else "no milestones")
+    return differing
 
 
 def read(path: Path) -> list[TrainingConfig]:

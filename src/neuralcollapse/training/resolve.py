@@ -127,60 +127,60 @@ def resolve(config: TrainingConfig, data: Dataset) -> RunConfig:
     }
     loss, head, optimizer = LOSSES[names["loss"]], HEADS[names["head"]], OPTIMIZERS[names["optimizer"]]
     device = hardware.choose_device(config.device or "auto")
-    values: dict[str, Any] = {
+    settings: dict[str, Any] = {
         **recipes.paper_recipe(data.name, names["model"], names["loss"], num_classes).given(),
         "examples_per_class": recipes.EXAMPLES_PER_CLASS.get(data.name),
         "seed": 0,
         "devices": 1,
     }
     if config.imbalance:
-        values["imbalance_ratio"] = corruption(config).imbalance_ratio
+        settings["imbalance_ratio"] = corruption(config).imbalance_ratio
     if optimizer.learning_rate is not None:
-        values["learning_rate"] = optimizer.learning_rate
+        settings["learning_rate"] = optimizer.learning_rate
     if optimizer.milestones is not None:
-        values["milestones"] = optimizer.milestones
+        settings["milestones"] = optimizer.milestones
     if optimizer.full_batch:
-        values["batch_size"] = min(len(data.train.labels), LARGEST_FULL_BATCH)
+        settings["batch_size"] = min(len(data.train.labels), LARGEST_FULL_BATCH)
     if not optimizer.has_momentum:
         if config.momentum:
             raise InputError(
                 f"--momentum {config.momentum:g} has no use with --optimizer {names['optimizer']}; leave it out"
             )
-        values["momentum"] = 0.0
-    momentum = given.get("momentum", values["momentum"])
-    values["weight_decay"] = optimizer.weight_decay(values["weight_decay"], momentum)
-    values |= losses.parameters(names["loss"], given, num_classes)
+        settings["momentum"] = 0.0
+    momentum = given.get("momentum", settings["momentum"])
+    settings["weight_decay"] = optimizer.weight_decay(settings["weight_decay"], momentum)
+    settings |= losses.parameters(names["loss"], given, num_classes)
     if head.has_temperature:
-        target = values["target"] if "target" in loss.parameters else 1.0 if loss.bounded else None
-        values["temperature"] = default_temperature(target)
+        target = settings["target"] if "target" in loss.parameters else 1.0 if loss.bounded else None
+        settings["temperature"] = default_temperature(target)
     elif config.temperature is not None:
         owners = " or ".join(name for name, other in HEADS.items() if other.has_temperature)
         raise InputError(f"--temperature {config.temperature:g} belongs to --head {owners}; leave it out")
-    values |= {**given, **names, "device": device}
-    if values.get("precision", "auto") == "auto":
-        values["precision"] = "bf16" if hardware.native_bf16(device) else "32"
+    settings |= {**given, **names, "device": device}
+    if settings.get("precision", "auto") == "auto":
+        settings["precision"] = "bf16" if hardware.native_bf16(device) else "32"
     if config.data_dir:
-        values["data_dir"] = config.data_dir.expanduser().resolve()
-    if list(values["milestones"]) != sorted(values["milestones"]):
-        raise InputError(f"--milestones must be rising shares between 0 and 1, got {shortened(values['milestones'])}")
+        settings["data_dir"] = config.data_dir.expanduser().resolve()
+    if list(settings["milestones"]) != sorted(settings["milestones"]):
+        raise InputError(f"--milestones must be rising shares between 0 and 1, got {shortened(settings['milestones'])}")
     if config.robustness_examples:
         robustness_subset(data.test, config.robustness_examples)  # refuses too many before anything is written
     return RunConfig(
-        **values,
+        **settings,
         dataset_title=data.title,
         num_examples=len(data.train.labels),
         num_test_examples=len(data.test.labels),
         num_classes=num_classes,
         class_names=tuple(data.class_names),
-        loss_title=losses.title(names["loss"], values),
+        loss_title=losses.title(names["loss"], settings),
         measured_weight_decay=loss.measured_weight_decay(
-            optimizer.penalty(values["weight_decay"], values["momentum"]), num_classes
+            optimizer.penalty(settings["weight_decay"], settings["momentum"]), num_classes
         ),
     )
 
 
 def corruption(config: TrainingConfig) -> Corruption:
-    """What is changed in the training half.
+    """The changes to the training half that the settings ask for.
 
     Raises:
         InputError: a ratio without an imbalance.

@@ -54,7 +54,7 @@ def train(run: Run, data: Dataset, *, progress: Progress | None = None) -> str:
 
 
 def _train(fabric: Fabric, run: Run, data: Dataset, progress: Progress) -> str:
-    """One process's share of the work; all of it when there is one."""
+    """Train in one process, which takes its share of each batch, or all of it where it is the only one."""
     config = run.config
     lead = fabric.global_rank == 0
     progress = progress if lead else Progress()
@@ -112,7 +112,7 @@ def train_epoch(
     config: RunConfig,
     progress: Progress,
 ) -> float:
-    """One pass over the training set; the mean loss over its examples."""
+    """Make one pass over the training set; returns the mean loss over its examples."""
     objective = losses.objective(config)
     rank, processes = fabric.global_rank, fabric.world_size
     total, seen = torch.zeros((), device=fabric.device), 0

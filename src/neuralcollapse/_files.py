@@ -13,7 +13,7 @@ import math
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -117,12 +117,6 @@ def replacing(path: str | Path) -> Iterator[Path]:
             os.close(held)
 
 
-def replace_file(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Replace a file by what `write(file)` writes into an open binary file; see `replacing`."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        write(file)
-
-
 def append_line(path: str | Path, record: dict[str, Any]) -> None:
     """Append a JSON object as a line and force it to disk; after an error the file is as it was before.
 
@@ -152,8 +146,8 @@ def append_line(path: str | Path, record: dict[str, Any]) -> None:
 
 def write_json(path: str | Path, content: dict[str, Any]) -> None:
     """Replace a file by a JSON object."""
-    text = to_json(content, indent=2) + "\n"
-    replace_file(path, lambda file: file.write(text.encode()))
+    with replacing(path) as temporary:
+        temporary.write_bytes((to_json(content, indent=2) + "\n").encode())
 
 
 def to_json(content: Any, *, indent: int | None = None) -> str:

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuralcollapse import InputError
-from neuralcollapse._files import append_line, read_lines, replace_file, write_json
+from neuralcollapse._files import append_line, read_lines, replacing, write_json
 from neuralcollapse.training import checkpoint
 from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.resolve import prepare
@@ -56,12 +56,9 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path) -> None:
     path = tmp_path / "status.json"
     write_json(path, {"epoch": 1})
 
-    def fail(file) -> None:  # type: ignore[no-untyped-def]
-        file.write(b"half")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_bytes(b"half")
         raise RuntimeError("disk full")
-
-    with pytest.raises(RuntimeError):
-        replace_file(path, fail)
     assert json.loads(path.read_text()) == {"epoch": 1}
     assert os.listdir(tmp_path) == ["status.json"]
 
@@ -94,7 +91,8 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def save(run: Run, state: dict[str, Any]) -> None:
-    replace_file(run.path / "checkpoint.pt", lambda file: torch.save(state, file))
+    with replacing(run.path / "checkpoint.pt") as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def test_a_checkpoint_executes_nothing(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel
 
 from neuralcollapse._errors import InputError
-from neuralcollapse._files import lock, read_json, read_lines, readable, replace_file, shortened, validated, write_json
+from neuralcollapse._files import lock, read_json, read_lines, readable, replacing, shortened, validated, write_json
 from neuralcollapse.training.config import RunConfig
 
 Array = np.ndarray
@@ -277,7 +277,8 @@ class Run:
         """Write `snapshots/epoch_NNNN.npz`."""
         path = self.path / "snapshots" / f"epoch_{epoch:04d}.npz"
         path.parent.mkdir(exist_ok=True)
-        replace_file(path, lambda file: np.savez_compressed(file, epoch=np.int64(epoch), **arrays))  # type: ignore[arg-type]
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, epoch=np.int64(epoch), **arrays)  # type: ignore[arg-type]
         return path
 
     def is_locked(self) -> bool:

@@ -205,7 +205,7 @@ def validated(kind: type[Kind], content: Any, where: str | Path) -> Kind:
     Args:
         kind: what is expected; any type that pydantic knows.
         content: what the file holds, as `json` reads it, or JSON text as bytes.
-        where: the file, for the message.
+        where: the file, for the message; "" where a field is an option of the command line.
 
     Raises:
         InputError: a sentence that names the file, the field, what was expected and what was found.
@@ -217,10 +217,14 @@ def validated(kind: type[Kind], content: Any, where: str | Path) -> Kind:
         return adapter.validate_json(content) if isinstance(content, bytes) else adapter.validate_python(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(map(str, first["loc"]))
-        raise InputError(
-            f"{where}: {field}{': ' if field else ''}{first['msg']}, got {shortened(first['input'])}"
-        ) from None
+    field = ".".join(map(str, first["loc"]))
+    if first["type"] == "missing":
+        raise InputError(f"{where} has no {field!r}")
+    subject = f"{where}: {field}" if where and field else str(where) or f"--{first['loc'][0]}".replace("_", "-")
+    head, should, wanted = first["msg"].removeprefix("Value error, ").partition(" should ")
+    wanted = wanted.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
+    expected = f" must {wanted}" if should else f": {head}"
+    raise InputError(f"{subject}{expected}, got {shortened(repr(first['input']))}")
 
 
 @contextlib.contextmanager

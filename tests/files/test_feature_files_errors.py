@@ -214,7 +214,7 @@ def test_absent_and_foreign_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "layer.csv").write_text("1,2")
     refused(tmp_path / "absent.npz", FileOptions(), "no file", "absent.npz")
     refused(tmp_path, FileOptions(), "no file", tmp_path.name)
-    refused(tmp_path / "layer.csv", FileOptions(), "layer.csv", ".npy, .npz, .safetensors or .parquet", "'.csv'")
+    refused(tmp_path / "layer.csv", FileOptions(), "layer.csv", ".npy, .npz, .safetensors, .pt or .parquet", "'.csv'")
     refused(path, replace(options, labels=tmp_path / "absent.npy"), "no file", "absent.npy")
     refused(path, replace(options, weight=tmp_path / "layer.csv"), "layer.csv")
     refused(path, replace(options, labels=None), "features.npy has no labels", "--labels")

@@ -28,7 +28,7 @@ from neuralcollapse.study.plan import Cell
 from neuralcollapse.study.progress import GridProgress
 from neuralcollapse.study.ray_tasks import RayExecutor, train_on_shared_storage
 from neuralcollapse.study.slurm_jobs import SlurmExecutor
-from neuralcollapse.study.task import INTERRUPTED, Ending, State, Task
+from neuralcollapse.study.task import Ending, State, Task
 from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.run_directory import Run
 

@@ -43,12 +43,6 @@ def test_each_phase_is_said_once_when_it_is_reached() -> None:
         20: ["nearly collapsed"],
         30: [],
     }
-    assert "since 8" in Phases_since(8)
-
-
-def Phases_since(first: int) -> str:
-    phases = Phases()
-    return [text for epoch in (first, first + 1, first + 2) for text in phases.reached(line(epoch, 0.0))][-1]
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -3,7 +3,7 @@
     config.json       every setting that decides the numbers
     environment.json  versions, machine, command line
     history.jsonl     one line per analysed epoch
-    snapshots/        epoch_0001.npz, ...: class means, classifier, a few hundred features
+    snapshots/        epoch_0001.npz, ...: class means, classifier, a few hundred features, numbers of each class
     checkpoint.pt     everything needed to continue: model, optimizer, random state
     status.json       running, interrupted, finished, diverged or failed
     log.txt           what a run of a grid printed
@@ -48,9 +48,12 @@ from neuralcollapse._files import (
     validated,
     write_json,
 )
+from neuralcollapse.measuring.per_class import ClassReports
 from neuralcollapse.training.config import RunConfig
 
 LOG = "log.txt"
+PER_CLASS = "per_class."
+"""What the names of a snapshot's arrays of `ClassReports` begin with."""
 _PATIENCE = 0.5  # seconds to wait for a lock that another process only tests
 _LARGEST = 10**12  # epochs, examples, seconds; a larger number has no place on an axis
 _UNREADABLE: tuple[type[Exception], ...] = (
@@ -214,15 +217,26 @@ class Run:
             InputError: the file is damaged, or holds arrays that do not fit together.
         """
         path = self.snapshots()[epoch]
-        try:
-            # opened here: NumPy leaves a damaged file open when it opened it itself
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-                arrays = {name: content[name] for name in ("class_means", "weight", "features", "labels")}
-        except _UNREADABLE as error:
-            raise InputError(f"{path} is not a readable snapshot; move it away to draw the rest") from error
+        arrays = _read_arrays(path, ("class_means", "weight", "features", "labels"))
         if fault := _snapshot_fault(arrays):
             raise InputError(f"{path}: {fault}; move it away to draw the rest")
         return arrays
+
+    def per_class(self, epoch: int) -> ClassReports | None:
+        """How collapsed each class was after an epoch, of all training examples; None if the run did not keep it.
+
+        Raises:
+            InputError: the file is damaged, or holds arrays that do not fit together.
+        """
+        path = self.snapshots()[epoch]
+        means = _read_arrays(path, ("class_means", "global_mean"))
+        found = {name.removeprefix(PER_CLASS): each for name, each in _read_arrays(path, prefix=PER_CLASS).items()}
+        if not found:
+            return None
+        try:
+            return ClassReports.from_arrays(found, means["class_means"] - means["global_mean"], self.config.class_names)
+        except (InputError, ValueError) as error:
+            raise InputError(f"{path}: {error}; move it away to draw the rest") from None
 
     def status(self) -> Status:
         """The content of `status.json`.
@@ -374,6 +388,17 @@ def _damaged(where: str, name: object, value: Any, expected: str) -> InputError:
     return InputError(
         f"{where}: {name} must {expected or 'be there'}, got {shortened(repr(value), 60)}; restore or remove the run"
     )
+
+
+def _read_arrays(path: Path, names: tuple[str, ...] = (), prefix: str = "") -> dict[str, np.ndarray]:
+    """Those arrays of a snapshot, or all whose names begin with the prefix."""
+    try:
+        # opened here: NumPy leaves a damaged file open when it opened it itself
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+            wanted = [name for name in content.files if name.startswith(prefix)] if prefix else names
+            return {name: content[name] for name in wanted}
+    except _UNREADABLE as error:
+        raise InputError(f"{path} is not a readable snapshot; move it away to draw the rest") from error
 
 
 def _snapshot_fault(arrays: dict[str, np.ndarray]) -> str:

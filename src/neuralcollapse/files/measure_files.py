@@ -147,7 +147,7 @@ def _count(
     note = f"{rows} of {total:,}: {counted}"
     if options.save is not None:
         against = digest(moments, classifier.weight, classifier.bias)
-        write_counts(options.save, Counts(decisions.counts, against), rows)
+        write_counts(options.save, Counts(decisions.state_dict(), against), rows)
         note += f", saved in {options.save}"
     whole = decisions.examples == moments.num_examples
     return _report(moments, classifier, options, decisions) if whole else None, note
@@ -208,7 +208,7 @@ def _merge_counts(options: FileOptions) -> tuple[Report | None, str]:
         if shard.content.against != against:
             raise InputError(f"{path} was counted against other moments than {options.moments} or another classifier")
         rows.append((path, shard.rows))
-        decisions.add_counts(*shard.content.counts)
+        decisions.merge(shard.content.state)
     gaps = missing_rows(join_rows(rows))
     if decisions.examples != moments.num_examples:
         where = f": {', '.join(gaps)} are in none of them" if gaps else ""

@@ -182,13 +182,24 @@ def test_rotation_changes_nothing(name: str, weighting: str, seed: int) -> None:
 @over_shapes
 @over_weightings
 @given(power=st.integers(-30, 30), weight_power=st.integers(-30, 30))
-def test_scale_changes_nothing_but_nc0(name: str, weighting: str, power: int, weight_power: int) -> None:
+def test_scale_changes_nothing_but_what_has_a_unit(name: str, weighting: str, power: int, weight_power: int) -> None:
     features, labels, weight, outside = inputs_of(name)
     scale, weight_scale = 2.0**power, 2.0**weight_power
     got = all_of(features * scale, labels, weight * weight_scale, outside * scale, weighting)
     want = all_of(features, labels, weight, outside, weighting)
-    assert_same(got, want, but=("nc0",))
-    assert got["nc0"] == pytest.approx(want["nc0"] * weight_scale, rel=1e-12)
+    powers = {  # of the scales of features and of weight
+        "nc0": (0, 1),
+        "bias_collapse": (1, 1),
+        "duality_product_mean": (1, 1),
+        "duality_product_variance": (2, 2),
+        "cdnv_fourth_power": (-2, 0),
+    }
+    assert_same(got, want, but=(*powers, "equinorm_means_log", "equinorm_classifier_log"))
+    for name, (first, second) in powers.items():
+        assert got[name] == pytest.approx(want[name] * scale**first * weight_scale**second, rel=1e-9), name
+
+
+UNCENTRED = ("nc5", "nc3_uncentred", "duality_error_uncentred", "bias_collapse", "rankme", "class_numerical_rank")
 
 
 @over_shapes
@@ -198,7 +209,7 @@ def test_translation_changes_only_what_is_not_centred(name: str, weighting: str,
     features, labels, weight, outside = inputs_of(name)
     shift = 10 * torch.randn(features.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     got = all_of(features + shift, labels, weight, outside + shift, weighting)
-    assert_same(got, all_of(features, labels, weight, outside, weighting), but=("nc5", "nc3_uncentred"))
+    assert_same(got, all_of(features, labels, weight, outside, weighting), but=UNCENTRED)
 
 
 @given(seed=seeds)

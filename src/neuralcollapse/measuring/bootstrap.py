@@ -25,8 +25,8 @@ from neuralcollapse.moments.class_moments import ClassMoments, Weighting
 
 # Rows of a block of features in memory, whose repeated rows are a copy.
 _BLOCK_ROWS = 8192
-# What a report says of the data, not of the network.
-_NOT_COMPARED = ("num_examples", "num_classes", "classes_present", "dim", "mse.weight_decay")
+NOT_COMPARED = ("num_examples", "num_classes", "classes_present", "dim", "mse.weight_decay")
+"""What a report says of the data, not of the network."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Sample:
             metrics=settings.metrics,
             decisions=decisions,
         )
-        return {name: value for name, value in report.numbers().items() if name not in _NOT_COMPARED}
+        return {name: value for name, value in report.numbers().items() if name not in NOT_COMPARED}
 
     def _repeated(self, times: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
         start = 0

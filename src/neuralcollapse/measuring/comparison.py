@@ -11,11 +11,17 @@ import torch
 
 from neuralcollapse._checks import InputError, shown
 from neuralcollapse._files import finite
-from neuralcollapse.measuring.bootstrap import Sample, Settings, error_and_bias, normal_quantile, resampled
+from neuralcollapse.measuring.bootstrap import (
+    NOT_COMPARED,
+    Sample,
+    Settings,
+    error_and_bias,
+    normal_quantile,
+    resampled,
+)
 from neuralcollapse.measuring.confidence import Interval, check_bootstrap
 from neuralcollapse.measuring.history import History
 from neuralcollapse.measuring.report import Report
-from neuralcollapse.measuring.run_records import RunRecords
 from neuralcollapse.measuring.tidy import numbers_of
 from neuralcollapse.metrics.cka import linear_cka
 from neuralcollapse.moments.class_moments import Weighting
@@ -213,9 +219,7 @@ def _of_reports(a: Mapping[str, Any], b: Mapping[str, Any], level: float) -> Com
 
 
 def _compared(name: str) -> bool:
-    from neuralcollapse.measuring.bootstrap import _NOT_COMPARED
-
-    return name not in _NOT_COMPARED and not name.startswith("snr.")
+    return name not in NOT_COMPARED and not name.startswith("snr.")
 
 
 def _of_histories(a: History, b: History, level: float) -> Comparison:
@@ -237,11 +241,13 @@ def _of_histories(a: History, b: History, level: float) -> Comparison:
 
 
 def _last_numbers(history: History, side: str) -> list[dict[str, float]]:
-    runs: Sequence[RunRecords] = history.records
+    runs = history.run_records
     for label in _SAME_RUNS:
         values = sorted({str(getattr(run, label)) for run in runs})
         if len(values) > 1:
-            raise InputError(f"expected runs that differ in their seed alone, {side} has {label} {' and '.join(values)}")
+            raise InputError(
+                f"expected runs that differ in their seed alone, {side} has {label} {' and '.join(values)}"
+            )
     return [{name: v for name, v in numbers_of(run.last).items() if _compared(name)} for run in runs if run.records]
 
 

@@ -46,7 +46,7 @@ def linear_cka(features: Float[Tensor, "n p"] | Array, others: Float[Tensor, "n 
         for left, right in ((one, other), (one, one), (other, other))
     ]
     step = rows_per_block(one)
-    for parts in zip(one.split(step), other.split(step), strict=True):
+    for parts in zip(torch.split(one, step), torch.split(other, step), strict=True):
         x, y = (part.double() - centre for part, centre in zip(parts, centres, strict=True))
         for total, (left, right) in zip(products, ((x, y), (x, x), (y, y)), strict=True):
             total.addmm_(left.T, right)

@@ -91,7 +91,8 @@ def log_equinorm(vectors: Float[Tensor, "c p"] | Array, *, exponent: int = 0) ->
     if not have_directions(rows, "Std/Avg of log norms"):
         return torch.full((), torch.nan, dtype=torch.float64)
     logs = torch.linalg.vector_norm(rows, dim=1).log() + (exponent + size) * math.log(2.0)
-    return logs.std() / logs.mean()
+    variation: Tensor = logs.std() / logs.mean()
+    return variation
 
 
 def equiangularity(vectors: Float[Tensor, "c p"] | Array, *, correction: int = 1) -> Float[Tensor, ""]:

@@ -82,9 +82,9 @@ def cosine_margins(
     if not have_directions(rows, "the cosine margin"):
         return torch.full((len(features),), torch.nan, dtype=torch.float64)
     middle = features.double().mean(dim=0) if centre is None else as_tensor(centre, "centre").to(features).double()
-    unit, found = unit_rows(rows), []
+    unit, labels, found = unit_rows(rows), labels.to(features.device, torch.int64), []
     step = rows_per_block(features)
-    for part, own in zip(features.split(step), labels.to(features.device, torch.int64).split(step), strict=True):
+    for part, own in zip(torch.split(features, step), torch.split(labels, step), strict=True):
         cosines = unit_rows(part.double() - middle) @ unit.T
         mine = cosines.gather(1, own[:, None])[:, 0]
         found.append(mine - cosines.scatter(1, own[:, None], -torch.inf).amax(dim=1))

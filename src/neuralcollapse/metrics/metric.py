@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Float
@@ -128,6 +128,7 @@ class Metric:
             leaves out what needs the examples.
         most_classes: above which ``"all"`` leaves it out, because its work grows faster than the square of C.
         classes: with examples of fewer it is undefined, nan with a warning.
+        examples_each: of each class present that it needs; with fewer ``"all"`` leaves it out.
     """
 
     compute: Callable[[Given], float]
@@ -138,6 +139,7 @@ class Metric:
     needs: frozenset[str] = frozenset()
     most_classes: int | None = None
     classes: int = 2
+    examples_each: int = 1
 
     @property
     def meaning(self) -> str:
@@ -179,8 +181,21 @@ def of_both(name: str, function: Callable[..., object], *about: str, most: int |
     }
 
 
-def of_moments(function: Callable[..., float], *about: str, classes: int = 2, needs: str = "scatter") -> Metric:
-    return Metric(lambda g: function(g.moments), *about, needs=frozenset(needs.split()), classes=classes)
+def of_moments(
+    function: Callable[..., float], *about: str, classes: int = 2, needs: str = "scatter", examples_each: int = 1
+) -> Metric:
+    return Metric(
+        lambda g: function(g.moments),
+        *about,
+        needs=frozenset(needs.split()),
+        classes=classes,
+        examples_each=examples_each,
+    )
+
+
+def of_unbiased(function: Callable[..., float], *about: str, needs: str) -> Metric:
+    """With each class's covariance divided by n_c − 1."""
+    return of_moments(partial(function, correction=1), *about, needs=needs, examples_each=2)
 
 
 def of_mixed(name: str, function: Callable[..., float], measures: str, *about: str, needs: str) -> dict[str, Metric]:

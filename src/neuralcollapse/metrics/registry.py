@@ -36,6 +36,7 @@ from neuralcollapse.metrics.metric import (
     of_moments,
     of_ood,
     of_rows,
+    of_unbiased,
 )
 from neuralcollapse.metrics.undefined import one_warning, warn_undefined
 from neuralcollapse.moments.class_moments import ClassMoments, require_moments
@@ -49,19 +50,15 @@ METRICS = MetricTable(
     {
         # variability within classes: NC1 and its kin
         "nc1_undivided": of_moments(partial(nc1_to_nc4.nc1, divide=False), "NC1 not divided by C", "0", "Papyan 2020"),
-        "nc1_unbiased": of_moments(
-            partial(nc1_to_nc4.nc1, correction=1), "NC1, divisor n_c − 1", "0", "Papyan 2020", needs="class_scatter"
-        ),
+        "nc1_unbiased": of_unbiased(nc1_to_nc4.nc1, "NC1, divisor n_c − 1", "0", "Papyan 2020", needs="class_scatter"),
         **of_mixed("nc1", nc1_to_nc4.nc1, "NC1", "0", "Papyan 2020", needs="scatter"),
         "variability_ratio": of_moments(_ratio, "tr Σ_W / tr Σ_B", "0", "Tirer 2023", needs=""),
-        "variability_ratio_unbiased": of_moments(
-            partial(_ratio, correction=1), "tr Σ_W / tr Σ_B, divisor n_c − 1", "0", "Tirer 2023", needs=""
-        ),
+        "variability_ratio_unbiased": of_unbiased(_ratio, "tr Σ_W / tr Σ_B, n_c − 1", "0", "Tirer 2023", needs=""),
         **of_mixed("variability_ratio", _ratio, "tr Σ_W / tr Σ_B", "0", "Tirer 2023", needs=""),
         "variability_collapse_index": of_moments(_vci, "1 − tr(Σ_T⁺Σ_B)/rank", "0", "Xu 2023"),
         **of_mixed("variability_collapse_index", _vci, "1 − tr(Σ_T⁺Σ_B)/rank", "0", "Xu 2023", needs="scatter"),
         "cdnv": of_moments(_cdnv, "class-distance normalised variance", "0", "Galanti 2021", needs=""),
-        "cdnv_unbiased": of_moments(partial(_cdnv, correction=1), "CDNV, n_c − 1", "0", "Galanti 2021", needs=""),
+        "cdnv_unbiased": of_unbiased(_cdnv, "CDNV, divisor n_c − 1", "0", "Galanti 2021", needs=""),
         "cdnv_fourth_power": of_moments(partial(_cdnv, power=4), "CDNV over ‖·‖⁴", "0", "Wu 2024", needs=""),
         "silhouette": of_examples(
             lambda g: silhouette.silhouette(g.features, g.labels), "silhouette of the classes", "1", "Rousseeuw 1987"
@@ -80,6 +77,7 @@ METRICS = MetricTable(
             "Roy 2007",
             classes=1,
             needs="class_scatter",
+            examples_each=2,
         ),
         # arrangement of class means and of classifier rows: NC2 and its kin
         **of_both("equinorm_{}_biased", _equinorm, "NC2 equinorm, biased Std", "0", "Papyan 2020"),
@@ -233,12 +231,14 @@ def compute_metrics(
     }
     here = {need for need, given_too in present.items() if given_too}
     asked: dict[str, Metric] = {}
+    fewest = int(moments.counts[moments.present].min())
     everything = isinstance(metrics, str) and metrics == "all"
     for name in names:
         metric = METRICS[name]
         missing = sorted(metric.needs - here)
         if everything:
             many = metric.most_classes is not None and moments.num_classes > metric.most_classes
+            many = many or fewest < metric.examples_each
             if missing or many or "examples" in metric.needs:
                 continue
         if missing:

@@ -1,12 +1,13 @@
 """The site: Sphinx, Markdown by MyST, pages with code that runs by MyST-NB, the theme Furo.
 
-`sphinx-build -W --keep-going docs docs/_build` builds it; nothing on a page is loaded from the net.
+`sphinx-build -W --keep-going docs docs/_build/html` builds it; nothing on a page is loaded from the net.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import shutil
 import sys
@@ -18,6 +19,8 @@ ROOT = DOCS.parent
 sys.path += [str(DOCS / "_ext"), str(ROOT / "src")]
 # where a page runs code: the same on every machine, and from the package of this checkout
 os.environ |= {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "COLUMNS": "80", "HF_HUB_OFFLINE": "1"}
+
+logging.getLogger("traitlets").setLevel(logging.ERROR)
 
 import neuralcollapse  # noqa: E402
 from neuralcollapse.cli import COMMANDS, parse  # noqa: E402
@@ -37,6 +40,7 @@ extensions = [
     "docstrings",
     "outside_links",
     "mermaid_table",
+    "run_values",
 ]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 

@@ -1,6 +1,6 @@
 """The built site: no dead link, nothing from the net, equations and search in a browser, dark and on a phone.
 
-`sphinx-build -W --keep-going docs docs/_build` builds it; without it these tests are left out, but not in CI's own run.
+`sphinx-build -W --keep-going docs docs/_build/html` builds it; without it these tests are left out, but not in CI's own run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pytest
 import neuralcollapse as nc
 
 ROOT = Path(__file__).parents[1]
-SITE = ROOT / "docs" / "_build"
+SITE = ROOT / "docs" / "_build" / "html"
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 IS_BUILT = (SITE / "index.html").is_file()
 pytestmark = pytest.mark.skipif(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from docutils import nodes
@@ -10,15 +11,23 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
+_ACCENT = re.compile(r"(\\(?:tilde|bar|hat|dot)\s*(?:\\[A-Za-z]+|[A-Za-z]|\{[^{}]*\}))\s*(?=[_^])")
+_SPACED = re.compile(r"(?<=[}\w])(?=\\operatorname\{)|(?<=\\operatorname\{)(\w+)\}(?=\s*(?:\\[a-zA-Z]|[A-Za-z]))")
+_FRACTION = re.compile(r"\\([dt]?frac)(\d)(\d)")
 
 
 def mathml(node: nodes.Element, as_block: bool) -> str:
     """The MathML of a node; LaTeX that is not understood is a warning."""
     text = node.astext()
+    # docutils would put the index of an accented letter under it, and read the 12 of \frac12 as one number
+    text = _FRACTION.sub(r"\\\1{\2}{\3}", _ACCENT.sub(r"\1{}", text))
+    # thin spaces about the names of functions, as LaTeX sets them
+    text = _SPACED.sub(lambda found: f"{found[1]}}}\\," if found[1] else "\\,", text)
     if as_block and "\\\\" in text and "\\begin" not in text:
         text = rf"\begin{{aligned}}{text}\end{{aligned}}"
     try:
-        return tex2mathml(text, as_block=as_block)
+        # a norm's bars as high as each other
+        return re.sub(r"<mo([^>]*)>‖", r'<mo\1 stretchy="false">‖', tex2mathml(text, as_block=as_block))
     except MathError as error:
         logger.warning("equation %r: %s", text, error, location=node)
         return ""

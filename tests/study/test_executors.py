@@ -27,7 +27,7 @@ from neuralcollapse.study.options import GridOptions
 from neuralcollapse.study.plan import Cell
 from neuralcollapse.study.ray_tasks import RayExecutor, train_on_shared_storage
 from neuralcollapse.study.slurm_jobs import SlurmExecutor
-from neuralcollapse.study.task import INTERRUPTED, Ending, State, Task
+from neuralcollapse.study.task import Ending, State, Task
 from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.run_directory import Run
 
@@ -220,14 +220,13 @@ def test_slurm_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("package", "extra", "options"),
-    [("ray", "ray", GridOptions(ray="local")), ("submitit", "slurm", GridOptions(slurm=True))],
+    ("package", "options"), [("ray", GridOptions(ray="local")), ("submitit", GridOptions(slurm=True))]
 )
-def test_an_absent_package_is_named_with_its_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, extra: str, options: GridOptions
+def test_an_absent_package_is_named_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, options: GridOptions
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError, match=rf"pip install 'neuralcollapse\[{extra}\]'"):
+    with pytest.raises(InputError, match=rf"pip install '?{package}"):
         executor_for(options)(tmp_path, options)
 
 

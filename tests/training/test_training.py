@@ -68,6 +68,13 @@ def test_a_run_leaves_what_the_design_promises(tmp_path: Path) -> None:
         assert np.bincount(snapshot["labels"]).tolist() == [20] * 10
         means = np.stack([snapshot["features"][snapshot["labels"] == label].mean(axis=0) for label in range(10)])
         np.testing.assert_allclose(snapshot["class_means"], means, rtol=1e-4, atol=1e-5)
+    classes, last = run.per_class(6), history[-1]
+    assert classes is not None and [row.name for row in classes] == list(run.config.class_names)
+    assert classes.column("nc1_share").sum() == pytest.approx(last["nc1"], rel=1e-9)
+    assert classes.column("accuracy").mean() == pytest.approx(last["train_accuracy"])
+    norms = np.linalg.norm(means - means.mean(axis=0), axis=1)
+    np.testing.assert_allclose(classes.column("mean_norm"), norms, rtol=1e-4)
+    assert np.isfinite(classes.column("nearest_cosine")).all()
 
 
 def test_the_history_holds_what_the_network_gives(tmp_path: Path) -> None:

@@ -82,9 +82,9 @@ def measure_files(
 def _measure(features: Path, options: FileOptions, progress: Progress) -> tuple[Report | None, str]:
     """The report of a file, or the moments or counts of a shard of it."""
     examples = open_examples(features, options.labels, options.columns)
-    classifier = open_classifier(features, options.weight, options.bias)
-    shard, shards = options.shard_numbers
     total, dim = examples.shape
+    classifier = open_classifier(features, options.weight, options.bias, dim)
+    shard, shards = options.shard_numbers
     if shards > total:
         raise InputError(f"expected --shard with at most {total} parts, the rows of {features}, got {shards}")
     rows = RowRange.of_file(features, (shard - 1) * total // shards, shard * total // shards, total)
@@ -111,7 +111,7 @@ def _measure(features: Path, options: FileOptions, progress: Progress) -> tuple[
     moments = ClassMoments(num_classes, dim, weighting=weighting)
     passes = 2 if reported else 1
     _feed(moments.update, examples, rows, num_classes, lambda share: progress(share / passes))
-    note = ""
+    note = f"classifier: {classifier.found} of {classifier.path}" if classifier is not None and classifier.found else ""
     if options.save is not None:
         write_moments(options.save, moments, [rows])
         note = f"moments of {rows} of {total:,} saved in {options.save}"
@@ -147,7 +147,7 @@ def _count(
     note = f"{rows} of {total:,}: {counted}"
     if options.save is not None:
         against = digest(moments, classifier.weight, classifier.bias)
-        write_counts(options.save, Counts(decisions.counts, against), rows)
+        write_counts(options.save, Counts(decisions.state_dict(), against), rows)
         note += f", saved in {options.save}"
     whole = decisions.examples == moments.num_examples
     return _report(moments, classifier, options, decisions) if whole else None, note
@@ -208,7 +208,7 @@ def _merge_counts(options: FileOptions) -> tuple[Report | None, str]:
         if found.against != against:
             raise InputError(f"{path} was counted against other moments than {options.moments} or another classifier")
         rows.append((path, own))
-        decisions.add_counts(*found.counts)
+        decisions.merge(found.state)
     gaps = missing_rows(join_rows(rows))
     if decisions.examples != moments.num_examples:
         where = f": {', '.join(gaps)} are in none of them" if gaps else ""

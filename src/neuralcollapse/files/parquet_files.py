@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralcollapse._errors import InputError
+from neuralcollapse._errors import InputError, install
 from neuralcollapse._files import readable
 from neuralcollapse.files.parquet_sizes import Sizes, read_sizes
 from neuralcollapse.files.rows import Arrays, Rows
@@ -37,7 +37,7 @@ def parquet_arrays(path: Path, prefix: str) -> Arrays:
     try:
         import pyarrow.parquet
     except ImportError:
-        raise InputError(f"{path} needs pyarrow: pip install 'neuralcollapse[parquet]'") from None
+        raise InputError(f"{path} needs pyarrow: {install('pyarrow')}") from None
     with readable(path, _KIND):
         sizes = read_sizes(path)
         # checksums of pages are compared, if the writer left any

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from neuralcollapse._errors import InputError
+from neuralcollapse._errors import InputError, install
 from neuralcollapse._files import readable
 from neuralcollapse.files.rows import Arrays, Rows
 
@@ -25,7 +25,7 @@ def safetensors_arrays(path: Path) -> Arrays:
     try:
         from safetensors import safe_open
     except ImportError:
-        raise InputError(f"{path} needs safetensors: pip install 'neuralcollapse[lab]'") from None
+        raise InputError(f"{path} needs safetensors: {install('safetensors')}") from None
     with readable(path, ".safetensors file"):
         file: Any = safe_open(path, framework="pt")  # stays open as long as a slice of it lives
         return {name: partial(_open, path, file, name) for name in file.keys()}  # noqa: SIM118

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from neuralcollapse._errors import InputError
 from neuralcollapse._files import to_json, validated
+from neuralcollapse.measuring.decision_counts import COUNTS
 from neuralcollapse.moments.class_moments import ClassMoments
 from neuralcollapse.moments.storage import read_state, write_state
 
-_COUNTS = ("examples", "mismatches", "correct", "nearest_correct")  # of `DecisionCounts`
 _EDGE = 64 << 10
 
 
@@ -56,9 +56,9 @@ class RowRange:
 
 @dataclass(frozen=True)
 class Counts:
-    """The counts of a `DecisionCounts`, and the `digest` of the class means and the classifier that decided."""
+    """The state of a `DecisionCounts`, and the `digest` of the class means and the classifier that decided."""
 
-    counts: tuple[int, ...]
+    state: dict[str, Tensor]
     against: str
 
 
@@ -70,8 +70,7 @@ def write_moments(path: Path, moments: ClassMoments, rows: Iterable[RowRange]) -
 
 def write_counts(path: Path, counts: Counts, rows: RowRange) -> None:
     """Write the counts of some rows."""
-    state = {name: torch.tensor(count) for name, count in zip(_COUNTS, counts.counts, strict=True)}
-    write_state(path, state, {"rows": to_json([asdict(rows)]), "against": counts.against})
+    write_state(path, counts.state, {"rows": to_json([asdict(rows)]), "against": counts.against})
 
 
 def read_shard(path: Path) -> tuple[ClassMoments | Counts, tuple[RowRange, ...]]:
@@ -86,15 +85,9 @@ def read_shard(path: Path) -> tuple[ClassMoments | Counts, tuple[RowRange, ...]]
     state, about = read_state(path)
     try:
         rows = validated(tuple[RowRange, ...], about.get("rows", "[]").encode(), "rows")
-        if state.keys() == set(_COUNTS):
-            for count in state.values():
-                if count.shape != () or count.dtype != torch.int64 or int(count) < 0:
-                    found = f"{count.dtype} of shape {tuple(count.shape)}"
-                    raise InputError(f"expected counts of at least 0, got {found}")
-            counts = tuple(int(state[name]) for name in _COUNTS)
-            if max(counts) > counts[0]:
-                raise InputError(f"expected at most {counts[0]} examples, got {max(counts)}")
-            return Counts(counts, about.get("against", "")), rows
+        if {"examples", "mismatches"} <= state.keys():
+            _check_counts(state)
+            return Counts(state, about.get("against", "")), rows
         weighting = about.get("weighting", "example")
         return ClassMoments.from_state_dict(state, weighting=weighting), rows  # type: ignore[arg-type]
     except InputError as error:
@@ -153,3 +146,19 @@ def digest(moments: ClassMoments, weight: Tensor, bias: Tensor | None) -> str:
             # in one type, so that a classifier gives the same when it is saved in a wider one
             found.update(str(tuple(tensor.shape)).encode() + tensor.double().contiguous().numpy().tobytes())
     return found.hexdigest()[:32]
+
+
+def _check_counts(state: dict[str, Tensor]) -> None:
+    """Raise if no examples could have given this state of a `DecisionCounts`."""
+    names = (*COUNTS, "squares")
+    if state.keys() != set(names):
+        raise InputError(f"expected {', '.join(names)}, got {', '.join(sorted(state))}")
+    shape = state["examples"].shape
+    for name in names:
+        value, kind = state[name], torch.float64 if name == "squares" else torch.int64
+        if value.shape != shape or value.ndim != 1 or value.dtype != kind:
+            raise InputError(f"expected {name} of each class, as {kind}, got {value.dtype} of {tuple(value.shape)}")
+        if bool((value < 0).any()) or not bool(value.isfinite().all()):
+            raise InputError(f"expected {name} of at least 0, got {float(value.min())}")
+        if kind == torch.int64 and bool((value > state["examples"]).any()):
+            raise InputError(f"expected at most as many {name} as examples in each class")

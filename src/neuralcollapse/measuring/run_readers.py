@@ -25,6 +25,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from neuralcollapse._checks import InputError
+from neuralcollapse._errors import install
 from neuralcollapse._files import numbers, read_json, read_lines, shortened
 from neuralcollapse.measuring.run_records import RunRecords, check_seed, checked_epoch, checked_records
 
@@ -273,7 +274,7 @@ def _scalars(path: Path) -> Iterator[tuple[int, str, float]]:
         from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
         from tensorboard.util.tensor_util import make_ndarray
     except ImportError:
-        raise InputError(f"{path} needs TensorBoard: pip install 'neuralcollapse[tensorboard]'") from None
+        raise InputError(f"{path} needs TensorBoard: {install('tensorboard')}") from None
     whole, size = 0, path.stat().st_size
     with path.open("rb") as file:  # a length of 8 bytes, its checksum of 4, an event, its checksum of 4
         while len(head := file.read(8)) == 8 and file.tell() + struct.unpack("<Q", head)[0] + 8 <= size:

@@ -80,12 +80,14 @@ def run_grid(
         study_runs: names of all runs of the study, for `study.json`; by default those of `cells`.
 
     Raises:
-        InputError: impossible options, settings no run can have, no data for any cell, or no cluster where one is
-            asked for.
+        InputError: impossible options, settings no run can have, no cluster where one is asked for, or no data for any
+            cell, unless only the plan is wanted.
     """
     progress = progress or GridProgress()
     check_options(options, out)
     planned = plan_cells(cells, out)
+    if not options.dry_run and planned and all(each.state is State.NO_DATA for each in planned):
+        raise InputError(planned[0].why)
     chosen = cells_to_train(planned, retry_diverged=options.retry_diverged)
     result = GridResult(
         {each.cell.name: each.state for each in planned},

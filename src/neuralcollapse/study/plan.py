@@ -117,13 +117,10 @@ def plan_cells(cells: Sequence[Cell], out: Path) -> list[PlannedCell]:
     """Look at the data and the run directory of every cell; nothing is written.
 
     Raises:
-        InputError: a cell has settings that no run can have, or the data of every cell are missing.
+        InputError: a cell has settings that no run can have.
     """
     load = functools.lru_cache(maxsize=1)(_load)
-    planned = [_plan(cell, out / cell.name, load) for cell in cells]
-    if planned and all(each.state is State.NO_DATA for each in planned):
-        raise InputError(planned[0].why)
-    return planned
+    return [_plan(cell, out / cell.name, load) for cell in cells]
 
 
 def cells_to_train(planned: Sequence[PlannedCell], *, retry_diverged: bool = False) -> list[PlannedCell]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralcollapse._checks import InputError
+from neuralcollapse._errors import install
 from neuralcollapse.study.local_processes import train_here
 from neuralcollapse.study.options import GridOptions
 from neuralcollapse.study.task import Ending, State, Task, read_ending, write_failure
@@ -109,7 +110,7 @@ def _connect(address: str) -> Any:
     try:
         import ray
     except ModuleNotFoundError:
-        raise InputError("--ray needs the package ray: pip install 'neuralcollapse[ray]'") from None
+        raise InputError(f"--ray needs the package ray: {install('ray')}") from None
     options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {"address": address}
     try:
         if address not in ("auto", "local"):  # try the port first: Ray itself tries for minutes without a word

@@ -8,11 +8,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import INTERRUPTED, InputError
 from neuralcollapse.training.run_directory import LOG, Run, Status
 
-WRONG_INPUT, INTERRUPTED = 2, 130
-"""Exit codes of a worker; 0 means that `status.json` says how the training ended."""
+WRONG_INPUT = 2
+"""The exit code of a worker for wrong input; 0 means that `status.json` says how the training ended."""
 
 
 class State(StrEnum):

@@ -29,6 +29,7 @@ from neuralcollapse.training import losses
 from neuralcollapse.training.builders import make_batches
 from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.robustness import relative_perturbations, robustness_subset, summarize
+from neuralcollapse.training.run_directory import PER_CLASS
 
 SNAPSHOT_EXAMPLES_PER_CLASS = 30
 _SAME_EITHER_WAY = ("layer", "notes", "num_examples", "num_classes", "classes_present", "dim", "weighting")
@@ -109,7 +110,10 @@ class Analysis:
             "features": train.features[self._chosen.to(train.features.device)],
             "labels": train.labels[self._chosen.to(train.labels.device)],
         }
-        return record, {name: value.cpu().numpy() for name, value in snapshot.items()}
+        by_class = {f"{PER_CLASS}{name}": array for name, array in report.per_class.to_arrays().items()}
+        arrays = {name: value.cpu().numpy() for name, value in snapshot.items()}
+        # where a number is not defined, as NC1 of means that coincide, no class has it
+        return record, arrays | {name: array for name, array in by_class.items() if np.isfinite(array).all()}
 
     def _measure(self) -> tuple[dict[str, Any], Report, Outputs]:
         """Losses and accuracies of the network as it is, its report, and the outputs on the training set."""

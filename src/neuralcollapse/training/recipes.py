@@ -14,6 +14,8 @@ writes such a file; `run --recipe` and `grid --recipe` read it.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -162,8 +164,36 @@ def departures(config: RunConfig) -> list[str]:
     return differing
 
 
-def read(path: Path) -> list[TrainingConfig]:
+def read_settings(path: Path) -> TrainingConfig:
+    """The settings of one run from a JSON or YAML file, as `as_yaml` writes them.
+
+    Raises:
+        InputError: there is no such file, or it holds several sets of settings, an unknown setting or a wrong value.
+    """
+    found = read(path, "file of settings")
+    if len(found) != 1:
+        raise InputError(f"{path} holds {len(found)} sets of settings; expected one, or give the file as --recipe")
+    return found[0]
+
+
+def as_yaml(given: TrainingConfig, resolved: RunConfig) -> str:
+    """The settings of a run as YAML: those given, then as comments those that were filled in.
+
+    The data set, network and loss stand among the given ones, so that the file says what it is of. `read_settings` of
+    the text gives a configuration that resolves to the same run, with the same name.
+    """
+    said = {name: getattr(resolved, name) for name in ("dataset", "model", "loss")} | given.to_json()
+    filled = {f.name: getattr(resolved, f.name) for f in dataclasses.fields(TrainingConfig) if f.name not in said}
+    lines = ["# neuralcollapse run --config FILE", *_yaml_lines(said), "", "# Left open, and filled in for this run:"]
+    return "\n".join([*lines, *(f"# {line}" for line in _yaml_lines(filled))]) + "\n"
+
+
+def read(path: Path, kind: str = "recipe") -> list[TrainingConfig]:
     """The recipes of a JSON or YAML file (.yaml, .yml).
+
+    Args:
+        path: the file.
+        kind: what errors call it.
 
     Raises:
         InputError: there is no such file, or it holds an unknown setting or a value of another type.
@@ -171,10 +201,10 @@ def read(path: Path) -> list[TrainingConfig]:
     try:
         content = _read_yaml(path) if path.suffix in (".yaml", ".yml") else read_any_json(path)
     except OSError as error:
-        raise InputError(f"cannot read the recipe {path}: {error.strerror}") from error
+        raise InputError(f"cannot read the {kind} {path}: {error.strerror}") from error
     entries = content if isinstance(content, list) else [content]
     if not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise InputError(f"{path} is not a recipe: expected an object of settings, or a list of such objects")
+        raise InputError(f"{path} is not a {kind}: expected an object of settings, or a list of such objects")
     return [
         TrainingConfig.from_json({key: value for key, value in entry.items() if key != "about"}, path)
         for entry in entries
@@ -237,6 +267,12 @@ def write(path: Path, config: TrainingConfig, about: str) -> None:
     """Write a recipe: what decides the training, without the seed and what belongs to one machine."""
     left_out = (*settings_in("machine"), "seed")
     write_json(path, {"about": about, **{key: value for key, value in config.to_json().items() if key not in left_out}})
+
+
+def _yaml_lines(settings: dict[str, Any]) -> list[str]:
+    """A line each; a value as JSON is YAML too."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    return [f"{name}: {json.dumps(value, ensure_ascii=False, default=str)}" for name, value in given.items()]
 
 
 def _read_yaml(path: Path) -> Any:

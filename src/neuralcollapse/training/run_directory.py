@@ -3,7 +3,7 @@
     config.json       every setting that decides the numbers
     environment.json  versions, machine, command line
     history.jsonl     one line per measured epoch
-    snapshots/        epoch_0001.npz, ...: class means, classifier, a few hundred features
+    snapshots/        epoch_0001.npz, ...: class means, classifier, a few hundred features, numbers of each class
     checkpoint.pt     everything needed to continue: model, optimizer, random state
     status.json       running, interrupted, finished, diverged or failed
     log.txt           what a run of a grid printed
@@ -33,12 +33,15 @@ from pydantic import BaseModel
 
 from neuralcollapse._errors import InputError
 from neuralcollapse._files import lock, read_json, read_lines, readable, replacing, shortened, validated, write_json
+from neuralcollapse.measuring.per_class import ClassReports
 from neuralcollapse.training.config import RunConfig
 
 Array = np.ndarray
 Kind = TypeVar("Kind")
 
 LOG = "log.txt"
+PER_CLASS = "per_class."
+"""What the names of a snapshot's arrays of `ClassReports` begin with."""
 _PATIENCE = 0.5  # seconds to wait for a lock that another process only tests
 _LARGEST = 10**12  # epochs, examples, seconds; a larger number has no place on an axis
 
@@ -190,12 +193,26 @@ class Run:
             InputError: the file is damaged, or holds arrays that do not fit together.
         """
         path = self.snapshots()[epoch]
-        # opened here: NumPy leaves a damaged file open when it opened it itself
-        with readable(path, "snapshot", "; move it away to draw the rest"), path.open("rb") as file:
-            with np.load(file, allow_pickle=False) as content:
-                arrays = {name: content[name] for name in ("class_means", "weight", "features", "labels")}
+        with _opened(path) as content:
+            arrays = {name: content[name] for name in ("class_means", "weight", "features", "labels")}
             _check_snapshot(**arrays)
         return arrays
+
+    def per_class(self, epoch: int) -> ClassReports | None:
+        """How collapsed each class was after an epoch, of all training examples; None if the run did not keep it.
+
+        Raises:
+            InputError: the file is damaged, or holds arrays that do not fit together.
+        """
+        path = self.snapshots()[epoch]
+        with _opened(path) as content:
+            kept = [name for name in content.files if name.startswith(PER_CLASS)]
+            found = {name.removeprefix(PER_CLASS): content[name] for name in kept}
+            centred = content["class_means"] - content["global_mean"]
+        try:
+            return ClassReports.from_arrays(found, centred, self.config.class_names) if found else None
+        except (InputError, ValueError) as error:
+            raise InputError(f"{path}: {error}; move it away to draw the rest") from None
 
     def status(self) -> Status:
         """The content of `status.json`.
@@ -335,6 +352,15 @@ def _read_expendable(path: Path, kind: type[Kind]) -> Kind:
         return validated(kind, read_json(path), path)
     except InputError as error:
         raise InputError(f"{error}; delete the file to continue without it") from None
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A snapshot to read arrays from; what is wrong with it, in the file or found in the block, is an InputError."""
+    # opened here: NumPy leaves a damaged file open when it opened it itself
+    advice = "; move it away to draw the rest"
+    with readable(path, "snapshot", advice), path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+        yield content
 
 
 def _check_snapshot(class_means: Array, weight: Array, features: Array, labels: Array) -> None:

@@ -123,9 +123,9 @@ def test_counts_that_do_not_fit_are_named(tmp_path: Path) -> None:
     counts = jobs(path, options, tmp_path, "count", 2, moments=merged)
     refused(None, replace(classifier, merge=(counts[0],), moments=merged), "all 96", "got 48", "rows 48 to 95 of")
     refused(None, replace(classifier, merge=(counts[1], counts[1]), moments=merged), "count-2.safetensors twice")
-    refused(None, replace(classifier, merge=(parts[0],), moments=merged), "part-1", "holds moments, expected counts")
+    refused(None, replace(classifier, merge=(parts[0],), moments=merged), "part-1", "expected counts in", "got moments")
     refused(None, replace(classifier, merge=tuple(counts)), "count-1", "--moments")
-    refused(None, replace(classifier, merge=tuple(counts), moments=counts[0]), "count-1", "holds counts")
+    refused(None, replace(classifier, merge=tuple(counts), moments=counts[0]), "count-1", "got counts")
     refused(None, replace(classifier, weight=None, bias=None, merge=tuple(counts), moments=merged), "--weight")
     save = tmp_path / "out.safetensors"
     refused(None, replace(classifier, merge=tuple(counts), moments=merged, save=save), "no --save", "out.safetensors")

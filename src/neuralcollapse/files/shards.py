@@ -22,7 +22,7 @@ _EDGE = 64 << 10
 
 @dataclass(frozen=True, order=True)
 class RowRange:
-    """Rows start … stop − 1 of a file with ``total`` rows.
+    """Rows start … stop − 1 of a file with `total` rows.
 
     Args:
         file: identifies the file by what is in it, so that it is the same after the file is moved.
@@ -44,7 +44,7 @@ class RowRange:
 
     @classmethod
     def of_file(cls, path: Path, start: int, stop: int, total: int) -> RowRange:
-        """Rows of the file at ``path``, identified by its size, its first and its last 64 KiB."""
+        """Rows of the file at `path`, identified by its size, its first and its last 64 KiB."""
         size = path.stat().st_size
         found = hashlib.sha256(str(size).encode())
         with path.open("rb") as file:
@@ -72,7 +72,7 @@ class Shard:
 
 
 def write_moments(path: Path, moments: ClassMoments, rows: Iterable[RowRange]) -> None:
-    """Write moments as ``ClassMoments.save`` does, with the rows that they are of."""
+    """Write moments as `ClassMoments.save` does, with the rows that they are of."""
     about = {"weighting": moments.weighting, "rows": to_json([asdict(each) for each in rows])}
     write_state(path, moments.state_dict(), about)
 
@@ -83,7 +83,7 @@ def write_counts(path: Path, counts: Counts, rows: RowRange) -> None:
 
 
 def read_shard(path: Path) -> Shard:
-    """Read what one of the above wrote, or ``ClassMoments.save``.
+    """Read a file that `write_moments`, `write_counts` or `ClassMoments.save` wrote.
 
     Raises:
         InputError: no such file, or one that holds neither.
@@ -105,11 +105,11 @@ def require_once(paths: Iterable[Path]) -> None:
     seen: dict[tuple[int, int], Path] = {}
     for path in paths:
         if not path.is_file():
-            raise InputError(f"expected a file of saved moments or counts, got {path}, which is not a file")
+            raise InputError(f"expected a file of saved moments or counts, got {path}, which is none")
         identity = (path.stat().st_dev, path.stat().st_ino)
         if identity in seen:
             same = "" if seen[identity] == path else f", which is {seen[identity]}"
-            raise InputError(f"expected each saved part once, got {path} twice{same}")
+            raise InputError(f"expected each shard once, got {path} twice{same}")
         seen[identity] = path
 
 
@@ -128,7 +128,7 @@ def join_rows(shards: Iterable[tuple[Path, tuple[RowRange, ...]]]) -> tuple[RowR
             joined[-1] = replace(joined[-1], stop=each.stop)
         else:
             twice = replace(each, stop=min(each.stop, before[0].stop))
-            raise InputError(f"expected each row once, {before[1]} and {path} both hold {twice} of {each.name}")
+            raise InputError(f"expected each row once, got {twice} of {each.name} in both {before[1]} and {path}")
     return tuple(joined)
 
 
@@ -145,7 +145,7 @@ def missing_rows(joined: Iterable[RowRange]) -> list[str]:
 
 
 def digest(moments: ClassMoments, weight: Tensor, bias: Tensor | None) -> str:
-    """Identifies what counts are made against: class means and a classifier."""
+    """A text that identifies what counts are made against: class means and a classifier."""
     found = hashlib.sha256()
     for tensor in (moments.counts, moments.means, weight, bias):
         if tensor is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import importlib
 import itertools
 import math
 import os
@@ -141,6 +142,30 @@ class History:
         for name in ("seed", "first_zero_error", "stays_zero_error", "last_epoch"):
             table[name] = column_of_numbers(table[name])
         return table
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write one HTML file in which the runs are explored; it needs no network.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The path.
+
+        Raises:
+            InputError: the laboratory is not installed.
+
+        Example:
+            >>> import neuralcollapse as nc
+            >>> nc.History.read("runs/mine").report("report.html")  # doctest: +SKIP
+            PosixPath('report.html')
+        """
+        try:  # by name: the library never depends on the laboratory, which may not be installed
+            laboratory = importlib.import_module("neuralcollapse.report")
+        except ModuleNotFoundError as error:
+            raise InputError(f"the report needs {error.name}: pip install 'neuralcollapse[lab]'") from None
+        written: Path = laboratory.report_runs(self._runs, as_path(path))
+        return written
 
     @property
     def metrics(self) -> list[str]:

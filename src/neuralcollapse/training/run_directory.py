@@ -210,6 +210,8 @@ class Run:
     def snapshot(self, epoch: int) -> dict[str, np.ndarray]:
         """The class means and the weight (C, p), some features (n, p) and their labels (n,), after an epoch.
 
+        The global mean (p,) too, where the snapshot has it: one of an older version may not.
+
         Raises:
             InputError: the file is damaged, or holds arrays that do not fit together.
         """
@@ -218,6 +220,8 @@ class Run:
             # opened here: NumPy leaves a damaged file open when it opened it itself
             with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
                 arrays = {name: content[name] for name in ("class_means", "weight", "features", "labels")}
+                if "global_mean" in content:
+                    arrays["global_mean"] = content["global_mean"]
         except _UNREADABLE as error:
             raise InputError(f"{path} is not a readable snapshot; move it away to draw the rest") from error
         if fault := _snapshot_fault(arrays):
@@ -384,6 +388,8 @@ def _snapshot_fault(arrays: dict[str, np.ndarray]) -> str:
         return f"expected class means (C, p) and labels (n,), got {shapes}"
     if arrays["weight"].shape != means.shape or arrays["features"].shape != (len(labels), means.shape[1]):
         return f"expected weights (C, p) as class means, and features (n, p) with n labels, got {shapes}"
+    if "global_mean" in arrays and arrays["global_mean"].shape != means.shape[1:]:
+        return f"expected a global mean (p,) with class means (C, p), got {shapes}"
     if not np.issubdtype(labels.dtype, np.integer) or not ((labels >= 0) & (labels < len(means))).all():
         return f"expected labels of 0 to {len(means) - 1} as integers, got {labels.dtype}"
     for name, value in arrays.items():

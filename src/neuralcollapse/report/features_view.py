@@ -1,0 +1,77 @@
+"""What the page shows of one measurement: a `Report`, or the JSON that `neuralcollapse measure --json` wrote of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from neuralcollapse.measuring.report import Report
+from neuralcollapse.measuring.tidy import numbers_of
+from neuralcollapse.metrics.registry import METRICS
+from neuralcollapse.report.explanations import EXPLANATIONS, family_of
+from neuralcollapse.report.projections import choose_classes, pack
+from neuralcollapse.report.reading import read_numbers
+from neuralcollapse.report.run_view import rounded
+
+_COUNTS = ("num_examples", "num_classes", "classes_present", "dim")
+
+
+def features_view(report: Report, title: str = "", class_names: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The content of a page about a report.
+
+    Args:
+        report: the measurement.
+        title: of the page; by default the layer.
+        class_names: in the order of classes; numbers stand in for those that are missing.
+    """
+    means, centre = report.means.double().cpu().numpy(), report.global_mean.double().cpu().numpy()
+    arrays = {"class_means": means, "global_mean": centre}
+    present = report.moments.present.cpu().numpy()
+    classes = [label for label in choose_classes(means, centre) if present[label]]
+    content = printed_view(report.to_dict(), title)
+    content["class_names"] = list(class_names)
+    content["snapshots"] = {"classes": classes, "epochs": [0], "sets": [pack(arrays, classes)], "left_out": 0}
+    return content
+
+
+def printed_view(printed: Mapping[str, Any], title: str = "") -> dict[str, Any]:
+    """The content of a page about what a report prints as JSON, which has no class means.
+
+    Args:
+        printed: as `Report.to_dict` makes it.
+        title: of the page; by default the layer.
+    """
+    numbers = numbers_of(printed)
+    layer = printed.get("layer")
+    rows = [
+        {"name": name, "value": rounded(value), "family": family_of(name), **_about(name)}
+        for name, value in numbers.items()
+        if name not in _COUNTS and not name.startswith("snr.")
+    ]
+    return {
+        "kind": "features",
+        "title": title or (f"Layer {layer}" if layer else "Features"),
+        "layer": str(layer or ""),
+        "counts": {name: int(numbers[name]) for name in _COUNTS if name in numbers},
+        "weighting": str(printed.get("weighting", "")),
+        "notes": [str(note) for note in printed.get("notes") or ()],
+        "reading": read_numbers(printed),
+        "spectrum": [rounded(value) for name, value in numbers.items() if name.startswith("snr.")],
+        "table": sorted(rows, key=lambda row: row["family"]),
+        "numbers": list(numbers),
+        "class_names": [],
+        "snapshots": None,
+        "runs": [],
+        "not_run": [],
+    }
+
+
+def _about(name: str) -> dict[str, str]:
+    """What a number measures, its good value and where that is said."""
+    if name in METRICS:
+        metric = METRICS[name]
+        return {"measures": metric.measures, "good": metric.good, "source": metric.source}
+    for explanation in EXPLANATIONS.values():
+        if name in explanation.names:
+            return {"measures": explanation.title, "good": explanation.good, "source": ""}
+    return {"measures": "", "good": "", "source": ""}

@@ -16,9 +16,10 @@ from neuralcollapse._errors import suggest
 from neuralcollapse._files import finite
 from neuralcollapse._linalg import norm
 from neuralcollapse.measuring.decision_counts import DecisionCounts
+from neuralcollapse.measuring.per_class import ClassReports, check_class_names, class_reports
 from neuralcollapse.measuring.tidy import UNLABELLED, tidy_table
 from neuralcollapse.metrics.mse import MSEDecomposition, decompose_mse
-from neuralcollapse.metrics.nc1_to_nc4 import NC2, nc1, nc2, nc3
+from neuralcollapse.metrics.nc1_to_nc4 import NC2, nc1, nc1_along, nc2, nc3
 from neuralcollapse.metrics.registry import METRICS, compute_metrics
 from neuralcollapse.metrics.signal_to_noise import SNRSpectrum, snr_singular_values
 from neuralcollapse.metrics.undefined import one_warning
@@ -48,6 +49,7 @@ class Report:
         accuracy: share of examples that the network classifies correctly; nearest_mean_accuracy: and the nearest class
             mean. Both, and NC4, are None where only moments were given.
         extra: the later metrics asked for, by name; ``nc.METRICS`` lists them.
+        per_class: the numbers of each class with examples; print it, or read ``report.per_class["cat"].accuracy``.
         moments: of the features, to merge, to save, or to measure another split about.
     """
 
@@ -67,6 +69,7 @@ class Report:
     mse: MSEDecomposition
     snr: SNRSpectrum
     extra: dict[str, float]
+    per_class: ClassReports
     moments: ClassMoments
 
     def __getattr__(self, name: str) -> float:
@@ -174,6 +177,7 @@ def make_report(
     own: ClassMoments | None = None,
     layer: str = "features given",
     notes: Sequence[str] = (),
+    class_names: Sequence[str] | None = None,
 ) -> Report:
     """The report that moments and a classifier give.
 
@@ -185,11 +189,13 @@ def make_report(
         decisions: those on the examples; None where there are only moments, which leaves out NC4 and the accuracies.
         own: moments about the features' own class means, for the loss, where ``moments`` are about others'.
         layer: what the report calls the layer; notes: sentences that a reader of the numbers must know.
+        class_names: C names, by label; without a classifier there may be more.
 
     Raises:
-        InputError: a weight or bias that does not fit the moments, a negative λ.
+        InputError: a weight or bias that does not fit the moments, a negative λ, names of another number of classes.
     """
     require_moments(moments)
+    check_class_names(class_names, moments.num_classes, exactly=weight is not None)
     dim, own = moments.means.shape[1], moments if own is None else own
     require_moments(own, "own")
     if weight is not None:
@@ -210,6 +216,8 @@ def make_report(
         nearest_mean_accuracy = nearest_correct / examples
         if weight is not None:
             accuracy, mismatch = correct / examples, mismatches / examples
+    # the pseudo-inverse of Σ_B is the decisions' own, which for many classes takes long to make
+    within = nc1(moments) if decisions is None or decisions.inverse is None else nc1_along(moments, decisions.inverse)
     return Report(
         layer=layer,
         notes=tuple(notes),
@@ -220,13 +228,14 @@ def make_report(
         weighting=moments.weighting,
         accuracy=accuracy,
         nearest_mean_accuracy=nearest_mean_accuracy,
-        nc1=nc1(moments),
+        nc1=within,
         nc2=two,
         nc3=None if weight is None else nc3(moments, weight),
         nc4_mismatch=mismatch,
         mse=loss,
         snr=snr_singular_values(moments),
         extra=compute_metrics(moments, metrics, weight=weight, ood_mean=ood_mean),
+        per_class=class_reports(moments, weight, decisions, within, class_names),
         moments=own,
     )
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuralcollapse._checks import Array, InputError, as_word
+from neuralcollapse._errors import install
 from neuralcollapse._linalg import of_moderate_size, row_factor
 from neuralcollapse.metrics.geometry import (
     as_rows,
@@ -189,7 +190,7 @@ def one_vs_rest_margin(vectors: Float[Tensor, "c p"] | Array) -> float:
     try:
         from scipy.optimize import nnls
     except ImportError:
-        raise InputError("the one-vs-rest margin needs SciPy: pip install 'neuralcollapse[lab]'") from None
+        raise InputError(f"the one-vs-rest margin needs SciPy: {install('scipy')}") from None
     vectors = as_rows(vectors)
     if not have_directions(vectors, "the one-vs-rest margin"):
         return float("nan")

@@ -224,7 +224,7 @@ def later_metrics(measured: set[str]) -> list[dict[str, str]]:
     ]
 
 
-_FAMILIES = {
+_STARTS = {
     "Variability within classes": ("nc1", "cdnv", "variability_", "mse.nc1"),
     "Rank of the features": ("numerical_rank", "effective_rank"),
     "Geometry of means and classifier": ("nc2.", "etf_", "gnc2_", "margin_", "frame_", "welch_", "equi"),
@@ -234,8 +234,11 @@ _FAMILIES = {
     "Out-of-distribution features": ("nc5",),
 }
 
+FAMILIES = (*_STARTS, "Other")
+"""In the order of the table of a measurement."""
+
 
 def family_of(name: str) -> str:
     """The heading under which a number stands in the table of a measurement."""
-    matching = {start: family for family, starts in _FAMILIES.items() for start in starts if name.startswith(start)}
+    matching = {start: family for family, starts in _STARTS.items() for start in starts if name.startswith(start)}
     return matching[max(matching, key=len)] if matching else "Other"

@@ -8,28 +8,30 @@ from typing import Any
 from neuralcollapse.measuring.report import Report
 from neuralcollapse.measuring.tidy import numbers_of
 from neuralcollapse.metrics.registry import METRICS
-from neuralcollapse.report.explanations import EXPLANATIONS, family_of
+from neuralcollapse.report.class_table import class_table
+from neuralcollapse.report.explanations import EXPLANATIONS, FAMILIES, family_of
+from neuralcollapse.report.numbers import rounded
 from neuralcollapse.report.projections import choose_classes, pack
 from neuralcollapse.report.reading import read_numbers
-from neuralcollapse.report.run_view import rounded
 
 _COUNTS = ("num_examples", "num_classes", "classes_present", "dim")
 
 
-def features_view(report: Report, title: str = "", class_names: tuple[str, ...] = ()) -> dict[str, Any]:
+def features_view(report: Report, title: str = "") -> dict[str, Any]:
     """The content of a page about a report.
 
     Args:
         report: the measurement.
         title: of the page; by default the layer.
-        class_names: in the order of classes; numbers stand in for those that are missing.
     """
     means, centre = report.means.double().cpu().numpy(), report.global_mean.double().cpu().numpy()
     arrays = {"class_means": means, "global_mean": centre}
     present = report.moments.present.cpu().numpy()
     classes = [label for label in choose_classes(means, centre) if present[label]]
+    names = {row.label: row.name for row in report.per_class}
     content = printed_view(report.to_dict(), title)
-    content["class_names"] = list(class_names)
+    content["class_names"] = [names.get(label, "") for label in range(report.num_classes)]
+    content["per_class"] = class_table(report.per_class, "The least collapsed class first.")
     content["snapshots"] = {"classes": classes, "epochs": [0], "sets": [pack(arrays, classes)], "left_out": 0}
     return content
 
@@ -57,9 +59,10 @@ def printed_view(printed: Mapping[str, Any], title: str = "") -> dict[str, Any]:
         "notes": [str(note) for note in printed.get("notes") or ()],
         "reading": read_numbers(printed),
         "spectrum": [rounded(value) for name, value in numbers.items() if name.startswith("snr.")],
-        "table": sorted(rows, key=lambda row: row["family"]),
+        "table": sorted(rows, key=lambda row: FAMILIES.index(row["family"])),
         "numbers": list(numbers),
         "class_names": [],
+        "per_class": None,
         "snapshots": None,
         "runs": [],
         "not_run": [],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,14 +11,15 @@ import pandas as pd
 from neuralcollapse._errors import InputError
 from neuralcollapse._files import read_json
 from neuralcollapse.figures.study_runs import StudyRun
+from neuralcollapse.measuring.measure import measure_features
 from neuralcollapse.measuring.run_records import RunRecords
-from neuralcollapse.measuring.tidy import layer_of, numbers_of
+from neuralcollapse.measuring.tidy import layer_of
+from neuralcollapse.report.class_table import class_table
+from neuralcollapse.report.numbers import columns, rounded
 from neuralcollapse.report.projections import BUDGET, pack_run
 from neuralcollapse.report.reading import read_course, read_numbers
 from neuralcollapse.training.losses import LOSSES
 from neuralcollapse.training.run_directory import Run
-
-_DIGITS = 5
 
 
 def run_view(records: RunRecords, *, room: int = BUDGET) -> dict[str, Any]:
@@ -61,27 +61,11 @@ def run_view(records: RunRecords, *, room: int = BUDGET) -> dict[str, Any]:
         "layers": _layers(by_layer) if len(by_layer) > 1 else None,
         "theory": _closed_form(records, shown),
         "snapshots": None if run is None else pack_run(run, room),
+        "per_class": _classes(run),
         "class_names": list(run.config.class_names) if run is not None else [],
         "settings": {name: _text(value) for name, value in records.settings.items() if value is not None},
         **_about_the_directory(run),
     }
-
-
-def columns(records: Sequence[Mapping[str, Any]]) -> dict[str, list[float | str | None]]:
-    """The numbers of records by name, a value for each record: rounded, None where it was not measured."""
-    rows = [numbers_of(record) for record in records]
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [rounded(row.get(name)) for row in rows] for name in names}
-
-
-def rounded(value: float | None) -> float | str | None:
-    """A number with five significant digits, whole where it is; "inf", "-inf" and "nan" for those JSON has not."""
-    if value is None:
-        return None
-    if not math.isfinite(value):
-        return str(float(value))
-    short = float(f"{value:.{_DIGITS}g}")
-    return int(short) if short.is_integer() and abs(short) < 1e15 else short
 
 
 def _directory_of(records: RunRecords) -> Run | None:
@@ -92,6 +76,26 @@ def _directory_of(records: RunRecords) -> Run | None:
         return Run.open(records.path)
     except InputError:
         return None  # another program's config.json, beside a log that could be read
+
+
+def _classes(run: Run | None) -> dict[str, Any] | None:
+    """The classes at the last snapshot: of all training examples or, in an older run, of those it has kept."""
+    if run is None or not run.snapshots():
+        return None
+    epoch = max(run.snapshots())
+    if (classes := run.per_class(epoch)) is not None:
+        return class_table(classes, f"At epoch {epoch}, of all training examples; the least collapsed class first.")
+    kept = run.snapshot(epoch)
+    if len(np.unique(kept["labels"])) < 2:
+        return None
+    number = len(kept["labels"]) // len(kept["class_means"])
+    names = run.config.class_names if len(run.config.class_names) == len(kept["class_means"]) else None
+    report = measure_features(kept["features"], kept["labels"], kept["weight"], class_names=names)
+    note = (
+        f"At epoch {epoch}, of the {number} examples of each class that this run has kept, without the classifier's "
+        "bias; a run made now keeps the numbers of all examples. The least collapsed class first."
+    )
+    return class_table(report.per_class, note)
 
 
 def _about_the_directory(run: Run | None) -> dict[str, Any]:

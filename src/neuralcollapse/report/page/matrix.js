@@ -54,9 +54,9 @@ function matrixPanels(run, classes) {
     at: (epoch) => {
       const values = anglesAt(placeAt(epoch)).flat().filter((value) => value !== null);
       const worst = values.reduce((most, value) => (Math.abs(value) > Math.abs(most) ? value : most), 0);
-      const when = overEpochs ? `Epoch ${snapshots.epochs[placeAt(epoch)]}: ` : "";
+      const when = overEpochs ? `Epoch ${snapshots.epochs[placeAt(epoch)]}. ` : "";
       const some = snapshots.classes.length < classes ? ` The matrix has ${snapshots.classes.length} of ${classes} classes, those of the pairs farthest from a simplex.` : "";
-      return [`${when}farthest from a simplex: `, element("b", {}, format(worst)), `. Click a pair to see its classes.${some}`];
+      return [`${when}Farthest from a simplex: `, element("b", {}, format(worst)), `. Click a pair to see its classes.${some}`];
     },
     table: () => [["", ...names], ...anglesAt(placeAt(matrix.epoch)).map((row, place) => [names[place], ...row])],
   });

@@ -2,7 +2,7 @@
 
 /** The features of one network, measured once. */
 function featuresView(subject) {
-  const counts = Object.entries(subject.counts).map(([name, value]) => [name, value.toLocaleString("en")]);
+  const counts = Object.entries(subject.counts).map(([name, value]) => [titleOfMetric(name), value.toLocaleString("en")]);
   const nodes = [
     element("h2", { id: "reading" }, "What it says"), reading([...subject.reading, ...subject.notes.map((note) => ["none", note])]),
     facts(Object.fromEntries([["layer", subject.layer || "–"], ...counts, ["weighting", subject.weighting || "–"]])),
@@ -13,7 +13,7 @@ function featuresView(subject) {
       id: "spectrum", title: "Signal-to-noise spectrum", explain: "spectrum", tall: true,
       plot: () => ({
         data: [{ type: "scatter", mode: values.length > 60 ? "lines" : "lines+markers", x: values.map((_, rank) => rank + 1), y: values.map((value) => (isNumber(value) && value > 0 ? value : null)), line: { color: color("blue") }, hovertemplate: "ω%{x}: %{y:.4g}<extra></extra>" }],
-        layout: { hovermode: "closest", xaxis: { title: { text: "rank" } }, yaxis: { type: "log", exponentformat: "power", title: { text: "ω" } } },
+        layout: { hovermode: "closest", xaxis: { title: { text: "rank" } }, yaxis: { type: "log", title: { text: "ω" }, ...logTicks(values) } },
       }),
       at: () => {
         const outside = values.filter((value) => !isNumber(value) || value <= 0).length;

@@ -13,6 +13,7 @@ from helpers import studies
 from helpers.reports import EPOCHS, HOSTILE, NAMES
 from helpers.run_directories import record, snapshot
 
+from neuralcollapse._files import append_line
 from neuralcollapse.report import write_report
 from neuralcollapse.training.run_directory import Run, Status
 
@@ -90,7 +91,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for epoch in EPOCHS:
         error = 0.0 if epoch in (3, 8, 13) else 0.1
         rate = 0.1 if epoch < 8 else 0.01
-        made.append_history(record(epoch, train_error=error, learning_rate=rate, notes=[HOSTILE]))
+        append_line(made.history_path, record(epoch, train_error=error, learning_rate=rate, notes=[HOSTILE]))
         made.save_snapshot(epoch, **snapshot(1 / epoch))
     made.write_status(Status(status="finished", epoch=13, epochs=13))
     made.record_environment({"command": f"neuralcollapse run {HOSTILE}", "python": "3"})
@@ -133,6 +134,8 @@ def many_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = np.repeat(np.arange(classes), 3)
     for epoch in (1, 3, 9):
         features = means[labels] + rng.normal(size=(len(labels), dim)).astype(np.float32) / epoch
-        made.append_history(record(epoch, num_classes=classes, snr=sorted(rng.uniform(1, 9, dim), reverse=True)))
+        append_line(
+            made.history_path, record(epoch, num_classes=classes, snr=sorted(rng.uniform(1, 9, dim), reverse=True))
+        )
         made.save_snapshot(epoch, class_means=means, weight=means, features=features, labels=labels)
     return made.path

@@ -15,7 +15,7 @@ from neuralcollapse.files.options import FileOptions
 from neuralcollapse.measuring.report import Report
 from neuralcollapse.measuring.run_records import RunRecords
 from neuralcollapse.report.content import make_content
-from neuralcollapse.report.features_view import features_view
+from neuralcollapse.report.features_view import view_of_report
 from neuralcollapse.report.page import write_page
 from neuralcollapse.report.study_view import history_view
 from neuralcollapse.report.watching import watch
@@ -59,4 +59,4 @@ def report_measurement(report: Report, out: str | os.PathLike[str]) -> Path:
         report: what `nc.measure` or `nc.measure_features` returned.
         out: the HTML file.
     """
-    return write_page(Path(out), features_view(report))
+    return write_page(Path(out), view_of_report(report))

@@ -9,7 +9,7 @@ from neuralcollapse._files import read_json
 from neuralcollapse.files.measure_files import measure_files
 from neuralcollapse.files.options import FileOptions
 from neuralcollapse.measuring.run_readers import read_runs
-from neuralcollapse.report.features_view import features_view, printed_view
+from neuralcollapse.report.features_view import view_of_printed, view_of_report
 from neuralcollapse.report.study_view import history_view
 from neuralcollapse.study.study_file import FILE as STUDY
 
@@ -21,11 +21,11 @@ def make_content(path: Path, files: FileOptions | None = None) -> dict[str, Any]
     if path.suffix in _FEATURES and not path.is_dir():
         measured = measure_files(path, files or FileOptions(metrics="all"))
         assert measured.report is not None  # only shards have none
-        return features_view(measured.report, path.name)
+        return view_of_report(measured.report, path.name)
     if path.suffix == ".json" and path.is_file():
         printed = read_json(path)
         if {"nc1", "snr", "num_classes"} <= printed.keys() and "epoch" not in printed:
-            return printed_view(printed, path.name)
+            return view_of_printed(printed, path.name)
     runs = read_runs(path)
     not_begun: list[str] = []
     if (path / STUDY).is_file():

@@ -17,7 +17,7 @@ from neuralcollapse.report.reading import read_numbers
 _COUNTS = ("num_examples", "num_classes", "classes_present", "dim")
 
 
-def features_view(report: Report, title: str = "") -> dict[str, Any]:
+def view_of_report(report: Report, title: str = "") -> dict[str, Any]:
     """The content of a page about a report.
 
     Args:
@@ -29,14 +29,14 @@ def features_view(report: Report, title: str = "") -> dict[str, Any]:
     present = report.moments.present.cpu().numpy()
     classes = [label for label in choose_classes(means, centre) if present[label]]
     names = {row.label: row.name for row in report.per_class}
-    content = printed_view(report.to_dict(), title)
+    content = view_of_printed(report.to_dict(), title)
     content["class_names"] = [names.get(label, "") for label in range(report.num_classes)]
     content["per_class"] = class_table(report.per_class, "The least collapsed class first.")
     content["snapshots"] = {"classes": classes, "epochs": [0], "sets": [pack(arrays, classes)], "left_out": 0}
     return content
 
 
-def printed_view(printed: Mapping[str, Any], title: str = "") -> dict[str, Any]:
+def view_of_printed(printed: Mapping[str, Any], title: str = "") -> dict[str, Any]:
     """The content of a page about what a report prints as JSON, which has no class means.
 
     Args:

@@ -127,12 +127,12 @@ function classesSection(subject) {
   const { columns, rows, note } = subject.per_class;
   const named = rows.map((row) => Object.fromEntries(columns.map((column, place) => [column.key, typeof row[place] === "string" && column.number ? numeric(row[place]) : row[place]])));
   const numbers = columns.filter((column) => column.number && column.bars !== false);
-  let shown = numbers[0];
+  let shown = numbers.find((column) => column.key === "nc1") ?? numbers[0];
   const table = sortableTable(
     columns.map((column) => ({ ...column, show: column.number ? (row) => format(row[column.key], column.percent) : undefined })),
     named, { high: true, sorted: null });
   const bars = makePanel({
-    id: "classes", title: "Class by class", tall: true,
+    id: "classes", title: "Class by class",
     controls: [choice("Number", numbers.map((column) => [column.key, column.title]), shown.key, (value) => { shown = numbers.find((column) => column.key === value); bars.refresh(); })],
     plot: () => {
       const sorted = named.filter((row) => isNumber(row[shown.key])).sort((a, b) => b[shown.key] - a[shown.key]).slice(0, 60);
@@ -144,7 +144,7 @@ function classesSection(subject) {
     at: () => (named.length > 60 ? ["The 60 classes with the largest values."] : []),
     table: () => [columns.map((column) => column.title), ...rows],
   });
-  return [element("h2", { id: "classes" }, "Classes"), note ? element("p", { class: "note" }, note) : null, element("div", { class: "grid wide" }, bars.node, element("section", { class: "panel" }, table.node))];
+  return [element("h2", { id: "classes" }, "Classes"), note ? element("p", { class: "note" }, note) : null, bars.node, table.node];
 }
 
 const reading = (sentences) => element("ul", { class: "reading" }, sentences.map(([verdict, text]) => element("li", { class: verdict }, text)));

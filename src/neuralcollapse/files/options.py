@@ -39,8 +39,12 @@ class FileOptions:
     """Of Parquet: the column of lists, or what the names of the columns begin with."""
     weight_decay: float = field(default=0.0, metadata=_MEASURING)
     """λ of the paper's loss, for the decomposition."""
-    weighting: Literal["example", "class"] | None = field(default=None, metadata=_MEASURING)
-    """Whether each example has the same weight (the default), or each class; saved moments keep their own."""
+    weighting: Literal["example", "class", "mixed", "mixed-example-mean"] | None = field(
+        default=None, metadata=_MEASURING
+    )
+    """Whether each example has the same weight (the default), or each class, or examples in Σ_W and classes in Σ_B, as
+    most published code has it (mixed; about the mean of the examples: mixed-example-mean). Saved moments keep their
+    own."""
     metrics: str | None = field(default=None, metadata=_MEASURING)
     """Later metrics to add: all, or names with commas between them."""
     shard: str | None = field(default=None, metadata=_PARTS)
@@ -75,12 +79,17 @@ class FileOptions:
     def check(self, features: Path | None) -> None:
         """Raise where options contradict one another or cannot be followed, before hours are spent on the files."""
         from neuralcollapse._checks import as_number
+        from neuralcollapse.metrics.metric import NEEDS
         from neuralcollapse.metrics.registry import METRICS, chosen
 
         as_number(self.weight_decay, "weight decay")
         for name in chosen(self.metric_names):
-            if self.metrics != "all" and "ood" in METRICS[name].needs:
+            if self.metrics == "all":
+                break
+            if "ood" in METRICS[name].needs:
                 raise InputError(f"the metric {name!r} needs out-of-distribution data: measure it by nc.measure(ood=…)")
+            if "examples" in METRICS[name].needs:
+                raise InputError(f"the metric {name!r} needs {NEEDS['examples']}")
         if self.merge:
             given = [name for name in ("labels", "shard") if getattr(self, name) is not None]
             if features is not None or given:

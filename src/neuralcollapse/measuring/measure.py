@@ -109,6 +109,7 @@ def measure_features(
         ood_mean=None if ood is None else _ood_mean(ood, features.shape[1]),
         decisions=decisions,
         own=own,
+        examples=(features, labels),
         layer=layer,
         notes=() if weight is not None else (NO_CLASSIFIER,),
         class_names=class_names,

@@ -30,8 +30,9 @@ from neuralcollapse._errors import suggest
 from neuralcollapse.measuring.batches import require_loader
 from neuralcollapse.measuring.hooks import Side
 from neuralcollapse.measuring.per_class import check_class_names
+from neuralcollapse.metrics.metric import NEEDS
 from neuralcollapse.metrics.registry import METRICS, chosen
-from neuralcollapse.moments.class_moments import ClassMoments, Weighting, require_moments
+from neuralcollapse.moments.class_moments import WEIGHTINGS, ClassMoments, Weighting, require_moments
 
 Array = np.ndarray[Any, Any]
 Layer = str | nn.Module
@@ -157,7 +158,7 @@ class MeasureOptions:
             as_count(self.num_classes, "num_classes", least=2)
         self.classifier()
         self._check_metrics()
-        as_word(self.weighting, "weighting", ("example", "class"))
+        as_word(self.weighting, "weighting", WEIGHTINGS)
         as_switch(self.next_token, "next_token")
         check_class_names(self.class_names)
         as_word(self.batch_norm, "batch_norm", ("running", "re-estimate"))
@@ -178,11 +179,17 @@ class MeasureOptions:
         names = chosen(self.metrics)
         if isinstance(self.metrics, str) and self.metrics == "all":  # those that can be measured
             return
-        given = {"ood": self.ood is not None, "weight": self.features is None or self.weight is not None}
-        for need, what in (("weight", "a classifier"), ("ood", "out-of-distribution data (ood=)")):
-            for name in names:
-                if need in METRICS[name].needs and not given[need]:
-                    raise InputError(f"the metric {name!r} needs {what}, got none")
+        given = {
+            "ood": self.ood is not None,
+            "weight": self.features is None or self.weight is not None,
+            "class_scatter": self.weighting == "class",
+            "examples": False,
+            "scatter": True,
+        }
+        for name in names:
+            missing = [need for need in NEEDS if need in METRICS[name].needs and not given[need]]
+            if missing:
+                raise InputError(f"the metric {name!r} needs {NEEDS[missing[0]]}, got none")
 
     @property
     def feature_module(self) -> tuple[Layer | None, Side]:

@@ -19,7 +19,7 @@ from neuralcollapse._linalg import scaled
 from neuralcollapse.measuring.decision_counts import DecisionCounts
 from neuralcollapse.measuring.tidy import import_pandas
 from neuralcollapse.metrics.geometry import tiles, unit_rows
-from neuralcollapse.metrics.nc1_to_nc4 import distinct_means, rows_of_present
+from neuralcollapse.metrics.present_classes import distinct_means, rows_of_present
 from neuralcollapse.moments.class_moments import ClassMoments
 
 if TYPE_CHECKING:

@@ -29,6 +29,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NO_CLASSIFIER = "no classifier: what needs one is not measured"
+# How a report says what counts alike.
+WEIGHTING_WORDS: dict[Weighting, str] = {
+    "example": "each example counts alike",
+    "class": "each class counts alike",
+    "mixed": "mixed weighting: Σ_W over examples, Σ_B over classes",
+    "mixed-example-mean": "mixed weighting: Σ_W over examples, Σ_B over classes about the examples' mean",
+}
 # The entries of a report's dictionary that hold words; text in any other entry is a number that is not finite.
 _WORDS = ("layer", "weighting", "snr_space")
 
@@ -137,7 +144,7 @@ class Report:
         loss = self.mse
         lines = [
             f"Neural Collapse: {self.num_examples:,} examples, {self.classes_present} of {self.num_classes} classes, "
-            f"{self.dim} features, each {self.weighting} counts alike",
+            f"{self.dim} features, {WEIGHTING_WORDS[self.weighting]}",
             f"Layer: {self.layer}",
             "",
             _row("accuracy", formatted(self.accuracy, ".4%"), "argmax of the logits"),
@@ -175,6 +182,7 @@ def make_report(
     ood_mean: Tensor | np.ndarray[Any, Any] | None = None,
     decisions: DecisionCounts | None = None,
     own: ClassMoments | None = None,
+    examples: tuple[Tensor, Tensor] | None = None,
     layer: str = "features given",
     notes: Sequence[str] = (),
     class_names: Sequence[str] | None = None,
@@ -188,6 +196,7 @@ def make_report(
         ood_mean: (p,) mean of out-of-distribution features.
         decisions: those on the examples; None where there are only moments, which leaves out NC4 and the accuracies.
         own: moments about the features' own class means, for the loss, where ``moments`` are about others'.
+        examples: the features and labels themselves, for the metrics that need them.
         layer: what the report calls the layer; notes: sentences that a reader of the numbers must know.
         class_names: C names, by label; without a classifier there may be more.
 
@@ -212,10 +221,10 @@ def make_report(
         loss = replace(loss, total=None, ls_perp=None)
     accuracy = nearest_mean_accuracy = mismatch = None
     if decisions is not None:
-        examples, mismatches, correct, nearest_correct = decisions.counts
-        nearest_mean_accuracy = nearest_correct / examples
+        seen, mismatches, correct, nearest_correct = decisions.counts
+        nearest_mean_accuracy = nearest_correct / seen
         if weight is not None:
-            accuracy, mismatch = correct / examples, mismatches / examples
+            accuracy, mismatch = correct / seen, mismatches / seen
     # the pseudo-inverse of Σ_B is the decisions' own, which for many classes takes long to make
     within = nc1(moments) if decisions is None or decisions.inverse is None else nc1_along(moments, decisions.inverse)
     return Report(
@@ -234,7 +243,7 @@ def make_report(
         nc4_mismatch=mismatch,
         mse=loss,
         snr=snr_singular_values(moments),
-        extra=compute_metrics(moments, metrics, weight=weight, ood_mean=ood_mean),
+        extra=compute_metrics(moments, metrics, weight=weight, bias=bias, ood_mean=ood_mean, examples=examples),
         per_class=class_reports(moments, weight, decisions, within, class_names),
         moments=own,
     )

@@ -225,10 +225,12 @@ def later_metrics(measured: set[str]) -> list[dict[str, str]]:
 
 
 _STARTS = {
-    "Variability within classes": ("nc1", "cdnv", "variability_", "mse.nc1"),
-    "Rank of the features": ("numerical_rank", "effective_rank"),
-    "Geometry of means and classifier": ("nc2.", "etf_", "gnc2_", "margin_", "frame_", "welch_", "equi"),
-    "Classifier against class means": ("nc3", "duality_", "uniform_duality", "alignment_", "nc0"),
+    "Variability within classes": ("nc1", "cdnv", "variability_", "silhouette", "mse.nc1"),
+    "Dimensions that features take": ("stable_rank", "effective_rank", "rankme", "class_", "numerical_rank"),
+    "Geometry of means and classifier": ("nc2.", "equi", "etf_", "frame_", "welch_", "margin_", "gnc2_"),
+    "Classifier against class means": (
+        *("nc3", "duality_", "uniform_duality", "alignment_", "principal_angle_", "nc0", "bias_", "cosine_margin"),
+    ),
     "Decisions": ("nc4", "accuracy", "nearest_mean", "train_", "test_"),
     "MSE loss": ("mse.",),
     "Out-of-distribution features": ("nc5",),

@@ -20,7 +20,6 @@ from neuralcollapse.cli import main
 from neuralcollapse.report import report_measurement, watch, write_report
 from neuralcollapse.report.explanations import EXPLANATIONS, FAMILIES, family_of
 from neuralcollapse.report.projections import MOST_CLASSES, choose_classes, pack
-from neuralcollapse.report.reading import read_course, read_numbers
 from neuralcollapse.training.run_directory import Run
 
 
@@ -96,47 +95,10 @@ def test_large_histories_are_thinned_and_say_so(tmp_path: Path) -> None:
     assert (view["epochs"][0], view["epochs"][-1]) == (1, 400_000)
 
 
-@pytest.mark.parametrize(
-    ("errors", "said"),
-    [
-        ((0.2, 0.1), "The training error has not reached zero: 10.00% at epoch 2."),
-        ((0.2, 0.0, 0.0), "No training error since epoch 2."),
-        (
-            (0.0, 0.66, 0.0, 0.0),
-            "No training error since epoch 3; after the first zero, at epoch 1, it rose again, to 66.00% at epoch 2.",
-        ),
-        (
-            (0.0, 0.02),
-            "The last measured epoch has training errors: after the first zero, at epoch 1, it rose again, to 2.00% "
-            "at epoch 2.",
-        ),
-    ],
-)
-def test_the_training_error_in_words(errors: tuple[float, ...], said: str) -> None:
-    lines = [{"epoch": epoch, "train_error": error} for epoch, error in enumerate(errors, 1)]
-    zero = [line["epoch"] for line in lines if line["train_error"] == 0]
-    stays = next((epoch for epoch in zero if all(later == 0 for later in errors[int(epoch) - 1 :])), None)
-    assert read_course(lines, zero[0] if zero else None, stays)[0][1] == said
-
-
-def test_numbers_in_words() -> None:
-    numbers = {
-        "nc1": 8e-6,
-        "nc2.equinorm_means": 0.1,
-        "nc3": 0.5,
-        "nc4_mismatch": 0.0,
-        "mse.total": 2.0,
-        "mse.ls_perp": 0.02,
-    }
-    assert read_numbers(numbers, "mse") == [
-        ("good", "NC1 8·10⁻⁶: collapsed."),
-        ("middle", "NC2 0.1: roughly a simplex."),
-        ("bad", "NC3 0.5: classifier and class means differ."),
-        ("good", "NC4 0.0%: the network decides as the nearest class mean does."),
-        ("good", "L⊥ 1.0% of the MSE loss: near the central path."),
-    ]
-    assert not any("L⊥" in text for _, text in read_numbers(numbers, "cross-entropy"))
-    assert read_numbers({"nc1": float("nan"), "nc3": None}) == []
+def test_a_run_is_read_in_words(run_page: Path) -> None:
+    said = [tuple(sentence) for sentence in content_of(run_page)["runs"][0]["reading"]]
+    assert ("none", HOSTILE) in said  # a note of the measurement
+    assert any(level == "good" and "first zero at epoch 3, and stays zero from epoch 8" in text for level, text in said)
 
 
 def test_a_measurement_has_every_metric_with_its_family_and_good_value(tmp_path: Path) -> None:

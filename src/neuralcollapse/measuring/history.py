@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuralcollapse._checks import InputError, as_path, shown
-from neuralcollapse._errors import suggest
+from neuralcollapse._errors import install, suggest
 from neuralcollapse.measuring.run_readers import read_runs
 from neuralcollapse.measuring.run_records import RunRecords, check_seed, checked_records
 from neuralcollapse.measuring.tidy import LABELS, column_of_numbers, import_pandas, layer_of, numbers_of, tidy_table
@@ -168,7 +168,7 @@ class History:
         try:  # by name: the library never depends on the laboratory, which may not be installed
             laboratory = importlib.import_module("neuralcollapse.report")
         except ModuleNotFoundError as error:
-            raise InputError(f"the report needs {error.name}: pip install 'neuralcollapse[lab]'") from None
+            raise InputError(f"the report needs {error.name}: {install(extra='lab')}") from None
         written: Path = laboratory.report_runs(self._runs, as_path(path))
         return written
 

@@ -5,10 +5,13 @@ The formulas are those of `metrics/`; the sources stand in the docstrings there.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
+from neuralcollapse.measuring.reading import Level, reading
 from neuralcollapse.metrics.registry import METRICS
 
 
@@ -213,6 +216,14 @@ EXPLANATIONS: dict[str, Explanation] = {
     ),
 }
 """By the panel that shows it, in the order of the page."""
+
+
+def sentences(
+    record: Mapping[str, Any], course: Sequence[Mapping[str, Any]] = (), loss: str = ""
+) -> list[tuple[Level, str]]:
+    """What a measurement says in words, and its notes; see :func:`neuralcollapse.measuring.reading.reading`."""
+    said = [(sentence.level, sentence.text) for sentence in reading(record, course, loss=loss or None)]
+    return said + [("none", str(note)) for note in record.get("notes") or ()]
 
 
 def later_metrics(measured: set[str]) -> list[dict[str, str]]:

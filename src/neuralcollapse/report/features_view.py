@@ -9,10 +9,9 @@ from neuralcollapse.measuring.report import Report
 from neuralcollapse.measuring.tidy import numbers_of
 from neuralcollapse.metrics.registry import METRICS
 from neuralcollapse.report.class_table import class_table
-from neuralcollapse.report.explanations import EXPLANATIONS, FAMILIES, family_of
+from neuralcollapse.report.explanations import EXPLANATIONS, FAMILIES, family_of, sentences
 from neuralcollapse.report.numbers import rounded
 from neuralcollapse.report.projections import choose_classes, pack
-from neuralcollapse.report.reading import read_numbers
 
 _COUNTS = ("num_examples", "num_classes", "classes_present", "dim")
 
@@ -56,8 +55,7 @@ def view_of_printed(printed: Mapping[str, Any], title: str = "") -> dict[str, An
         "layer": str(layer or ""),
         "counts": {name: int(numbers[name]) for name in _COUNTS if name in numbers},
         "weighting": str(printed.get("weighting", "")),
-        "notes": [str(note) for note in printed.get("notes") or ()],
-        "reading": read_numbers(printed),
+        "reading": sentences(printed),
         "spectrum": [rounded(value) for name, value in numbers.items() if name.startswith("snr.")],
         "table": sorted(rows, key=lambda row: FAMILIES.index(row["family"])),
         "numbers": list(numbers),

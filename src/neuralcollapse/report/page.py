@@ -12,10 +12,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from neuralcollapse import __version__
-from neuralcollapse._errors import InputError
+from neuralcollapse._errors import InputError, install
 from neuralcollapse._files import replacing
+from neuralcollapse.measuring.reading import BOUNDS
 from neuralcollapse.report.explanations import EXPLANATIONS, later_metrics
-from neuralcollapse.report.reading import THRESHOLDS
 
 SCRIPTS = (
     "elements.js",
@@ -65,7 +65,7 @@ def render(content: dict[str, Any]) -> str:
         version=__version__,
         data=Markup(as_script_data(content)),
         explanations=EXPLANATIONS,
-        thresholds=THRESHOLDS,
+        bounds=BOUNDS,
         later=later_metrics(used),
         style=Markup(_own("report.css")),
         scripts=[Markup(_own(name)) for name in SCRIPTS],
@@ -94,6 +94,6 @@ def _plotly() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:
-        raise InputError("the report needs plotly: pip install 'neuralcollapse[lab]'") from None
+        raise InputError(f"the report needs plotly: {install('plotly')}") from None
     text: str = get_plotlyjs()
     return text.replace("</script", "<\\/script")

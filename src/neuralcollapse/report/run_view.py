@@ -15,9 +15,9 @@ from neuralcollapse.measuring.measure import measure_features
 from neuralcollapse.measuring.run_records import RunRecords
 from neuralcollapse.measuring.tidy import layer_of
 from neuralcollapse.report.class_table import class_table
+from neuralcollapse.report.explanations import sentences
 from neuralcollapse.report.numbers import columns, rounded
 from neuralcollapse.report.projections import BUDGET, pack_run
-from neuralcollapse.report.reading import read_course, read_numbers
 from neuralcollapse.training.losses import LOSSES
 from neuralcollapse.training.run_directory import Run
 
@@ -39,11 +39,6 @@ def run_view(records: RunRecords, *, room: int = BUDGET) -> dict[str, Any]:
         by_layer.setdefault(layer_of(record), []).append(record)
     shown = by_layer.get(last, [])
     summary = records.summary()
-    first, stays = summary["first_zero_error"], summary["stays_zero_error"]
-    reading = read_course(shown, first, stays) if shown else [("none", "Nothing has been measured yet.")]
-    if shown:
-        reading += read_numbers(shown[-1], records.loss)
-    reading += [("none", note) for note in shown[-1].get("notes", ()) or ()] if shown else []
     return {
         "name": records.run,
         "labels": {
@@ -54,8 +49,12 @@ def run_view(records: RunRecords, *, room: int = BUDGET) -> dict[str, Any]:
         },
         "mse": not records.loss or "mse" in records.loss.lower(),
         "classes": shown[-1].get("num_classes") if shown else None,
-        "events": {"first": first, "stays": stays, "divisions": list(summary["rate_divisions"])},
-        "reading": reading,
+        "events": {
+            "first": summary["first_zero_error"],
+            "stays": summary["stays_zero_error"],
+            "divisions": list(summary["rate_divisions"]),
+        },
+        "reading": sentences(shown[-1], shown, records.loss) if shown else [("none", "Nothing has been measured yet.")],
         "epochs": [record["epoch"] for record in shown],
         "values": columns(shown),
         "layers": _layers(by_layer) if len(by_layer) > 1 else None,

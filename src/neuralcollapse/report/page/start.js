@@ -4,7 +4,7 @@
 function featuresView(subject) {
   const counts = Object.entries(subject.counts).map(([name, value]) => [titleOfMetric(name), value.toLocaleString("en")]);
   const nodes = [
-    element("h2", { id: "reading" }, "What it says"), reading([...subject.reading, ...subject.notes.map((note) => ["none", note])]),
+    element("h2", { id: "reading" }, "What it says"), reading(subject.reading),
     facts(Object.fromEntries([["layer", subject.layer || "–"], ...counts, ["weighting", subject.weighting || "–"]])),
   ];
   if (subject.spectrum.length) {
@@ -49,7 +49,8 @@ function showView() {
   if (inStudy) scrollTo(0, 0);
 }
 
-function setTheme(theme) {
+function setTheme(theme, chosen) {
+  if (chosen) remember(theme);
   document.documentElement.dataset.theme = theme;
   for (const panel of panels) {
     if (panel.visible) panel.draw();
@@ -57,10 +58,19 @@ function setTheme(theme) {
   }
 }
 
+/** The theme that the reader has chosen, kept for when the page loads itself again; a browser may forbid that. */
+function remember(theme) {
+  try { sessionStorage.setItem("theme", theme); } catch { /* the next page begins as the system has it */ }
+}
+
+function remembered() {
+  try { return sessionStorage.getItem("theme"); } catch { return null; }
+}
+
 const darkWanted = matchMedia("(prefers-color-scheme: dark)");
-setTheme(darkWanted.matches ? "dark" : "light");
+setTheme(remembered() ?? (darkWanted.matches ? "dark" : "light"));
 darkWanted.addEventListener("change", () => setTheme(darkWanted.matches ? "dark" : "light"));
-document.getElementById("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
+document.getElementById("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark", true));
 addEventListener("hashchange", showView);
 showView();
 // while the run goes on the file is written again; a reader who is busy is not interrupted

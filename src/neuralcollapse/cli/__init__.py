@@ -16,6 +16,7 @@ COMMANDS = {
     "measure": ("MeasureCommand", "measure features and a classifier saved in files"),
     "dynamics": ("DynamicsCommand", "the central path in closed form, integrated, or against a run"),
     "figures": ("FiguresCommand", "draw the figures of a run or of a study again"),
+    "report": ("ReportCommand", "one HTML file to explore a run, a study or a measurement"),
     "data": ("DataCommand", "list the data sets found on this machine"),
 }
 """The class of each command, in the module of the command's name, and what the command does."""

@@ -27,6 +27,8 @@ from neuralcollapse.moments.class_moments import ClassMoments, Weighting, requir
 if TYPE_CHECKING:
     import pandas as pd
 
+    from neuralcollapse.measuring.confidence import Interval
+
 NO_CLASSIFIER = "no classifier: what needs one is not measured"
 # How a report says what counts alike.
 WEIGHTING_WORDS: dict[Weighting, str] = {
@@ -56,6 +58,7 @@ class Report:
             mean. Both, and NC4, are None where only moments were given.
         extra: the later metrics asked for, by name; ``nc.METRICS`` lists them.
         moments: of the features, to merge, to save, or to measure another split about.
+        confidence: intervals of the numbers by name, where ``measure_features(confidence=…)`` was asked for them.
     """
 
     layer: str
@@ -75,6 +78,7 @@ class Report:
     snr: SNRSpectrum
     extra: dict[str, float]
     moments: ClassMoments
+    confidence: dict[str, Interval] | None = None
 
     def __getattr__(self, name: str) -> float:
         extra: dict[str, float] = self.__dict__.get("extra", {})
@@ -116,6 +120,8 @@ class Report:
         flat |= {f"mse.{name}": getattr(self.mse, name) for name in ("total", "nc1", "nc23", "ls", "ls_perp")}
         flat |= {"mse.weight_ls_norm": norm(self.mse.weight_ls), "mse.weight_decay": self.mse.weight_decay}
         flat |= {"snr": self.snr.singular_values.tolist(), "snr_space": self.snr.space, **self.extra}
+        if self.confidence is not None:
+            flat["confidence"] = {name: asdict(interval) for name, interval in self.confidence.items()}
         return finite(flat)  # type: ignore[no-any-return]
 
     def numbers(self) -> dict[str, float]:
@@ -161,6 +167,10 @@ class Report:
         if self.extra:
             lines.append("")
             lines += [f"  {name:<33}{value:>9.4g}   {METRICS[name].meaning}" for name, value in self.extra.items()]
+        if self.confidence:
+            level = next(iter(self.confidence.values())).level
+            lines += ["", f"Intervals at {level:.0%}, by the bootstrap over examples:"]
+            lines += [f"  {name:<33}{interval}" for name, interval in self.confidence.items()]
         if self.notes:
             lines.append("")
             for note in self.notes:

@@ -7,9 +7,9 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+from neuralcollapse.measuring.run_readers import is_run_directory
 from neuralcollapse.report.content import make_content
 from neuralcollapse.report.page import write_page
-from neuralcollapse.study.study_file import is_run_directory
 from neuralcollapse.training.run_directory import Run
 
 _READ = ("history.jsonl", "status.json", "study.json")

@@ -54,7 +54,7 @@ class RunCommand:
             console.print(f"interrupted; continue with: neuralcollapse run --resume {run.path}", soft_wrap=True)
             return INTERRUPTED
         if history:
-            pictures = figures.draw_run(run.path)
+            pictures = {path.stem for path in figures.draw(run.path)}
             console.print(f"{len(pictures)} pictures in {run.figures_dir}", soft_wrap=True, highlight=False)
         if status == "diverged":
             message = "diverged: the loss is no longer finite; try a smaller --learning-rate"

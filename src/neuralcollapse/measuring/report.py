@@ -23,9 +23,11 @@ from neuralcollapse.metrics.registry import METRICS, compute_metrics
 from neuralcollapse.metrics.signal_to_noise import SNRSpectrum, snr_singular_values
 from neuralcollapse.metrics.undefined import one_warning
 from neuralcollapse.moments.class_moments import ClassMoments, Weighting, require_moments
+from neuralcollapse.plots import require_matplotlib
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 NO_CLASSIFIER = "no classifier: what needs one is not measured"
 # The entries of a report's dictionary that hold words; text in any other entry is a number that is not finite.
@@ -129,6 +131,21 @@ class Report:
             InputError: pandas is not installed.
         """
         return tidy_table([(UNLABELLED, self.to_dict())])
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw NC1 to NC4 and L⊥_LS / L, each as a dot on one logarithmic axis; collapse is to the left.
+
+        Args:
+            ax: where; by default pyplot's current axes.
+
+        Raises:
+            InputError: matplotlib or pandas is not installed.
+        """
+        require_matplotlib()
+        from neuralcollapse.plots.layers import numbers
+        from neuralcollapse.plots.quantities import with_derived
+
+        return numbers(with_derived(self.to_frame()), ax)
 
     def __str__(self) -> str:
         loss = self.mse

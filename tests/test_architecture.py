@@ -11,7 +11,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "neuralcollapse"
-LIBRARY = ("_errors", "_checks", "_files", "_linalg", "moments", "metrics", "theory", "plots", "measuring", "integrations")
+LIBRARY = (
+    "_errors",
+    "_checks",
+    "_files",
+    "_linalg",
+    "moments",
+    "metrics",
+    "theory",
+    "plots",
+    "measuring",
+    "integrations",
+)
 LABORATORY = ("data", "networks", "training", "study", "files", "figures", "cli")
 LAYERS = (*LIBRARY, *LABORATORY)  # each imports only from those before it
 MODULES = {

@@ -78,7 +78,7 @@ def test_losses_share_a_panel_with_means_and_bands_over_the_seeds(folder: Path) 
 def test_captions_say_what_was_not_run_what_has_ended_and_what_is_reduced(folder: Path) -> None:
     _, caption = panels(folder, "nc1")
     assert "Not run: ResNet on CIFAR10 (JPEG)." in caption
-    assert "Not at their end: diverged after epoch 6 (ResNet on MNIST with cross-entropy)." in caption
+    assert "Not at their end: diverged after epoch 6 (ResNet with cross-entropy)." in caption
     assert "Reduced: not the paper's protocol" in caption and "but width ×0.25" in caption
     assert "Open triangles: the first measured epoch without a training error" in caption
 

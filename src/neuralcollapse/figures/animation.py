@@ -35,7 +35,7 @@ def animate_run(run_dir: Path, folder: Path) -> list[Path]:
     # a process that was killed may have left a snapshot without its line of the history
     epochs = [epoch for epoch in run.snapshots() if epoch in nc1.index]
     if len(epochs) < 2:
-        raise InputError(f"{run_dir} has {len(epochs)} analysed epochs with a snapshot; an animation needs at least 2")
+        raise InputError(f"{run_dir} has {len(epochs)} measured epochs with a snapshot; an animation needs at least 2")
     classes = portrait_classes(run.snapshot(epochs[-1]), 3)
     views = {float(epoch): project(run.snapshot(epoch), classes, run.config.class_names) for epoch in epochs}
     title = f"{study.runs[0].model_title} on {study.runs[0].records.dataset}, {study.runs[0].loss_title} loss"

@@ -136,7 +136,7 @@ class Study:
             found.append(StudyRun(records, run.config if run else None, run.status() if run else Status()))
         if not any(each.records.records for each in found):
             resume = f"; continue with: neuralcollapse run --resume {path}" if len(found) == 1 else ""
-            raise InputError(f"{path} has no analysed epoch yet{resume}")
+            raise InputError(f"{path} has no measured epoch yet{resume}")
         found.sort(key=_place)
         for first, second in itertools.pairwise(found):
             if first.cell == second.cell and first.config and second.config:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from neuralcollapse._files import replace_file
+from neuralcollapse._files import replacing
 from neuralcollapse.figures.captions import grouped
 from neuralcollapse.figures.captions import latex as escape_latex
 from neuralcollapse.figures.study_runs import Study, StudyRun
@@ -72,7 +72,7 @@ def write_table1(study: Study, folder: Path) -> list[Path]:
     Markdown and LaTeX show the mean over the seeds and, from two on, ± their standard deviation; CSV has a line
     for every run, and for every combination that was not run. Robustness has a table where a run measured it.
     """
-    measures = [each for each in MEASURES if any(math.isfinite(change(run, each.key).last) for run in study.runs)]
+    measures = [each for each in MEASURES if any(_measured(run, each) for run in study.runs)]
     contents = {
         "table1.md": "\n".join(markdown(study, measure) for measure in measures),
         "table1.tex": LATEX_HEAD + "\n".join(latex(study, measure) for measure in measures),
@@ -80,7 +80,8 @@ def write_table1(study: Study, folder: Path) -> list[Path]:
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
-        replace_file(folder / name, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
+        with replacing(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return [folder / name for name in contents]
 
 
@@ -91,6 +92,10 @@ def change(run: StudyRun, key: str) -> Change:
     zero, last = values.get(_events(run)["stays_zero_error"], math.nan), next(reversed(values.values()), math.nan)
     zero, last = (value if math.isfinite(value) else math.nan for value in (zero, last))
     return Change(zero, last, math.nan if run.unfinished else last - zero)
+
+
+def _measured(run: StudyRun, measure: Measure) -> bool:
+    return any(map(math.isfinite, change(run, measure.key)[:2]))
 
 
 def improvements(study: Study, loss: str, key: str) -> list[float]:
@@ -204,7 +209,7 @@ def _entries(
     rows = []
     for dataset, network in itertools.product(study.datasets, study.networks):
         cells = [study.group(dataset, network, loss) for loss in study.losses]
-        if not any(math.isfinite(change(run, measure.key).last) for cell in cells for run in cell):
+        if not any(_measured(run, measure) for cell in cells for run in cell):
             continue
         titles = dict.fromkeys(run.model_title for cell in cells for run in cell)
         row = [escape(dataset), escape(" / ".join(titles))]

@@ -13,7 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from neuralcollapse._checks import InputError
-from neuralcollapse._files import replace_file, replacing
+from neuralcollapse._errors import install
+from neuralcollapse._files import replacing
 from neuralcollapse.figures.captions import latex, readable
 from neuralcollapse.plots.options import Drawing
 
@@ -33,9 +34,13 @@ def write_figure(figure: Figure, folder: Path, name: str, caption: str, drawing:
         with replacing(path) as temporary:
             figure.savefig(temporary, format=ending, metadata=_NO_DATE[ending])
         paths.append(path)
-    for kind, text in (("tex", f"\\caption{{{latex(caption)}}}\n"), ("txt", f"{readable(caption)}\n")):
-        replace_file(folder / f"{name}.{kind}", lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
-        paths.append(folder / f"{name}.{kind}")
+    for path, text in (
+        (folder / f"{name}.tex", f"\\caption{{{latex(caption)}}}\n"),
+        (folder / f"{name}.txt", f"{readable(caption)}\n"),
+    ):
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        paths.append(path)
     return paths
 
 
@@ -61,7 +66,7 @@ def write_animation(
         try:
             from imageio_ffmpeg import get_ffmpeg_exe
         except ImportError:
-            raise InputError(f"{path} needs imageio-ffmpeg: pip install 'neuralcollapse[video]'") from None
+            raise InputError(f"{path} needs imageio-ffmpeg: {install('imageio-ffmpeg')}") from None
         exact = ["-pix_fmt", "yuv420p", "-fflags", "+bitexact", "-flags:v", "+bitexact"]  # the same bytes every time
         writer, encoder = FFMpegWriter(fps=fps, codec="libx264", extra_args=exact), get_ffmpeg_exe()
     FigureCanvasAgg(figure)

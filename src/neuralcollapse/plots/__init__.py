@@ -12,7 +12,7 @@ command `figures` writes them, are made of them (`neuralcollapse.figures`). matp
 
 from __future__ import annotations
 
-from neuralcollapse._errors import InputError
+from neuralcollapse._errors import InputError, install
 
 
 def require_matplotlib() -> None:
@@ -25,4 +25,4 @@ def require_matplotlib() -> None:
         import matplotlib.axes  # noqa: F401
         import pandas  # noqa: F401
     except ImportError as error:
-        raise InputError(f"a plot needs {error.name}: pip install 'neuralcollapse[plot]'") from None
+        raise InputError(f"a plot needs {error.name}: {install(error.name or 'matplotlib')}") from None

@@ -87,7 +87,7 @@ def curves(
     elif hue is not None and (hue != "metric" or len(colors) > 1):
         for value, color in colors.items():
             ax.plot([], [], color=color, label=_named(hue, value, runs) + _count(counts[value]))
-    elif max(max(found) for found in counts.values()) > 1:
+    elif hue is None and max(counts[""]) > 1:
         ax.plot([], [], color=colors[""], label=f"mean{_count(counts[''])}")
     if dash is not None and dash != hue:
         for value, dashed in dashes.items():

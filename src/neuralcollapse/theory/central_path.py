@@ -49,8 +49,9 @@ class PathMetrics:
 
     Args:
         nc1: Σ_j 1/ω_j².
-        equinorm_means, equinorm_classifier, equiangularity_means, equiangularity_classifier, maximal_angle_means,
-            maximal_angle_classifier: NC2 as measured in networks.
+        equinorm_means, equinorm_classifier: NC2 as measured in networks.
+        equiangularity_means, equiangularity_classifier: the same.
+        maximal_angle_means, maximal_angle_classifier: the same.
         nc3: self-duality.
         loss: L = L_NC1 + L_NC2/3; the distance L⊥_LS from the path is zero on it.
         loss_nc1: ½ Σ_j κ ω_j²/(Cκ + ω_j²)².

@@ -71,7 +71,7 @@ class RunCommand:
             console.print(f"interrupted; continue with: neuralcollapse run --resume {run.path}", soft_wrap=True)
             return INTERRUPTED
         if history:
-            pictures = figures.draw_run(run.path)
+            pictures = {path.stem for path in figures.draw(run.path)}
             page = report.write_report(run.path)
             console.print(
                 f"{len(pictures)} pictures in {run.path / 'figures'}\nreport: {page}", soft_wrap=True, highlight=False

@@ -26,9 +26,11 @@ from neuralcollapse.metrics.registry import METRICS, compute_metrics
 from neuralcollapse.metrics.signal_to_noise import SNRSpectrum, snr_singular_values
 from neuralcollapse.metrics.undefined import one_warning
 from neuralcollapse.moments.class_moments import ClassMoments, Weighting, require_moments
+from neuralcollapse.plots import require_matplotlib
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
     from neuralcollapse.measuring.confidence import Interval
 
@@ -163,6 +165,21 @@ class Report:
             share = f", with {worst.nc1_share / self.nc1:.1%} of NC1 and {of_examples:.1%} of the examples"
         near = "" if worst.nearest is None else f"; the class nearest to it is {printable(worst.nearest)}"
         return Sentence("classes", "none", f"The least collapsed class is {printable(worst.name)}{share}{near}.")
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw NC1 to NC4 and L⊥_LS / L, each as a dot on one logarithmic axis; collapse is to the left.
+
+        Args:
+            ax: where; by default pyplot's current axes.
+
+        Raises:
+            InputError: matplotlib or pandas is not installed.
+        """
+        require_matplotlib()
+        from neuralcollapse.plots.layers import numbers
+        from neuralcollapse.plots.quantities import with_derived
+
+        return numbers(with_derived(self.to_frame()), ax)
 
     def __str__(self) -> str:
         lines = [*textwrap.wrap(self._title(), 80), f"Layer: {self.layer}"]

@@ -21,7 +21,11 @@ assert _SPEC is not None and _SPEC.loader is not None
 release_links = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(release_links)
 LINK, absolute_links, with_urls = release_links.LINK, release_links.absolute_links, release_links.with_urls
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "results" / "README.md"]
+PAGES = [
+    ROOT / "README.md",
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page.name != "commands.md"),  # made from the commands
+    ROOT / "results" / "README.md",
+]
 
 
 def commands() -> list[tuple[str, str]]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
+
+Entry = TypeVar("Entry")
 
 INTERRUPTED = 130
 """The exit code of an interrupted process by the shell's convention, 128 + SIGINT."""
@@ -10,6 +13,22 @@ INTERRUPTED = 130
 
 class InputError(ValueError):
     """A mistake in the input, said in one sentence; the command line prints it without a traceback."""
+
+
+class Named(dict[str, Entry]):
+    """The entries of one kind by name, such as the losses; asking for an unknown name is an InputError.
+
+    Args:
+        kind: what they are, for the error.
+        entries: by name.
+    """
+
+    def __init__(self, kind: str, entries: dict[str, Entry]) -> None:
+        super().__init__(entries)
+        self._kind = kind
+
+    def __missing__(self, name: str) -> Entry:
+        raise InputError(f"unknown {self._kind} {name!r}{suggest(name, self)}; expected one of {', '.join(self)}")
 
 
 def suggest(name: object, known: Iterable[str]) -> str:

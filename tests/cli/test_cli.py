@@ -330,7 +330,7 @@ def test_measure_refuses_options_that_do_not_fit(tmp_path: Path, capsys: pytest.
         (["--json", str(tmp_path)], "is a folder or a device"),
         (["--json", whole], "which is read"),
         (["--json", "-", "--shard", "1/2", "--save", part], "no --json"),
-        (["--merge", part], "only saved parts with --merge"),
+        (["--merge", part], "only saved shards with --merge"),
     ):
         refused(capsys, ["measure", whole, *options], message)
     refused(capsys, ["measure"], "a file of features, or --merge")
@@ -370,7 +370,7 @@ def test_figures_refuses_what_is_no_run(trained: Path, tmp_path: Path, capsys: p
     (run / "snapshots" / "epoch_0002.npz").write_bytes(b"PK")
     refused(capsys, ["figures", str(run)], "epoch_0002.npz is not a readable snapshot")
     (run / "history.jsonl").write_text("")
-    refused(capsys, ["figures", str(run)], "no analysed epoch yet")
+    refused(capsys, ["figures", str(run)], "no measured epoch yet")
 
 
 def test_a_truncated_data_set_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,7 +76,7 @@ def test_an_encoder_that_fails_is_named(run: Path, monkeypatch: pytest.MonkeyPat
 
 def test_one_epoch_does_not_move_and_a_study_is_not_one_run(run: Path, tmp_path: Path) -> None:
     single = make_run(tmp_path / "other" / "run", [record(1)]).path
-    with pytest.raises(InputError, match="has 1 analysed epochs with a snapshot"):
+    with pytest.raises(InputError, match="has 1 measured epochs with a snapshot"):
         animate_run(single)
     with pytest.raises(InputError, match="--animate shows one run"):
         figures.draw(tmp_path / "other", animate=True)

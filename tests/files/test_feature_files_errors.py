@@ -197,7 +197,7 @@ def test_wrong_parquet_columns_are_named(tmp_path: Path) -> None:
         ({"features": pa.array(two), "label": pa.array([0, None, 2])}, ("label", "none in row 1")),
         ({"features": pa.array(two), "label": pa.array(["a", "b", "c"])}, ("column label", "string")),
         ({"features": pa.array(two), "label": pa.array([0.0, 1.0, 2.0])}, ("integer labels", "float64")),
-        ({"features": pa.array(two)}, ("has no labels", "found features", "--labels")),
+        ({"features": pa.array(two)}, ("has no labels", "but features", "--labels")),
         ({"embedding": pa.array(two), "label": label}, ("has no features", "embedding")),
     ):
         pq.write_table(pa.table(columns), path)

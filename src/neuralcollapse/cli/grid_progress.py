@@ -16,16 +16,17 @@ from rich.table import Table
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.cli.tables import number, off_path, percent
+from neuralcollapse.data.binary_files import machine_memory
 from neuralcollapse.data.registry import DATASETS
 from neuralcollapse.study.estimate import Estimate
 from neuralcollapse.study.executors import executor_for
+from neuralcollapse.study.grid import GridProgress
 from neuralcollapse.study.options import GridOptions
 from neuralcollapse.study.plan import PlannedCell
-from neuralcollapse.study.progress import GridProgress
 from neuralcollapse.study.task import State
 from neuralcollapse.training import recipes
 from neuralcollapse.training.config import TrainingConfig
-from neuralcollapse.training.hardware import gpu_memory, machine_memory
+from neuralcollapse.training.hardware import gpu_memory
 from neuralcollapse.training.run_directory import Run, Status
 
 LINE_INTERVAL = 60.0

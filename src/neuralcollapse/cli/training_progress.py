@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from neuralcollapse.cli.tables import number, percent
+from neuralcollapse.training import progress
 
 COLLAPSED = 1e-3
 """The NC1 below which a network is called nearly collapsed: of the order of a thousandth of the variance between."""
@@ -41,8 +42,8 @@ class Phases:
         return said
 
 
-class TrainingProgress:
-    """Shows how training goes; see `training.progress.Progress` for the methods.
+class TrainingProgress(progress.Progress):
+    """Shows how training goes.
 
     The console is made by `begin`, because with several devices that runs in another process than this constructor.
 

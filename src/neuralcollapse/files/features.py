@@ -6,13 +6,11 @@ in them is executed, and an error names the file, what was expected and what was
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +19,7 @@ from neuralcollapse._files import shortened
 from neuralcollapse.data.numpy_files import npy_arrays, npz_arrays
 from neuralcollapse.files.options import split_key
 from neuralcollapse.files.parquet_files import parquet_arrays
-from neuralcollapse.files.rows import ArrayRows, Arrays, Rows
+from neuralcollapse.files.rows import Arrays, Rows, array_rows
 from neuralcollapse.files.safetensors_files import safetensors_arrays
 from neuralcollapse.files.torch_files import ENDINGS, torch_arrays
 
@@ -57,19 +55,14 @@ class LabelledFeatures:
     labels: Rows
 
     @property
-    def rows(self) -> int:
-        """n."""
-        return self.features.shape[0]
-
-    @property
-    def dim(self) -> int:
-        """p."""
-        return self.features.shape[1]
+    def shape(self) -> tuple[int, ...]:
+        """Numbers of examples and of features, (n, p)."""
+        return self.features.shape
 
     def blocks(self, start: int, stop: int) -> Iterator[Block]:
-        """Rows start … stop − 1 in blocks of at most ``BLOCK_BYTES`` of features."""
+        """Rows start … stop − 1 in blocks of at most `BLOCK_BYTES` of features."""
         size: int = getattr(torch, self.features.dtype).itemsize
-        step = max(1, min(BLOCK_BYTES // (size * self.dim), BLOCK_BYTES // torch.int64.itemsize))
+        step = max(1, min(BLOCK_BYTES // (size * self.shape[1]), BLOCK_BYTES // torch.int64.itemsize))
         pairs = zip(self.features.blocks(start, stop, step), self.labels.blocks(start, stop, step), strict=True)
         for features, labels in pairs:
             yield Block(start, features, labels.to(torch.int64).reshape(-1))
@@ -115,9 +108,9 @@ def open_examples(path: Path, labels: Path | None = None, columns: str = "featur
 def open_classifier(
     features: Path | None, weight: Path | None = None, bias: Path | None = None, dim: int | None = None
 ) -> Classifier | None:
-    """The classifier in ``weight``, or in the features' own file; None where neither has one.
+    """The classifier in `weight`, or in the features' own file; None where neither has one.
 
-    The bias comes from ``bias``, or from the weight's file, if it has one.
+    The bias comes from `bias`, or from the weight's file, if it has one.
 
     Args:
         features: the file of the features.
@@ -195,12 +188,12 @@ def _read_whole(path: Path, name: str, rows: Rows) -> Tensor:
 
 
 def _arrays(path: Path, name: str, columns: str = "features") -> Arrays:
-    """The arrays of a file of any format; the one of an .npy file is called ``name``."""
+    """The arrays of a file of any format; the one of an .npy file is called `name`."""
     if not path.is_file():
         raise InputError(f"no file {path}; expected one ending in {_ENDINGS} with {name} in it")
     if path.suffix in (".npy", ".npz"):
         arrays = npy_arrays(path, name) if path.suffix == ".npy" else npz_arrays(path)
-        return {key: partial(_array_rows, array) for key, array in arrays.items()}
+        return {key: partial(array_rows, array) for key, array in arrays.items()}
     if path.suffix == ".safetensors":
         return safetensors_arrays(path)
     if path.suffix in ENDINGS:
@@ -208,10 +201,6 @@ def _arrays(path: Path, name: str, columns: str = "features") -> Arrays:
     if path.suffix == ".parquet":
         return parquet_arrays(path, columns)
     raise InputError(f"{path}: expected a file ending in {_ENDINGS}, got {path.suffix or 'no ending'!r}")
-
-
-def _array_rows(open_array: Callable[[], np.ndarray[Any, Any]]) -> Rows:
-    return ArrayRows(open_array())
 
 
 def _only_array(path: Path, name: str) -> Rows:
@@ -230,4 +219,4 @@ def _require(path: Path, arrays: Arrays, wanted: tuple[str, ...]) -> None:
     if absent := [name for name in wanted if name not in arrays]:
         found = shortened(", ".join(sorted(arrays)) or "nothing", 200)
         hint = "; name the file of the labels by --labels" if "labels" in absent else ""
-        raise InputError(f"{path} has no {' and no '.join(absent)}, found {found}{hint}")
+        raise InputError(f"{path} has no {' and no '.join(absent)}, but {found}{hint}")

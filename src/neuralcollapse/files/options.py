@@ -39,10 +39,16 @@ class FileOptions:
     """Of Parquet: the column of lists, or what the names of the columns begin with."""
     weight_decay: float = field(default=0.0, metadata=_MEASURING)
     """λ of the paper's loss, for the decomposition."""
-    weighting: Literal["example", "class"] | None = field(default=None, metadata=_MEASURING)
-    """Whether each example has the same weight (the default), or each class; saved moments keep their own."""
+    weighting: Literal["example", "class", "mixed", "mixed-example-mean"] | None = field(
+        default=None, metadata=_MEASURING
+    )
+    """Whether each example has the same weight (the default), or each class, or examples in Σ_W and classes in Σ_B, as
+    most published code has it (mixed; about the mean of the examples: mixed-example-mean). Saved moments keep their
+    own."""
     metrics: str | None = field(default=None, metadata=_MEASURING)
     """Later metrics to add: all, or names with commas between them."""
+    confidence: float | None = field(default=None, metadata=_MEASURING)
+    """Add intervals at this level, such as 0.95, by the bootstrap over examples: two hundred more passes."""
     shard: str | None = field(default=None, metadata=_PARTS)
     """I/N: only the I-th of N contiguous shards of the rows, I from 1 to N."""
     classes: int | None = field(default=None, metadata=_PARTS)
@@ -58,7 +64,7 @@ class FileOptions:
 
     @property
     def metric_names(self) -> str | list[str] | None:
-        """As `make_report` takes them."""
+        """The later metrics, as `make_report` takes them."""
         if self.metrics in (None, "all"):
             return self.metrics
         return [name.strip() for name in self.metrics.split(",")]
@@ -75,19 +81,24 @@ class FileOptions:
     def check(self, features: Path | None) -> None:
         """Raise where options contradict one another or cannot be followed, before hours are spent on the files."""
         from neuralcollapse._checks import as_number
+        from neuralcollapse.metrics.metric import NEEDS
         from neuralcollapse.metrics.registry import METRICS, chosen
 
         as_number(self.weight_decay, "weight decay")
         for name in chosen(self.metric_names):
-            if self.metrics != "all" and "ood" in METRICS[name].needs:
+            if self.metrics == "all":
+                break
+            if "ood" in METRICS[name].needs:
                 raise InputError(f"the metric {name!r} needs out-of-distribution data: measure it by nc.measure(ood=…)")
+            if "examples" in METRICS[name].needs:
+                raise InputError(f"the metric {name!r} needs {NEEDS['examples']}")
         if self.merge:
             given = [name for name in ("labels", "shard") if getattr(self, name) is not None]
             if features is not None or given:
                 got = str(features) if features is not None else f"--{given[0]}"
-                raise InputError(f"expected only saved parts with --merge, which stand for the features, got {got}")
+                raise InputError(f"expected only saved shards with --merge, which stand for the features, got {got}")
         elif features is None:
-            raise InputError("expected a file of features, or --merge with saved parts, got neither")
+            raise InputError("expected a file of features, or --merge with saved shards, got neither")
         if self.classes is not None and self.classes < 1:
             raise InputError(f"expected at least one class, got --classes {self.classes}")
         self.shard_numbers  # noqa: B018
@@ -99,10 +110,12 @@ class FileOptions:
             if not path.parent.is_dir():
                 raise InputError(f"expected an existing folder to write {path.name} in, got {path.parent}")
             if path.exists() and not path.is_file():
-                raise InputError(f"expected a file to write, {path} is a folder or a device")
+                raise InputError(f"expected a file to write, got {path}, which is a folder or a device")
             if path.exists() and any(other is not None and other.exists() and path.samefile(other) for other in read):
                 raise InputError(f"expected another file to write than {path}, which is read")
         if self.save is not None and self.save.suffix != ".safetensors":
             raise InputError(f"expected --save with a file ending in .safetensors, got {self.save}")
+        if self.confidence is not None and (self.shard is not None or self.moments is not None or features is None):
+            raise InputError("expected --confidence with a whole file of features, which is read again and again")
         if self.json is not None and self.shard is not None and (self.save is not None or self.moments is not None):
             raise InputError("expected no --json with moments or counts of a shard, of which there is no report")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,18 +37,11 @@ def _open(path: Path, file: Any, name: str) -> Rows:
         dtype, shape = tensor.get_dtype(), tuple(tensor.get_shape())
     if dtype not in _DTYPES:
         raise InputError(f"{path}: expected {name} of 16, 32 or 64 bits, got {dtype}")
-    return _SliceRows(path, tensor, shape, _DTYPES[dtype])
 
-
-@dataclass(frozen=True)
-class _SliceRows:
-    path: Path
-    tensor: Any
-    shape: tuple[int, ...]
-    dtype: str
-
-    def blocks(self, start: int, stop: int, step: int) -> Iterator[Tensor]:
+    def blocks(start: int, stop: int, step: int) -> Iterator[Tensor]:
         for first in range(start, stop, step):
-            with readable(self.path, ".safetensors file"):
-                rows = self.tensor[first : min(first + step, stop)]
+            with readable(path, ".safetensors file"):
+                rows = tensor[first : min(first + step, stop)]
             yield rows
+
+    return Rows(shape, _DTYPES[dtype], blocks)

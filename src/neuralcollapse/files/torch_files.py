@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from neuralcollapse._errors import InputError
 from neuralcollapse._files import readable
-from neuralcollapse.files.rows import Arrays
+from neuralcollapse.files.rows import Arrays, Rows
 
 ENDINGS = (".pt", ".pth", ".ckpt", ".bin")
 _ADVICE = "; expected what torch.save(model.state_dict(), path) writes"
@@ -35,7 +34,7 @@ def torch_arrays(path: Path) -> Arrays:
         content = {path.stem: content}
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: expected a dictionary of tensors, got {type(content).__name__}{_ADVICE}")
-    return {name: partial(_TensorRows, tensor.detach()) for name, tensor in _named(content, "", 0)}
+    return {name: partial(_tensor_rows, tensor.detach()) for name, tensor in _named(content, "", 0)}
 
 
 def _named(content: Mapping[Any, Any], prefix: str, depth: int) -> Iterator[tuple[str, Tensor]]:
@@ -46,20 +45,11 @@ def _named(content: Mapping[Any, Any], prefix: str, depth: int) -> Iterator[tupl
             yield from _named(value, f"{prefix}{key}.", depth + 1)
 
 
-@dataclass(frozen=True)
-class _TensorRows:
+def _tensor_rows(tensor: Tensor) -> Rows:
     """Rows of a tensor, which torch.load has mapped."""
 
-    tensor: Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.tensor.shape)
-
-    @property
-    def dtype(self) -> str:
-        return str(self.tensor.dtype).removeprefix("torch.")
-
-    def blocks(self, start: int, stop: int, step: int) -> Iterator[Tensor]:
+    def blocks(start: int, stop: int, step: int) -> Iterator[Tensor]:
         for first in range(start, stop, step):
-            yield self.tensor[first : min(first + step, stop)]
+            yield tensor[first : min(first + step, stop)]
+
+    return Rows(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), blocks)

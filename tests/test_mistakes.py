@@ -53,7 +53,7 @@ def said(line: str, names: dict[str, Any]) -> str:
     except Exception as error:
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
         text = f"{type(error).__name__}: {error}{notes}".removeprefix("InputError: ")
-    text = " ".join(text.split())
+    text = re.sub(r"names among .*", "names among …", " ".join(text.split()))  # the metrics, of which more are added
     return text if len(text) <= 360 else f"{text[:357]}…"
 
 

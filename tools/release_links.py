@@ -1,9 +1,10 @@
-"""Write the repository's public address into what a package index shows: URLs of the project, links of the README.
+"""Write the repository's public address into what a package index shows: URLs of the project, links of the README and
+of the notebooks.
 
 python tools/release_links.py https://github.com/OWNER/NAME v0.1.0
 
-An index shows README.md without the files beside it, so its relative links and pictures become links to the files of the
-tag. The address is given, not stored: the release workflow knows it, and a fork releases with its own.
+An index shows README.md without the files beside it, so its relative links and pictures become links to the files
+of the tag. The address is given, not stored: the release workflow knows it, and a fork releases with its own.
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ def main() -> None:
     for name, write in (("README.md", absolute_links), ("pyproject.toml", with_urls)):
         path = ROOT / name
         path.write_text(write(path.read_text(encoding="utf-8"), url, ref), encoding="utf-8")
+    colab = f"https://colab.research.google.com/github/{url.removeprefix('https://github.com/')}/blob/{ref}/notebooks"
+    for notebook in ROOT.glob("notebooks/*.ipynb") if url.startswith("https://github.com/") else ():
+        badge = f"[Open in Colab]({colab}/{notebook.name})"
+        notebook.write_text(notebook.read_text("utf-8").replace("<!-- Colab -->", badge), "utf-8")
     citation = ROOT / "CITATION.cff"
     text = citation.read_text(encoding="utf-8").replace("\nlicense: ", f'\nrepository-code: "{url}"\nlicense: ', 1)
     citation.write_text(text, encoding="utf-8")

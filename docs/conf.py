@@ -27,7 +27,7 @@ from neuralcollapse.cli import COMMANDS, parse  # noqa: E402
 
 project, author, version = "neuralcollapse", "The neuralcollapse maintainers", neuralcollapse.__version__
 release, copyright = version, author
-repository = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"]["Source"]
+repository = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"].get("urls", {}).get("Source", "")
 
 extensions = [
     "myst_nb",
@@ -50,7 +50,8 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_show_sphinx = False
-html_theme_options = {"source_repository": repository, "source_branch": "main", "source_directory": "docs/"}
+if repository:
+    html_theme_options = {"source_repository": repository, "source_branch": "main", "source_directory": "docs/"}
 
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist", "attrs_inline"]
 myst_heading_anchors = 3

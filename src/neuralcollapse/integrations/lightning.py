@@ -14,7 +14,7 @@ from typing import Any, Unpack
 from neuralcollapse._checks import InputError
 from neuralcollapse._errors import install
 from neuralcollapse.integrations._shards import shard_of
-from neuralcollapse.measuring.batches import PreparedLoader
+from neuralcollapse.measuring.batches import PreparedLoader, require_loader
 from neuralcollapse.measuring.monitor import Measurements
 from neuralcollapse.measuring.options import MeasureKeywords, with_options
 
@@ -59,6 +59,8 @@ class NeuralCollapse(Callback):
             InputError: a period below 1, an unknown or impossible option; when fitting, training data without a length
                 and no loader.
         """
+        if loader is not None:
+            require_loader(loader)
         self._loader, self._measurements = loader, Measurements(every, path, options)
         self._distributed = options.get("distributed")
         self.history = self._measurements.history

@@ -15,6 +15,7 @@ from typing import Any, Unpack
 from neuralcollapse._checks import InputError
 from neuralcollapse._errors import install
 from neuralcollapse.integrations._shards import shard_of
+from neuralcollapse.measuring.batches import require_loader
 from neuralcollapse.measuring.monitor import Measurements
 from neuralcollapse.measuring.options import MeasureKeywords, with_options
 
@@ -59,6 +60,8 @@ class NeuralCollapse(TrainerCallback):
             InputError: a period below 1, an unknown or impossible option; when training, training data without a
                 length and no loader.
         """
+        if loader is not None:
+            require_loader(loader)
         self._loader, self._measurements = loader, Measurements(every, path, options)
         self._distributed = options.get("distributed")
         if not isinstance(trainer, Trainer):

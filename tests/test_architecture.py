@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "neuralcollapse"
 BASE = ("_errors", "_checks", "_files", "_linalg", "_html")
 LIBRARY = (*BASE, "moments", "metrics", "theory", "measuring", "integrations")
-LABORATORY = ("data", "networks", "training", "study", "files", "figures", "cli")
+LABORATORY = ("data", "networks", "training", "study", "files", "figures", "report", "cli")
 LAYERS = (*LIBRARY, *LABORATORY)  # each imports only from those before it
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip("."): path

@@ -199,7 +199,7 @@ def test_a_study_and_several_paths(study: Path, tmp_path: Path) -> None:
     ]
     with pytest.raises(nc.InputError, match="is given twice"):
         nc.History.read([study, study / "seed0"])
-    with pytest.raises(nc.InputError, match="on two levels"):
+    with pytest.raises(nc.InputError, match="unclear which of them belong together"):
         nc.History.read(other)
     shutil.rmtree(other / "deep")
     assert len(nc.History.read(other)) == 1  # without study.json the runs directly in the folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuralcollapse._checks import InputError, as_path, shown
-from neuralcollapse._errors import suggest
+from neuralcollapse._errors import install, suggest
 from neuralcollapse._html import Html, curve, listing, paragraph, table
 from neuralcollapse.measuring.reading import Reading, reading
 from neuralcollapse.measuring.run_readers import read_runs
@@ -148,6 +149,30 @@ class History:
         for name in ("seed", "first_zero_error", "stays_zero_error", "last_epoch"):
             table[name] = column_of_numbers(table[name])
         return table
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write one HTML file in which the runs are explored; it needs no network.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The path.
+
+        Raises:
+            InputError: the laboratory is not installed.
+
+        Example:
+            >>> import neuralcollapse as nc
+            >>> nc.History.read("runs/mine").report("report.html")  # doctest: +SKIP
+            PosixPath('report.html')
+        """
+        try:  # by name: the library never depends on the laboratory, which may not be installed
+            laboratory = importlib.import_module("neuralcollapse.report")
+        except ModuleNotFoundError as error:
+            raise InputError(f"the report needs {error.name}: {install(extra='lab')}") from None
+        written: Path = laboratory.report_runs(self._runs, as_path(path))
+        return written
 
     @property
     def metrics(self) -> list[str]:

@@ -30,6 +30,8 @@ from neuralcollapse.moments.class_moments import ClassMoments, Weighting, requir
 if TYPE_CHECKING:
     import pandas as pd
 
+    from neuralcollapse.measuring.confidence import Interval
+
 NO_CLASSIFIER = "no classifier: what needs one is not measured"
 # How a report says what counts alike.
 WEIGHTING_WORDS: dict[Weighting, str] = {
@@ -60,6 +62,7 @@ class Report:
         extra: the later metrics asked for, by name; ``nc.METRICS`` lists them.
         per_class: the numbers of each class with examples; print it, or read ``report.per_class["cat"].accuracy``.
         moments: of the features, to merge, to save, or to measure another split about.
+        confidence: intervals of the numbers by name, where ``measure_features(confidence=…)`` was asked for them.
     """
 
     layer: str
@@ -80,6 +83,7 @@ class Report:
     extra: dict[str, float]
     per_class: ClassReports
     moments: ClassMoments
+    confidence: dict[str, Interval] | None = None
 
     def __getattr__(self, name: str) -> float:
         extra: dict[str, float] = self.__dict__.get("extra", {})
@@ -121,6 +125,8 @@ class Report:
         flat |= {f"mse.{name}": getattr(self.mse, name) for name in ("total", "nc1", "nc23", "ls", "ls_perp")}
         flat |= {"mse.weight_ls_norm": norm(self.mse.weight_ls), "mse.weight_decay": self.mse.weight_decay}
         flat |= {"snr": self.snr.singular_values.tolist(), "snr_space": self.snr.space, **self.extra}
+        if self.confidence is not None:
+            flat["confidence"] = {name: asdict(interval) for name, interval in self.confidence.items()}
         return finite(flat)  # type: ignore[no-any-return]
 
     def numbers(self) -> dict[str, float]:
@@ -168,6 +174,10 @@ class Report:
         lines.append("")
         for sentence in self.reading():
             lines += textwrap.wrap(str(sentence), 80, initial_indent="  ", subsequent_indent="    ")
+        if self.confidence:
+            level = next(iter(self.confidence.values())).level
+            lines += ["", f"Intervals at {level:.0%}, by the bootstrap over examples:"]
+            lines += [f"  {name:<33}{interval}" for name, interval in self.confidence.items()]
         if self.notes:
             lines.append("")
             for note in self.notes:

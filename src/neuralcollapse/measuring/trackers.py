@@ -7,7 +7,7 @@ and `nc/mse/…`. What stays the same in a training is written once, as `nc/cons
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -227,8 +227,8 @@ class Tracking:
         """What ``log=`` stands for: None, a Tracking, a target, or several."""
         if log is None or isinstance(log, Tracking):
             return log
-        several = isinstance(log, Iterable) and not isinstance(log, (str, bytes, Mapping)) and not callable(log)
-        return cls(*log) if several else cls(log)
+        # a run of MLflow can be gone through too: only a list or tuple is several
+        return cls(*log) if isinstance(log, (list, tuple)) else cls(log)
 
     def write(self, record: Mapping[str, Any], epoch: int) -> None:
         """Write the numbers of a report's dictionary or of a line of a history; constants the first time only."""

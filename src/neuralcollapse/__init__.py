@@ -15,6 +15,7 @@ Measure a model or features:
     collect_features          the features and labels of a data set: two tensors
     make_report               class moments and a classifier: a Report
     Monitor                   measures a model whenever it is called, and keeps the history
+    Tracking                  writes reports to TensorBoard, wandb, MLflow, trackio or a function
     MeasureOptions            the options of measure, measure_layers and Monitor, in one object
 
 Whether a difference is one:
@@ -96,6 +97,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time a name is import
     from neuralcollapse.measuring.per_class import ClassReports as ClassReports
     from neuralcollapse.measuring.report import Report as Report
     from neuralcollapse.measuring.report import make_report as make_report
+    from neuralcollapse.measuring.trackers import Tracking as Tracking
     from neuralcollapse.metrics.cka import linear_cka as linear_cka
     from neuralcollapse.metrics.geometry import equiangularity as equiangularity
     from neuralcollapse.metrics.geometry import equinorm as equinorm
@@ -131,6 +133,7 @@ _HOME = {
     "collect_features": "measuring.collect",
     "make_report": "measuring.report",
     "Monitor": "measuring.monitor",
+    "Tracking": "measuring.trackers",
     "MeasureOptions": "measuring.options",
     "compare": "measuring.comparison",
     "Comparison": "measuring.comparison",

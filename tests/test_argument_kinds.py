@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import neuralcollapse as nc
-from neuralcollapse.metrics import duality, frames
+from neuralcollapse.metrics import duality, energy, frames, out_of_distribution
 from neuralcollapse.theory import clock, flow
 from neuralcollapse.theory import unconstrained_features as ufm
 
@@ -55,12 +55,12 @@ FUNCTIONS: dict[str, Callable[[Kind], Any]] = {
         nc.compute_metrics(moments(), weight=k(WEIGHT), ood_mean=k(WEIGHT[0])).values()
     ),
     "nc0": lambda k: duality.nc0(k(WEIGHT)),
-    "nc5": lambda k: duality.nc5(moments(), k(WEIGHT[0])),
+    "nc5": lambda k: out_of_distribution.nc5(moments(), k(WEIGHT[0])),
     "duality_error": lambda k: duality.duality_error(moments(), k(WEIGHT)),
     "equinorm": lambda k: nc.equinorm(k(WEIGHT)),
     "maximal_angle": lambda k: nc.maximal_angle(k(WEIGHT)),
     "etf_error": lambda k: frames.etf_error(k(WEIGHT)),
-    "hyperspherical_energy": lambda k: frames.hyperspherical_energy(k(WEIGHT)).mean,
+    "hyperspherical_energy": lambda k: energy.hyperspherical_energy(k(WEIGHT)).mean,
     "frame_error": lambda k: frames.frame_error(k(WEIGHT)),
     "renormalize": lambda k: flow.renormalize(k(FEATURES), k(LABELS)),
     "flow_direction": lambda k: flow.flow_direction(k(FEATURES), k(LABELS), renormalization="none"),

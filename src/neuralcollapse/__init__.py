@@ -17,6 +17,13 @@ Measure a model or features:
     Monitor                   measures a model whenever it is called, and keeps the history
     MeasureOptions            the options of measure, measure_layers and Monitor, in one object
 
+Whether a difference is one:
+    compare                   two networks, layers, reports or sets of runs, number by number: a Comparison
+    Comparison                which numbers differ, by how much, with intervals; print shows a table
+    confidence_intervals      bootstrap intervals of what a report of features says: Intervals by name
+    Interval                  a number and where that of the population lies
+    linear_cka                how alike two layers represent the same examples
+
 What was measured over epochs, whoever measured it:
     History                   reads runs, studies, a Monitor's lines, logs of Lightning and Transformers; a table
 
@@ -24,6 +31,8 @@ What measuring returns:
     Report                    all numbers of one layer; print it, or read report.nc1
     LayerReport               the numbers of one layer of measure_layers
     LayerReports              the reports of measure_layers by layer; print shows a table
+    ClassReport               the numbers of one class of report.per_class
+    ClassReports              the numbers of each class, by name; print shows the least collapsed first
     NC2                       the numbers of nc2 by name
     MSEDecomposition          the parts of the MSE loss by name
     SNRSpectrum               the singular values of snr_singular_values, and whether they are finite
@@ -48,6 +57,14 @@ Metrics of later papers:
     METRICS                   all of them by name
     compute_metrics           some of them, from class moments
 
+Regression and out-of-distribution data:
+    measure_regression        NRC1 to NRC3 of a last layer with vector targets: a RegressionCollapse
+    RegressionCollapse        the numbers of measure_regression by name
+    neco_scores               NECO of each example: its share in the subspace of the classes
+    nearest_mean_scores       distance of each example from the nearest class mean, negative
+    detection                 AUROC and FPR95 of scores: a Detection
+    Detection                 the numbers of detection by name
+
 Theory:
     CentralPath               the dynamics on the central path in closed form
 
@@ -63,6 +80,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for type checkers and editors; at run time a name is imported when it is first used
     from neuralcollapse._errors import InputError as InputError
     from neuralcollapse.measuring.collect import collect_features as collect_features
+    from neuralcollapse.measuring.comparison import Comparison as Comparison
+    from neuralcollapse.measuring.comparison import compare as compare
+    from neuralcollapse.measuring.confidence import Interval as Interval
+    from neuralcollapse.measuring.confidence import confidence_intervals as confidence_intervals
     from neuralcollapse.measuring.history import History as History
     from neuralcollapse.measuring.layers import LayerReport as LayerReport
     from neuralcollapse.measuring.layers import LayerReports as LayerReports
@@ -71,8 +92,11 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time a name is import
     from neuralcollapse.measuring.measure import measure_features as measure_features
     from neuralcollapse.measuring.monitor import Monitor as Monitor
     from neuralcollapse.measuring.options import MeasureOptions as MeasureOptions
+    from neuralcollapse.measuring.per_class import ClassReport as ClassReport
+    from neuralcollapse.measuring.per_class import ClassReports as ClassReports
     from neuralcollapse.measuring.report import Report as Report
     from neuralcollapse.measuring.report import make_report as make_report
+    from neuralcollapse.metrics.cka import linear_cka as linear_cka
     from neuralcollapse.metrics.geometry import equiangularity as equiangularity
     from neuralcollapse.metrics.geometry import equinorm as equinorm
     from neuralcollapse.metrics.geometry import maximal_angle as maximal_angle
@@ -85,8 +109,14 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time a name is import
     from neuralcollapse.metrics.nc1_to_nc4 import nc2 as nc2
     from neuralcollapse.metrics.nc1_to_nc4 import nc3 as nc3
     from neuralcollapse.metrics.nc1_to_nc4 import nc4_mismatch as nc4_mismatch
+    from neuralcollapse.metrics.out_of_distribution import Detection as Detection
+    from neuralcollapse.metrics.out_of_distribution import detection as detection
+    from neuralcollapse.metrics.out_of_distribution import nearest_mean_scores as nearest_mean_scores
+    from neuralcollapse.metrics.out_of_distribution import neco_scores as neco_scores
     from neuralcollapse.metrics.registry import METRICS as METRICS
     from neuralcollapse.metrics.registry import compute_metrics as compute_metrics
+    from neuralcollapse.metrics.regression import RegressionCollapse as RegressionCollapse
+    from neuralcollapse.metrics.regression import measure_regression as measure_regression
     from neuralcollapse.metrics.signal_to_noise import SNRSpectrum as SNRSpectrum
     from neuralcollapse.metrics.signal_to_noise import snr_singular_values as snr_singular_values
     from neuralcollapse.moments.class_moments import ClassMoments as ClassMoments
@@ -102,10 +132,17 @@ _HOME = {
     "make_report": "measuring.report",
     "Monitor": "measuring.monitor",
     "MeasureOptions": "measuring.options",
+    "compare": "measuring.comparison",
+    "Comparison": "measuring.comparison",
+    "confidence_intervals": "measuring.confidence",
+    "Interval": "measuring.confidence",
+    "linear_cka": "metrics.cka",
     "History": "measuring.history",
     "Report": "measuring.report",
     "LayerReport": "measuring.layers",
     "LayerReports": "measuring.layers",
+    "ClassReport": "measuring.per_class",
+    "ClassReports": "measuring.per_class",
     "NC2": "metrics.nc1_to_nc4",
     "MSEDecomposition": "metrics.mse",
     "SNRSpectrum": "metrics.signal_to_noise",
@@ -123,6 +160,12 @@ _HOME = {
     "snr_singular_values": "metrics.signal_to_noise",
     "METRICS": "metrics.registry",
     "compute_metrics": "metrics.registry",
+    "measure_regression": "metrics.regression",
+    "RegressionCollapse": "metrics.regression",
+    "neco_scores": "metrics.out_of_distribution",
+    "nearest_mean_scores": "metrics.out_of_distribution",
+    "detection": "metrics.out_of_distribution",
+    "Detection": "metrics.out_of_distribution",
     "CentralPath": "theory.central_path",
     "InputError": "_errors",
 }

@@ -391,7 +391,7 @@ NEVER_NEGATIVE = (
     "nearest",
     "cdnv",
     "variability",
-    "numerical_rank",
+    "stable_rank",
     "effective_rank",
     "etf_",
     "gnc2_riesz",

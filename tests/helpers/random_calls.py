@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import neuralcollapse as nc
-from neuralcollapse.metrics import duality, frames, variability
+from neuralcollapse.metrics import duality, energy, feature_rank, frames, margins, out_of_distribution, variability
 from neuralcollapse.theory import clock, flow
 from neuralcollapse.theory import unconstrained_features as ufm
 
@@ -437,8 +437,8 @@ def of_moments(d: Draw) -> Callable[[], Any]:
         "cdnv": variability.cdnv,
         "variability_ratio": variability.variability_ratio,
         "vci": variability.variability_collapse_index,
-        "numerical_rank": variability.numerical_rank,
-        "effective_rank": variability.effective_rank,
+        "stable_rank": feature_rank.stable_rank,
+        "effective_rank": feature_rank.effective_rank,
     }
     name = d.pick(list(functions))
     moments = d.moments()
@@ -458,7 +458,7 @@ def of_moments_and_weight(d: Draw) -> Callable[[], Any]:
         "uniform_duality": duality.uniform_duality,
         "alignment_distance": duality.alignment_distance,
         "nc0": lambda m, w: duality.nc0(w),
-        "nc5": lambda m, w: duality.nc5(m, w[0] if isinstance(w, Tensor) and w.ndim == 2 and len(w) else w),
+        "nc5": lambda m, w: out_of_distribution.nc5(m, w[0] if isinstance(w, Tensor) and w.ndim == 2 and len(w) else w),
     }
     name = d.pick(list(functions))
     moments, weight = d.moments(), d.weight()
@@ -634,8 +634,8 @@ def geometry(d: Draw) -> Callable[[], Any]:
         "maximal_angle": nc.maximal_angle,
         "etf_error": frames.etf_error,
         "etf_distance": frames.etf_distance,
-        "hyperspherical_energy": frames.hyperspherical_energy,
-        "margin": frames.one_vs_rest_margin,
+        "hyperspherical_energy": energy.hyperspherical_energy,
+        "margin": margins.one_vs_rest_margin,
         "frame_error": frames.frame_error,
         "welch_excess": frames.welch_excess,
     }
@@ -781,13 +781,13 @@ def wrong_moments(d: Draw) -> Callable[[], Any]:
         "cdnv": lambda: variability.cdnv(moments),
         "variability_ratio": lambda: variability.variability_ratio(moments),
         "vci": lambda: variability.variability_collapse_index(moments),
-        "numerical_rank": lambda: variability.numerical_rank(moments),
-        "effective_rank": lambda: variability.effective_rank(moments),
+        "stable_rank": lambda: feature_rank.stable_rank(moments),
+        "effective_rank": lambda: feature_rank.effective_rank(moments),
         "duality_error": lambda: duality.duality_error(moments, weight),
         "nc3_trace": lambda: duality.nc3_trace(moments, weight),
         "uniform_duality": lambda: duality.uniform_duality(moments, weight),
         "alignment_distance": lambda: duality.alignment_distance(moments, weight),
-        "nc5": lambda: duality.nc5(moments, torch.ones(d.dim), centred=True),
+        "nc5": lambda: out_of_distribution.nc5(moments, torch.ones(d.dim), centred=True),
         "reference": lambda: nc.measure_features(torch.ones(4, 3), torch.arange(4) % 2, reference=moments),
         "from_state_dict": lambda: nc.ClassMoments.from_state_dict(moments),
     }
@@ -872,7 +872,7 @@ def options_of_formulas(d: Draw) -> Callable[[], Any]:
     functions: dict[str, Callable[[], Any]] = {
         "equinorm": lambda: nc.equinorm(vectors, correction=correction),
         "equiangularity": lambda: nc.equiangularity(vectors, correction=correction),
-        "hyperspherical_energy": lambda: frames.hyperspherical_energy(vectors, kernel),
+        "hyperspherical_energy": lambda: energy.hyperspherical_energy(vectors, kernel),
         "metrics": lambda: path.metrics(times, right),
         "asymptote": lambda: path.asymptote(times),
         "loss": lambda: path.loss(times),

@@ -493,7 +493,7 @@ def test_without_pandas_it_still_reads_and_shows(study: Path, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "pandas", None)
     history = nc.History.read(study)
     assert "seed1" in repr(history) and "seed1" in history._repr_html_()
-    with pytest.raises(nc.InputError, match=r"a table needs pandas: pip install 'neuralcollapse\[frame\]'"):
+    with pytest.raises(nc.InputError, match=r"a table needs pandas: pip install '?pandas"):
         history.to_frame()
     with pytest.raises(nc.InputError, match="needs pandas"):
         history.runs  # noqa: B018
@@ -502,9 +502,7 @@ def test_without_pandas_it_still_reads_and_shows(study: Path, monkeypatch: pytes
 def test_without_tensorboard_the_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "events.out.tfevents.1.host").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "tensorboard.backend.event_processing.event_file_loader", None)
-    with pytest.raises(
-        nc.InputError, match=r"tfevents.*needs TensorBoard: pip install 'neuralcollapse\[tensorboard\]'"
-    ):
+    with pytest.raises(nc.InputError, match=r"tfevents.*needs TensorBoard: pip install '?tensorboard"):
         nc.History.read(tmp_path)
 
 

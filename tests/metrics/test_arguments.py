@@ -11,7 +11,7 @@ import torch
 from helpers.cases import data, named
 
 import neuralcollapse as nc
-from neuralcollapse.metrics import duality, variability
+from neuralcollapse.metrics import feature_rank, out_of_distribution, variability
 
 CASE = data(named("imbalanced-50-to-1"))
 FEATURES, LABELS, WEIGHT = CASE.features, CASE.labels, CASE.weight
@@ -28,7 +28,7 @@ def moments() -> nc.ClassMoments:
 def test_features_and_labels_in_place_of_moments(convert: object) -> None:
     features, labels, weight = (convert(values) for values in (FEATURES, LABELS, WEIGHT))  # type: ignore[operator]
     whole = moments()
-    for metric in (nc.nc1, variability.cdnv, variability.variability_collapse_index, variability.effective_rank):
+    for metric in (nc.nc1, variability.cdnv, variability.variability_collapse_index, feature_rank.effective_rank):
         assert metric(features, labels) == metric(whole)
     for metric in (nc.nc2, nc.nc3, duality.duality_error, duality.uniform_duality):
         assert metric(features, labels, weight) == metric(whole, weight) == metric(features, labels, weight=weight)
@@ -41,7 +41,7 @@ def test_features_and_labels_in_place_of_moments(convert: object) -> None:
     got = nc.snr_singular_values(features, labels).singular_values
     assert torch.equal(got, nc.snr_singular_values(whole).singular_values)
     outside = FEATURES[:5].mean(axis=0) + 1.0
-    assert duality.nc5(features, labels, outside) == duality.nc5(whole, outside)
+    assert out_of_distribution.nc5(features, labels, outside) == duality.nc5(whole, outside)
 
 
 def test_classes_are_those_of_the_weight_where_there_is_one() -> None:

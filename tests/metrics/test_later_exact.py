@@ -14,7 +14,7 @@ from torch import Tensor
 
 import neuralcollapse as nc
 from neuralcollapse._checks import InputError
-from neuralcollapse.metrics import duality, frames, variability
+from neuralcollapse.metrics import duality, energy, feature_rank, frames, margins, out_of_distribution, variability
 from neuralcollapse.metrics.registry import METRICS, compute_metrics
 
 seeds = st.integers(0, 2**31)
@@ -46,15 +46,15 @@ def test_at_a_simplex_etf(size: int) -> None:
     near = {"abs": 1e-13 * size, "rel": 1e-12}
     assert variability.cdnv(moments) == variability.variability_ratio(moments) == 0.0
     assert variability.variability_collapse_index(moments) == pytest.approx(0.0, **near)
-    assert variability.numerical_rank(moments) == pytest.approx(size - 1, rel=1e-12)
-    assert variability.effective_rank(moments) == pytest.approx(size - 1, rel=1e-12)
+    assert feature_rank.stable_rank(moments) == pytest.approx(size - 1, rel=1e-12)
+    assert feature_rank.effective_rank(moments) == pytest.approx(size - 1, rel=1e-12)
     assert frames.etf_error(frame) == pytest.approx(0.0, **near)
     assert frames.etf_distance(frame) == pytest.approx(0.0, **near)
-    log, riesz = frames.hyperspherical_energy(frame), frames.hyperspherical_energy(frame, "riesz")
+    log, riesz = energy.hyperspherical_energy(frame), energy.hyperspherical_energy(frame, "riesz")
     assert (log.mean, riesz.mean) == pytest.approx((-math.log(distance), 1 / distance), rel=1e-12, abs=1e-14)
     if size > 2:  # of two directions the log kernel is constant, and its mean may be 0
         assert (log.variation, riesz.variation) == pytest.approx((0.0, 0.0), **near)
-    assert frames.one_vs_rest_margin(frame) == pytest.approx(size / (size - 1), rel=1e-12)
+    assert margins.one_vs_rest_margin(frame) == pytest.approx(size / (size - 1), rel=1e-12)
     assert frames.frame_error(frame) == pytest.approx(0.0, **near)
     assert math.isnan(frames.welch_excess(frame))
     assert duality.duality_error(moments, frame) == pytest.approx(0.0, **near)
@@ -77,11 +77,11 @@ def test_variability_of_a_simplex_with_known_spread(size: int) -> None:
     assert variability.variability_ratio(moments) == pytest.approx(within / between, rel=1e-12)
     assert variability.cdnv(moments) == pytest.approx(within / (9.0 * 2 * size / (size - 1)), rel=1e-12)
     assert variability.variability_collapse_index(moments) == pytest.approx(0.0, abs=1e-12)
-    assert variability.numerical_rank(moments) == pytest.approx((within + between) / (9.0 / (size - 1)), rel=1e-12)
+    assert feature_rank.stable_rank(moments) == pytest.approx((within + between) / (9.0 / (size - 1)), rel=1e-12)
     singular = [3.0 / math.sqrt(size - 1)] * (size - 1) + [spread / math.sqrt(2)] * 2
     share = [value / sum(singular) for value in singular]
     want = math.exp(-sum(q * math.log(q) for q in share))
-    assert variability.effective_rank(moments) == pytest.approx(want, rel=1e-12)
+    assert feature_rank.effective_rank(moments) == pytest.approx(want, rel=1e-12)
 
 
 @pytest.mark.parametrize("size", [3, 10, 100])
@@ -92,12 +92,12 @@ def test_at_an_orthogonal_frame(size: int) -> None:
     # ⟨I/√C, (I − 11ᵀ/C)/√(C−1)⟩ = √((C−1)/C)
     assert frames.etf_error(frame) == pytest.approx(math.sqrt(2 - 2 * math.sqrt((size - 1) / size)), rel=1e-10)
     assert frames.etf_distance(frame) == pytest.approx(math.sqrt(2 - 2 * math.sqrt((size - 1) / size)), rel=1e-10)
-    energy = frames.hyperspherical_energy(frame)
-    assert (energy.mean, energy.variation) == pytest.approx((-0.5 * math.log(2), 0.0), abs=1e-12)
-    riesz = frames.hyperspherical_energy(frame, "riesz")
+    log = energy.hyperspherical_energy(frame)
+    assert (log.mean, log.variation) == pytest.approx((-0.5 * math.log(2), 0.0), abs=1e-12)
+    riesz = energy.hyperspherical_energy(frame, "riesz")
     assert (riesz.mean, riesz.variation) == pytest.approx((math.sqrt(0.5), 0.0), abs=1e-12)
     # the nearest point of the others' hull is their average, 1/(C−1) each
-    assert frames.one_vs_rest_margin(frame) == pytest.approx(math.sqrt(size / (size - 1)), rel=1e-12)
+    assert margins.one_vs_rest_margin(frame) == pytest.approx(math.sqrt(size / (size - 1)), rel=1e-12)
     # of its C equal singular values the C − 1 largest are a tight frame's
     assert frames.frame_error(frame) == pytest.approx(0.0, abs=1e-12)
     assert duality.nc0(frame) == pytest.approx(2.0 * math.sqrt(size), rel=1e-12)
@@ -108,8 +108,8 @@ def test_at_an_orthogonal_frame(size: int) -> None:
     assert duality.alignment_distance(moments, frame) == pytest.approx(math.sqrt(2 - 2 * cosine), rel=1e-12)
     assert duality.uniform_duality(moments, frame) == pytest.approx(0.0, abs=1e-12)
     outside = frame.sum(dim=0)
-    assert duality.nc5(moments, outside) == pytest.approx(1 / math.sqrt(size), rel=1e-12)
-    assert duality.nc5(collapsed(frame[:-1]), frame[-1]) == pytest.approx(0.0, abs=1e-12)
+    assert out_of_distribution.nc5(moments, outside) == pytest.approx(1 / math.sqrt(size), rel=1e-12)
+    assert out_of_distribution.nc5(collapsed(frame[:-1]), frame[-1]) == pytest.approx(0.0, abs=1e-12)
     assert nc.nc3(moments, frame, centred=False) == pytest.approx(0.0, abs=1e-12)
     assert nc.nc3(moments, frame) == pytest.approx(2 - 2 * cosine, rel=1e-10)
 
@@ -120,7 +120,7 @@ def test_more_classes_than_dimensions(turns: int) -> None:
     angle = 2 * math.pi * torch.arange(turns, dtype=torch.float64) / turns
     frame = torch.stack([angle.cos(), angle.sin()], dim=1)
     assert frames.frame_error(frame) == pytest.approx(0.0, abs=1e-12)
-    assert frames.one_vs_rest_margin(frame) == pytest.approx(1 - math.cos(2 * math.pi / turns), rel=1e-12)
+    assert margins.one_vs_rest_margin(frame) == pytest.approx(1 - math.cos(2 * math.pi / turns), rel=1e-12)
     cosines = [abs(math.cos(2 * math.pi * step / turns)) for step in range(1, turns)]
     want = max(cosines) - math.sqrt((turns - 2) / (2 * (turns - 1)))
     assert frames.welch_excess(frame) == pytest.approx(want, rel=1e-12)
@@ -182,13 +182,24 @@ def test_rotation_changes_nothing(name: str, weighting: str, seed: int) -> None:
 @over_shapes
 @over_weightings
 @given(power=st.integers(-30, 30), weight_power=st.integers(-30, 30))
-def test_scale_changes_nothing_but_nc0(name: str, weighting: str, power: int, weight_power: int) -> None:
+def test_scale_changes_nothing_but_what_has_a_unit(name: str, weighting: str, power: int, weight_power: int) -> None:
     features, labels, weight, outside = inputs_of(name)
     scale, weight_scale = 2.0**power, 2.0**weight_power
     got = all_of(features * scale, labels, weight * weight_scale, outside * scale, weighting)
     want = all_of(features, labels, weight, outside, weighting)
-    assert_same(got, want, but=("nc0",))
-    assert got["nc0"] == pytest.approx(want["nc0"] * weight_scale, rel=1e-12)
+    powers = {  # of the scales of features and of weight
+        "nc0": (0, 1),
+        "bias_collapse": (1, 1),
+        "duality_product_mean": (1, 1),
+        "duality_product_variance": (2, 2),
+        "cdnv_fourth_power": (-2, 0),
+    }
+    assert_same(got, want, but=(*powers, "equinorm_means_log", "equinorm_classifier_log"))
+    for name, (first, second) in powers.items():
+        assert got[name] == pytest.approx(want[name] * scale**first * weight_scale**second, rel=1e-9), name
+
+
+UNCENTRED = ("nc5", "nc3_uncentred", "duality_error_uncentred", "bias_collapse", "rankme", "class_numerical_rank")
 
 
 @over_shapes
@@ -198,7 +209,7 @@ def test_translation_changes_only_what_is_not_centred(name: str, weighting: str,
     features, labels, weight, outside = inputs_of(name)
     shift = 10 * torch.randn(features.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     got = all_of(features + shift, labels, weight, outside + shift, weighting)
-    assert_same(got, all_of(features, labels, weight, outside, weighting), but=("nc5", "nc3_uncentred"))
+    assert_same(got, all_of(features, labels, weight, outside, weighting), but=UNCENTRED)
 
 
 @given(seed=seeds)
@@ -232,12 +243,15 @@ def test_moments_without_a_covariance_give_the_same(name: str) -> None:
         ),
         (lambda: compute_metrics(collapsed(torch.eye(3).double()), "nc0"), "'nc0' needs a classifier"),
         (lambda: compute_metrics(collapsed(torch.eye(3).double()), "nc5"), "'nc5' needs out-of-distribution data"),
-        (lambda: compute_metrics(nc.ClassMoments(3, 2, scatter="trace"), "numerical_rank"), "scatter='full'"),
+        (lambda: compute_metrics(nc.ClassMoments(3, 2, scatter="trace"), "stable_rank"), "scatter='full'"),
         (lambda: variability.cdnv(nc.ClassMoments(3, 2)), "expected at least one example"),
         (lambda: frames.etf_error(torch.ones(1, 3)), "expected at least 2 vectors"),
-        (lambda: frames.hyperspherical_energy(torch.eye(3), "cubic"), "expected the kernel 'log' or 'riesz'"),
+        (lambda: energy.hyperspherical_energy(torch.eye(3), "cubic"), "expected the kernel 'log', 'riesz'"),
         (lambda: duality.nc0(torch.full((2, 2), torch.nan)), "expected a finite classifier weight"),
-        (lambda: duality.nc5(collapsed(torch.eye(3).double()), torch.ones(4)), "expected a finite out-of-distribution"),
+        (
+            lambda: out_of_distribution.nc5(collapsed(torch.eye(3).double()), torch.ones(4)),
+            "expected a finite out-of-distribution",
+        ),
         (lambda: duality.nc3_trace(collapsed(torch.eye(3).double()), torch.ones(2, 3)), "expected"),
     ],
 )
@@ -254,8 +268,8 @@ def test_what_is_not_defined_is_refused(function: object, message: str) -> None:
         (lambda: variability.variability_ratio(collapsed(torch.ones(3, 2), 0.5)), math.inf),
         (lambda: frames.etf_error(torch.zeros(3, 2)), math.nan),
         (lambda: duality.nc3_trace(collapsed(torch.eye(3).double()), torch.zeros(3, 3)), math.nan),
-        (lambda: duality.nc5(collapsed(torch.eye(3).double()), torch.zeros(3)), math.nan),
-        (lambda: frames.hyperspherical_energy(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])).mean, math.inf),
+        (lambda: out_of_distribution.nc5(collapsed(torch.eye(3).double()), torch.zeros(3)), math.nan),
+        (lambda: energy.hyperspherical_energy(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])).mean, math.inf),
     ],
 )
 def test_degenerate_arrangements_warn(function: object, value: float) -> None:

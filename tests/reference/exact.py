@@ -459,7 +459,7 @@ def spectrum(m: Moments) -> list[mpf]:
     return eigenvalues(numbers(m.total))[len(m.total) - count :]
 
 
-def numerical_rank(m: Moments) -> float:
+def stable_rank(m: Moments) -> float:
     values = spectrum(m)
     return plain(mpmath.fsum(values) / values[-1]) if values else NAN
 
@@ -596,7 +596,7 @@ def later(m: Moments, weight: Matrix, outside: Vector | None = None) -> dict[str
         "cdnv": cdnv(m),
         "variability_ratio": variability_ratio(m),
         "variability_collapse_index": variability_collapse_index(m),
-        "numerical_rank": numerical_rank(m),
+        "stable_rank": stable_rank(m),
         "effective_rank": effective_rank(m),
         "duality_error": gram_error(rows, means),
         "uniform_duality": unc3,

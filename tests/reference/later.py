@@ -44,7 +44,7 @@ def variability_collapse_index(m: Moments, examples: int) -> float:
     return float(np.sort(share)[:rank].sum() / rank)
 
 
-def numerical_rank(m: Moments) -> float:
+def stable_rank(m: Moments) -> float:
     total = m.within + m.between
     return float(np.trace(total) / np.linalg.norm(total, 2))
 
@@ -192,7 +192,7 @@ def every(
         "cdnv": cdnv(m, class_variances(features, labels, m)),
         "variability_ratio": variability_ratio(m),
         "variability_collapse_index": variability_collapse_index(m, len(labels)),
-        "numerical_rank": numerical_rank(m),
+        "stable_rank": stable_rank(m),
         "effective_rank": effective_rank(features, m),
         "duality_error": duality_error(m, weight),
         "uniform_duality": uniform_duality(m, weight),

@@ -14,7 +14,7 @@ from neuralcollapse.study.study_file import add_to_study, runs_of_study
 
 
 def begin(path: Path, seed: int = 0) -> Path:
-    """A run of one analysed epoch."""
+    """A run of one measured epoch."""
     return write_run(path, config(seed=seed), history({1: 0.5}, None))
 
 
@@ -71,7 +71,7 @@ def test_a_study_knows_its_runs(tmp_path: Path) -> None:
     add_to_study(tmp_path, ["a"])
     add_to_study(tmp_path, ["b", "a"])
     assert json.loads((tmp_path / "study.json").read_text()) == {"runs": ["a", "b"]}
-    with pytest.warns(UserWarning, match=r"study\.json does not list stranger; "):
+    with pytest.warns(UserWarning, match=r"study\.json does not list stranger; they are left out"):
         assert [path.name for path in runs_of_study(tmp_path)] == ["a", "b"]
 
 

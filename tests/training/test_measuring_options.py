@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from neuralcollapse import InputError, measure_features
+from neuralcollapse.training import checkpoint
 from neuralcollapse.training.builders import build_network, make_batches
 from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.resolve import load_and_resolve, prepare
@@ -48,7 +49,7 @@ def test_measuring_more_changes_nothing_else(runs: dict[str, Run]) -> None:
     """The training and the usual numbers stay bit for bit the same."""
     for plain, both in zip(records(runs["running"]), records(runs["both"]), strict=True):
         assert {key: both[key] for key in plain} == plain
-    weights = [run.load_checkpoint()["model"] for run in runs.values()]  # type: ignore[index]
+    weights = [checkpoint.read(run)["model"] for run in runs.values()]  # type: ignore[index]
     for other in weights[1:]:
         assert all(torch.equal(other[name], value) for name, value in weights[0].items())
 
@@ -66,7 +67,7 @@ def test_re_estimated_numbers_are_those_of_pytorchs_own_cumulative_averages(tmp_
     run = trained(tmp_path / "run", batch_size=50, epochs=1, batch_norm_statistics="both")
     _, data = load_and_resolve(TrainingConfig(**{**SMALL, "batch_size": 50}))
     net: Any = build_network(run.config, data)
-    net.load_state_dict(run.load_checkpoint()["model"])  # type: ignore[index]
+    net.load_state_dict(checkpoint.read(run)["model"])  # type: ignore[index]
     for layer in net.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.reset_running_stats()

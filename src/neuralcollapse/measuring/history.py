@@ -128,6 +128,11 @@ class History:
         return cls.from_records(monitor.history, **{"run": "monitor", **labels})
 
     @property
+    def run_records(self) -> tuple[RunRecords, ...]:
+        """The runs as they were read, for what needs no table."""
+        return tuple(self._runs)
+
+    @property
     def runs(self) -> pd.DataFrame:
         """A row for each run.
 

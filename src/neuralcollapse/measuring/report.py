@@ -16,9 +16,10 @@ from neuralcollapse._errors import suggest
 from neuralcollapse._files import finite
 from neuralcollapse._linalg import norm
 from neuralcollapse.measuring.decision_counts import DecisionCounts
+from neuralcollapse.measuring.per_class import ClassReports, check_class_names, class_reports
 from neuralcollapse.measuring.tidy import UNLABELLED, tidy_table
 from neuralcollapse.metrics.mse import MSEDecomposition, decompose_mse
-from neuralcollapse.metrics.nc1_to_nc4 import NC2, nc1, nc2, nc3
+from neuralcollapse.metrics.nc1_to_nc4 import NC2, nc1, nc1_along, nc2, nc3
 from neuralcollapse.metrics.registry import METRICS, compute_metrics
 from neuralcollapse.metrics.signal_to_noise import SNRSpectrum, snr_singular_values
 from neuralcollapse.metrics.undefined import one_warning
@@ -28,6 +29,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NO_CLASSIFIER = "no classifier: what needs one is not measured"
+# How a report says what counts alike.
+WEIGHTING_WORDS: dict[Weighting, str] = {
+    "example": "each example counts alike",
+    "class": "each class counts alike",
+    "mixed": "mixed weighting: Σ_W over examples, Σ_B over classes",
+    "mixed-example-mean": "mixed weighting: Σ_W over examples, Σ_B over classes about the examples' mean",
+}
 # The entries of a report's dictionary that hold words; text in any other entry is a number that is not finite.
 _WORDS = ("layer", "weighting", "snr_space")
 
@@ -48,6 +56,7 @@ class Report:
         accuracy: share of examples that the network classifies correctly; nearest_mean_accuracy: and the nearest class
             mean. Both, and NC4, are None where only moments were given.
         extra: the later metrics asked for, by name; ``nc.METRICS`` lists them.
+        per_class: the numbers of each class with examples; print it, or read ``report.per_class["cat"].accuracy``.
         moments: of the features, to merge, to save, or to measure another split about.
     """
 
@@ -67,6 +76,7 @@ class Report:
     mse: MSEDecomposition
     snr: SNRSpectrum
     extra: dict[str, float]
+    per_class: ClassReports
     moments: ClassMoments
 
     def __getattr__(self, name: str) -> float:
@@ -134,7 +144,7 @@ class Report:
         loss = self.mse
         lines = [
             f"Neural Collapse: {self.num_examples:,} examples, {self.classes_present} of {self.num_classes} classes, "
-            f"{self.dim} features, each {self.weighting} counts alike",
+            f"{self.dim} features, {WEIGHTING_WORDS[self.weighting]}",
             f"Layer: {self.layer}",
             "",
             _row("accuracy", formatted(self.accuracy, ".4%"), "argmax of the logits"),
@@ -172,8 +182,10 @@ def make_report(
     ood_mean: Tensor | np.ndarray[Any, Any] | None = None,
     decisions: DecisionCounts | None = None,
     own: ClassMoments | None = None,
+    examples: tuple[Tensor, Tensor] | None = None,
     layer: str = "features given",
     notes: Sequence[str] = (),
+    class_names: Sequence[str] | None = None,
 ) -> Report:
     """The report that moments and a classifier give.
 
@@ -184,12 +196,15 @@ def make_report(
         ood_mean: (p,) mean of out-of-distribution features.
         decisions: those on the examples; None where there are only moments, which leaves out NC4 and the accuracies.
         own: moments about the features' own class means, for the loss, where ``moments`` are about others'.
+        examples: the features and labels themselves, for the metrics that need them.
         layer: what the report calls the layer; notes: sentences that a reader of the numbers must know.
+        class_names: C names, by label; without a classifier there may be more.
 
     Raises:
-        InputError: a weight or bias that does not fit the moments, a negative λ.
+        InputError: a weight or bias that does not fit the moments, a negative λ, names of another number of classes.
     """
     require_moments(moments)
+    check_class_names(class_names, moments.num_classes, exactly=weight is not None)
     dim, own = moments.means.shape[1], moments if own is None else own
     require_moments(own, "own")
     if weight is not None:
@@ -206,10 +221,12 @@ def make_report(
         loss = replace(loss, total=None, ls_perp=None)
     accuracy = nearest_mean_accuracy = mismatch = None
     if decisions is not None:
-        examples, mismatches, correct, nearest_correct = decisions.counts
-        nearest_mean_accuracy = nearest_correct / examples
+        seen, mismatches, correct, nearest_correct = decisions.counts
+        nearest_mean_accuracy = nearest_correct / seen
         if weight is not None:
-            accuracy, mismatch = correct / examples, mismatches / examples
+            accuracy, mismatch = correct / seen, mismatches / seen
+    # the pseudo-inverse of Σ_B is the decisions' own, which for many classes takes long to make
+    within = nc1(moments) if decisions is None or decisions.inverse is None else nc1_along(moments, decisions.inverse)
     return Report(
         layer=layer,
         notes=tuple(notes),
@@ -220,13 +237,14 @@ def make_report(
         weighting=moments.weighting,
         accuracy=accuracy,
         nearest_mean_accuracy=nearest_mean_accuracy,
-        nc1=nc1(moments),
+        nc1=within,
         nc2=two,
         nc3=None if weight is None else nc3(moments, weight),
         nc4_mismatch=mismatch,
         mse=loss,
         snr=snr_singular_values(moments),
-        extra=compute_metrics(moments, metrics, weight=weight, ood_mean=ood_mean),
+        extra=compute_metrics(moments, metrics, weight=weight, bias=bias, ood_mean=ood_mean, examples=examples),
+        per_class=class_reports(moments, weight, decisions, within, class_names),
         moments=own,
     )
 

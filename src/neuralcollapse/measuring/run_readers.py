@@ -24,6 +24,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from neuralcollapse._checks import InputError
+from neuralcollapse._errors import install
 from neuralcollapse._files import numbers, read_json, read_lines, shortened
 from neuralcollapse.measuring.run_records import RunRecords, check_seed, checked_epoch, checked_records
 
@@ -80,7 +81,7 @@ def _reader_of(folder: Path) -> Callable[[Path], list[RunRecords]] | None:
     if _is_run_directory(folder):
         return lambda path: [_read_run_directory(path)]
     if (folder / "study.json").is_file():
-        return _read_study
+        return lambda path: [_read_run_directory(run) for run in runs_in_study(path / "study.json", _is_run_directory)]
     if (folder / "metrics.csv").is_file():
         return lambda path: [_read_csv(path / "metrics.csv")]
     if states := _trainer_states(folder):
@@ -140,22 +141,47 @@ def _read_run_directory(folder: Path) -> RunRecords:
     return RunRecords(folder.resolve().name, dataset, network, loss, seed, settings, records, folder)
 
 
-def _read_study(folder: Path) -> list[RunRecords]:
-    path = folder / "study.json"
+def names_in_study(path: Path) -> list[str]:
+    """The run directories that `study.json` lists, as paths within its folder.
+
+    Raises:
+        InputError: the file is damaged, or lists a path out of its folder.
+    """
     names = read_json(path).get("runs")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f'{path}: expected {{"runs": [names of run directories]}}, got {shortened(names)}')
+        raise InputError(f'{path}: expected {{"runs": [names of run directories]}}, got {shortened(repr(names))}')
     for name in names:
         parts = PurePath(name).parts
         if not parts or PurePath(name).is_absolute() or ".." in parts or "\0" in name:
-            raise InputError(f"{path}: expected paths within {folder}, got {shortened(name)}")
-    listed = [folder / name for name in dict.fromkeys(names)]
-    if others := [each.name for each in _folders(folder) if each not in listed and _is_run_directory(each)]:
-        warnings.warn(f"{path} does not list {', '.join(others)}, which are left out", UserWarning, stacklevel=2)
-    begun = [each for each in listed if _is_run_directory(each)]
+            raise InputError(f"{path}: expected paths within {path.parent}, got {shortened(repr(name))}")
+    return list(dict.fromkeys(names))
+
+
+def runs_in_study(path: Path, is_run: Callable[[Path], bool]) -> list[Path]:
+    """The run directories that `study.json` lists, without those that have not begun.
+
+    Args:
+        path: of the file.
+        is_run: whether a folder is a run directory.
+
+    Warns:
+        UserWarning: beside the file lie runs that it does not list.
+
+    Raises:
+        InputError: as `names_in_study`, or none of the runs has begun.
+    """
+    listed = [path.parent / name for name in names_in_study(path)]
+    if others := [each.name for each in _folders(path.parent) if each not in listed and is_run(each)]:
+        more = f", … {len(others) - 8} more" if len(others) > 8 else ""
+        warnings.warn(
+            f"{path} does not list {', '.join(others[:8])}{more}; they are left out until they are added to it",
+            UserWarning,
+            stacklevel=2,
+        )
+    begun = [each for each in listed if is_run(each)]
     if not begun:
         raise InputError(f"none of the {len(listed)} runs that {path} lists has begun yet")
-    return [_read_run_directory(each) for each in begun]
+    return begun
 
 
 def _read_csv(path: Path) -> RunRecords:
@@ -223,7 +249,7 @@ def _scalars(path: Path) -> Iterator[tuple[int, str, float]]:
         from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
         from tensorboard.util.tensor_util import make_ndarray
     except ImportError:
-        raise InputError(f"{path} needs TensorBoard: pip install 'neuralcollapse[tensorboard]'") from None
+        raise InputError(f"{path} needs TensorBoard: {install('tensorboard')}") from None
     whole, size = 0, path.stat().st_size
     with path.open("rb") as file:  # a length of 8 bytes, its checksum of 4, an event, its checksum of 4
         while len(head := file.read(8)) == 8 and file.tell() + struct.unpack("<Q", head)[0] + 8 <= size:

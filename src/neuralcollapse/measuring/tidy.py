@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from neuralcollapse._checks import InputError
+from neuralcollapse._errors import install
 from neuralcollapse._files import numbers, shortened
 
 if TYPE_CHECKING:
@@ -17,11 +18,15 @@ UNLABELLED = ("", "", "", "", None)
 COLUMNS = (*LABELS, "epoch", "layer", "metric", "value")
 
 
+RENAMED = {"numerical_rank": "stable_rank"}
+"""What older histories call a number that has another name now."""
+
+
 def numbers_of(record: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a report or of a line of a history by name, those that are not finite too.
 
     Of a list, such as the singular values `snr`, the entries are `snr.1`, `snr.2` and so on. Texts, notes and what was
-    not measured (None) are left out.
+    not measured (None) are left out. A number of an older name comes by its present one.
 
     Raises:
         InputError: an integer that is too large for a float.
@@ -36,7 +41,7 @@ def numbers_of(record: Mapping[str, Any]) -> dict[str, float]:
             continue
         value = numbers(value.tolist() if hasattr(value, "tolist") else value)  # an array or a tensor
         entries = {f"{name}.{rank}": each for rank, each in enumerate(value, 1)} if isinstance(value, list) else {}
-        for key, number in (entries or {name: value}).items():
+        for key, number in (entries or {RENAMED.get(name, name): value}).items():
             if isinstance(number, int | float) and not isinstance(number, bool):
                 try:
                     found[key] = float(number)
@@ -94,5 +99,5 @@ def import_pandas() -> Any:
     try:
         import pandas
     except ImportError:
-        raise InputError("a table needs pandas: pip install 'neuralcollapse[frame]'") from None
+        raise InputError(f"a table needs pandas: {install('pandas')}") from None
     return pandas

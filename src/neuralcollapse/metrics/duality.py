@@ -1,4 +1,4 @@
-"""Later measures of classifier against class means, and of class means against out-of-distribution data."""
+"""Later measures of the classifier against the class means."""
 
 from __future__ import annotations
 
@@ -7,27 +7,42 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuralcollapse._checks import Array, InputError, as_classifier, as_tensor
-from neuralcollapse._linalg import norm, of_moderate_size, scaled
+from neuralcollapse._linalg import norm, scaled
 from neuralcollapse.metrics.arguments import takes_features
 from neuralcollapse.metrics.frames import gram_error, gram_trace_error
-from neuralcollapse.metrics.geometry import have_directions, unit_rows
-from neuralcollapse.metrics.nc1_to_nc4 import distinct_means, has_two_classes, rows_of_present
+from neuralcollapse.metrics.geometry import unit_rows
+from neuralcollapse.metrics.present_classes import has_two_classes, rows_and_means
 from neuralcollapse.metrics.undefined import warn_undefined
 from neuralcollapse.moments.class_moments import ClassMoments, require_moments
 
 
 @takes_features
-def duality_error(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -> float:
+def duality_error(
+    moments: ClassMoments, weight: Float[Tensor, "c p"] | Array, *, centred: bool = True, centre_rows: bool = False
+) -> float:
     """‖A/‖A‖_F − (I − 11ᵀ/C)/√(C−1)‖_F with A = W M̄ᵀ: self-duality and the simplex in one number, zero at both.
 
     Args:
         moments: of the features; weight: (C, p).
+        centred: class means less μ_G; False takes μ_c themselves.
+        centre_rows: the mean row is taken off W first, which changes no decision, as in the code of Zhou et al. (2022),
+            Are all losses created equal.
 
     Source: Zhou et al. (2022), On the optimization landscape of neural collapse under MSE loss, Section 5;
     Zhu et al. (2021), Section 4.
     """
-    pair = _pair(moments, weight, "the duality error")
-    return float("nan") if pair is None else gram_error(*pair)
+    pair = rows_and_means(moments, weight, "the duality error")
+    if pair is None:
+        return float("nan")
+    rows, means = pair
+    if not centred:
+        means = moments.at_unit_scale().means[moments.present]
+    return gram_error(centred_rows(rows) if centre_rows else rows, means)
+
+
+def centred_rows(rows: Float[Tensor, "c p"]) -> Float[Tensor, "c p"]:
+    """Rows less their mean, in float64."""
+    return rows.double() - rows.mean(dim=0, dtype=torch.float64)
 
 
 @takes_features
@@ -39,7 +54,7 @@ def nc3_trace(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -> fl
 
     Source: Zhou et al. (2022), Section 5, with both sides of trace 1.
     """
-    pair = _pair(moments, weight, "the trace-normalised NC3")
+    pair = rows_and_means(moments, weight, "the trace-normalised NC3")
     return float("nan") if pair is None else gram_trace_error(*pair)
 
 
@@ -54,7 +69,7 @@ def uniform_duality(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array)
 
     Source: Wu & Papyan (2024), Linguistic collapse: neural collapse in (large) language models, Section 3.
     """
-    pair = _pair(moments, weight, "UNC3", directions=True)
+    pair = rows_and_means(moments, weight, "UNC3", directions=True)
     if pair is None:
         return float("nan")
     rows, means = pair
@@ -70,17 +85,113 @@ def uniform_duality(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array)
 def alignment_distance(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -> float:
     """GNC3: Avg_c ‖ŵ_c − û_c‖, unit classifier rows and unit centred class means.
 
+    The authors' code has another number under this name: :func:`alignment_cosine` of features of unit length.
+
     Args:
         moments: of the features; weight: (C, p).
 
     Source: Jiang et al. (2024), Generalized neural collapse for a large number of classes.
     """
-    pair = _pair(moments, weight, "GNC3", directions=True)
+    pair = rows_and_means(moments, weight, "GNC3", directions=True)
     if pair is None:
         return float("nan")
     rows, means = pair
     distances = [torch.linalg.vector_norm(unit_rows(rows[b]) - unit_rows(means[b]), dim=1) for b in _blocks(len(rows))]
     return float(torch.cat(distances).mean())
+
+
+@takes_features
+def alignment_cosine(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -> float:
+    """GNC3 as its authors' code has it: Avg_c (1 − cos(w_c, μ_c − μ_G)).
+
+    The code scales each feature to unit length first; give ``features / ‖h‖`` for its number, or ask a report of
+    features for the metric ``alignment_cosine_unit``.
+
+    Args:
+        moments: of the features; weight: (C, p).
+
+    Source: Jiang et al. (2024), Generalized neural collapse for a large number of classes, the published code.
+    """
+    pair = rows_and_means(moments, weight, "1 − cos of GNC3", directions=True)
+    if pair is None:
+        return float("nan")
+    rows, means = pair
+    # ½‖ŵ − û‖² = 1 − cos, without cancellation where both agree
+    squares = [(unit_rows(rows[b]) - unit_rows(means[b])).square().sum(dim=1) for b in _blocks(len(rows))]
+    return float(0.5 * torch.cat(squares).mean())
+
+
+@takes_features
+def duality_products(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -> Float[Tensor, " k"]:
+    """⟨w_c, μ_c − μ_G⟩ of each class present, whose mean and unbiased variance are reported.
+
+    Args:
+        moments: of the features; weight: (C, p).
+
+    Source: Wu & Papyan (2024), Linguistic collapse, the published code.
+    """
+    require_moments(moments)
+    given, _ = as_classifier(weight, None, moments.num_classes, moments.means.shape[1])
+    if not has_two_classes(moments, "⟨w, μ̄⟩"):
+        return torch.full((int(moments.present.sum()),), torch.nan, dtype=torch.float64)
+    exponent, moments = moments.exponent, moments.at_unit_scale()
+    products = [
+        (given[block].to(rows) * rows).double().sum(dim=1)[moments.present[block]]
+        for block, rows in moments.centred_blocks()
+    ]
+    return scaled(torch.cat(products), exponent)
+
+
+@takes_features
+def principal_angles(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -> Float[Tensor, " k"]:
+    """Angles, in radians and ascending, between the span of the classifier and that of the centred class means.
+
+    Both spans have k = min(C − 1, p) dimensions for C classes present: those of the leading right singular vectors of
+    W and of M̄ᵀ. All angles vanish where the classifier uses the directions that separate the classes, and no others.
+
+    Args:
+        moments: of the features; weight: (C, p).
+
+    Returns:
+        (k,); nan, with a warning, where either has a lower rank.
+
+    Source: Björck & Golub (1973), Numerical methods for computing angles between linear subspaces; Rangamani et al.
+    (2023), Feature learning in deep classifiers through intermediate neural collapse, Section 3.
+    """
+    pair = rows_and_means(moments, weight, "the principal angles")
+    if pair is None:
+        return torch.full((1,), torch.nan, dtype=torch.float64)
+    bases = []
+    for vectors, what in zip(pair, ("classifier", "class means"), strict=True):
+        count = min(len(vectors) - 1, vectors.shape[1])
+        _, values, directions = torch.linalg.svd(vectors.double(), full_matrices=False)
+        if float(values[count - 1]) <= max(vectors.shape) * torch.finfo(vectors.dtype).eps * float(values[0]):
+            warn_undefined("the principal angles", f"the {what} span fewer than {count} dimensions")
+            return torch.full((count,), torch.nan, dtype=torch.float64)
+        bases.append(directions[:count])
+    rows, means = bases
+    cosines = torch.linalg.svdvals(rows @ means.T).clamp(max=1.0)
+    # where an angle is small its sine is exact, where it is large its cosine
+    sines = torch.linalg.svdvals(means - means @ rows.T @ rows).flip(0).clamp(max=1.0)
+    return torch.where(cosines.square() < 0.5, cosines.arccos(), sines.arcsin())
+
+
+@takes_features
+def bias_collapse(
+    moments: ClassMoments, weight: Float[Tensor, "c p"] | Array, bias: Float[Tensor, " c"] | Array | None = None
+) -> float:
+    """‖W μ_G + b‖₂, the logits at the global mean: zero where the bias takes the global mean off the features.
+
+    Args:
+        moments: of the features; weight: (C, p); bias: (C,), or None for a layer without one.
+
+    Source: Zhu et al. (2021), A geometric analysis of neural collapse with unconstrained features, the published code;
+    some copies of it have ‖W μ_G − b‖.
+    """
+    require_moments(moments)
+    rows, offset = as_classifier(weight, bias, moments.num_classes, moments.means.shape[1])
+    logits = rows.to(moments.means).double() @ moments.global_mean.double()
+    return norm(logits if offset is None else logits + offset.to(logits))
 
 
 def nc0(weight: Float[Tensor, "c p"] | Array) -> float:
@@ -97,55 +208,6 @@ def nc0(weight: Float[Tensor, "c p"] | Array) -> float:
         raise InputError(f"expected a classifier weight of shape (C, p), got {tuple(rows.shape)}")
     rows, _ = as_classifier(rows, None, *rows.shape)
     return norm(rows.sum(dim=0, dtype=torch.float64))
-
-
-@takes_features
-def nc5(moments: ClassMoments, ood_mean: Float[Tensor, " p"] | Array, *, centred: bool = False) -> float:
-    """Avg_c |cos(μ_c, μ_OOD)|: out-of-distribution data become orthogonal to the classes.
-
-    Args:
-        moments: of in-distribution features; or those features (n, p), then their labels (n,).
-        ood_mean: (p,) mean of out-of-distribution features.
-        centred: False as in the source, where both are measured from the origin; True subtracts μ_G from both.
-
-    Source: Ammar et al. (2024), NECO: neural collapse based out-of-distribution detection, Section 4.
-    """
-    require_moments(moments)
-    ood = as_tensor(ood_mean, "ood_mean").to(moments.means).double()
-    if ood.shape != moments.means.shape[1:] or not bool(torch.isfinite(ood).all()):
-        raise InputError(f"expected a finite out-of-distribution mean of {moments.dim} entries, got {tuple(ood.shape)}")
-    exponent, moments = moments.exponent, moments.at_unit_scale()
-    origin = moments.global_mean if centred else torch.zeros_like(moments.global_mean)
-    ood = of_moderate_size(scaled(ood, -exponent) - origin)
-    present, size = moments.present, float(torch.linalg.vector_norm(ood))
-    if size == 0.0:
-        warn_undefined("NC5", "the mean of the out-of-distribution features is zero")
-        return float("nan")
-    total = 0.0
-    for block in moments.class_blocks():
-        means = moments.means[block][present[block]] - origin
-        if not have_directions(means, "NC5"):
-            return float("nan")
-        total += float((unit_rows(means) @ ood).abs().sum())
-    return total / (size * int(present.sum()))
-
-
-def _pair(
-    moments: ClassMoments, weight: Tensor | Array, name: str, *, directions: bool = False
-) -> tuple[Tensor, Tensor] | None:
-    """Classifier rows, and centred means of the classes present, both of moderate size.
-
-    None, with a warning that the number of this name is undefined, where examples are of one class; and where each row
-    must have a direction and one is zero.
-    """
-    require_moments(moments)
-    given, _ = as_classifier(weight, None, moments.num_classes, moments.means.shape[1])
-    if not has_two_classes(moments, name):
-        return None
-    rows, means = rows_of_present(moments, given), distinct_means(moments)
-    if directions and not (have_directions(rows, name) and have_directions(means, name)):
-        return None
-    return rows, means
 
 
 def _blocks(count: int) -> list[slice]:

@@ -1,23 +1,19 @@
-"""Later measures of the arrangement of vectors: distance from simplex and tight frames, energy, margin, coherence."""
+"""Later measures of the arrangement of vectors: distance from simplex and tight frames, coherence."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from neuralcollapse._checks import Array, InputError, as_word
+from neuralcollapse._checks import Array
 from neuralcollapse._linalg import of_moderate_size, row_factor
 from neuralcollapse.metrics.geometry import (
     as_rows,
     cosine_tiles,
-    each_pair,
     have_directions,
-    squared_distance_tiles,
     tiles,
     unit_rows,
 )
@@ -125,93 +121,6 @@ def etf_distance(vectors: Float[Tensor, "c p"] | Array) -> float:
     singular = torch.linalg.svdvals(scaled - mean)[: count - 1]
     gap = (singular - (count - 1) ** -0.5).square().sum() + count * mean.square().sum()
     return float(gap.sqrt())
-
-
-@dataclass(frozen=True)
-class HypersphericalEnergy:
-    """Mean of the kernel over pairs, and its coefficient of variation, which vanishes where all distances agree."""
-
-    mean: float
-    variation: float
-
-
-def hyperspherical_energy(
-    vectors: Float[Tensor, "c p"] | Array, kernel: Literal["log", "riesz"] = "log"
-) -> HypersphericalEnergy:
-    """GNC2: Avg over c ≠ c' of K(u_c, u_c'), u = v/‖v‖, and Std K/|Avg K| (unbiased).
-
-    K is −log ‖u − u'‖ (``"log"``) or 1/‖u − u'‖ (``"riesz"``, exponent 1). A simplex ETF has the least energy where
-    p ≥ C − 1: −½ log(2C/(C−1)), and √((C−1)/(2C)).
-
-    Raises:
-        InputError: another kernel.
-
-    Source: Liu et al. (2023), Generalizing and decoupling neural collapse via hyperspherical uniformity gap; its
-    coefficient of variation: Wu & Papyan (2024), Linguistic collapse.
-    """
-    as_word(kernel, "the kernel", ("log", "riesz"))
-    vectors = as_rows(vectors)
-    if not have_directions(vectors, "the hyperspherical energy"):
-        return HypersphericalEnergy(float("nan"), float("nan"))
-    unit = unit_rows(vectors)
-    pairs = len(unit) * (len(unit) - 1)
-    first = total = squares = None
-    for rows, columns, squared in squared_distance_tiles(unit):
-        distances = each_pair(squared, rows, columns)
-        if bool((distances == 0.0).any()):
-            warn_undefined("the hyperspherical energy", "two directions coincide", "infinite")
-            return HypersphericalEnergy(float("inf"), float("nan"))
-        values = -0.5 * distances.log() if kernel == "log" else distances.rsqrt()
-        if first is None or total is None or squares is None:
-            # sums of squares are taken about a value among them: where all agree, nothing is left of the rounding
-            first = values.mean() if values.numel() else values.new_zeros(())
-            total, squares = torch.zeros_like(first), torch.zeros_like(first)
-        total = total + 2 * (values - first).sum()
-        squares = squares + 2 * (values - first).square().sum()
-    assert first is not None and total is not None and squares is not None
-    offset = float(total) / pairs
-    mean = float(first) + offset
-    variance = max(0.0, float(squares) - pairs * offset**2) / (pairs - 1)
-    return HypersphericalEnergy(mean, variance**0.5 / abs(mean) if mean else float("nan"))
-
-
-def one_vs_rest_margin(vectors: Float[Tensor, "c p"] | Array) -> float:
-    """min_c of the distance of u_c from the convex hull of the other u_c', u = v/‖v‖; C/(C−1) at a simplex ETF.
-
-    Generalised Neural Collapse for C > p maximises it. Each class is a small quadratic programme, solved exactly by
-    non-negative least squares: the work grows like C³ min(C, p), seconds for a hundred classes.
-
-    Raises:
-        InputError: SciPy is not installed.
-
-    Source: Jiang et al. (2024), Generalized neural collapse for a large number of classes, Definition 2.
-    """
-    try:
-        from scipy.optimize import nnls
-    except ImportError:
-        raise InputError("the one-vs-rest margin needs SciPy: pip install 'neuralcollapse[lab]'") from None
-    vectors = as_rows(vectors)
-    if not have_directions(vectors, "the one-vs-rest margin"):
-        return float("nan")
-    unit = row_space(unit_rows(vectors)).cpu()
-    margin = float("inf")
-    for label in range(len(unit)):
-        others = torch.cat([unit[:label], unit[label + 1 :]]) - unit[label]
-        # The least ‖Σ a_i d_i‖ over a ≥ 0, Σ a = 1 has the direction of the least ‖Dᵀa‖² + (1ᵀa − 1)².
-        system = torch.cat([others.T, others.new_ones(1, len(others))]).numpy()
-        target = torch.zeros(len(system), dtype=torch.float64)
-        target[-1] = 1.0
-        share = torch.from_numpy(nnls(system, target.numpy())[0])
-        margin = min(margin, float(torch.linalg.vector_norm(share @ others / share.sum())))
-    return margin
-
-
-def row_space(rows: Float[Tensor, "c p"]) -> Float[Tensor, "c r"]:
-    """The same vectors in r = min(C, p) coordinates of the space they span."""
-    if rows.shape[1] <= len(rows):
-        return rows
-    coordinates: Tensor = torch.linalg.qr(rows.T, mode="r").R.T
-    return coordinates
 
 
 def frame_error(vectors: Float[Tensor, "c p"] | Array) -> float:

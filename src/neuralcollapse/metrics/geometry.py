@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuralcollapse._checks import Array, InputError, as_count, as_tensor, shown
-from neuralcollapse._linalg import of_moderate_size
+from neuralcollapse._linalg import extreme_power, of_moderate_size, scaled
 from neuralcollapse.metrics.undefined import warn_undefined
 
 # Pairs of vectors are processed in tiles of this many rows, so that no C × C matrix is held for many classes.
@@ -57,7 +57,7 @@ def simplex_etf(num_classes: int, dim: int, *, dtype: torch.dtype = torch.float6
     return frame.to(dtype)
 
 
-def equinorm(vectors: Float[Tensor, "c p"] | Array, *, correction: int = 1) -> Float[Tensor, ""]:
+def equinorm(vectors: Float[Tensor, "c p"] | Array, *, correction: int = 1, log: bool = False) -> Float[Tensor, ""]:
     """Std_c ‖v_c‖ / Avg_c ‖v_c‖ of the rows; zero at a simplex ETF.
 
     Args:
@@ -73,6 +73,25 @@ def equinorm(vectors: Float[Tensor, "c p"] | Array, *, correction: int = 1) -> F
     if not bool(norms.any()):
         warn_undefined("NC2's equinorm", "all vectors are zero")
     variation: Tensor = norms.std(correction=correction) / norms.mean()
+    return variation
+
+
+def log_equinorm(vectors: Float[Tensor, "c p"] | Array, *, exponent: int = 0) -> Float[Tensor, ""]:
+    """Std_c log ‖v_c‖ / Avg_c log ‖v_c‖ of the rows times 2^exponent, unbiased Std; it depends on their unit.
+
+    Args:
+        vectors: (C, p), none of them zero.
+        exponent: of the power of two that the rows were divided by.
+
+    Source: Wu & Papyan (2024), Linguistic collapse: neural collapse in (large) language models, Section 3.
+    """
+    rows = as_rows(vectors).double()
+    size = extreme_power(rows, 200)
+    rows = scaled(rows, -size)
+    if not have_directions(rows, "Std/Avg of log norms"):
+        return torch.full((), torch.nan, dtype=torch.float64)
+    logs = torch.linalg.vector_norm(rows, dim=1).log() + (exponent + size) * math.log(2.0)
+    variation: Tensor = logs.std() / logs.mean()
     return variation
 
 

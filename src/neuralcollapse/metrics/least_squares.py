@@ -43,7 +43,8 @@ def least_squares_classifier(
     feature scaled to unit variance, so that predictions do not depend on the units of single features.
 
     Args:
-        moments: of the features, or the features (n, p), then the labels (n,); its weighting decides Ave and π.
+        moments: of the features, or the features (n, p), then the labels (n,); its weighting decides Ave and π (by
+            example where it is mixed).
         weight_decay: λ of the paper's loss, which adds (λ/2)‖W̃‖_F².
 
     Returns:
@@ -60,7 +61,7 @@ def solve_least_squares(
 ) -> tuple[Float[Tensor, "c p"], Float[Tensor, "c p"], Float[Tensor, " c"]]:
     """W_LS for features divided by 2^e, which is finite even where W_LS overflows; then W_LS; then b_LS."""
     require_moments(moments)
-    weight_decay = as_number(weight_decay, "weight decay")
+    weight_decay, moments = as_number(weight_decay, "weight decay"), moments.exactly_weighted()
     exponent, moments = moments.exponent, moments.at_unit_scale()
     # The weight of features divided by 2^e is 2^e times as large, and its square is penalised 4^-e times as much.
     decay = _decay_at(weight_decay, exponent)

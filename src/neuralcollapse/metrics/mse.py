@@ -60,7 +60,8 @@ def decompose_mse(
     Every term is a sum of squares of centred quantities, so none can come out negative.
 
     Args:
-        moments: of the features that enter the last layer; or the features (n, p), then the labels (n,).
+        moments: of the features that enter the last layer; or the features (n, p), then the labels (n,). A mixed
+            weighting counts as that by example, for which the terms add up.
         weight: (C, p); bias: (C,), or None for a layer without bias, which is a bias of zero.
         weight_decay: λ of the loss above. A network trained on ``MSELoss`` with SGD decay w has λ = C·w/2.
 
@@ -71,7 +72,7 @@ def decompose_mse(
     """
     require_moments(moments)
     rows_in_use, own_bias = as_classifier(weight, bias, moments.num_classes, moments.means.shape[1])
-    weight_decay = as_number(weight_decay, "weight decay")
+    weight_decay, moments = as_number(weight_decay, "weight decay"), moments.exactly_weighted()
     offset = moments.means.new_zeros(len(rows_in_use)) if own_bias is None else own_bias.to(moments.means)
     unit_ls, weight_ls, bias_ls = solve_least_squares(moments, weight_decay)
     exponent, moments = moments.exponent, moments.at_unit_scale()

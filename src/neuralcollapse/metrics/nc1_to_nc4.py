@@ -10,15 +10,21 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from neuralcollapse._checks import Array, InputError, as_classifier, as_tensor
+from neuralcollapse._checks import Array, InputError, as_classifier, as_count, as_tensor
 from neuralcollapse._linalg import of_moderate_size, part_within, row_factor, unit_scale
 from neuralcollapse.metrics.arguments import takes_features
 from neuralcollapse.metrics.geometry import angles, equinorm
 from neuralcollapse.metrics.nearest_mean import DecisionRule
-from neuralcollapse.metrics.rank import coincidence, feature_sizes, varies
+from neuralcollapse.metrics.present_classes import (
+    coinciding_means,
+    distinct_means,
+    has_two_classes,
+    has_two_examples_each,
+    rows_of_present,
+)
 from neuralcollapse.metrics.rank import directions as varying_directions
+from neuralcollapse.metrics.rank import feature_sizes, varies
 from neuralcollapse.metrics.undefined import one_warning, warn_undefined
-from neuralcollapse.moments.blocks import classes_per_block
 from neuralcollapse.moments.class_moments import ClassMoments, require_moments
 
 # Above this ratio the smallest singular value of M̄ is exact to ten digits beside the largest.
@@ -41,7 +47,7 @@ class NC2:
 
 
 @takes_features
-def nc1(moments: ClassMoments, *, divide: bool = True) -> float:
+def nc1(moments: ClassMoments, *, divide: bool = True, correction: int = 0) -> float:
     """Within-class variability tr(Σ_W Σ_B⁺) / C, with C the number of classes present.
 
     With the thin SVD M̄ diag(√π) = U S Vᵀ this is Σ_j u_jᵀ Σ_W u_j / s_j² / C over the (classes present) − 1
@@ -51,6 +57,8 @@ def nc1(moments: ClassMoments, *, divide: bool = True) -> float:
     Args:
         moments: of the features; or the features (n, p), then the labels (n,).
         divide: by C, as the papers do; False leaves it out, as the authors' notebook does.
+        correction: 1 divides each class's covariance by n_c − 1, as ``torch.cov`` and ``numpy.cov`` do, for which
+            moments need ``weighting="class"``; nan, with a warning, where a class has one example.
 
     Returns:
         A number ≥ 0; infinity, with a warning that names the classes, where class means coincide or are affinely
@@ -62,16 +70,42 @@ def nc1(moments: ClassMoments, *, divide: bool = True) -> float:
     require_moments(moments)
     if not has_two_classes(moments, "NC1"):
         return float("nan")
+    if as_count(correction, "correction", least=0, most=1) and not has_two_examples_each(
+        moments, "NC1 with divisor n_c − 1"
+    ):
+        return float("nan")
+    return nc1_along(moments, between_inverse(moments), divide=divide, correction=correction)
+
+
+def nc1_along(
+    moments: ClassMoments, inverse: Float[Tensor, "r p"] | None, *, divide: bool = True, correction: int = 0
+) -> float:
+    """:func:`nc1` of at least two classes, from what :func:`between_inverse` gives for the same moments."""
     moments = moments.at_unit_scale()
-    present, within_covariance = moments.present, moments.within_covariance
-    classes, roots = int(present.sum()), moments.weights.sqrt()
+    within_covariance = _unbiased_within_covariance(moments) if correction else moments.within_covariance
+    present = moments.present
+    if inverse is not None:
+        total = float(((inverse @ within_covariance) * inverse).sum().clamp(min=0.0))
+        return total / (int(present.sum()) if divide else 1)
+    distinct = bool(distinct_means(moments).any())
+    if not distinct and not bool(varies(moments, within_covariance.diagonal()).any()):
+        warn_undefined("NC1", "all features are equal")
+        return float("nan")
+    warn_undefined("NC1", _why_singular(moments, present), "infinite")
+    return float("inf")
+
+
+def between_inverse(moments: ClassMoments) -> Float[Tensor, "r p"] | None:
+    """(r, p) rows a_j with Σ_j a_j a_jᵀ = Σ_B⁺, of features at unit scale, so that NC1 is Σ_j a_jᵀ Σ_W a_j / C.
+
+    None where Σ_B has a lower rank than class means of these counts should give it, or no rank.
+    """
+    moments = moments.at_unit_scale()
+    present, roots = moments.present, moments.weights.sqrt()
+    classes = int(present.sum())
+    if classes < 2 or not bool(distinct_means(moments).any()):
+        return None
     scaled = row_factor((rows * roots[block, None])[present[block]] for block, rows in moments.centred_blocks())
-    if not bool(distinct_means(moments).any()):
-        if not bool(varies(moments, within_covariance.diagonal()).any()):
-            warn_undefined("NC1", "all features are equal")
-            return float("nan")
-        warn_undefined("NC1", _why_singular(moments, present), "infinite")
-        return float("inf")
     _, spread, directions = torch.linalg.svd(scaled, full_matrices=False)
     spread, directions = spread[: classes - 1], directions[: classes - 1]
     inverse: Tensor | None = directions / spread[:, None]
@@ -79,13 +113,18 @@ def nc1(moments: ClassMoments, *, divide: bool = True) -> float:
         inverse = _graded_inverse(moments, scaled, min(classes - 1, varying_directions(moments)))
     if inverse is not None and len(inverse) < classes - 1:
         # Where features vary in few directions two equal means may be why class means span no more.
-        equal = _coinciding(moments, present)
+        equal = coinciding_means(moments)
         inverse = None if equal and classes - len(equal) - 1 <= len(inverse) else inverse
-    if inverse is None:
-        warn_undefined("NC1", _why_singular(moments, present), "infinite")
-        return float("inf")
-    total = float(((inverse @ within_covariance) * inverse).sum().clamp(min=0.0))
-    return total / (classes if divide else 1)
+    return inverse
+
+
+def _unbiased_within_covariance(moments: ClassMoments) -> Tensor:
+    """Σ_c π_c Σ_c n_c/(n_c − 1)."""
+    total = torch.zeros_like(moments.within_covariance)
+    for label in moments.present.nonzero()[:, 0].tolist():
+        count = int(moments.counts[label])
+        total += moments.class_covariance(label) * (float(moments.weights[label]) * count / (count - 1))
+    return total
 
 
 def _graded_inverse(moments: ClassMoments, means: Tensor, rank: int) -> Tensor | None:
@@ -113,24 +152,10 @@ def _graded_inverse(moments: ClassMoments, means: Tensor, rank: int) -> Tensor |
 
 
 def _why_singular(moments: ClassMoments, present: Tensor) -> str:
-    pairs = _coinciding(moments, present)
+    pairs = coinciding_means(moments)
     if pairs:
         return f"the means of classes {pairs[0][0]} and {pairs[0][1]} coincide"
     return f"the {int(present.sum())} class means are affinely dependent, so Σ_B has too low a rank"
-
-
-def _coinciding(moments: ClassMoments, present: Tensor) -> list[tuple[int, int]]:
-    """Pairs of classes whose means are the same up to rounding, found among neighbours along one direction."""
-    classes, means, floor = present.nonzero()[:, 0], moments.means, coincidence(moments)
-    generator = torch.Generator().manual_seed(0)
-    # each feature in units of its own rounding; one without size is zero in every mean
-    direction = torch.randn(means.shape[1], generator=generator, dtype=torch.float64).to(means)
-    direction = torch.where(floor > 0.0, direction / floor, 0.0)
-    along = torch.cat([means[block] @ direction for block in moments.class_blocks()])[classes]
-    order = along.argsort()
-    near = (along[order].diff() <= floor @ direction.abs()).nonzero()[:, 0]
-    pairs = zip(classes[order[near]].tolist(), classes[order[near + 1]].tolist(), strict=True)
-    return [(min(pair), max(pair)) for pair in pairs if bool(((means[pair[0]] - means[pair[1]]).abs() <= floor).all())]
 
 
 @takes_features
@@ -243,27 +268,3 @@ def nc4_mismatch(
         moments.update(examples, classes)
     require_moments(moments)
     return float((~DecisionRule(moments, rows, offset)(examples, classes).agree).double().mean())
-
-
-def has_two_classes(moments: ClassMoments, name: str) -> bool:
-    """Whether examples are of at least two classes; warns that the number of this name is undefined where not."""
-    if int(moments.present.sum()) >= 2:
-        return True
-    warn_undefined(name, "all examples are of one class")
-    return False
-
-
-def distinct_means(moments: ClassMoments) -> Float[Tensor, "k p"]:
-    """Centred means of the classes present, at unit scale; those within rounding of the global mean are zero."""
-    moments = moments.at_unit_scale()
-    means = moments.centred_means
-    if not bool(moments.present.all()):
-        means = means[moments.present]
-    floor, step = 0.5 * coincidence(moments), classes_per_block(means.shape[1])
-    return means.mul_(torch.cat([(rows.abs() > floor).any(dim=1, keepdim=True) for rows in torch.split(means, step)]))
-
-
-def rows_of_present(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> Float[Tensor, "k p"]:
-    """The classifier's rows of the classes present, in float32 or float64, where the moments are."""
-    rows = of_moderate_size(weight).to(moments.means.device)
-    return rows if bool(moments.present.all()) else rows[moments.present]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import KW_ONLY, dataclass
-from functools import cached_property, partial
+from collections.abc import Collection, Sequence
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float
@@ -13,194 +11,150 @@ from torch import Tensor
 
 from neuralcollapse._checks import Array, as_classifier, as_tensor, shown
 from neuralcollapse._errors import InputError, suggest
-from neuralcollapse.metrics import duality, frames, geometry, nc1_to_nc4, variability
+from neuralcollapse.metrics import (
+    duality,
+    feature_rank,
+    frames,
+    geometry,
+    margins,
+    nc1_to_nc4,
+    out_of_distribution,
+    silhouette,
+    variability,
+)
+from neuralcollapse.metrics.metric import (
+    NEEDS,
+    Given,
+    Metric,
+    MetricTable,
+    of_both,
+    of_classifier,
+    of_duality,
+    of_energy,
+    of_examples,
+    of_mixed,
+    of_moments,
+    of_ood,
+    of_rows,
+    of_unbiased,
+)
 from neuralcollapse.metrics.undefined import one_warning, warn_undefined
 from neuralcollapse.moments.class_moments import ClassMoments, require_moments
 
-
-@dataclass(frozen=True)
-class Given:
-    """What metrics are computed from.
-
-    Attributes:
-        moments: of the features.
-        weight: (C, p) of the classifier, or None.
-        ood_mean: (p,) mean of out-of-distribution features, or None.
-    """
-
-    moments: ClassMoments
-    weight: Float[Tensor, "c p"] | None = None
-    ood_mean: Float[Tensor, " p"] | None = None
-
-    @cached_property
-    def means(self) -> Tensor:
-        """Centred means of the classes present, at unit scale."""
-        return nc1_to_nc4.distinct_means(self.moments)
-
-    @cached_property
-    def rows(self) -> Tensor:
-        """Classifier rows of the classes present, in float32 or float64."""
-        return nc1_to_nc4.rows_of_present(self.moments, self.classifier)
-
-    @property
-    def classifier(self) -> Tensor:
-        """The weight, which the metric has asked for."""
-        assert self.weight is not None
-        return self.weight
-
-    @property
-    def ood(self) -> Tensor:
-        """The mean of out-of-distribution features, which the metric has asked for."""
-        assert self.ood_mean is not None
-        return self.ood_mean
-
-    @cached_property
-    def energies(self) -> dict[tuple[str, str], frames.HypersphericalEnergy]:
-        """By kernel and side, made when first asked for: mean and variation come from one pass."""
-        return {}
-
-    def energy(self, kernel: str, side: str) -> frames.HypersphericalEnergy:
-        """Of the ``means`` or the ``rows``."""
-        if (kernel, side) not in self.energies:
-            made = frames.hyperspherical_energy(getattr(self, side), kernel)  # type: ignore[arg-type]
-            self.energies[kernel, side] = made
-        return self.energies[kernel, side]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A later metric.
-
-    Attributes:
-        compute: the number, from what is given.
-        measures: what it measures, in a few words.
-        good: its value at full collapse, or empty where that depends on C and p.
-        source: author and year of the paper; the function's docstring has the whole reference.
-        needs: of "weight", "ood" and "scatter" (the full within-class scatter), those without which it is not defined.
-        most_classes: above which ``"all"`` leaves it out, because its work grows faster than the square of C.
-        classes: with examples of fewer it is undefined, nan with a warning.
-    """
-
-    compute: Callable[[Given], float]
-    measures: str
-    good: str
-    source: str
-    _: KW_ONLY
-    needs: frozenset[str] = frozenset()
-    most_classes: int | None = None
-    classes: int = 2
-
-    @property
-    def meaning(self) -> str:
-        """What it measures and what it tends to."""
-        return f"{self.measures} → {self.good}" if self.good else self.measures
-
-
-class MetricTable(dict[str, Metric]):
-    """The later metrics by name; shown as a table, and with the nearest name where one is unknown."""
-
-    def __missing__(self, name: object) -> Metric:
-        known = suggest(name, self) or f"; expected one of {', '.join(self)}"
-        raise InputError(f"unknown metric {shown(name)}{known}")
-
-    def __repr__(self) -> str:
-        rows = [("name", "measures", "good", "source")]
-        rows += [(name, metric.measures, metric.good or "–", metric.source) for name, metric in self.items()]
-        # a combining mark, as in M̄, takes no place of its own
-        marks = [[sum(map(bool, map(unicodedata.combining, cell))) for cell in row] for row in rows]
-        widths = [max(len(row[i]) - mark[i] for row, mark in zip(rows, marks, strict=True)) for i in range(4)]
-        padded = [[row[i].ljust(widths[i] + mark[i]) for i in range(4)] for row, mark in zip(rows, marks, strict=True)]
-        return "\n".join("  ".join(cells).rstrip() for cells in padded)
-
-
-_SCATTER, _WEIGHT, _OOD = frozenset({"scatter"}), frozenset({"weight"}), frozenset({"ood"})
-
-
-def _of_means(function: Callable[..., object], measures: str, *about: str, most_classes: int | None = None) -> Metric:
-    return Metric(lambda g: float(function(g.means)), f"{measures}, class means", *about, most_classes=most_classes)  # type: ignore[arg-type]
-
-
-def _of_rows(function: Callable[..., object], measures: str, *about: str, most_classes: int | None = None) -> Metric:
-    return Metric(
-        lambda g: float(function(g.rows)),  # type: ignore[arg-type]
-        f"{measures}, classifier",
-        *about,
-        needs=_WEIGHT,
-        most_classes=most_classes,
-    )
-
-
-def _of_both(name: str, function: Callable[..., object], *about: str, most: int | None = None) -> dict[str, Metric]:
-    """Of the class means and of the classifier, whose names replace {} in ``name``."""
-    return {
-        name.format("means"): _of_means(function, *about, most_classes=most),
-        name.format("classifier"): _of_rows(function, *about, most_classes=most),
-    }
-
-
-def _of_moments(function: Callable[..., float], *about: str, classes: int = 2, scatter: bool = True) -> Metric:
-    needs = _SCATTER if scatter else frozenset()
-    return Metric(lambda g: function(g.moments), *about, needs=needs, classes=classes)
-
-
-def _of_duality(function: Callable[..., float], *about: str) -> Metric:
-    return Metric(lambda g: function(g.moments, g.classifier), *about, needs=_WEIGHT)
-
-
-def _of_energy(name: str, kernel: str, part: str, measures: str, *about: str) -> dict[str, Metric]:
-    def of(side: str, label: str, needs: frozenset[str]) -> Metric:
-        words = f"{measures}, {kernel} kernel, {label}"
-        return Metric(lambda g: float(getattr(g.energy(kernel, side), part)), words, *about, needs=needs)
-
-    means, rows = of("means", "class means", frozenset()), of("rows", "classifier", _WEIGHT)
-    return {name.format("means"): means, name.format("classifier"): rows}
-
-
 _cdnv, _ratio, _vci = variability.cdnv, variability.variability_ratio, variability.variability_collapse_index
 _equinorm, _equiangularity = (partial(f, correction=0) for f in (geometry.equinorm, geometry.equiangularity))
+_duality_error, _nc3, _nc5 = duality.duality_error, nc1_to_nc4.nc3, out_of_distribution.nc5
 
 # name: how it is computed, what it measures, its value at full collapse, its source
 METRICS = MetricTable(
     {
-        "cdnv": _of_moments(_cdnv, "class-distance normalised variance", "0", "Galanti 2021", scatter=False),
-        "variability_ratio": _of_moments(_ratio, "tr Σ_W / tr Σ_B", "0", "Tirer 2023", scatter=False),
-        "variability_collapse_index": _of_moments(_vci, "1 − tr(Σ_T⁺Σ_B)/rank", "0", "Xu 2023"),
-        "numerical_rank": _of_moments(variability.numerical_rank, "tr Σ_T/‖Σ_T‖", "C−1", "Rudelson 2007", classes=1),
-        "effective_rank": _of_moments(variability.effective_rank, "entropy rank", "C−1", "Roy 2007", classes=1),
-        **_of_both("etf_error_{}", frames.etf_error, "distance of the Gram matrix from an ETF's", "0", "Zhu 2021"),
-        **_of_both("etf_distance_{}", frames.etf_distance, "distance from the nearest ETF", "0", "Schönemann 1966"),
-        **_of_energy("gnc2_log_{}", "log", "mean", "hyperspherical energy", "", "Liu 2023"),
-        **_of_energy("gnc2_log_variation_{}", "log", "variation", "Std/Avg of the energy", "0", "Wu 2024"),
-        **_of_energy("gnc2_riesz_{}", "riesz", "mean", "hyperspherical energy", "", "Liu 2023"),
-        **_of_energy("gnc2_riesz_variation_{}", "riesz", "variation", "Std/Avg of the energy", "0", "Wu 2024"),
-        **_of_both("margin_{}", frames.one_vs_rest_margin, "one-vs-rest margin", "C/(C−1)", "Jiang 2024", most=128),
-        **_of_both("frame_error_{}", frames.frame_error, "distance from a tight frame", "0", "Benedetto 2003"),
-        **_of_both("welch_excess_{}", frames.welch_excess, "coherence above Welch's bound (C > p)", "", "Welch 1974"),
-        "duality_error": _of_duality(duality.duality_error, "W M̄ᵀ against a simplex", "0", "Zhou 2022"),
-        "uniform_duality": _of_duality(duality.uniform_duality, "UNC3, Std/Avg of cos(w, μ̄)", "0", "Wu 2024"),
-        "alignment_distance": _of_duality(duality.alignment_distance, "GNC3, ‖unit w − unit μ̄‖", "0", "Jiang 2024"),
-        "nc0": Metric(lambda g: duality.nc0(g.classifier), "‖Wᵀ1‖", "0", "Zhu 2021", needs=_WEIGHT, classes=1),
-        "nc5": Metric(
-            lambda g: duality.nc5(g.moments, g.ood),
-            "|cos| of μ and the OOD mean",
-            "0",
-            "Ammar 2024",
-            needs=_OOD,
-            classes=1,
+        # variability within classes: NC1 and its kin
+        "nc1_undivided": of_moments(partial(nc1_to_nc4.nc1, divide=False), "NC1 not divided by C", "0", "Papyan 2020"),
+        "nc1_unbiased": of_unbiased(nc1_to_nc4.nc1, "NC1, divisor n_c − 1", "0", "Papyan 2020", needs="class_scatter"),
+        **of_mixed("nc1", nc1_to_nc4.nc1, "NC1", "0", "Papyan 2020", needs="scatter"),
+        "variability_ratio": of_moments(_ratio, "tr Σ_W / tr Σ_B", "0", "Tirer 2023", needs=""),
+        "variability_ratio_unbiased": of_unbiased(_ratio, "tr Σ_W / tr Σ_B, n_c − 1", "0", "Tirer 2023", needs=""),
+        **of_mixed("variability_ratio", _ratio, "tr Σ_W / tr Σ_B", "0", "Tirer 2023", needs=""),
+        "variability_collapse_index": of_moments(_vci, "1 − tr(Σ_T⁺Σ_B)/rank", "0", "Xu 2023"),
+        **of_mixed("variability_collapse_index", _vci, "1 − tr(Σ_T⁺Σ_B)/rank", "0", "Xu 2023", needs="scatter"),
+        "cdnv": of_moments(_cdnv, "class-distance normalised variance", "0", "Galanti 2021", needs=""),
+        "cdnv_unbiased": of_unbiased(_cdnv, "CDNV, divisor n_c − 1", "0", "Galanti 2021", needs=""),
+        "cdnv_fourth_power": of_moments(partial(_cdnv, power=4), "CDNV over ‖·‖⁴", "0", "Wu 2024", needs=""),
+        "silhouette": of_examples(
+            lambda g: silhouette.silhouette(g.features, g.labels), "silhouette of the classes", "1", "Rousseeuw 1987"
         ),
-        "nc5_centred": Metric(
-            lambda g: duality.nc5(g.moments, g.ood, centred=True),
-            "NC5 less the global mean",
+        # dimensions that features take
+        "stable_rank": of_moments(feature_rank.stable_rank, "tr Σ_T/‖Σ_T‖", "C−1", "Rudelson 2007", classes=1),
+        "effective_rank": of_moments(feature_rank.effective_rank, "entropy rank", "C−1", "Roy 2007", classes=1),
+        "rankme": of_moments(feature_rank.rankme, "entropy rank, uncentred", "", "Garrido 2023", classes=1),
+        "class_numerical_rank": of_moments(
+            feature_rank.numerical_rank, "(‖H_c‖_*/‖H_c‖_F)²", "1", "Zhou 2022", classes=1, needs="class_scatter"
+        ),
+        "class_effective_rank": of_moments(
+            feature_rank.class_effective_rank,
+            "entropy rank of a class",
             "",
-            "Ammar 2024",
-            needs=_OOD,
+            "Roy 2007",
+            classes=1,
+            needs="class_scatter",
+            examples_each=2,
         ),
-        "nc1_undivided": _of_moments(partial(nc1_to_nc4.nc1, divide=False), "NC1 not divided by C", "0", "Papyan 2020"),
-        **_of_both("equinorm_{}_biased", _equinorm, "NC2 equinorm, biased Std", "0", "Papyan 2020"),
-        **_of_both("equiangularity_{}_biased", _equiangularity, "NC2 equiangularity, biased Std", "0", "Papyan 2020"),
-        "nc3_uncentred": _of_duality(partial(nc1_to_nc4.nc3, centred=False), "NC3 of μ, not μ̄", "", "Papyan 2020"),
-        "nc3_unsquared": _of_duality(partial(nc1_to_nc4.nc3, squared=False), "√NC3", "0", "Papyan 2020"),
-        "nc3_trace": _of_duality(duality.nc3_trace, "W M̄ᵀ over its trace", "0", "Zhou 2022"),
+        # arrangement of class means and of classifier rows: NC2 and its kin
+        **of_both("equinorm_{}_biased", _equinorm, "NC2 equinorm, biased Std", "0", "Papyan 2020"),
+        "equinorm_means_log": Metric(
+            lambda g: float(geometry.log_equinorm(g.means, exponent=g.moments.exponent)),
+            "Std/Avg of log norms, class means",
+            "",
+            "Wu 2024",
+        ),
+        "equinorm_classifier_log": of_classifier(
+            lambda g: float(geometry.log_equinorm(g.present_classifier)),
+            "Std/Avg of log norms, classifier",
+            "",
+            "Wu 2024",
+        ),
+        **of_both("equiangularity_{}_biased", _equiangularity, "NC2 equiangularity, biased Std", "0", "Papyan 2020"),
+        **of_both("etf_error_{}", frames.etf_error, "distance of the Gram matrix from an ETF's", "0", "Zhu 2021"),
+        "etf_error_classifier_centred": of_rows(
+            lambda rows: frames.etf_error(duality.centred_rows(rows)), "ETF error less the mean row", "0", "Zhou 2022"
+        ),
+        **of_both("etf_distance_{}", frames.etf_distance, "distance from the nearest ETF", "0", "Schönemann 1966"),
+        **of_both("frame_error_{}", frames.frame_error, "distance from a tight frame", "0", "Benedetto 2003"),
+        **of_both("welch_excess_{}", frames.welch_excess, "coherence above Welch's bound (C > p)", "", "Welch 1974"),
+        **of_both("margin_{}", margins.one_vs_rest_margin, "one-vs-rest margin", "C/(C−1)", "Jiang 2024", most=128),
+        **of_energy("gnc2_log_{}", "log", "mean", "hyperspherical energy", "", "Liu 2023"),
+        **of_energy("gnc2_log_variation_{}", "log", "variation", "Std/Avg of the energy", "0", "Wu 2024"),
+        **of_energy("gnc2_riesz_{}", "riesz", "mean", "hyperspherical energy", "", "Liu 2023"),
+        **of_energy("gnc2_riesz_variation_{}", "riesz", "variation", "Std/Avg of the energy", "0", "Wu 2024"),
+        **of_energy("gnc2_riesz_p_2_{}", "riesz_p_2", "mean", "hyperspherical energy", "", "Liu 2023"),
+        **of_energy("gnc2_riesz_p_2_variation_{}", "riesz_p_2", "variation", "Std/Avg of the energy", "0", "Wu 2024"),
+        **of_energy("gnc2_distance_{}", "distance", "mean", "distance of directions", "", "Wu 2024"),
+        **of_energy("gnc2_distance_variation_{}", "distance", "variation", "Std/Avg of distances", "0", "Wu 2024"),
+        # classifier against class means: NC3 and its kin
+        "nc3_uncentred": of_duality(partial(_nc3, centred=False), "NC3 of μ, not μ̄", "", "Papyan 2020"),
+        "nc3_unsquared": of_duality(partial(_nc3, squared=False), "√NC3", "0", "Papyan 2020"),
+        "nc3_trace": of_duality(duality.nc3_trace, "W M̄ᵀ over its trace", "0", "Zhou 2022"),
+        "duality_error": of_duality(_duality_error, "W M̄ᵀ against a simplex", "0", "Zhou 2022"),
+        "duality_error_centred": of_duality(
+            partial(_duality_error, centre_rows=True), "W M̄ᵀ, W less its mean row", "0", "Zhou 2022"
+        ),
+        "duality_error_uncentred": of_duality(
+            partial(_duality_error, centred=False), "W Mᵀ against a simplex", "", "Zhu 2021"
+        ),
+        "uniform_duality": of_duality(duality.uniform_duality, "UNC3, Std/Avg of cos(w, μ̄)", "0", "Wu 2024"),
+        "duality_product_mean": of_classifier(lambda g: float(g.products.mean()), "Avg ⟨w, μ̄⟩", "", "Wu 2024"),
+        "duality_product_variance": of_classifier(lambda g: float(g.products.var()), "Var ⟨w, μ̄⟩", "", "Wu 2024"),
+        "alignment_distance": of_duality(duality.alignment_distance, "GNC3, ‖unit w − unit μ̄‖", "0", "Jiang 2024"),
+        "alignment_cosine": of_duality(duality.alignment_cosine, "GNC3, 1 − cos(w, μ̄)", "0", "Jiang 2024"),
+        "alignment_cosine_unit": of_examples(
+            lambda g: duality.alignment_cosine(g.unit_moments, g.classifier),
+            "GNC3, 1 − cos of unit features",
+            "0",
+            "Jiang 2024",
+            needs="examples weight",
+        ),
+        "principal_angle_mean": of_classifier(
+            lambda g: float(g.angles.mean()), "Avg angle, spans of W and M̄", "0", "Rangamani 2023"
+        ),
+        "principal_angle_largest": of_classifier(
+            lambda g: float(g.angles.max()), "largest angle, spans of W and M̄", "0", "Björck 1973"
+        ),
+        "nc0": of_classifier(lambda g: duality.nc0(g.classifier), "‖Wᵀ1‖", "0", "Zhu 2021", classes=1),
+        "bias_collapse": of_classifier(
+            lambda g: duality.bias_collapse(g.moments, g.classifier, g.bias), "‖Wμ_G + b‖", "0", "Zhu 2021", classes=1
+        ),
+        "cosine_margin": of_examples(
+            lambda g: float(margins.cosine_margins(g.features, g.labels, g.classifier).mean()),
+            "cos(w_y, h̄) above the next",
+            "C/(C−1)",
+            "Zhou 2022",
+            needs="examples weight",
+        ),
+        # out-of-distribution data: NC5
+        "nc5": of_ood(lambda g: _nc5(g.moments, g.ood), "|cos| of μ and the OOD mean", "0", "Ammar 2024", classes=1),
+        "nc5_centred": of_ood(
+            lambda g: _nc5(g.moments, g.ood, centred=True), "NC5 less the global mean", "", "Ammar 2024", classes=2
+        ),
     }
 )
 
@@ -233,15 +187,19 @@ def compute_metrics(
     metrics: str | Sequence[str] | None = "all",
     *,
     weight: Float[Tensor, "c p"] | Array | None = None,
+    bias: Float[Tensor, " c"] | Array | None = None,
     ood_mean: Float[Tensor, " p"] | Array | None = None,
+    examples: tuple[Tensor, Tensor] | None = None,
 ) -> dict[str, float]:
     """Later metrics from class moments alone, which may be of ``scatter="trace"`` for those that need no more.
 
     Args:
         moments: of the features.
         metrics: names, or ``"all"``, which leaves out what the moments, the classifier or the number of classes do not
-            allow. None gives none, as in a report.
-        weight: (C, p) of the classifier; ood_mean: (p,) mean of out-of-distribution features.
+            allow, and what needs the examples. None gives none, as in a report.
+        weight: (C, p) of the classifier; bias: (C,) of it, None for a layer without.
+        ood_mean: (p,) mean of out-of-distribution features.
+        examples: the features (n, p) and labels (n,) that the moments are of, for metrics that need them.
 
     Returns:
         By name, in the order of the registry or of the names.
@@ -258,27 +216,33 @@ def compute_metrics(
     """
     names = chosen(metrics)
     require_moments(moments)
-    rows = mean = None
+    rows = offset = mean = None
     if weight is not None:
-        rows, _ = as_classifier(weight, None, moments.num_classes, moments.means.shape[1])
+        rows, offset = as_classifier(weight, bias, moments.num_classes, moments.means.shape[1])
     if ood_mean is not None:
         mean = as_tensor(ood_mean, "ood_mean")
-    given = Given(moments, rows, mean)
-    here = {"weight"} if weight is not None else set()
-    here |= {"ood"} if ood_mean is not None else set()
-    here |= {"scatter"} if moments.scatter == "full" else set()
-    means = {"weight": "a classifier", "ood": "out-of-distribution data (ood=)", "scatter": "moments of scatter='full'"}
+    given = Given(moments, rows, offset, mean, examples)
+    present = {
+        "weight": weight is not None,
+        "ood": ood_mean is not None,
+        "scatter": moments.scatter == "full",
+        "class_scatter": moments.has_class_scatter,
+        "examples": examples is not None,
+    }
+    here = {need for need, given_too in present.items() if given_too}
     asked: dict[str, Metric] = {}
+    fewest = int(moments.counts[moments.present].min())
     everything = isinstance(metrics, str) and metrics == "all"
     for name in names:
         metric = METRICS[name]
         missing = sorted(metric.needs - here)
         if everything:
             many = metric.most_classes is not None and moments.num_classes > metric.most_classes
-            if missing or many:
+            many = many or fewest < metric.examples_each
+            if missing or many or "examples" in metric.needs:
                 continue
         if missing:
-            raise InputError(f"the metric {name!r} needs {means[missing[0]]}, got none")
+            raise InputError(f"the metric {name!r} needs {NEEDS[missing[0]]}, got none")
         asked[name] = metric
     with one_warning():
         undefined = [name for name, metric in asked.items() if metric.classes > int(moments.present.sum())]

@@ -1,4 +1,4 @@
-"""Later measures of variability: within classes against between them, and the rank of the features."""
+"""Later measures of the variability within classes against that between them."""
 
 from __future__ import annotations
 
@@ -6,29 +6,39 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from neuralcollapse._linalg import rounding_bound
+from neuralcollapse._checks import as_count
+from neuralcollapse._linalg import scaled
 from neuralcollapse.metrics.arguments import takes_features
 from neuralcollapse.metrics.geometry import each_pair, squared_distance_tiles
-from neuralcollapse.metrics.nc1_to_nc4 import distinct_means, has_two_classes
-from neuralcollapse.metrics.rank import coincidence, feature_sizes, varies
+from neuralcollapse.metrics.present_classes import distinct_means, has_two_classes, has_two_examples_each
+from neuralcollapse.metrics.rank import coincidence, feature_sizes
 from neuralcollapse.metrics.signal_to_noise import whitened_singular_values
 from neuralcollapse.metrics.undefined import warn_undefined
 from neuralcollapse.moments.class_moments import ClassMoments, require_moments
 
 
 @takes_features
-def cdnv(moments: ClassMoments) -> float:
+def cdnv(moments: ClassMoments, *, power: int = 2, correction: int = 0) -> float:
     """Class-distance normalised variance, Avg over c ≠ c' of (v_c + v_c') / (2‖μ_c − μ_c'‖²), v_c = tr Σ_c.
 
     Every pair counts alike, whatever the weighting. Infinite, with a warning, where two class means coincide.
+
+    Args:
+        moments: of the features; or the features (n, p), then the labels (n,).
+        power: of the distance; 4 is what Wu & Papyan (2024) plot, which depends on the unit of the features.
+        correction: 1 divides each class's variance by n_c − 1; nan, with a warning, where a class has one example.
 
     Source: Galanti, György & Hutter (2021), On the role of neural collapse in transfer learning, Section 3.
     """
     require_moments(moments)
     if not has_two_classes(moments, "CDNV"):
         return float("nan")
-    moments = moments.at_unit_scale()
-    means, variances = distinct_means(moments), moments.class_variances[moments.present].double()
+    power = as_count(power, "power", least=2, most=4)
+    variances = _class_variances(moments, correction, "CDNV")
+    if variances is None:
+        return float("nan")
+    exponent, moments = moments.exponent, moments.at_unit_scale()
+    means, variances = distinct_means(moments), variances[moments.present].double()
     total, floor = torch.zeros((), dtype=torch.float64, device=means.device), coincidence(moments)
     nearest = float(floor.square().sum())
     for rows, columns, squared in squared_distance_tiles(means):
@@ -37,27 +47,34 @@ def cdnv(moments: ClassMoments) -> float:
             apart = (means[rows][pairs[:, 0]] - means[columns][pairs[:, 1]]).abs()
             one, other = pairs[(apart <= floor).all(dim=1)].T
             squared[one, other] = 0.0
-        total += each_pair(spread / (2 * squared), rows, columns).sum()
+        total += each_pair(spread / (2 * squared ** (power / 2)), rows, columns).sum()
     if not bool(torch.isfinite(total)):
         if bool(total.isnan()):
             warn_undefined("CDNV", "two classes are one and the same point")
         else:
             warn_undefined("CDNV", "two class means coincide", "infinite")
         return float(total)
-    return float(2 * total / (len(means) * (len(means) - 1)))
+    return float(scaled(2 * total / (len(means) * (len(means) - 1)), (2 - power) * exponent))
 
 
 @takes_features
-def variability_ratio(moments: ClassMoments) -> float:
+def variability_ratio(moments: ClassMoments, *, correction: int = 0) -> float:
     """tr Σ_W / tr Σ_B, which needs no covariance matrix; infinite, with a warning, where all class means coincide.
+
+    Args:
+        moments: of the features; or the features (n, p), then the labels (n,).
+        correction: 1 divides each class's variance by n_c − 1; nan, with a warning, where a class has one example.
 
     Source: Tirer, Huang & Niles-Weed (2023), Perturbation analysis of neural collapse.
     """
     require_moments(moments)
     if not has_two_classes(moments, "the variability ratio"):
         return float("nan")
+    variances = _class_variances(moments, correction, "the variability ratio")
+    if variances is None:
+        return float("nan")
     moments = moments.at_unit_scale()
-    within, between = moments.within_variance, moments.between_variance
+    within, between = float(moments.within_weights @ variances), moments.between_variance
     if not bool(distinct_means(moments).any()):
         constant = within <= moments.eps**2 * float(feature_sizes(moments).square().sum())
         if constant:
@@ -88,43 +105,12 @@ def variability_collapse_index(moments: ClassMoments) -> float:
     return float((1.0 / (1.0 + signal.square())).mean())
 
 
-@takes_features
-def numerical_rank(moments: ClassMoments) -> float:
-    """tr Σ_T / ‖Σ_T‖₂, the squared Frobenius over the squared spectral norm of the centred features.
-
-    Source: Rudelson & Vershynin (2007), Sampling from large matrices, Section 1.
-    """
-    require_moments(moments)
-    values = _total_spectrum(moments)
-    if not bool(values.any()):
-        warn_undefined("the numerical rank", "all features are equal")
-        return float("nan")
-    return float(values.sum() / values[-1])
-
-
-@takes_features
-def effective_rank(moments: ClassMoments) -> float:
-    """exp(−Σ_i q_i log q_i), q_i = σ_i/Σσ, σ the singular values of the centred features (√eig Σ_T).
-
-    Source: Roy & Vetterli (2007), The effective rank: a measure of effective dimensionality, Definition 1.
-    """
-    require_moments(moments)
-    singular = _total_spectrum(moments).sqrt()
-    if not bool(singular.any()):
-        warn_undefined("the effective rank", "all features are equal")
-        return float("nan")
-    share = singular / singular.sum()
-    return float(torch.special.entr(share).sum().exp())
-
-
-def _total_spectrum(moments: ClassMoments) -> Float[Tensor, " p"]:
-    """Eigenvalues of Σ_T at unit scale, ascending, those that may be rounding set to zero."""
-    moments = moments.at_unit_scale()
-    within, between = moments.within_covariance, moments.between_covariance
-    bound = rounding_bound(within, moments.product_eps) + rounding_bound(between, torch.finfo(between.dtype).eps)
-    total = within + between
-    live = varies(moments, total.diagonal())
-    values: Tensor = torch.linalg.eigvalsh(total * live * live[:, None])
-    # n examples span n − 1 dimensions; rounding in the others would count by its square root in the entropy
-    values[: max(0, len(values) - moments.num_examples + 1)] = 0.0
-    return torch.where(values > bound, values, 0.0)
+def _class_variances(moments: ClassMoments, correction: int, name: str) -> Float[Tensor, " c"] | None:
+    """tr Σ_c at unit scale with divisor n_c − correction; None, with a warning, where a class has one example."""
+    variances = moments.at_unit_scale().class_variances
+    if not as_count(correction, "correction", least=0, most=1):
+        return variances
+    if not has_two_examples_each(moments, f"{name} with divisor n_c − 1"):
+        return None
+    counts = moments.counts.to(variances)
+    return variances * counts / (counts - 1).clamp(min=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -32,7 +32,8 @@ from neuralcollapse.moments.blocks import classes_per_block, squared_norms
 from neuralcollapse.moments.statistics import Statistics, mirror_upper
 from neuralcollapse.moments.storage import read_state, write_state
 
-Weighting = Literal["example", "class"]
+Weighting = Literal["example", "class", "mixed", "mixed-example-mean"]
+WEIGHTINGS: tuple[Weighting, ...] = get_args(Weighting)
 Scatter = Literal["full", "trace"]
 # The entries of a state, see ClassMoments.state_dict.
 STATE_NAMES = ("counts", "means", "variances", "scatter", "eps", "product_eps", "exponent")
@@ -62,7 +63,9 @@ class ClassMoments:
         dim: p, the feature dimension; taken from the first batch when None.
         weighting: ``"example"``, the default because it is the training loss's own: each example counts 1/n, so
             class c has π_c = n_c/n. ``"class"``: each present class counts alike, each of its examples 1/(C n_c);
-            its state holds one p × p scatter per class.
+            its state holds one p × p scatter per class. ``"mixed"``: what most published code measures, Σ_W as by
+            example and Σ_B = (1/C) Σ_c about the mean of the class means; ``"mixed-example-mean"``: the same about the
+            mean of the examples. Neither makes the loss's decomposition exact, which then is by example.
         scatter: ``"full"``, the default because NC1 and the loss need it: the p × p within-class scatter.
             ``"trace"``: one number a class, its trace, for metrics that need no more.
         dtype: type of the state; float64 by default, so that long streams lose nothing.
@@ -87,7 +90,7 @@ class ClassMoments:
     ) -> None:
         num_classes = as_count(num_classes, "num_classes")
         dim = None if dim is None else as_count(dim, "dim")
-        as_word(weighting, "weighting", ("example", "class"))
+        as_word(weighting, "weighting", WEIGHTINGS)
         as_word(scatter, "scatter", ("full", "trace"))
         if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float64):
             raise InputError(f"expected a state of torch.float32 or torch.float64, got {shown(dtype)}")
@@ -372,6 +375,30 @@ class ClassMoments:
             return self
         return self._around_statistics(self._state.unscaled())
 
+    def reweighted(self, weighting: Weighting) -> ClassMoments:
+        """The same examples under another weighting; may share their memory, so update neither afterwards.
+
+        Raises:
+            InputError: ``"class"`` for moments with one scatter of all classes.
+        """
+        as_word(weighting, "weighting", WEIGHTINGS)
+        self._require()
+        if weighting == self.weighting:
+            return self
+        state = self.state_dict()
+        if self.scatter == "full" and weighting == "class":
+            raise InputError("expected moments with a scatter for each class: measure with weighting='class'")
+        if self.has_class_scatter:
+            state["scatter"] = state["scatter"].sum(dim=0)
+        return ClassMoments.from_state_dict(state, weighting=weighting, trusted=True)
+
+    def exactly_weighted(self) -> ClassMoments:
+        """With a weighting for which Σ_T = Σ_W + Σ_B is the covariance of the examples: by example where it is mixed.
+
+        What solves for a classifier or decomposes the loss needs that.
+        """
+        return self.reweighted("example") if self.weighting.startswith("mixed") else self
+
     def _require(self) -> None:
         if self.dim is None or not bool(self._state.counts.any()):
             raise InputError("expected at least one example, got none: call update() with features and labels first")
@@ -394,8 +421,15 @@ class ClassMoments:
 
     @property
     def weights(self) -> Float[Tensor, " c"]:
-        """(C,) class weights π_c, which sum to one; zero for absent classes."""
-        mass = self.counts if self.weighting == "example" else self.present
+        """(C,) class weights π_c of Σ_B, which sum to one; zero for absent classes."""
+        return self._shares(self.counts if self.weighting == "example" else self.present)
+
+    @property
+    def within_weights(self) -> Float[Tensor, " c"]:
+        """(C,) class weights of Σ_W; those of Σ_B unless the weighting is a mixed one."""
+        return self._shares(self.present if self.weighting == "class" else self.counts)
+
+    def _shares(self, mass: Tensor) -> Tensor:
         mass = mass.to(self.dtype)
         return mass / mass.sum()
 
@@ -407,8 +441,9 @@ class ClassMoments:
 
     @property
     def global_mean(self) -> Float[Tensor, " p"]:
-        """(p,) μ_G = Σ_c π_c μ_c."""
-        return self.weights @ self.means
+        """(p,) μ_G = Σ_c π_c μ_c; for "mixed-example-mean" the mean of the examples."""
+        weights = self.within_weights if self.weighting == "mixed-example-mean" else self.weights
+        return weights @ self.means
 
     @property
     def centred_means(self) -> Float[Tensor, "c p"]:
@@ -437,7 +472,7 @@ class ClassMoments:
     @property
     def within_variance(self) -> float:
         """tr Σ_W."""
-        return float(self.weights @ self.class_variances)
+        return float(self.within_weights @ self.class_variances)
 
     @property
     def between_variance(self) -> float:
@@ -451,13 +486,32 @@ class ClassMoments:
         self._require()
         if self.scatter == "trace":
             raise InputError("expected moments with scatter='full', these keep only the trace of each class's scatter")
-        if self.weighting == "example":
-            covariance = self._state.scatter / self.num_examples
-        else:
-            covariance = torch.einsum("c,cpq->pq", self.weights / self._state.counts.clamp(min=1), self._state.scatter)
-        mirror_upper(covariance)
-        covariance.diagonal().clamp_(min=0.0)  # identical examples leave rounding of either sign
-        return scaled(covariance, 2 * self.exponent)
+        if self.weighting != "class":
+            return self._covariance(self._state.scatter / self.num_examples)
+        weights = self.weights / self._state.counts.clamp(min=1)
+        return self._covariance(torch.einsum("c,cpq->pq", weights, self._state.scatter))
+
+    def class_covariance(self, label: int) -> Float[Tensor, "p p"]:
+        """(p, p) Σ_c = Ave_i (h_{i,c} − μ_c)(h_{i,c} − μ_c)ᵀ of one class, divisor n_c.
+
+        Raises:
+            InputError: the moments keep one scatter of all classes, as they do unless ``weighting="class"``.
+        """
+        self._require()
+        if not self.has_class_scatter:
+            raise InputError("expected moments with a scatter for each class: give weighting='class'")
+        return self._covariance(self._state.scatter[label] / max(1, int(self._state.counts[label])))
+
+    @property
+    def has_class_scatter(self) -> bool:
+        """Whether each class has a scatter of its own."""
+        return self.scatter == "full" and self.weighting == "class"
+
+    def _covariance(self, upper: Tensor) -> Tensor:
+        """A covariance from its upper triangle at the state's scale."""
+        mirror_upper(upper)
+        upper.diagonal().clamp_(min=0.0)  # identical examples leave rounding of either sign
+        return scaled(upper, 2 * self.exponent)
 
     @property
     def between_covariance(self) -> Float[Tensor, "p p"]:

@@ -10,8 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+from neuralcollapse._errors import INTERRUPTED
 from neuralcollapse.study.options import GridOptions
-from neuralcollapse.study.task import INTERRUPTED, Ending, Task, read_ending
+from neuralcollapse.study.task import Ending, Task, read_ending
 from neuralcollapse.training.run_directory import LOG, Run
 
 LOCK_WAIT = 60.0

@@ -9,12 +9,12 @@ beside them holds runs too.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from neuralcollapse._checks import InputError
-from neuralcollapse._files import locked, read_json, shortened, write_json
+from neuralcollapse._files import locked, write_json
+from neuralcollapse.measuring.run_readers import names_in_study, runs_in_study
 from neuralcollapse.training.run_directory import Run
 
 FILE = "study.json"
@@ -28,7 +28,7 @@ def add_to_study(folder: Path, names: Sequence[str]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):  # two grids in one folder add their runs one after the other
-        listed = _listed_names(folder) if (folder / FILE).is_file() else []
+        listed = names_in_study(folder / FILE) if (folder / FILE).is_file() else []
         if not set(names) <= set(listed):
             write_json(folder / FILE, {"runs": list(dict.fromkeys([*listed, *names]))})
 
@@ -45,20 +45,10 @@ def runs_of_study(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is neither a run directory nor a folder of them: no such folder")
+    if (folder / FILE).is_file():
+        return runs_in_study(folder / FILE, is_run_directory)
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     inside = [path for path in folders if is_run_directory(path)]
-    if (folder / FILE).is_file():
-        listed = [folder / name for name in _listed_names(folder)]
-        if others := [path for path in inside if path not in listed]:
-            warnings.warn(
-                f"{folder / FILE} does not list {_names(others)}; to draw these runs too, add them to it",
-                UserWarning,
-                stacklevel=2,
-            )
-        begun = [path for path in listed if is_run_directory(path)]
-        if not begun:
-            raise InputError(f"none of the {len(listed)} runs that {folder / FILE} lists has begun yet")
-        return begun
     if below := [path for path in folders if path not in inside and _holds_runs(path)]:
         found = [f"{len(inside)} runs ({_names(inside)})"] if inside else []
         found.append(f"{'folders' if len(below) > 1 else 'a folder'} of runs ({_names(below)})")
@@ -75,7 +65,7 @@ def runs_of_study(folder: Path) -> list[Path]:
 
 
 def is_run_directory(folder: Path) -> bool:
-    """Whether a folder is a run directory, and not that of another program which has a `config.json` too.
+    """Whether a folder is a run directory; another program's `config.json` does not make it one.
 
     Raises:
         InputError: `config.json` cannot be read, but a history beside it shows that the folder is a run directory.
@@ -89,18 +79,6 @@ def is_run_directory(folder: Path) -> bool:
             raise
         return False
     return True
-
-
-def _listed_names(folder: Path) -> list[str]:
-    path = folder / FILE
-    names = read_json(path).get("runs")
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f'{path}: expected {{"runs": [names of run directories]}}, got {shortened(repr(names))}')
-    for name in names:
-        pure = PurePath(name)
-        if not pure.parts or pure.is_absolute() or ".." in pure.parts or "\0" in name:
-            raise InputError(f"{path}: expected paths within {folder}, got {shortened(name)!r}")
-    return list(dict.fromkeys(names))
 
 
 def _holds_runs(folder: Path) -> bool:

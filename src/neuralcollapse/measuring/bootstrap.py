@@ -1,0 +1,156 @@
+"""The bootstrap: what a report says of examples drawn again from those measured, which tells how certain it is.
+
+A resample has as many examples of each class as there are, drawn with replacement within the class, so that no class
+goes missing. Examples are passed in order, each as often as it was drawn: one pass makes the class moments of one
+resample, a second one its decisions. So memory holds one p × p scatter and one block of rows, however many resamples
+there are, and B of them cost 2 B passes and B reports.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuralcollapse._checks import InputError, as_classifier, as_labels, as_tensor, check_features, check_labels
+from neuralcollapse.measuring.decision_counts import DecisionCounts
+from neuralcollapse.measuring.report import make_report
+from neuralcollapse.metrics.registry import METRICS, chosen
+from neuralcollapse.moments.class_moments import ClassMoments, Weighting
+
+# Rows of a block of features in memory, whose repeated rows are a copy.
+_BLOCK_ROWS = 8192
+NOT_COMPARED = ("num_examples", "num_classes", "classes_present", "dim", "mse.weight_decay")
+"""What a report says of the data, not of the network."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How reports of resamples are made: see :func:`neuralcollapse.measure_features` for all three."""
+
+    weighting: Weighting = "example"
+    weight_decay: float = 0.0
+    metrics: str | Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        for name in chosen(self.metrics):
+            if "examples" in METRICS[name].needs and self.metrics != "all":
+                raise InputError(f"expected metrics of class moments, {name!r} would see drawn examples twice")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Examples of which a report is made, and made again of resamples.
+
+    Attributes:
+        labels: (n,) int64.
+        blocks: gives the features of consecutive rows, from the first to the last, each time it is called.
+        num_classes: C; weight: (C, p) of the classifier, or None; bias: (C,) of it, or None.
+    """
+
+    labels: Tensor
+    blocks: Callable[[], Iterable[Tensor]]
+    num_classes: int
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+
+    @classmethod
+    def of(cls, features: Any, labels: Any, weight: Any = None, bias: Any = None) -> Sample:
+        """Of features (n, p) in memory.
+
+        Raises:
+            InputError: shapes or values that do not fit, named.
+        """
+        rows, truth = as_tensor(features, "features"), as_labels(labels)
+        check_features(rows)
+        classifier = None if weight is None else as_tensor(weight, "weight")
+        if classifier is not None and classifier.ndim == 2:
+            count = len(classifier)
+        else:
+            count = 1 + (int(truth.max()) if truth.numel() and not truth.is_floating_point() else 0)
+        check_labels(truth, len(rows), count)
+        offset = None
+        if weight is not None:
+            classifier, offset = as_classifier(weight, bias, count, rows.shape[1])
+        return cls(truth.to(torch.int64).cpu(), lambda: torch.split(rows, _BLOCK_ROWS), count, classifier, offset)
+
+    def numbers(self, settings: Settings, times: Tensor | None = None) -> dict[str, float]:
+        """What a report says, by the names of its dictionary, of each example as often as ``times`` (n,) has it."""
+        moments = ClassMoments(self.num_classes, weighting=settings.weighting)
+        for features, labels in self._repeated(times):
+            moments.update(features, labels)
+        decisions = DecisionCounts(moments, self.weight, self.bias)
+        for features, labels in self._repeated(times):
+            decisions.add(features, labels)
+        report = make_report(
+            moments,
+            self.weight,
+            self.bias,
+            weight_decay=settings.weight_decay,
+            metrics=settings.metrics,
+            decisions=decisions,
+        )
+        return {name: value for name, value in report.numbers().items() if name not in NOT_COMPARED}
+
+    def _repeated(self, times: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+        start = 0
+        for features in self.blocks():
+            rows = slice(start, start + len(features))
+            start = rows.stop
+            if times is None:
+                yield features, self.labels[rows]
+            else:
+                often = times[rows]
+                yield (
+                    features.repeat_interleave(often.to(features.device), dim=0),
+                    self.labels[rows].repeat_interleave(often),
+                )
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """(n,) how often each example is drawn, as many of its class as there are."""
+        order = torch.argsort(self.labels, stable=True)
+        counts = torch.bincount(self.labels, minlength=self.num_classes)
+        own = self.labels[order]
+        first = (torch.cumsum(counts, 0) - counts)[own]
+        place = (torch.rand(len(own), generator=generator, dtype=torch.float64) * counts[own]).long()
+        return torch.bincount(order[first + place], minlength=len(own))
+
+
+def resampled(
+    samples: Sequence[Sample], settings: Settings, count: int, seed: int, progress: Callable[[float], object]
+) -> Iterator[list[dict[str, float]]]:
+    """The numbers of each sample, ``count`` times; samples of the same labels are resampled alike, as pairs."""
+    generator = torch.Generator().manual_seed(seed)
+    paired = len({len(sample.labels) for sample in samples}) == 1 and all(
+        torch.equal(sample.labels, samples[0].labels) for sample in samples
+    )
+    for done in range(count):
+        times = samples[0].draw(generator)
+        drawn = [times] + [times if paired else sample.draw(generator) for sample in samples[1:]]
+        with warnings.catch_warnings():  # what is undefined in a resample leaves the number without an interval
+            warnings.simplefilter("ignore", UserWarning)
+            found = [sample.numbers(settings, each) for sample, each in zip(samples, drawn, strict=True)]
+        progress((done + 1) / count)
+        yield found
+
+
+def normal_quantile(level: float) -> float:
+    """How many standard errors an interval of this level reaches to either side."""
+    return float(torch.special.ndtri(torch.tensor(0.5 + level / 2, dtype=torch.float64)))
+
+
+def error_and_bias(value: float, draws: Sequence[float]) -> tuple[float, float]:
+    """Standard deviation of a number over resamples, and how far their mean is from it; nan where any is not finite.
+
+    Class means of few examples make some numbers, such as NC2's, larger than the population's are. Resampling adds as
+    much again, which is what the bias estimates.
+    """
+    if not math.isfinite(value) or not all(map(math.isfinite, draws)):
+        return math.nan, math.nan
+    kept = torch.tensor(draws, dtype=torch.float64)
+    return float(kept.std()), float((kept - value).mean())

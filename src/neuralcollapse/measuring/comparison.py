@@ -1,0 +1,269 @@
+"""compare: which numbers of two networks, layers or runs differ, by how much, and how certain that is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from neuralcollapse._checks import InputError, shown
+from neuralcollapse._errors import install
+from neuralcollapse._files import finite
+from neuralcollapse.measuring.bootstrap import (
+    NOT_COMPARED,
+    Sample,
+    Settings,
+    error_and_bias,
+    normal_quantile,
+    resampled,
+)
+from neuralcollapse.measuring.confidence import Interval, check_bootstrap
+from neuralcollapse.measuring.history import History
+from neuralcollapse.measuring.report import Report
+from neuralcollapse.measuring.tidy import numbers_of
+from neuralcollapse.metrics.cka import linear_cka
+from neuralcollapse.moments.class_moments import Weighting
+
+Progress = Callable[[float], object]
+_SAME_RUNS = ("dataset", "network", "loss")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One number of both sides.
+
+    Attributes:
+        a, b: the number of either side; of several runs their mean.
+        difference: a − b.
+        low, high: of the interval of the difference; nan where there is none.
+    """
+
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def differs(self) -> bool | None:
+        """Whether the interval leaves zero out; None where there is no interval."""
+        if math.isnan(self.low) or math.isnan(self.high):
+            return None
+        return not self.low <= 0.0 <= self.high
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What :func:`compare` found; ``print`` shows a table.
+
+    Attributes:
+        differences: by the number's name.
+        level: of the intervals.
+        method: how the intervals were made, or why there are none.
+        cka: of the features of both sides, where they are of the same examples.
+    """
+
+    differences: dict[str, Difference]
+    level: float
+    method: str
+    cka: float | None = None
+
+    @property
+    def differing(self) -> list[str]:
+        """The names of the numbers that differ at this level."""
+        return [name for name, each in self.differences.items() if each.differs]
+
+    def to_dict(self) -> dict[str, Any]:
+        """A dictionary that ``json.dumps`` takes; non-finite numbers become "inf", "-inf" or "nan"."""
+        rows = {name: {**asdict(each), "differs": each.differs} for name, each in self.differences.items()}
+        return finite({"level": self.level, "method": self.method, "cka": self.cka, "differences": rows})  # type: ignore[no-any-return]
+
+    def __str__(self) -> str:
+        head = f"{'':<28}{'A':>10}{'B':>10}{'A − B':>10}  {f'{self.level:.0%} interval':<20}"
+        lines = [head.rstrip()]
+        for name, each in self.differences.items():
+            interval = "–" if each.differs is None else f"[{each.low:.3g}, {each.high:.3g}]"
+            mark = " *" if each.differs else ""
+            lines.append(f"{name:<28}{each.a:>10.4g}{each.b:>10.4g}{each.difference:>10.3g}  {interval}{mark}")
+        tested = [each.differs for each in self.differences.values() if each.differs is not None]
+        lines.append("")
+        if tested:
+            chance = (1 - self.level) * len(tested)
+            lines.append(
+                f"* {sum(tested)} of {len(tested)} numbers differ; of equal populations {chance:.2g} would by chance."
+            )
+        lines.append(self.method)
+        if self.cka is not None:
+            lines.append(f"Linear CKA of the features of both: {self.cka:.4f}.")
+        return "\n".join(lines)
+
+
+def compare(
+    a: Any,
+    b: Any,
+    *,
+    level: float = 0.95,
+    resamples: int = 200,
+    seed: int = 0,
+    weighting: Weighting = "example",
+    weight_decay: float = 0.0,
+    metrics: str | Sequence[str] | None = None,
+    progress: Progress = lambda share: None,
+) -> Comparison:
+    """Compare two networks, layers, reports or sets of runs, number by number.
+
+    - Features: ``(features, labels)``, with the classifier's weight and bias behind them where there is one, as
+      :func:`neuralcollapse.collect_features` gives them for any layer. Intervals come from the bootstrap over examples,
+      see :func:`neuralcollapse.confidence_intervals`. Sides of the same labels in the same order count as the same
+      examples: they are drawn together, so that what both share does not blur the difference.
+    - :class:`neuralcollapse.Report`, or the dictionary of one: intervals need that both were measured with
+      ``confidence=``; the two are then taken to be of different examples.
+    - :class:`neuralcollapse.History`: the last epoch of its runs. Of at least two seeds on each side, Welch's interval
+      of the difference of means; from one run nothing can be said.
+
+    Args:
+        a, b: two of one kind.
+        level: of the intervals, each for its own number.
+        resamples, seed: of the bootstrap.
+        weighting, weight_decay, metrics: of the reports on features.
+        progress: is called with the share that is done.
+
+    Raises:
+        InputError: sides of two kinds, or of none of these; runs of different networks on one side.
+
+    Source: Efron & Tibshirani (1993), An introduction to the bootstrap, Chapter 16; Welch (1947), The generalization of
+    Student's problem when several different population variances are involved.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> labels = torch.arange(200) % 2
+        >>> noise = torch.randn(200, 4, generator=generator)
+        >>> wide, narrow = ((3 * torch.eye(4)[labels] + size * noise, labels) for size in (1.0, 0.5))
+        >>> compare(wide, narrow, resamples=50).differences["nc1"].differs
+        True
+    """
+    level, resamples, seed = check_bootstrap(level, resamples, seed)
+    sides = [_side(each) for each in (a, b)]
+    if isinstance(sides[0], Sample) and isinstance(sides[1], Sample):
+        settings = Settings(weighting, weight_decay, metrics)
+        return _of_samples(sides[0], sides[1], settings, level, resamples, seed, progress)
+    if isinstance(sides[0], Mapping) and isinstance(sides[1], Mapping):
+        return _of_reports(sides[0], sides[1], level)
+    if isinstance(sides[0], History) and isinstance(sides[1], History):
+        return _of_histories(sides[0], sides[1], level)
+    raise InputError(f"expected two of one kind, got {_kind(sides[0])} and {_kind(sides[1])}")
+
+
+def _side(given: Any) -> Sample | Mapping[str, Any] | History:
+    if isinstance(given, (Sample, History)):
+        return given
+    if isinstance(given, Report):
+        return given.to_dict()
+    if isinstance(given, Mapping) and "nc1" in given:
+        return given
+    if isinstance(given, (tuple, list)) and 2 <= len(given) <= 4:
+        return Sample.of(*given)
+    raise InputError(f"expected (features, labels), a Report or a History to compare, got {shown(given)}")
+
+
+def _kind(side: object) -> str:
+    return {Sample: "features", History: "runs"}.get(type(side), "a report")
+
+
+def _of_samples(
+    a: Sample, b: Sample, settings: Settings, level: float, resamples: int, seed: int, progress: Progress
+) -> Comparison:
+    values = a.numbers(settings), b.numbers(settings)
+    names = [name for name in values[0] if name in values[1]]
+    draws: dict[str, list[float]] = {name: [] for name in names}
+    for one, other in resampled([a, b], settings, resamples, seed, progress):
+        for name in names:
+            draws[name].append(one[name] - other[name])
+    reach, found = normal_quantile(level), {}
+    for name in names:
+        difference = values[0][name] - values[1][name]
+        error, bias = error_and_bias(difference, draws[name])
+        middle = difference - bias
+        bounds = middle - reach * error, middle + reach * error
+        found[name] = Difference(values[0][name], values[1][name], difference, *bounds)
+    same = torch.equal(a.labels, b.labels)
+    how = "the same drawn on both sides" if same else "each side by itself"
+    method = f"Bootstrap over examples, {resamples} resamples within classes, {how}."
+    return Comparison(found, level, method, _cka(a, b) if same else None)
+
+
+def _cka(a: Sample, b: Sample) -> float:
+    return linear_cka(*(torch.cat(list(side.blocks())) for side in (a, b)))
+
+
+def _of_reports(a: Mapping[str, Any], b: Mapping[str, Any], level: float) -> Comparison:
+    values = [{name: value for name, value in numbers_of(side).items() if _compared(name)} for side in (a, b)]
+    intervals = [side.get("confidence") or {} for side in (a, b)]
+    reach, found = normal_quantile(level), {}
+    for name in (name for name in values[0] if name in values[1]):
+        one, other = values[0][name], values[1][name]
+        low = high = math.nan
+        if all(name in each for each in intervals):
+            first, second = (Interval(**numbers_of(each[name])) for each in intervals)
+            middle = one - first.bias - (other - second.bias)
+            error = math.hypot(first.error, second.error)
+            low, high = middle - reach * error, middle + reach * error
+        found[name] = Difference(one, other, one - other, low, high)
+    if all(intervals):
+        return Comparison(found, level, "From the standard errors of both reports, taken to be of different examples.")
+    without = "either report" if not any(intervals) else "one report"
+    method = f"No intervals: {without} has none. Measure with confidence=, or compare the features themselves."
+    return Comparison(found, level, method)
+
+
+def _compared(name: str) -> bool:
+    return name not in NOT_COMPARED and not name.startswith("snr.")
+
+
+def _of_histories(a: History, b: History, level: float) -> Comparison:
+    sides = [_last_numbers(history, name) for history, name in ((a, "A"), (b, "B"))]
+    names = [name for name in sides[0][0] if all(name in run for side in sides for run in side)]
+    several, found = min(map(len, sides)) >= 2, {}
+    for name in names:
+        columns = [torch.tensor([run[name] for run in side], dtype=torch.float64) for side in sides]
+        means = [float(column.mean()) for column in columns]
+        low = high = math.nan
+        if several:
+            low, high = _welch(columns[0], columns[1], level)
+        found[name] = Difference(means[0], means[1], means[0] - means[1], low, high)
+    counts = f"{len(sides[0])} and {len(sides[1])} runs"
+    if several:
+        return Comparison(found, level, f"Welch's interval of the means of {counts}, each at its last epoch.")
+    method = f"No intervals: of {counts} there is no spread. Train several seeds, or compare features of one epoch."
+    return Comparison(found, level, method)
+
+
+def _last_numbers(history: History, side: str) -> list[dict[str, float]]:
+    runs = history.run_records
+    for label in _SAME_RUNS:
+        values = sorted({str(getattr(run, label)) for run in runs})
+        if len(values) > 1:
+            raise InputError(
+                f"expected runs that differ in their seed alone, {side} has {label} {' and '.join(values)}"
+            )
+    return [{name: v for name, v in numbers_of(run.last).items() if _compared(name)} for run in runs if run.records]
+
+
+def _welch(a: torch.Tensor, b: torch.Tensor, level: float) -> tuple[float, float]:
+    """The interval of the difference of the means of two samples of unequal variance."""
+    try:
+        from scipy.special import stdtrit
+    except ImportError:
+        raise InputError(f"intervals from several runs need SciPy: {install('scipy')}") from None
+    parts = [float(side.var()) / len(side) for side in (a, b)]
+    difference, total = float(a.mean() - b.mean()), sum(parts)
+    if not math.isfinite(total) or not math.isfinite(difference):
+        return math.nan, math.nan
+    if total == 0.0:
+        return difference, difference
+    freedom = total**2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, (a, b), strict=True))
+    reach = float(stdtrit(freedom, 0.5 + level / 2)) * math.sqrt(total)
+    return difference - reach, difference + reach

@@ -1,0 +1,121 @@
+"""Confidence intervals of the numbers of a report, by the bootstrap over examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float, Integer
+from torch import Tensor
+
+from neuralcollapse._checks import Array, InputError, as_count, as_number
+from neuralcollapse.measuring.bootstrap import Sample, Settings, error_and_bias, normal_quantile, resampled
+from neuralcollapse.moments.class_moments import Weighting
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number of a report, and between which values that of the population lies.
+
+    Attributes:
+        value: as measured.
+        low, high: of the interval, ``value − bias`` more or less a multiple of ``error``, cut off at 0 where the number
+            cannot be negative; nan where it was not finite in a resample.
+        error: standard error; bias: by how much examples as few as these make the number too large.
+    """
+
+    value: float
+    low: float
+    high: float
+    error: float
+    bias: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+
+def confidence_intervals(
+    features: Float[Tensor, "n p"] | Array,
+    labels: Integer[Tensor, " n"] | Array,
+    weight: Float[Tensor, "c p"] | Array | None = None,
+    bias: Float[Tensor, " c"] | Array | None = None,
+    *,
+    level: float = 0.95,
+    resamples: int = 200,
+    seed: int = 0,
+    weighting: Weighting = "example",
+    weight_decay: float = 0.0,
+    metrics: str | Sequence[str] | None = None,
+) -> dict[str, Interval]:
+    """Intervals of all that a report of these features says, for the population that its examples were drawn from.
+
+    The examples of each class are drawn with replacement, ``resamples`` times, and measured again; the network is held
+    fixed. With θ the number measured and θ* those of the resamples, the interval is 2θ − Avg θ* ± z Std θ*. Avg θ* − θ
+    estimates a bias that is large where class means are of few examples: an interval may then be below the number
+    itself, which says that most of it is noise of the class means.
+
+    The cost is that of ``resamples`` reports, the memory that of one. Numbers that need Σ_W⁻¹ (L_LS, VCI) want more
+    examples than features by far: a resample has only 63 % of them, each as often as drawn.
+
+    Args:
+        features: (n, p); labels: (n,); weight: (C, p) or None; bias: (C,) or None.
+        level: the share of samples whose interval holds the population's number.
+        resamples: how many; the error of an interval's width is about 1/√(2 · resamples).
+        seed: of the draws.
+        weighting, weight_decay, metrics: as for :func:`neuralcollapse.measure_features`.
+
+    Returns:
+        By name, as in ``Report.numbers()``.
+
+    Raises:
+        InputError: what ``measure_features`` refuses; a level outside 0 … 1; fewer than two resamples.
+
+    Source: Efron & Tibshirani (1993), An introduction to the bootstrap, Chapters 6, 10 and 12.
+
+    Example:
+        >>> import torch
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> labels = torch.arange(200) % 2
+        >>> features = 3 * torch.eye(4)[labels] + torch.randn(200, 4, generator=generator)
+        >>> interval = confidence_intervals(features, labels, resamples=50)["nc1"]
+        >>> interval.low < interval.value < interval.high
+        True
+    """
+    sample = Sample.of(features, labels, weight, bias)
+    return intervals_of(sample, Settings(weighting, weight_decay, metrics), level, resamples, seed)
+
+
+def intervals_of(
+    sample: Sample,
+    settings: Settings,
+    level: float,
+    resamples: int,
+    seed: int,
+    progress: Callable[[float], object] = lambda share: None,
+) -> dict[str, Interval]:
+    """The same of a sample, which may lie in files."""
+    level, resamples, seed = check_bootstrap(level, resamples, seed)
+    values = sample.numbers(settings)
+    drawn = [numbers for (numbers,) in resampled([sample], settings, resamples, seed, progress)]
+    reach, found = normal_quantile(level), {}
+    for name, value in values.items():
+        draws = [numbers[name] for numbers in drawn]
+        error, bias = error_and_bias(value, draws)
+        low, high = value - bias - reach * error, value - bias + reach * error
+        if value >= 0 and min(draws) >= 0:
+            low, high = max(low, 0.0) if low == low else low, max(high, 0.0) if high == high else high
+        found[name] = Interval(value, low, high, error, bias)
+    return found
+
+
+def check_bootstrap(level: Any, resamples: Any, seed: Any) -> tuple[float, int, int]:
+    """The three as numbers.
+
+    Raises:
+        InputError: a level that is not between 0 and 1, fewer than two resamples, or a negative seed.
+    """
+    level = as_number(level, "level", most=1.0)
+    if not 0.0 < level < 1.0:
+        raise InputError(f"expected a level between 0 and 1, such as 0.95, got {level:g}")
+    return level, as_count(resamples, "resamples", least=2), as_count(seed, "seed", least=0)

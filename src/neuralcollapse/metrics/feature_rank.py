@@ -1,0 +1,150 @@
+"""How many dimensions features take: the ranks that papers measure, of all features and class by class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from neuralcollapse._linalg import rounding_bound
+from neuralcollapse.metrics.arguments import takes_features
+from neuralcollapse.metrics.rank import varies
+from neuralcollapse.metrics.undefined import warn_undefined
+from neuralcollapse.moments.class_moments import ClassMoments, require_moments
+
+# What RankMe adds to each share.
+_RANKME_EPS = 1e-7
+
+
+@takes_features
+def stable_rank(moments: ClassMoments) -> float:
+    """tr Σ_T / ‖Σ_T‖₂, the stable rank: the squared Frobenius over the squared spectral norm of the centred features.
+
+    Source: Rudelson & Vershynin (2007), Sampling from large matrices, Section 1.
+    """
+    require_moments(moments)
+    values = _total_spectrum(moments)
+    if not bool(values.any()):
+        warn_undefined("the stable rank", "all features are equal")
+        return float("nan")
+    return float(values.sum() / values[-1])
+
+
+@takes_features
+def effective_rank(moments: ClassMoments) -> float:
+    """exp(−Σ_i q_i log q_i), q_i = σ_i/Σσ, σ the singular values of the centred features (√eig Σ_T).
+
+    Source: Roy & Vetterli (2007), The effective rank: a measure of effective dimensionality, Definition 1.
+    """
+    require_moments(moments)
+    singular = _total_spectrum(moments).sqrt()
+    if not bool(singular.any()):
+        warn_undefined("the effective rank", "all features are equal")
+        return float("nan")
+    return _entropy_rank(singular)
+
+
+@takes_features
+def rankme(moments: ClassMoments) -> float:
+    """RankMe: exp(−Σ_i q_i log q_i), q_i = σ_i/Σσ + 1e-7, σ the min(n, p) singular values of the features uncentred.
+
+    Under a weighting by class each example counts 1/(C n_c) in σ.
+
+    Source: Garrido et al. (2023), RankMe: assessing the downstream performance of pretrained representations by their
+    rank, Equation 1.
+    """
+    require_moments(moments)
+    moments = moments.exactly_weighted().at_unit_scale()
+    # Σ_B and μ_G μ_Gᵀ together are the weighted class means about the origin
+    means = (moments.means * moments.weights.sqrt()[:, None])[moments.present]
+    singular = _stacked_singular_values(moments, moments.within_covariance, means)
+    if not bool(singular.any()):
+        warn_undefined("RankMe", "all features are zero")
+        return float("nan")
+    share = singular[: min(moments.num_examples, len(singular))] / singular.sum() + _RANKME_EPS
+    return float(torch.special.entr(share).sum().exp())
+
+
+@takes_features
+def numerical_rank(moments: ClassMoments) -> float:
+    """Avg_c (‖H_c‖_* / ‖H_c‖_F)², H_c the features of a class (n_c, p), uncentred; 1 where they are multiples of one.
+
+    Args:
+        moments: of ``weighting="class"``, which have a scatter for each class.
+
+    Raises:
+        InputError: moments of another weighting.
+
+    Source: Zhou et al. (2022), Are all losses created equal: a neural collapse perspective, whose code averages the
+    ratio itself, not its square.
+    """
+    ratios = []
+    for label, mean, covariance in _classes(moments):
+        singular = _stacked_singular_values(moments, covariance, mean[None])
+        if not bool(singular.any()):
+            warn_undefined("the numerical rank", f"all features of class {label} are zero")
+            return float("nan")
+        ratios.append(float(singular.sum() ** 2 / singular.square().sum()))
+    return sum(ratios) / len(ratios)
+
+
+@takes_features
+def class_effective_rank(moments: ClassMoments) -> float:
+    """Avg_c exp(−Σ_i q_i log q_i), q_i = σ_i/Σσ, σ the singular values of the class's features about their mean.
+
+    Args:
+        moments: of ``weighting="class"``, which have a scatter for each class.
+
+    Raises:
+        InputError: moments of another weighting.
+
+    Source: Roy & Vetterli (2007), Definition 1, of the features of each class.
+    """
+    ranks = []
+    for label, mean, covariance in _classes(moments):
+        singular = _stacked_singular_values(moments, covariance, 0.0 * mean[None])
+        if not bool(singular.any()):
+            warn_undefined("the effective rank of a class", f"all features of class {label} are equal")
+            return float("nan")
+        ranks.append(_entropy_rank(singular))
+    return sum(ranks) / len(ranks)
+
+
+def _classes(moments: ClassMoments) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """(label, μ_c, Σ_c) of each class present, at unit scale."""
+    require_moments(moments)
+    moments = moments.at_unit_scale()
+    for label in moments.present.nonzero()[:, 0].tolist():
+        yield label, moments.means[label], moments.class_covariance(label)
+
+
+def _stacked_singular_values(
+    moments: ClassMoments, covariance: Float[Tensor, "p p"], rows: Float[Tensor, "k p"]
+) -> Float[Tensor, " p"]:
+    """Singular values, descending, of a root of the covariance above rows, without squaring the latter's condition."""
+    values, vectors = torch.linalg.eigh(covariance)
+    # a feature that is constant but for rounding has no spread of its own
+    floor = rounding_bound(covariance, moments.product_eps)
+    root = vectors.T * torch.where(values > floor, values, 0.0).sqrt()[:, None]
+    singular: Tensor = torch.linalg.svdvals(torch.cat([root, rows]))
+    return singular
+
+
+def _entropy_rank(singular: Tensor) -> float:
+    share = singular / singular.sum()
+    return float(torch.special.entr(share).sum().exp())
+
+
+def _total_spectrum(moments: ClassMoments) -> Float[Tensor, " p"]:
+    """Eigenvalues of Σ_T at unit scale, ascending, those that may be rounding set to zero."""
+    moments = moments.at_unit_scale()
+    within, between = moments.within_covariance, moments.between_covariance
+    bound = rounding_bound(within, moments.product_eps) + rounding_bound(between, torch.finfo(between.dtype).eps)
+    total = within + between
+    live = varies(moments, total.diagonal())
+    values: Tensor = torch.linalg.eigvalsh(total * live * live[:, None])
+    # n examples span n − 1 dimensions; rounding in the others would count by its square root in the entropy
+    values[: max(0, len(values) - moments.num_examples + 1)] = 0.0
+    return torch.where(values > bound, values, 0.0)

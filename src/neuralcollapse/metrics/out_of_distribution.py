@@ -1,0 +1,178 @@
+"""Out-of-distribution data: NC5, and scores from class moments that tell such data from those of the classes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from neuralcollapse._checks import Array, InputError, as_count, as_number, as_switch, as_tensor, check_features
+from neuralcollapse._linalg import of_moderate_size, scaled
+from neuralcollapse.metrics.arguments import takes_features
+from neuralcollapse.metrics.geometry import have_directions, unit_rows
+from neuralcollapse.metrics.undefined import warn_undefined
+from neuralcollapse.moments.blocks import rows_per_block
+from neuralcollapse.moments.class_moments import ClassMoments, require_moments
+
+
+@takes_features
+def nc5(moments: ClassMoments, ood_mean: Float[Tensor, " p"] | Array, *, centred: bool = False) -> float:
+    """Avg_c |cos(μ_c, μ_OOD)|: out-of-distribution data become orthogonal to the classes.
+
+    Args:
+        moments: of in-distribution features; or those features (n, p), then their labels (n,).
+        ood_mean: (p,) mean of out-of-distribution features.
+        centred: False as in the source, where both are measured from the origin; True subtracts μ_G from both.
+
+    Source: Ammar et al. (2024), NECO: neural collapse based out-of-distribution detection, Section 4.
+    """
+    require_moments(moments)
+    ood = as_tensor(ood_mean, "ood_mean").to(moments.means).double()
+    if ood.shape != moments.means.shape[1:] or not bool(torch.isfinite(ood).all()):
+        raise InputError(f"expected a finite out-of-distribution mean of {moments.dim} entries, got {tuple(ood.shape)}")
+    exponent, moments = moments.exponent, moments.at_unit_scale()
+    origin = moments.global_mean if centred else torch.zeros_like(moments.global_mean)
+    ood = of_moderate_size(scaled(ood, -exponent) - origin)
+    present, size = moments.present, float(torch.linalg.vector_norm(ood))
+    if size == 0.0:
+        warn_undefined("NC5", "the mean of the out-of-distribution features is zero")
+        return float("nan")
+    total = 0.0
+    for block in moments.class_blocks():
+        means = moments.means[block][present[block]] - origin
+        if not have_directions(means, "NC5"):
+            return float("nan")
+        total += float((unit_rows(means) @ ood).abs().sum())
+    return total / (size * int(present.sum()))
+
+
+def neco_scores(
+    moments: ClassMoments, features: Float[Tensor, "m p"] | Array, *, dimensions: int | None = None
+) -> Float[Tensor, " m"]:
+    """NECO: ‖P h̃‖ / ‖h̃‖, P the projection on the leading principal components of the training features.
+
+    h̃ is the feature less the training mean, each entry divided by its standard deviation over the training features,
+    and the components are those of h̃; near one for data of the classes, smaller for others. The source multiplies the
+    score by the largest logit for some networks; do that outside where it is wanted.
+
+    Args:
+        moments: of the training features; features: (m, p) to score.
+        dimensions: of the subspace; by default (classes present) − 1, those that collapse leaves.
+
+    Returns:
+        (m,) float64; nan where h̃ is zero.
+
+    Source: Ammar et al. (2024), NECO: neural collapse based out-of-distribution detection, Section 4.
+    """
+    moments, rows = _unit_scale(moments, features)
+    most = moments.means.shape[1]
+    default = max(1, min(most, int(moments.present.sum()) - 1))
+    count = default if dimensions is None else as_count(dimensions, "dimensions", most=most)
+    covariance = moments.within_covariance + moments.between_covariance
+    deviations = covariance.diagonal().sqrt()
+    factors = torch.where(deviations > 0.0, 1.0 / deviations, 0.0)  # a constant feature tells nothing
+    _, vectors = torch.linalg.eigh(covariance * factors * factors[:, None])
+    basis, mean, found = vectors[:, -count:], moments.global_mean, []
+    for part in torch.split(rows, rows_per_block(rows)):
+        standardised = (part - mean) * factors
+        found.append(torch.linalg.vector_norm(standardised @ basis, dim=1) / standardised.norm(dim=1))
+    return torch.cat(found).double()
+
+
+def nearest_mean_scores(
+    moments: ClassMoments, features: Float[Tensor, "m p"] | Array, *, mahalanobis: bool = False
+) -> Float[Tensor, " m"]:
+    """−min_c ‖h − μ_c‖², or −min_c (h − μ_c)ᵀ Σ_W⁻¹ (h − μ_c); near zero for data of the classes.
+
+    Args:
+        moments: of the training features; features: (m, p) to score.
+        mahalanobis: measure the distance by the within-class covariance.
+
+    Returns:
+        (m,) float64.
+
+    Raises:
+        InputError: Σ_W is singular, and Mahalanobis distances are asked for.
+
+    Source: Lee et al. (2018), A simple unified framework for detecting out-of-distribution samples and adversarial
+    attacks, Equation 2; with the Euclidean distance it is the decision of NC4.
+    """
+    exponent = moments.exponent if isinstance(moments, ClassMoments) else 0
+    moments, rows = _unit_scale(moments, features)
+    means = moments.means[moments.present] - moments.global_mean
+    factor = None
+    if as_switch(mahalanobis, "mahalanobis"):
+        factor, info = torch.linalg.cholesky_ex(moments.within_covariance)
+        if int(info):
+            raise InputError("expected a nonsingular Σ_W for Mahalanobis distances: leave constant features out")
+        means = torch.linalg.solve_triangular(factor, means.T, upper=False).T
+    found = []
+    for part in torch.split(rows, rows_per_block(rows)):
+        centred = part - moments.global_mean
+        if factor is not None:
+            centred = torch.linalg.solve_triangular(factor, centred.T, upper=False).T
+        distances = torch.cdist(centred, means, compute_mode="donot_use_mm_for_euclid_dist")
+        found.append(-distances.amin(dim=1).square())
+    return scaled(torch.cat(found).double(), 0 if mahalanobis else 2 * exponent)
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How well scores tell data of the classes from others.
+
+    Attributes:
+        auroc: the chance that an example of the classes scores higher than another one, ties counting half; 0.5 for
+            scores that tell nothing, 1 for perfect ones.
+        fpr95: the share of the others that pass a threshold which 95 % of the examples of the classes pass; best at 0.
+    """
+
+    auroc: float
+    fpr95: float
+
+
+def detection(
+    inside: Float[Tensor, " n"] | Array, outside: Float[Tensor, " m"] | Array, *, passing: float = 0.95
+) -> Detection:
+    """AUROC and FPR95 of scores, which are higher for data of the classes.
+
+    The examples of the classes are the positives, as in the source. Libraries that call the others positive have the
+    same AUROC and another FPR95.
+
+    Args:
+        inside: (n,) scores of data of the classes; outside: (m,) of others.
+        passing: the share of ``inside`` that passes the threshold of FPR95.
+
+    Raises:
+        InputError: no scores, or some that are nan.
+
+    Source: Liang, Li & Srikant (2018), Enhancing the reliability of out-of-distribution image detection in neural
+    networks, Section 4.
+
+    Example:
+        >>> detection([3.0, 2.0, 1.0], [0.5, 1.5])
+        Detection(auroc=0.8333333333333334, fpr95=0.5)
+    """
+    passing = as_number(passing, "passing", most=1.0)
+    sides = []
+    for name, values in (("inside", inside), ("outside", outside)):
+        scores = as_tensor(values, name).double().cpu()
+        if scores.ndim != 1 or not len(scores) or bool(scores.isnan().any()):
+            raise InputError(f"expected {name} to be at least one score, none of them nan, of shape (n,)")
+        sides.append(scores)
+    high, low = sides[0].sort().values, sides[1].contiguous()
+    below, up_to = torch.searchsorted(high, low), torch.searchsorted(high, low, right=True)
+    # of each pair: 1 where the inner one is above, ½ where both are equal
+    wins = (len(high) - up_to) + 0.5 * (up_to - below)
+    threshold = high[len(high) - max(1, math.ceil(passing * len(high)))]
+    return Detection(float(wins.sum() / (len(high) * len(low))), float((low >= threshold).double().mean()))
+
+
+def _unit_scale(moments: ClassMoments, features: Tensor | Array) -> tuple[ClassMoments, Tensor]:
+    """Moments and features at the scale at which squares neither overflow nor vanish."""
+    require_moments(moments)
+    rows = as_tensor(features, "features")
+    check_features(rows, moments.means.shape[1])
+    return moments.exactly_weighted().at_unit_scale(), scaled(rows.to(moments.means), -moments.exponent)

@@ -23,6 +23,11 @@ class Interval:
         low, high: of the interval, ``value − bias`` more or less a multiple of ``error``, cut off at 0 where the number
             cannot be negative; nan where it was not finite in a resample.
         error: standard error; bias: by how much examples as few as these make the number too large.
+
+    Example:
+        >>> interval = Interval(value=0.5, low=0.4, high=0.6, error=0.05, bias=0.0)
+        >>> interval.low <= interval.value <= interval.high
+        True
     """
 
     value: float

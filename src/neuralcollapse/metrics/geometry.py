@@ -57,7 +57,7 @@ def simplex_etf(num_classes: int, dim: int, *, dtype: torch.dtype = torch.float6
     return frame.to(dtype)
 
 
-def equinorm(vectors: Float[Tensor, "c p"] | Array, *, correction: int = 1, log: bool = False) -> Float[Tensor, ""]:
+def equinorm(vectors: Float[Tensor, "c p"] | Array, *, correction: int = 1) -> Float[Tensor, ""]:
     """Std_c ‖v_c‖ / Avg_c ‖v_c‖ of the rows; zero at a simplex ETF.
 
     Args:

@@ -13,7 +13,7 @@ import math
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -117,12 +117,6 @@ def replacing(path: str | Path) -> Iterator[Path]:
             os.close(held)
 
 
-def replace_file(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Replace a file by what `write(file)` writes into an open binary file; see `replacing`."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        write(file)
-
-
 def append_line(path: str | Path, record: dict[str, Any]) -> None:
     """Append a JSON object as a line and force it to disk; after an error the file is as it was before.
 
@@ -152,8 +146,8 @@ def append_line(path: str | Path, record: dict[str, Any]) -> None:
 
 def write_json(path: str | Path, content: dict[str, Any]) -> None:
     """Replace a file by a JSON object."""
-    text = to_json(content, indent=2) + "\n"
-    replace_file(path, lambda file: file.write(text.encode()))
+    with replacing(path) as temporary:
+        temporary.write_bytes((to_json(content, indent=2) + "\n").encode())
 
 
 def to_json(content: Any, *, indent: int | None = None) -> str:
@@ -211,7 +205,7 @@ def validated(kind: type[Kind], content: Any, where: str | Path) -> Kind:
     Args:
         kind: what is expected; any type that pydantic knows.
         content: what the file holds, as `json` reads it, or JSON text as bytes.
-        where: the file, for the message.
+        where: the file, for the message; "" where a field is an option of the command line.
 
     Raises:
         InputError: a sentence that names the file, the field, what was expected and what was found.
@@ -223,10 +217,14 @@ def validated(kind: type[Kind], content: Any, where: str | Path) -> Kind:
         return adapter.validate_json(content) if isinstance(content, bytes) else adapter.validate_python(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(map(str, first["loc"]))
-        raise InputError(
-            f"{where}: {field}{': ' if field else ''}{first['msg']}, got {shortened(first['input'])}"
-        ) from None
+    field = ".".join(map(str, first["loc"]))
+    if first["type"] == "missing":
+        raise InputError(f"{where} has no {field!r}")
+    subject = f"{where}: {field}" if where and field else str(where) or f"--{first['loc'][0]}".replace("_", "-")
+    head, should, wanted = first["msg"].removeprefix("Value error, ").partition(" should ")
+    wanted = wanted.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
+    expected = f" must {wanted}" if should else f": {head}"
+    raise InputError(f"{subject}{expected}, got {shortened(repr(first['input']))}")
 
 
 @contextlib.contextmanager

@@ -212,7 +212,7 @@ def test_a_cell_that_fails_says_why(tmp_path: Path) -> None:
     workers["killed"].process.kill()
     workers["interrupted"].stop()
     for worker in workers.values():
-        worker.wait()
+        worker.process.wait()
     endings = {name: worker.poll() for name, worker in workers.items()}
     assert endings["interrupted"] == Ending(State.INTERRUPTED)
     assert endings["killed"] == Ending(State.FAILED, "killed by SIGKILL (out of memory?)")

@@ -58,7 +58,7 @@ def test_runs_on_two_levels_are_no_study_until_they_are_listed(tmp_path: Path, r
     """As in `results/`: single runs beside a whole study."""
     for seed, name in enumerate(runs):
         begin(tmp_path / name, seed)
-    with pytest.raises(InputError, match=f"{message}.*; name one of them, such as"):
+    with pytest.raises(InputError, match=f"{message}.*; name the folders to read, such as"):
         runs_of_study(tmp_path)
     add_to_study(tmp_path, [*runs[-1:], "absent/e"])
     with pytest.warns(UserWarning, match="does not list") if "/" not in runs[0] else nullcontext():

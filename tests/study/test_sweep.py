@@ -87,7 +87,7 @@ def test_the_picture_shows_winner_and_diverged(six: sweep.Sweep) -> None:
 
 def test_a_damaged_run_of_a_sweep_is_named(six: sweep.Sweep) -> None:
     append_line(six.out / six.cells[0].name / "history.jsonl", {"loss": 1.0})
-    with pytest.raises(InputError, match=r"learning_rate-0\.01.history\.jsonl, line 2: epoch: Field required"):
+    with pytest.raises(InputError, match=r"learning_rate-0\.01.history\.jsonl, line 2 has no .epoch."):
         six.points()
 
 

@@ -71,7 +71,7 @@ def test_a_configuration_without_a_field_is_not_complete(name: str) -> None:
         ({"epochs": "3"}, "epochs must be a valid integer, got '3'"),
         ({"epochs": 3.0}, "epochs must be a valid integer, got 3.0"),
         ({"epoch": 3}, r"unknown setting 'epoch' \(did you mean 'epochs'\?\); expected some of dataset"),
-        ({"milestones": [0.5, 1]}, r"milestones must be less than 1, got \[0.5, 1\]"),
+        ({"milestones": [0.5, 1]}, r"milestones.1 must be less than 1, got 1"),
         ({"milestones": 0.5}, "milestones must be a valid array, got 0.5"),
         ({"loss": "hinge"}, "loss must be 'mse', .*'label-smoothing', got 'hinge'"),
         ({"width": None, "momentum": 1}, "momentum must be less than 1, got 1"),

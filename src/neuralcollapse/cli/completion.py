@@ -14,7 +14,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from neuralcollapse._errors import InputError, suggest
-from neuralcollapse._files import replace_file
+from neuralcollapse._files import replacing
 from neuralcollapse.cli.option_types import MARKERS, RULES, one_of
 
 FILES = {
@@ -60,7 +60,8 @@ def install_completion(commands: Mapping[str, type], shell: str | None = None) -
     path = Path.home() / FILES[name]
     path.parent.mkdir(parents=True, exist_ok=True)
     script = completion_script(commands, name).encode()
-    replace_file(path, lambda file: file.write(script))
+    with replacing(path) as temporary:
+        temporary.write_bytes(script)
     return f"{path}\n{_NEXT[name].format(path=path)}"
 
 

@@ -24,15 +24,13 @@ def has_idx(folder: Path) -> bool:
 
 def read_idx(folder: Path, num_classes: int) -> tuple[Split, Split]:
     """The training and the test half."""
-    train, test = (_split(folder, half, num_classes) for half in _HALVES)
-    return train, test
-
-
-def _split(folder: Path, half: str, num_classes: int) -> Split:
-    images, labels = _find(folder, half, "images-idx3"), _find(folder, half, "labels-idx1")
-    assert images is not None and labels is not None  # has_idx was asked before
-    values = check_labels(_read_array(labels, (None,)), num_classes, str(labels))
-    return Split.of_arrays(_read_array(images, (len(values), None, None))[:, None], values)
+    halves = []
+    for half in _HALVES:
+        images, labels = _find(folder, half, "images-idx3"), _find(folder, half, "labels-idx1")
+        assert images is not None and labels is not None  # has_idx was asked before
+        values = check_labels(_read_array(labels, (None,)), num_classes, str(labels))
+        halves.append(Split.of_arrays(_read_array(images, (len(values), None, None))[:, None], values))
+    return halves[0], halves[1]
 
 
 def _find(folder: Path, half: str, kind: str) -> Path | None:

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from neuralcollapse._errors import InputError, suggest
+from neuralcollapse._errors import InputError
 from neuralcollapse.data.archive import is_archive
 from neuralcollapse.data.corruption import Corruption, class_sizes, noisy_labels
 from neuralcollapse.data.dataset import Array, Dataset, ImageData, Split, pixel_statistics, printable
 from neuralcollapse.data.digits import read_digits
 from neuralcollapse.data.folder import HALVES, read_folder
 from neuralcollapse.data.npz import read_npz
-from neuralcollapse.data.registry import DATASETS, find, names, search_roots
+from neuralcollapse.data.registry import DATASETS, check_name, find, search_roots
 
 
 @dataclass(frozen=True)
@@ -113,13 +113,13 @@ def available(data_dir: Path | None = None) -> list[Found]:
         InputError: `data_dir` does not exist; never for what is wrong with one of the data sets.
     """
     search_roots(data_dir)
-    own = None if data_dir is None else data_dir.expanduser()
-    kinds: tuple[str, ...] = ()
-    if own is not None and own.suffix == ".npz":
-        kinds = ("npz",)
-    elif own is not None and (is_archive(own) or all((own / half).is_dir() for half in HALVES)):
-        kinds = ("folder",)
-    return [_look_at(name, data_dir) for name in ("digits", *DATASETS, *kinds)]
+    own = Path() if data_dir is None else data_dir.expanduser()
+    shown = ["digits", *DATASETS]
+    if own.suffix == ".npz":
+        shown.append("npz")
+    elif data_dir is not None and (is_archive(own) or all((own / half).is_dir() for half in HALVES)):
+        shown.append("folder")
+    return [_look_at(name, data_dir) for name in shown]
 
 
 def _look_at(name: str, data_dir: Path | None) -> Found:
@@ -178,6 +178,7 @@ def _draw(labels: Array, sizes: Sequence[int], seed: int) -> Array:
 
 def _open(name: str, data_dir: Path | None) -> _Stored:
     """Find a data set and read its labels; images of folders are read later."""
+    check_name(name)
     with _enough_memory(name):
         if name == "digits":
             stored = _Stored("digits", "scikit-learn", *read_digits(), tuple(str(digit) for digit in range(10)))
@@ -191,11 +192,8 @@ def _open(name: str, data_dir: Path | None) -> _Stored:
                 )
             halves = found.read(searched[-1], len(source.class_names))
             stored = _Stored(found.title, str(searched[-1]), *halves, source.class_names)
-        elif name in ("folder", "npz"):
-            stored = _open_own(name, data_dir)
         else:
-            hint = suggest(name, names())
-            raise InputError(f"unknown data set {name!r}{hint}; expected one of {', '.join(names())}")
+            stored = _open_own(name, data_dir)
     for half, split in (("training", stored.train), ("test", stored.test)):
         if not len(split.labels):
             raise InputError(f"{stored.source}: the {half} half of {name} is empty")

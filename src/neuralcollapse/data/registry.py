@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuralcollapse._errors import InputError
+from neuralcollapse._errors import InputError, suggest
 from neuralcollapse.data import cifar, idx, stl10, svhn
 from neuralcollapse.data.archive import is_archive
 from neuralcollapse.data.dataset import Split
@@ -139,6 +139,12 @@ DATASETS: dict[str, Source] = {
 def names() -> tuple[str, ...]:
     """The names that `load` takes: `digits` is part of scikit-learn, `folder` and `npz` are one's own data."""
     return ("digits", *DATASETS, "folder", "npz")
+
+
+def check_name(name: str) -> None:
+    """Raise InputError unless `load` takes this name."""
+    if name not in names():
+        raise InputError(f"unknown data set {name!r}{suggest(name, names())}; expected one of {', '.join(names())}")
 
 
 def search_roots(data_dir: Path | None) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -15,6 +15,7 @@ from neuralcollapse._files import to_json, write_json
 from neuralcollapse.data.binary_files import machine_memory
 from neuralcollapse.files.features import Classifier, LabelledFeatures, open_classifier, open_examples
 from neuralcollapse.files.options import STANDARD_OUTPUT, FileOptions
+from neuralcollapse.files.samples import sample_of
 from neuralcollapse.files.shards import (
     Counts,
     RowRange,
@@ -26,6 +27,8 @@ from neuralcollapse.files.shards import (
     write_counts,
     write_moments,
 )
+from neuralcollapse.measuring.bootstrap import RESAMPLES, Settings
+from neuralcollapse.measuring.confidence import intervals_of
 from neuralcollapse.measuring.decision_counts import DecisionCounts
 from neuralcollapse.measuring.report import Report, make_report
 from neuralcollapse.moments.class_moments import ClassMoments
@@ -119,7 +122,13 @@ def _measure(features: Path, options: FileOptions, progress: Progress) -> tuple[
         return None, note
     decisions = DecisionCounts(moments, classifier.weight, classifier.bias)
     _feed(decisions.add, examples, rows, num_classes, lambda share: progress((1 + share) / 2))
-    return _report(moments, classifier, options, decisions), note
+    report = _report(moments, classifier, options, decisions)
+    if options.confidence is not None:
+        sample = sample_of(examples, classifier)
+        settings = Settings(weighting, options.weight_decay, options.metric_names)
+        intervals = intervals_of(sample, settings, options.confidence, RESAMPLES, 0, progress)
+        report = replace(report, confidence=intervals)
+    return report, note
 
 
 def _count(
@@ -161,16 +170,16 @@ def _merge_moments(options: FileOptions) -> tuple[Report | None, str]:
     merged: ClassMoments | None = None
     rows = []
     for path in options.merge:
-        shard = read_shard(path)
-        if isinstance(shard.content, Counts):
+        moments, own = read_shard(path)
+        if isinstance(moments, Counts):
             raise InputError(f"expected moments in {path}, got counts: name the moments of these by --moments")
-        rows.append((path, shard.rows))
+        rows.append((path, own))
         join_rows(rows)  # here already, so that a shard given twice is found before the others are read
         if merged is None:
-            merged = shard.content
+            merged = moments
             continue
         try:
-            merged.merge(shard.content)
+            merged.merge(moments)
         except InputError as error:
             raise InputError(f"{path} does not fit {options.merge[0]}: {error}") from None
     assert merged is not None
@@ -202,13 +211,13 @@ def _merge_counts(options: FileOptions) -> tuple[Report | None, str]:
     decisions = DecisionCounts(moments, classifier.weight, classifier.bias)
     rows = []
     for path in options.merge:
-        shard = read_shard(path)
-        if not isinstance(shard.content, Counts):
+        found, own = read_shard(path)
+        if not isinstance(found, Counts):
             raise InputError(f"expected counts in {path}, got moments: merge moments without --moments")
-        if shard.content.against != against:
+        if found.against != against:
             raise InputError(f"{path} was counted against other moments than {options.moments} or another classifier")
-        rows.append((path, shard.rows))
-        decisions.merge(shard.content.state)
+        rows.append((path, own))
+        decisions.merge(found.state)
     gaps = missing_rows(join_rows(rows))
     if decisions.examples != moments.num_examples:
         where = f": {', '.join(gaps)} are in none of them" if gaps else ""
@@ -253,11 +262,11 @@ def _check_classifier(classifier: Classifier, num_classes: int, dim: int) -> Non
 def _merged_moments(options: FileOptions) -> tuple[ClassMoments, tuple[RowRange, ...]]:
     """The moments of --moments, and the rows that they are of, where the file says so."""
     assert options.moments is not None
-    shard = read_shard(options.moments)
-    if isinstance(shard.content, Counts):
+    moments, rows = read_shard(options.moments)
+    if isinstance(moments, Counts):
         raise InputError(f"expected moments in {options.moments}, got counts")
-    _check_weighting(options, shard.content, options.moments)
-    return shard.content, shard.rows
+    _check_weighting(options, moments, options.moments)
+    return moments, rows
 
 
 def _check_weighting(options: FileOptions, moments: ClassMoments, path: Path) -> None:

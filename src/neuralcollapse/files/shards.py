@@ -62,15 +62,6 @@ class Counts:
     against: str
 
 
-@dataclass(frozen=True)
-class Shard:
-    """A saved file, and the rows that its moments or counts are of; no rows where the file does not say."""
-
-    path: Path
-    content: ClassMoments | Counts
-    rows: tuple[RowRange, ...]
-
-
 def write_moments(path: Path, moments: ClassMoments, rows: Iterable[RowRange]) -> None:
     """Write moments as `ClassMoments.save` does, with the rows that they are of."""
     about = {"weighting": moments.weighting, "rows": to_json([asdict(each) for each in rows])}
@@ -82,8 +73,11 @@ def write_counts(path: Path, counts: Counts, rows: RowRange) -> None:
     write_state(path, counts.state, {"rows": to_json([asdict(rows)]), "against": counts.against})
 
 
-def read_shard(path: Path) -> Shard:
+def read_shard(path: Path) -> tuple[ClassMoments | Counts, tuple[RowRange, ...]]:
     """Read a file that `write_moments`, `write_counts` or `ClassMoments.save` wrote.
+
+    Returns:
+        The moments or the counts, and the rows that they are of; no rows where the file does not say.
 
     Raises:
         InputError: no such file, or one that holds neither.
@@ -93,9 +87,9 @@ def read_shard(path: Path) -> Shard:
         rows = validated(tuple[RowRange, ...], about.get("rows", "[]").encode(), "rows")
         if {"examples", "mismatches"} <= state.keys():
             _check_counts(state)
-            return Shard(path, Counts(state, about.get("against", "")), rows)
+            return Counts(state, about.get("against", "")), rows
         weighting = about.get("weighting", "example")
-        return Shard(path, ClassMoments.from_state_dict(state, weighting=weighting), rows)  # type: ignore[arg-type]
+        return ClassMoments.from_state_dict(state, weighting=weighting), rows  # type: ignore[arg-type]
     except InputError as error:
         raise InputError(f"{path} holds neither moments nor counts: {error}") from None
 

@@ -15,6 +15,7 @@ Our callbacks log numbers as `nc/NAME`, which are read as NAME. What else was lo
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
 import struct
@@ -55,15 +56,7 @@ def read_runs(path: Path) -> list[RunRecords]:
 def _read_folder(folder: Path) -> list[RunRecords]:
     if reader := _reader_of(folder):
         return reader(folder)
-    inside = [each for each in _folders(folder) if _reader_of(each)]
-    below = [each for each in _folders(folder) if each not in inside and any(map(_reader_of, _folders(each)))]
-    if len(below) == 1 and not inside:  # such as lightning_logs
-        return _read_folder(below[0])
-    if below:
-        raise InputError(
-            f"{folder} holds runs on two levels or in several folders, among them {below[0]}: give a list of the "
-            "folders to read"
-        )
+    inside = runs_in_folder(folder, lambda each: _reader_of(each) is not None)
     if not inside:
         raise InputError(
             f"{folder} holds no run: neither config.json with history.jsonl, study.json, metrics.csv, "
@@ -72,16 +65,49 @@ def _read_folder(folder: Path) -> list[RunRecords]:
     return [run for each in inside for run in _read_folder(each)]
 
 
+def runs_in_folder(folder: Path, is_run: Callable[[Path], bool]) -> list[Path]:
+    """The runs directly in a folder or, where there are none, in the only folder of runs in it.
+
+    Args:
+        folder: without a `study.json`.
+        is_run: whether a folder is a run.
+
+    Raises:
+        InputError: runs on two levels, or in several folders, leave open which of them belong together.
+    """
+    inside = [each for each in _folders(folder) if is_run(each)]
+    below = []
+    for each in _folders(folder):
+        with contextlib.suppress(PermissionError):
+            if each not in inside and any(map(is_run, _folders(each))):
+                below.append(each)
+    if len(below) == 1 and not inside:  # such as lightning_logs
+        return runs_in_folder(below[0], is_run)
+    if below:
+        found = [f"{len(inside)} runs ({_names(inside)})"] if inside else []
+        found.append(f"{'folders' if len(below) > 1 else 'a folder'} of runs ({_names(below)})")
+        raise InputError(
+            f"{folder} holds {' and '.join(found)}, so it is unclear which of them belong together; name the folders "
+            f'to read, such as {below[0]}, or list the runs in {folder / "study.json"}: {{"runs": ["NAME", …]}}'
+        )
+    return inside
+
+
+def _names(folders: Sequence[Path], most: int = 8) -> str:
+    more = f", … {len(folders) - most} more" if len(folders) > most else ""
+    return ", ".join(each.name for each in folders[:most]) + more
+
+
 def _folders(folder: Path) -> list[Path]:
     return sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
 
 
 def _reader_of(folder: Path) -> Callable[[Path], list[RunRecords]] | None:
     """What reads a folder; None where there is nothing known directly in it."""
-    if _is_run_directory(folder):
+    if is_run_directory(folder):
         return lambda path: [_read_run_directory(path)]
     if (folder / "study.json").is_file():
-        return lambda path: [_read_run_directory(run) for run in runs_in_study(path / "study.json", _is_run_directory)]
+        return lambda path: [_read_run_directory(run) for run in runs_in_study(path / "study.json")]
     if (folder / "metrics.csv").is_file():
         return lambda path: [_read_csv(path / "metrics.csv")]
     if states := _trainer_states(folder):
@@ -114,8 +140,12 @@ def _read_file(path: Path) -> RunRecords:
     )
 
 
-def _is_run_directory(folder: Path) -> bool:
-    """Whether `config.json` names a data set, a network and a loss, which another program's does not."""
+def is_run_directory(folder: Path) -> bool:
+    """Whether `config.json` names a data set, a network and a loss, which another program's does not.
+
+    Raises:
+        InputError: `config.json` cannot be read, but a history beside it shows that the folder is a run directory.
+    """
     if not (folder / "config.json").is_file():
         return False
     try:
@@ -157,12 +187,8 @@ def names_in_study(path: Path) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def runs_in_study(path: Path, is_run: Callable[[Path], bool]) -> list[Path]:
+def runs_in_study(path: Path) -> list[Path]:
     """The run directories that `study.json` lists, without those that have not begun.
-
-    Args:
-        path: of the file.
-        is_run: whether a folder is a run directory.
 
     Warns:
         UserWarning: beside the file lie runs that it does not list.
@@ -171,14 +197,13 @@ def runs_in_study(path: Path, is_run: Callable[[Path], bool]) -> list[Path]:
         InputError: as `names_in_study`, or none of the runs has begun.
     """
     listed = [path.parent / name for name in names_in_study(path)]
-    if others := [each.name for each in _folders(path.parent) if each not in listed and is_run(each)]:
-        more = f", … {len(others) - 8} more" if len(others) > 8 else ""
+    if others := [each for each in _folders(path.parent) if each not in listed and is_run_directory(each)]:
         warnings.warn(
-            f"{path} does not list {', '.join(others[:8])}{more}; they are left out until they are added to it",
+            f"{path} does not list {_names(others)}; they are left out until they are added to it",
             UserWarning,
             stacklevel=2,
         )
-    begun = [each for each in listed if is_run(each)]
+    begun = [each for each in listed if is_run_directory(each)]
     if not begun:
         raise InputError(f"none of the {len(listed)} runs that {path} lists has begun yet")
     return begun

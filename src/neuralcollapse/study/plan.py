@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from neuralcollapse import data as datasets
-from neuralcollapse._errors import InputError, suggest
+from neuralcollapse._errors import InputError
 from neuralcollapse.data import Dataset
+from neuralcollapse.data.registry import check_name
 from neuralcollapse.study.task import ENDED, State, problem
 from neuralcollapse.training import recipes
 from neuralcollapse.training.config import RunConfig, TrainingConfig, settings_in
@@ -83,9 +84,7 @@ def make_cells(
         if not given:
             raise InputError(f"--{option} expects at least one value")
     for name in dataset_names:
-        if name not in datasets.names():
-            known = datasets.names()
-            raise InputError(f"unknown data set {name!r}{suggest(name, known)}; expected some of {', '.join(known)}")
+        check_name(name)
     for loss in loss_names:
         LOSSES[loss]  # an InputError if there is none of that name
     cells: dict[str, Cell] = {}

@@ -81,10 +81,7 @@ class RayTask:
             return Ending(State.INTERRUPTED)
         except self._ray.exceptions.RayError as error:
             result = f"Ray: {type(error).__name__}, {' '.join(str(error).split())[:200]}"
-        if isinstance(result, str):
-            write_failure(self._path, result)
-            return Ending(State.FAILED, result)
-        return read_ending(self._path, result)
+        return write_failure(self._path, result) if isinstance(result, str) else read_ending(self._path, result)
 
     def stop(self) -> None:
         self._ray.cancel(self._reference)  # raises KeyboardInterrupt in a task that has begun

@@ -89,8 +89,7 @@ class SlurmJob:
         why = f"Slurm job {self._job.job_id} ended in state {self._job.state} without a result; "
         log = self._job.paths.stderr
         why += f"see {log}" if log.exists() else f"does the machine that ran it see {self._path.parent}?"
-        write_failure(self._path, why)
-        return Ending(State.FAILED, why)
+        return write_failure(self._path, why)
 
     def stop(self) -> None:
         self._stopped = True

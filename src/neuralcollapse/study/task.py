@@ -68,8 +68,7 @@ def read_ending(path: Path, exit_code: int) -> Ending:
     if exit_code < 0:
         name = signal.Signals(-exit_code).name
         why = f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-        write_failure(path, why)
-        return Ending(State.FAILED, why)
+        return write_failure(path, why)
     if exit_code == INTERRUPTED:
         return Ending(State.INTERRUPTED)
     try:
@@ -91,7 +90,8 @@ def problem(status: Status) -> str:
     return status.error
 
 
-def write_failure(path: Path, error: str) -> None:
+def write_failure(path: Path, error: str) -> Ending:
     """Write into `status.json` that the run failed and why, unless another process is training it."""
     if (path / "config.json").is_file() and not Run(path).is_locked():
         Run(path).note_ending("failed", error)
+    return Ending(State.FAILED, error)

@@ -18,7 +18,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from neuralcollapse._errors import InputError
-from neuralcollapse._files import readable, replace_file, shortened, validated
+from neuralcollapse._files import readable, replacing, shortened, validated
 from neuralcollapse.training.run_directory import Run, Status
 
 
@@ -39,7 +39,8 @@ def save(fabric: Fabric, run: Run, net: nn.Module, optimizer: torch.optim.Optimi
             "random_states": random_states,
             "history_bytes": run.history_size(),
         }
-        replace_file(run.path / "checkpoint.pt", lambda file: torch.save(state, file))
+        with replacing(run.path / "checkpoint.pt") as temporary, temporary.open("wb") as file:
+            torch.save(state, file)
     fabric.barrier()
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from annotated_types import Ge, Gt, Le, Lt, MaxLen
 
 from neuralcollapse._errors import InputError, suggest
-from neuralcollapse._files import shortened
+from neuralcollapse._files import shortened, validated
 from neuralcollapse.networks.heads import HEADS
 from neuralcollapse.training.losses import LOSSES
 from neuralcollapse.training.optimizers import OPTIMIZERS
@@ -170,19 +170,7 @@ class TrainingConfig:
                 raise InputError(
                     f"{where}: unknown setting {shortened(name)!r}{hint}; expected some of {', '.join(known)}"
                 )
-        from pydantic import TypeAdapter, ValidationError  # imported late: its import takes longer than the help
-
-        try:
-            return TypeAdapter(cls).validate_json(json.dumps(entry, default=str))
-        except ValidationError as error:
-            wrong = error.errors(include_url=False)[0]
-        name = str(wrong["loc"][0])
-        if wrong["type"] == "missing":
-            raise _incomplete(where, name)
-        expected = wrong["msg"].partition(" should ")[2] or wrong["msg"]
-        expected = expected.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
-        subject = f"{where}: {name}" if where else f"--{name.replace('_', '-')}"
-        raise InputError(f"{subject} must {expected}, got {shortened(repr(entry[name]), 60)}")
+        return validated(cls, json.dumps(entry, default=str).encode(), str(where))
 
     def to_json(self) -> dict[str, Any]:
         """The settings that are given, as JSON holds them."""
@@ -257,10 +245,11 @@ class RunConfig(TrainingConfig):
     @classmethod
     def from_json(cls, entry: Mapping[str, Any], where: object) -> Self:
         """Read the content of `config.json`; see `TrainingConfig.from_json`."""
-        config = super().from_json(entry, where)
-        if config.imbalance and config.imbalance_ratio is None:
-            raise _incomplete(where, "imbalance_ratio")
-        return config
+        needed = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
+        needed += ["imbalance_ratio"] if entry.get("imbalance") else []
+        if absent := [name for name in needed if entry.get(name) is None]:
+            raise InputError(f"{where} has no {absent[0]!r}, so it is not a complete configuration; restore the file")
+        return super().from_json(entry, where)
 
     def to_json(self) -> dict[str, Any]:
         """All settings, as JSON holds them."""
@@ -286,10 +275,6 @@ class RunConfig(TrainingConfig):
             return []
         title = OPTIMIZERS[self.optimizer].title if self.optimizer in OPTIMIZERS else self.optimizer
         return [f"{title} (decay {self.weight_decay:g})"]
-
-
-def _incomplete(where: object, name: str) -> InputError:
-    return InputError(f"{where} has no {name!r}, so it is not a complete configuration; restore the file")
 
 
 _SECTIONS: dict[Group, str] = {

@@ -65,6 +65,12 @@ class Comparison:
         level: of the intervals.
         method: how the intervals were made, or why there are none.
         cka: of the features of both sides, where they are of the same examples.
+
+    Example:
+        >>> labels = torch.arange(40) % 2
+        >>> features = torch.eye(3)[labels] + torch.linspace(-1, 1, 120).view(40, 3)
+        >>> round(compare((features, labels), (2 * features, labels), resamples=2).cka, 6)
+        1.0
     """
 
     differences: dict[str, Difference]

@@ -32,6 +32,11 @@ class Interval:
             cannot be negative; nan where it was not finite in a resample.
         error: standard error; bias: by how much examples as few as these make the number too large.
         level: the share of samples whose interval holds the population's number.
+
+    Example:
+        >>> interval = Interval(value=0.5, low=0.4, high=0.6, error=0.05, bias=0.0, level=0.95)
+        >>> interval.low <= interval.value <= interval.high
+        True
     """
 
     value: float

@@ -17,6 +17,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 NEEDS = {
     "monitor": ["sklearn"],
     "layers": ["sklearn"],
+    "out_of_distribution": [],
     "read_history": ["pandas"],
     "torchmetrics_metric": ["sklearn", "torchmetrics"],
     "lightning_callback": ["sklearn", "lightning"],
@@ -166,3 +167,13 @@ def test_next_token(tmp_path: Path) -> None:
     foretold = [word for index, word in enumerate(words[: len(words) // 32 * 32]) if index % 32 and word in frequent]
     assert f"{len(foretold)} positions, {len(set(foretold))} words, 64 features" in output
     assert not list(tmp_path.iterdir())
+
+
+def test_out_of_distribution(tmp_path: Path) -> None:
+    output = run("out_of_distribution", tmp_path, "--quick")
+    if "are needed" in output:
+        pytest.skip("FashionMNIST or MNIST is not on this machine")
+    scores = {line[:20].strip(): [float(v) for v in line[20:].split()] for line in output.splitlines()[2:]}
+    assert scores.keys() == {"NECO", "nearest class mean"}
+    assert all(0.0 <= value <= 1.0 for pair in scores.values() for value in pair)
+    assert max(auroc for auroc, _ in scores.values()) > 0.6

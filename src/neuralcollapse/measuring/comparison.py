@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -82,20 +83,17 @@ class Comparison:
         return finite({"level": self.level, "method": self.method, "cka": self.cka, "differences": rows})  # type: ignore[no-any-return]
 
     def __str__(self) -> str:
-        head = f"{'':<28}{'A':>10}{'B':>10}{'A − B':>10}  {f'{self.level:.0%} interval':<20}"
-        lines = [head.rstrip()]
+        lines = [f"{'':<30}{'A':>9}{'B':>9}{'A − B':>9} {self.level:.0%} interval"]
         for name, each in self.differences.items():
-            interval = "–" if each.differs is None else f"[{each.low:.3g}, {each.high:.3g}]"
+            interval = "–" if each.differs is None else f"[{each.low:.2g}, {each.high:.2g}]"
             mark = " *" if each.differs else ""
-            lines.append(f"{name:<28}{each.a:>10.4g}{each.b:>10.4g}{each.difference:>10.3g}  {interval}{mark}")
+            lines.append(f"{name:<30}{each.a:>9.3g}{each.b:>9.3g}{each.difference:>9.2g} {interval}{mark}")
         tested = [each.differs for each in self.differences.values() if each.differs is not None]
         lines.append("")
         if tested:
             chance = (1 - self.level) * len(tested)
-            lines.append(
-                f"* {sum(tested)} of {len(tested)} numbers differ; of equal populations {chance:.2g} would by chance."
-            )
-        lines.append(self.method)
+            lines.append(f"* {sum(tested)} of {len(tested)} numbers differ; by chance alone {chance:.2g} would.")
+        lines += textwrap.wrap(self.method, 80)
         if self.cka is not None:
             lines.append(f"Linear CKA of the features of both: {self.cka:.4f}.")
         return "\n".join(lines)

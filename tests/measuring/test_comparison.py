@@ -73,7 +73,7 @@ def test_the_same_examples_are_drawn_on_both_sides() -> None:
     features, labels, weight = drawn(torch.Generator().manual_seed(2))
     changed = features * torch.tensor([1.02, 1.0, 1.0, 1.0])
     paired = nc.compare((features, labels, weight), (changed, labels, weight), resamples=20)
-    assert paired.cka == pytest.approx(nc.linear_cka(features, changed)) and "same drawn on both" in paired.method
+    assert paired.cka == pytest.approx(nc.linear_cka(features, changed)) and "drawn in pairs" in paired.method
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(9))
     apart = nc.compare((features, labels, weight), (changed[order], labels[order], weight), resamples=20)
     widths = [each.differences["nc1"].high - each.differences["nc1"].low for each in (paired, apart)]

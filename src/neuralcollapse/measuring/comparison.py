@@ -95,7 +95,7 @@ class Comparison:
             lines.append(f"* {sum(tested)} of {len(tested)} numbers differ; by chance alone {chance:.2g} would.")
         lines += textwrap.wrap(self.method, 80)
         if self.cka is not None:
-            lines.append(f"Linear CKA of the features of both: {self.cka:.4f}.")
+            lines.append(f"Linear CKA of the features, if both are of the same examples: {self.cka:.4f}.")
         return "\n".join(lines)
 
 
@@ -115,8 +115,9 @@ def compare(
 
     - Features: ``(features, labels)``, with the classifier's weight and bias behind them where there is one, as
       :func:`neuralcollapse.collect_features` gives them for any layer. Intervals come from the bootstrap over examples,
-      see :func:`neuralcollapse.confidence_intervals`. Sides of the same labels in the same order count as the same
-      examples: they are drawn together, so that what both share does not blur the difference.
+      see :func:`neuralcollapse.confidence_intervals`. Where the labels of both sides agree in their
+      order, examples are drawn in pairs, so that what two networks share on the same data does not blur the difference;
+      for other data it does no harm.
     - :class:`neuralcollapse.Report`, or the dictionary of one: intervals need that both were measured with
       ``confidence=``; the two are then taken to be of different examples.
     - :class:`neuralcollapse.History`: the last epoch of its runs. Of at least two seeds on each side, Welch's interval
@@ -188,7 +189,7 @@ def _of_samples(
         bounds = middle - reach * error, middle + reach * error
         found[name] = Difference(values[0][name], values[1][name], difference, *bounds)
     same = torch.equal(a.labels, b.labels)
-    how = "the same drawn on both sides" if same else "each side by itself"
+    how = "drawn in pairs, for the labels of both sides agree" if same else "each side by itself"
     method = f"Bootstrap over examples, {resamples} resamples within classes, {how}."
     return Comparison(found, level, method, _cka(a, b) if same else None)
 

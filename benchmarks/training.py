@@ -39,7 +39,7 @@ from neuralcollapse.training.builders import build_network, build_optimizer, mak
 from neuralcollapse.training.config import RunConfig, TrainingConfig
 from neuralcollapse.training.hardware import environment, keep_memory
 from neuralcollapse.training.launch import PRECISIONS
-from neuralcollapse.training.progress import Silent
+from neuralcollapse.training.progress import Progress
 from neuralcollapse.training.resolve import load_and_resolve
 from neuralcollapse.training.trainer import train_epoch
 
@@ -107,7 +107,7 @@ class OurLoop:
     def __call__(self) -> None:
         """An epoch."""
         self.epoch += 1
-        train_epoch(self.fabric, self.model, self.optimizer, self.batches, self.epoch, self.config, Silent())
+        train_epoch(self.fabric, self.model, self.optimizer, self.batches, self.epoch, self.config, Progress())
 
     def bare(self) -> Callable[[], None]:
         """Forward, backward and step on one random batch, as often as an epoch has batches."""

@@ -55,12 +55,10 @@ def last_entry(statement: ast.stmt) -> ast.AST:
         return statement.body[-1]
     assert isinstance(statement, ast.Assign | ast.AnnAssign)
     table = statement.value
-    if isinstance(table, ast.DictComp):
-        table = table.generators[0].iter
     if isinstance(table, ast.Call):
-        table = table.args[0]
-    assert isinstance(table, ast.Dict | ast.Tuple)
-    return table.values[-1] if isinstance(table, ast.Dict) else table.elts[-1]
+        table = table.args[-1]
+    assert isinstance(table, ast.Dict)
+    return table.values[-1]
 
 
 @pytest.fixture(scope="module")

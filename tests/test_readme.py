@@ -14,7 +14,11 @@ import neuralcollapse as nc
 from neuralcollapse.cli import COMMANDS, parse
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "results" / "README.md"]
+PAGES = [
+    ROOT / "README.md",
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page.name != "commands.md"),  # made from the commands
+    ROOT / "results" / "README.md",
+]
 
 
 def commands() -> list[tuple[str, str]]:

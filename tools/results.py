@@ -47,7 +47,7 @@ STUDY_COLUMNS = (
 
 
 def zero_error(history: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The first analysed epoch without a training error."""
+    """The first measured epoch without a training error."""
     return next((record for record in history if record["train_error"] == 0), None)
 
 
@@ -83,7 +83,7 @@ def run_row(path: Path, prefix: str) -> list[str]:
 
 
 def study_row(run: Run) -> list[str]:
-    """One run of the study as a row of the table: first analysed epoch → last."""
+    """One run of the study as a row of the table: first measured epoch → last."""
     config, history = run.config, run.history()
     begin, last, first = history[0], history[-1], zero_error(history)
 

@@ -31,6 +31,8 @@ What measuring returns:
     Report                    all numbers of one layer; print it, or read report.nc1
     LayerReport               the numbers of one layer of measure_layers
     LayerReports              the reports of measure_layers by layer; print shows a table
+    ClassReport               the numbers of one class of report.per_class
+    ClassReports              the numbers of each class, by name; print shows the least collapsed first
     NC2                       the numbers of nc2 by name
     MSEDecomposition          the parts of the MSE loss by name
     SNRSpectrum               the singular values of snr_singular_values, and whether they are finite
@@ -90,6 +92,8 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time a name is import
     from neuralcollapse.measuring.measure import measure_features as measure_features
     from neuralcollapse.measuring.monitor import Monitor as Monitor
     from neuralcollapse.measuring.options import MeasureOptions as MeasureOptions
+    from neuralcollapse.measuring.per_class import ClassReport as ClassReport
+    from neuralcollapse.measuring.per_class import ClassReports as ClassReports
     from neuralcollapse.measuring.report import Report as Report
     from neuralcollapse.measuring.report import make_report as make_report
     from neuralcollapse.metrics.cka import linear_cka as linear_cka
@@ -137,6 +141,8 @@ _HOME = {
     "Report": "measuring.report",
     "LayerReport": "measuring.layers",
     "LayerReports": "measuring.layers",
+    "ClassReport": "measuring.per_class",
+    "ClassReports": "measuring.per_class",
     "NC2": "metrics.nc1_to_nc4",
     "MSEDecomposition": "metrics.mse",
     "SNRSpectrum": "metrics.signal_to_noise",

@@ -42,7 +42,7 @@ def as_tensor(value: Any, name: str = "labels") -> Tensor:
 
 
 def as_labels(value: Any) -> Tensor:
-    """Labels as :func:`as_tensor` reads them; the shape (n, 1) becomes (n,)."""
+    """Labels as `as_tensor` reads them; the shape (n, 1) becomes (n,)."""
     labels = as_tensor(value, "labels")
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
@@ -93,7 +93,7 @@ def _widened(tensor: Tensor, name: str) -> Tensor:
 
 
 def require_values(tensor: Tensor, name: str) -> None:
-    """Raise unless ``tensor`` is a dense tensor of real numbers that holds its values."""
+    """Raise unless `tensor` is a dense tensor of real numbers that holds its values."""
     if not isinstance(tensor, Tensor):
         raise InputError(f"expected a tensor of {name}, got {type(tensor).__name__}: torch.as_tensor makes one")
     if tensor.is_meta:
@@ -110,7 +110,7 @@ def require_values(tensor: Tensor, name: str) -> None:
 
 
 def check_features(features: Tensor, dim: int | None = None) -> None:
-    """Raise unless ``features`` is a floating (n, p) tensor, with p = ``dim`` where that is known."""
+    """Raise unless `features` is a floating (n, p) tensor, with p = `dim` where that is known."""
     require_values(features, "features")
     if features.ndim != 2:
         raise InputError(f"expected features of shape (n, p), got {tuple(features.shape)}")
@@ -123,7 +123,7 @@ def check_features(features: Tensor, dim: int | None = None) -> None:
 
 
 def check_labels(labels: Tensor, examples: int, num_classes: int) -> None:
-    """Raise unless ``labels`` is an integer (n,) tensor with values in 0 … C−1."""
+    """Raise unless `labels` is an integer (n,) tensor with values in 0 … C−1."""
     require_values(labels, "labels")
     if labels.ndim != 1 or labels.shape[0] != examples:
         hint = _shape_hint(labels) if labels.ndim == 2 and labels.shape[0] == examples and labels.numel() else ""
@@ -153,7 +153,7 @@ def _shape_hint(labels: Tensor) -> str:
 
 
 def check_classifier(weight: Tensor, bias: Tensor | None, num_classes: int, dim: int) -> None:
-    """Raise unless ``weight`` is a finite (C, p) tensor and ``bias`` a finite (C,) tensor or None."""
+    """Raise unless `weight` is a finite (C, p) tensor and `bias` a finite (C,) tensor or None."""
     require_values(weight, "weight")
     if bias is not None:
         require_values(bias, "bias")
@@ -169,7 +169,7 @@ def check_classifier(weight: Tensor, bias: Tensor | None, num_classes: int, dim:
 
 
 def as_classifier(weight: Any, bias: Any, num_classes: int, dim: int) -> tuple[Tensor, Tensor | None]:
-    """A finite (C, p) weight and a finite (C,) bias or None, as :func:`as_tensor` reads them."""
+    """A finite (C, p) weight and a finite (C,) bias or None, as `as_tensor` reads them."""
     weight = as_tensor(weight, "weight")
     bias = None if bias is None else as_tensor(bias, "bias")
     check_classifier(weight, bias, num_classes, dim)
@@ -177,7 +177,7 @@ def as_classifier(weight: Any, bias: Any, num_classes: int, dim: int) -> tuple[T
 
 
 def as_number(value: Any, name: str, *, least: float = 0.0, above: bool = False, most: float = math.inf) -> float:
-    """A finite float from ``least`` to ``most``, above 0 where ``above``; NumPy numbers and tensors of one number too.
+    """A finite float from `least` to `most`, above 0 where `above`; NumPy numbers and tensors of one number too.
 
     Raises:
         InputError: anything else, True and False too.
@@ -204,7 +204,7 @@ def as_number(value: Any, name: str, *, least: float = 0.0, above: bool = False,
 
 
 def as_count(value: Any, name: str, *, least: int = 1, unit: str = "", most: int = _LARGEST_COUNT) -> int:
-    """A whole number from ``least`` to ``most``; NumPy integers and integer tensors of one number too.
+    """A whole number from `least` to `most`; NumPy integers and integer tensors of one number too.
 
     Raises:
         InputError: anything else, 2.0 and True too.
@@ -232,7 +232,7 @@ def as_switch(value: Any, name: str) -> bool:
 
 
 def as_word(value: Any, name: str, words: Collection[str]) -> str:
-    """One of the ``words``; an error suggests the nearest."""
+    """One of the `words`; an error suggests the nearest."""
     if not isinstance(value, str) or value not in words:
         *others, last = (repr(word) for word in words)
         near = suggest(value, words) if isinstance(value, str) else ""

@@ -1,4 +1,4 @@
-"""The one way this package writes files, locks them, and reads and writes JSON.
+"""The one way in which this package writes files, locks them, and reads and writes JSON.
 
 A file is replaced whole or not at all. JSON has no infinity and no not-a-number: they are written as the texts "inf",
 "-inf" and "nan". Lines of numbers (`read_lines`) turn these texts back into numbers; what a type describes
@@ -10,11 +10,10 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import mmap
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -31,7 +30,7 @@ Kind = TypeVar("Kind")
 
 
 class WriteError(InputError, OSError):
-    """A file that cannot be written, such as on a full disk; ``filename`` is its path."""
+    """A file that cannot be written, such as on a full disk; `filename` is its path."""
 
     def __str__(self) -> str:
         return str(self.args[0])  # the sentence, not the number and file name that an OSError prints
@@ -49,7 +48,7 @@ def lock(file: IO[Any] | int, *, wait: bool = True, shared: bool = False) -> boo
         Whether it is locked: False where the system or the file system has no locks.
 
     Raises:
-        BlockingIOError: another process holds the lock, and ``wait`` is False.
+        BlockingIOError: another process holds the lock, and `wait` is False.
     """
     if fcntl is None:
         return False
@@ -64,7 +63,7 @@ def lock(file: IO[Any] | int, *, wait: bool = True, shared: bool = False) -> boo
 
 @contextlib.contextmanager
 def locked(path: str | Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of an existing file or folder during a block; see :func:`lock`."""
+    """Hold the lock of an existing file or folder during a block; see `lock`."""
     if fcntl is None:  # where there are no locks, a folder cannot be opened either
         yield
         return
@@ -78,13 +77,13 @@ def locked(path: str | Path, *, wait: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary file to write, which replaces ``path`` at the end of the block, or is removed after an error.
+    """Give a temporary file to write, which replaces `path` at the end of the block, or is removed after an error.
 
     It is a hidden file in the same folder with the same ending and a name of its own: of two processes that write one
     file, the last one's is kept, whole. Temporary files that killed writers of the same file left are removed.
 
     Raises:
-        InputError: the file cannot be written: no such folder, no permission, a full disk, or ``path`` is a folder or
+        InputError: the file cannot be written: no such folder, no permission, a full disk, or `path` is a folder or
             a device.
     """
     before = sys.exception()
@@ -118,12 +117,6 @@ def replacing(path: str | Path) -> Iterator[Path]:
             os.close(held)
 
 
-def replace_file(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Replace a file by what ``write(file)`` writes into an open binary file; see :func:`replacing`."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        write(file)
-
-
 def append_line(path: str | Path, record: dict[str, Any]) -> None:
     """Append a JSON object as a line and force it to disk; after an error the file is as it was before.
 
@@ -153,8 +146,8 @@ def append_line(path: str | Path, record: dict[str, Any]) -> None:
 
 def write_json(path: str | Path, content: dict[str, Any]) -> None:
     """Replace a file by a JSON object."""
-    text = to_json(content, indent=2) + "\n"
-    replace_file(path, lambda file: file.write(text.encode()))
+    with replacing(path) as temporary:
+        temporary.write_bytes((to_json(content, indent=2) + "\n").encode())
 
 
 def to_json(content: Any, *, indent: int | None = None) -> str:
@@ -162,16 +155,25 @@ def to_json(content: Any, *, indent: int | None = None) -> str:
     return json.dumps(finite(content), indent=indent, allow_nan=False)
 
 
+def read_any_json(path: str | Path) -> Any:
+    """Read a JSON file; the texts "inf", "-inf" and "nan" stay texts, see `validated`.
+
+    Raises:
+        InputError: the file is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not a JSON file: {shortened(error)}") from error
+
+
 def read_json(path: str | Path) -> dict[str, Any]:
-    """Read a JSON object; the texts "inf", "-inf" and "nan" stay texts, see :func:`validated`.
+    """Read a JSON object, as `read_any_json` does.
 
     Raises:
         InputError: the file holds anything else.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not a JSON file: {shortened(error)}") from error
+    content = read_any_json(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a JSON object, got {type(content).__name__}")
     return content
@@ -202,8 +204,8 @@ def validated(kind: type[Kind], content: Any, where: str | Path) -> Kind:
 
     Args:
         kind: what is expected; any type that pydantic knows.
-        content: what the file holds, as ``json`` reads it, or JSON text as bytes.
-        where: the file, for the message.
+        content: what the file holds, as `json` reads it, or JSON text as bytes.
+        where: the file, for the message; "" where a field is an option of the command line.
 
     Raises:
         InputError: a sentence that names the file, the field, what was expected and what was found.
@@ -215,10 +217,14 @@ def validated(kind: type[Kind], content: Any, where: str | Path) -> Kind:
         return adapter.validate_json(content) if isinstance(content, bytes) else adapter.validate_python(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(map(str, first["loc"]))
-        raise InputError(
-            f"{where}: {field}{': ' if field else ''}{first['msg']}, got {shortened(first['input'])}"
-        ) from None
+    field = ".".join(map(str, first["loc"]))
+    if first["type"] == "missing":
+        raise InputError(f"{where} has no {field!r}")
+    subject = f"{where}: {field}" if where and field else str(where) or f"--{first['loc'][0]}".replace("_", "-")
+    head, should, wanted = first["msg"].removeprefix("Value error, ").partition(" should ")
+    wanted = wanted.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
+    expected = f" must {wanted}" if should else f": {head}"
+    raise InputError(f"{subject}{expected}, got {shortened(repr(first['input']))}")
 
 
 @contextlib.contextmanager
@@ -238,7 +244,7 @@ def readable(path: str | Path, kind: str, advice: str = "") -> Iterator[None]:
 
 
 def finite(value: Any) -> Any:
-    """The same with non-finite floats as "inf", "-inf" or "nan", in nested dictionaries and lists too."""
+    """The value with non-finite floats as "inf", "-inf" or "nan", in nested dictionaries and lists too."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -247,7 +253,7 @@ def finite(value: Any) -> Any:
 
 
 def numbers(value: Any) -> Any:
-    """The same with the texts "inf", "-inf" and "nan" as numbers, in lists too; the inverse of :func:`finite`."""
+    """The value with the texts "inf", "-inf" and "nan" as numbers, in lists too; the inverse of `finite`."""
     if isinstance(value, list):
         return [numbers(item) for item in value]
     return NON_FINITE.get(value, value) if isinstance(value, str) else value
@@ -292,23 +298,17 @@ def _end_of_lines(file: Any) -> tuple[int, bool]:
 
     A last line without a line end is kept if it is a whole JSON object.
     """
-    size = file.seek(0, os.SEEK_END)
-    if not size:
-        return 0, True
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        last = content[content.rfind(b"\n") + 1 :]
-    if not last:
-        return size, True
-    try:
-        if isinstance(json.loads(last), dict):
-            return size, False
-    except (ValueError, RecursionError):
-        pass
-    return size - len(last), True
+    file.seek(0)
+    content = file.read()
+    last = content[content.rfind(b"\n") + 1 :]
+    with contextlib.suppress(ValueError, RecursionError):
+        if last and isinstance(json.loads(last), dict):
+            return len(content), False
+    return len(content) - len(last), True
 
 
 def _system_cause(error: BaseException, before: BaseException | None) -> OSError | KeyboardInterrupt | None:
-    """The interrupt or system error that led to an error; not one that was being handled ``before``."""
+    """The interrupt or system error that led to an error; not one that was being handled `before`."""
     found: BaseException | None = error
     while found is not None and found is not before:
         if isinstance(found, OSError | KeyboardInterrupt):

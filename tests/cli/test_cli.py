@@ -15,6 +15,8 @@ from helpers.dataset_files import pictures, random_images, write_archive, write_
 
 import neuralcollapse as nc
 from neuralcollapse.cli import main
+from neuralcollapse.training import recipes
+from neuralcollapse.training.resolve import prepare
 
 RUN = [
     "run",
@@ -149,6 +151,76 @@ def test_figures_draws_elsewhere(trained: Path, tmp_path: Path, capsys: pytest.C
     assert sorted(printed) == sorted(str(path) for path in (tmp_path / "pictures").iterdir())
 
 
+def test_a_printed_config_reads_back_to_the_same_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = [*RUN, "--epochs", "2", "--milestones", "0.5", "--learning-rate", "1e-5", "--notebook-weight-decay"]
+    assert call([*given, "--print-config"]) == 0
+    printed = capsys.readouterr().out
+    assert "# momentum: 0.9" in printed and "\nepochs: 2\n" in printed
+    for ending, text in (("yaml", printed), ("json", json.dumps({"epochs": 2, "model": "mlp"}))):
+        (tmp_path / f"settings.{ending}").write_text(text)
+    assert call(["run", "--config", "settings.yaml", "--print-config"]) == 0
+    assert capsys.readouterr().out == printed
+    assert call(["run", "--config", "settings.json", "--epochs", "3", "--print-config"]) == 0
+    assert "\nepochs: 3\n" in capsys.readouterr().out  # what is typed counts
+    uncommented = printed.replace("# Left open", "## Left open").replace("\n# ", "\n")
+    (tmp_path / "all.yaml").write_text(uncommented)
+    read = recipes.read_settings(tmp_path / "all.yaml")
+    assert read.momentum == 0.9 and read.precision == "32"
+    plan = prepare(recipes.read_settings(tmp_path / "settings.yaml"))[0]
+    assert call(given) == 0
+    assert json.loads((plan.path / "config.json").read_text())["learning_rate"] == 1e-5
+    assert json.loads((plan.path / "status.json").read_text())["status"] == "finished"  # the same directory
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("absent.yaml", None, "cannot read the file of settings absent.yaml"),
+        ("a.yaml", "epoch: 3", "unknown setting 'epoch' (did you mean 'epochs'"),
+        ("a.yaml", "- epochs: 3\n- epochs: 4", "holds 2 sets of settings; expected one"),
+        ("a.json", "{", "is not a file of settings"),
+        ("a.yaml", "epochs: many", "epochs must"),
+    ],
+)
+def test_a_wrong_config_is_said_in_one_line(
+    name: str,
+    content: str | None,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path(name).write_text(content)
+    refused(capsys, ["run", "--config", name], message)
+
+
+def test_the_plan_of_a_study_is_shown_without_any_data(
+    nothing_found: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert call(["grid", "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    cells = printed.split("3 cells: ")[0].rstrip()
+    assert cells.count("no data") == 15 and "stl10-densenet201-mse" in cells and "3.8e-4" in cells
+    assert max(len(line.rstrip()) for line in cells.splitlines()) <= 80
+    for name in ("mnist", "fashion-mnist", "svhn", "cifar10", "stl10"):
+        assert printed.count(f"3 cells: {name} not found") == 1
+    refused(capsys, ["grid"], "mnist not found")
+    assert not (nothing_found / "runs").exists()
+
+
+def test_a_grid_ends_by_saying_how_to_see_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "a study"
+    cell = ["--datasets", "digits", "--models", "mlp", *RUN[3:], "--epochs", "1"]
+    assert call(["grid", *cell, "--out", str(out)]) == 0
+    assert f"draw the study:   neuralcollapse figures '{out}'" in capsys.readouterr().out
+
+
 @pytest.fixture
 def nothing_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder; data sets are found nowhere else, whatever this machine has."""
@@ -237,7 +309,7 @@ def test_measure_refuses_files_that_are_none(tmp_path: Path, capsys: pytest.Capt
     refused(capsys, ["measure", str(tmp_path / "cut.npz")], "not a readable .npz")
     refused(capsys, ["measure", str(tmp_path / "empty.npz")], "not a readable .npz")
     refused(capsys, ["measure", str(tmp_path / "cut.safetensors")], "not a readable .safetensors")
-    refused(capsys, ["measure", str(tmp_path / "layer.csv")], ".npy, .npz, .safetensors or .parquet")
+    refused(capsys, ["measure", str(tmp_path / "layer.csv")], ".npy, .npz, .safetensors, .pt or .parquet")
 
 
 def test_measure_refuses_options_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -258,7 +330,7 @@ def test_measure_refuses_options_that_do_not_fit(tmp_path: Path, capsys: pytest.
         (["--json", str(tmp_path)], "is a folder or a device"),
         (["--json", whole], "which is read"),
         (["--json", "-", "--shard", "1/2", "--save", part], "no --json"),
-        (["--merge", part], "only saved parts with --merge"),
+        (["--merge", part], "only saved shards with --merge"),
     ):
         refused(capsys, ["measure", whole, *options], message)
     refused(capsys, ["measure"], "a file of features, or --merge")
@@ -298,7 +370,7 @@ def test_figures_refuses_what_is_no_run(trained: Path, tmp_path: Path, capsys: p
     (run / "snapshots" / "epoch_0002.npz").write_bytes(b"PK")
     refused(capsys, ["figures", str(run)], "epoch_0002.npz is not a readable snapshot")
     (run / "history.jsonl").write_text("")
-    refused(capsys, ["figures", str(run)], "no analysed epoch yet")
+    refused(capsys, ["figures", str(run)], "no measured epoch yet")
 
 
 def test_a_truncated_data_set_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from helpers.grids import TINY
 from rich.console import Console
 
+from neuralcollapse._files import append_line
 from neuralcollapse.cli import grid_progress
 from neuralcollapse.cli.grid_progress import GridDisplay, duration, plan_notes, plan_table
 from neuralcollapse.study.estimate import Estimate
@@ -60,7 +61,7 @@ def test_the_widest_rows_fit_into_eighty_columns(tmp_path: Path) -> None:
     run = Run.create(wide.path, config)
     counts = {"epoch": 123, "num_examples": 200, "num_classes": 10, "snr": [1.0]}
     last = {"loss": 1.2e-5, "train_error": 0.12345, "nc1": 2.3e-4, "mse.total": 1.0, "mse.ls_perp": 4e-5}
-    run.append_history({**counts, **last})
+    append_line(run.history_path, {**counts, **last})
     run.write_status(Status(status="failed", epoch=123, epochs=350))
     console = Console(file=io.StringIO(), width=80)
     with GridDisplay(console) as display:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+from fractions import Fraction
+from pathlib import Path
 
 import pytest
+import tyro
 
 import neuralcollapse as nc
-from neuralcollapse.cli import COMMANDS, main, parse
+from neuralcollapse.cli import COMMANDS, command_class, main, parse
+from neuralcollapse.cli.completion import completion_script
+from neuralcollapse.cli.help import SECTIONS, field_texts, options_of
+from neuralcollapse.cli.option_types import MARKERS, RULES
+from neuralcollapse.training.config import TrainingConfig
+from neuralcollapse.training.recipes import paper_recipe
 
 
 def call(arguments: list[str]) -> int:
@@ -43,7 +52,45 @@ def test_every_command_lists_its_options(name: str, capsys: pytest.CaptureFixtur
     assert call([name, "--help"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith(f"usage: neuralcollapse {name}") and "--" in printed
-    assert "{None}" not in printed  # an option that may be left open is shown as the value it takes
+    assert "None" not in printed and "options options" not in printed
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_lists_the_options_that_are_read_each_in_one_section(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = list(options_of(command_class(name)))
+    with pytest.raises(SystemExit):
+        tyro.cli(command_class(name), args=["--help"], registry=RULES, config=MARKERS)
+    read = re.findall(r"^.{0,2}(--[a-z][a-z-]*)", capsys.readouterr().out, re.MULTILINE)
+    listed = [option.name for option in found if option.name.startswith("--")]
+    assert sorted(listed) == sorted(read)
+    assert all(option.section in SECTIONS and len(option.text) > 3 for option in found)
+
+
+def test_the_sections_of_run_have_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["run", "--help"]) == 0
+    titles = re.findall(r"^(\S.*):$", capsys.readouterr().out, re.MULTILINE)
+    assert titles == ["Data", "Network", "Optimisation", "Measuring", "Where it runs", "Settings from a file", "Output"]
+
+
+@pytest.mark.parametrize(("dataset", "pattern"), [("mnist", r"default (\S+)[;)]"), ("digits", r"; (\S+) for digits")])
+def test_the_defaults_in_the_help_are_those_of_the_recipes(dataset: str, pattern: str) -> None:
+    """Numbers in the help, such as `default 350; 200 for digits`, against the recipe of a data set."""
+    recipe = paper_recipe(dataset, "resnet18", "mse").given()
+    texts = field_texts(TrainingConfig)
+    told = {name: found[1] for name in recipe if (found := re.search(pattern, texts[name]))}
+    expected = {"mnist": {"epochs", "batch_size", "momentum"}, "digits": {"epochs", "width"}}[dataset]
+    assert expected <= told.keys()
+    for name in told:
+        assert float(told[name]) == recipe[name], name
+    milestones = {"mnist": "1/3 2/3", "digits": "0.6 0.85"}[dataset]
+    assert milestones in texts["milestones"]
+    assert [float(Fraction(share)) for share in milestones.split()] == pytest.approx(recipe["milestones"])
+    digits = paper_recipe("digits", "resnet18", "mse")
+    assert f"{digits.learning_rate:g} for digits with mse" in texts["learning_rate"]
+    assert f"{digits.weight_decay:g} for digits with mse" in texts["weight_decay"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -96,6 +143,54 @@ def test_a_wrong_option_is_answered_with_what_was_expected(
 ) -> None:
     assert call(arguments) == 2
     assert message in said(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_written_where_the_shell_looks(
+    shell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SHELL", f"/usr/bin/{shell}")
+    assert call(["--install-completion"]) == 0
+    path, advice = capsys.readouterr().out.splitlines()
+    assert Path(path).is_relative_to(tmp_path) and "new shell" in advice
+    script = Path(path).read_text()
+    assert all(word in script for word in (*COMMANDS, "--epochs", "--batch-norm-statistics", "label-smoothing"))
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [("r", "run"), ("run --ep", "--epochs"), ("run --loss m", "mse mse-torch"), ("figures --o", "--out")],
+)
+def test_bash_completes(typed: str, completed: str, tmp_path: Path) -> None:
+    script = tmp_path / "neuralcollapse"
+    script.write_text(completion_script({name: command_class(name) for name in COMMANDS}, "bash"))
+    words = f"neuralcollapse {typed}".split()
+    line = f"source {script}; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; "
+    done = subprocess.run(
+        ["bash", "-c", line + '_tyro_neuralcollapse; echo "${COMPREPLY[*]}"'],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == completed.split()
+
+
+def test_a_shell_without_completion_is_answered_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("SHELL", raising=False)
+    assert call(["--install-completion"]) == 2
+    assert "no completion for an empty SHELL; expected" in capsys.readouterr().err
+    assert call(["--install-completion", "bsh"]) == 2
+    assert "no completion for 'bsh' (did you mean 'bash'" in capsys.readouterr().err
+
+
+def test_a_switch_that_is_not_given_is_left_open() -> None:
+    assert parse("run", []).training.notebook_weight_decay is None
+    assert parse("run", ["--notebook-weight-decay"]).training.notebook_weight_decay is True
+    assert parse("grid", ["--dry-run"]).running.dry_run is True
 
 
 def test_options_are_read_by_their_types() -> None:

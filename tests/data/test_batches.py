@@ -125,5 +125,5 @@ def test_a_smaller_test_half_is_balanced_and_the_same_for_every_seed() -> None:
     assert torch.equal(first.test.images, second.test.images)
     stored = {image.numpy().tobytes() for image in whole.test.images}
     assert all(image.numpy().tobytes() in stored for image in first.test.images)
-    with pytest.raises(InputError, match=r"100 examples of each class were asked for.*lower --test-examples-per-class"):
+    with pytest.raises(InputError, match=r"at least 100 examples of each class .*lower --test-examples-per-class"):
         datasets.load("digits", test_examples_per_class=100)

@@ -45,7 +45,7 @@ def test_gif_and_film_have_a_frame_for_each_epoch(run: Path) -> None:
 
 def test_without_the_encoder_the_gif_is_still_written(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    with pytest.raises(InputError, match=r"portrait\.mp4 needs imageio-ffmpeg: pip install 'neuralcollapse\[video\]'"):
+    with pytest.raises(InputError, match=r"portrait\.mp4 needs imageio-ffmpeg: pip install '?imageio-ffmpeg"):
         animate_run(run)
     assert [path.name for path in (run / "figures").iterdir()] == ["portrait.gif"]
 
@@ -76,7 +76,7 @@ def test_an_encoder_that_fails_is_named(run: Path, monkeypatch: pytest.MonkeyPat
 
 def test_one_epoch_does_not_move_and_a_study_is_not_one_run(run: Path, tmp_path: Path) -> None:
     single = make_run(tmp_path / "other" / "run", [record(1)]).path
-    with pytest.raises(InputError, match="has 1 analysed epochs with a snapshot"):
+    with pytest.raises(InputError, match="has 1 measured epochs with a snapshot"):
         animate_run(single)
     with pytest.raises(InputError, match="--animate shows one run"):
         figures.draw(tmp_path / "other", animate=True)

@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from neuralcollapse import InputError, figures
+from neuralcollapse._files import append_line
 from neuralcollapse.figures import curves
 from neuralcollapse.figures.history import read_history
 from neuralcollapse.figures.portrait import portrait_legend, project
@@ -102,7 +103,7 @@ def test_all_figures_are_written_and_the_same_run_gives_the_same_bytes(run: Run,
     assert [path.name for path in first] == [f"{name}.{ending}" for name in names for ending in ("png", "svg")]
     for one, other in zip(first, again, strict=True):
         assert one.read_bytes() == other.read_bytes()
-    assert {path.name for path in run.figures_dir.iterdir()} == {path.name for path in first}
+    assert {path.name for path in (run.path / "figures").iterdir()} == {path.name for path in first}
 
 
 def test_robustness_is_drawn_where_it_was_measured(run: Run, tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_a_long_title_stays_inside_the_figure(tmp_path: Path) -> None:
     options = {"imbalance": "exponential", "imbalance_ratio": 50.0, "label_noise": 0.25, "head": "etf"}
     config = dataclasses.replace(CONFIG, **options, optimizer="adamw", weight_decay=0.01)
     run = Run.create(tmp_path / "run", config)
-    run.append_history(record(1, train_error=0.0))
+    append_line(run.history_path, record(1, train_error=0.0))
     figure = draw_panels(run, read_history(run), curves.nc1)
     (title,) = (text for text in figure.texts if "imbalance" in text.get_text())
     for words in ("exponential imbalance 50:1", "25 % label noise", "fixed ETF head", "AdamW (decay 0.01)"):

@@ -330,6 +330,6 @@ def test_a_damaged_line_of_a_history_is_named(tmp_path: Path) -> None:
 def test_nothing_is_written_for_what_is_no_study(tmp_path: Path) -> None:
     for seed, name in enumerate(("a", "study/b")):
         write_run(tmp_path / name, config(seed=seed), history(ACCURACIES, 20))
-    with pytest.raises(InputError, match="name one of them, such as"):
+    with pytest.raises(InputError, match="name the folders to read, such as"):
         figures.draw(tmp_path)
     assert not list(tmp_path.rglob("figures"))

@@ -51,7 +51,7 @@ def test_merged_parts_merge_again(tmp_path: Path) -> None:
     parts = jobs(path, options, tmp_path, "part", 5)
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     for chosen, saved in ((parts[:4:2], first), (parts[1::2], second)):
-        with pytest.warns(UserWarning, match=r"rows .* of features.npy are in none of the parts"):
+        with pytest.warns(UserWarning, match=r"rows .* of features.npy are in none of the shards"):
             measure_files(None, FileOptions(merge=tuple(chosen), save=saved))
     classifier = replace(options, labels=None)
     report = measure_files(None, replace(classifier, merge=(second, parts[4], first))).report

@@ -19,6 +19,7 @@ import torch
 from helpers.feature_tables import PARQUET, Save, layer, npy, npz, parquet_lists, safetensors
 
 from neuralcollapse import InputError
+from neuralcollapse._errors import install
 from neuralcollapse.files.measure_files import measure_files
 from neuralcollapse.files.options import FileOptions
 
@@ -196,7 +197,7 @@ def test_wrong_parquet_columns_are_named(tmp_path: Path) -> None:
         ({"features": pa.array(two), "label": pa.array([0, None, 2])}, ("label", "none in row 1")),
         ({"features": pa.array(two), "label": pa.array(["a", "b", "c"])}, ("column label", "string")),
         ({"features": pa.array(two), "label": pa.array([0.0, 1.0, 2.0])}, ("integer labels", "float64")),
-        ({"features": pa.array(two)}, ("has no labels", "found features", "--labels")),
+        ({"features": pa.array(two)}, ("has no labels", "but features", "--labels")),
         ({"embedding": pa.array(two), "label": label}, ("has no features", "embedding")),
     ):
         pq.write_table(pa.table(columns), path)
@@ -206,7 +207,7 @@ def test_wrong_parquet_columns_are_named(tmp_path: Path) -> None:
 def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "table.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    refused(tmp_path / "table.parquet", FileOptions(), "table.parquet", "pip install 'neuralcollapse[parquet]'")
+    refused(tmp_path / "table.parquet", FileOptions(), "table.parquet", install("pyarrow"))
 
 
 def test_absent_and_foreign_files_are_named(tmp_path: Path) -> None:
@@ -214,7 +215,7 @@ def test_absent_and_foreign_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "layer.csv").write_text("1,2")
     refused(tmp_path / "absent.npz", FileOptions(), "no file", "absent.npz")
     refused(tmp_path, FileOptions(), "no file", tmp_path.name)
-    refused(tmp_path / "layer.csv", FileOptions(), "layer.csv", ".npy, .npz, .safetensors or .parquet", "'.csv'")
+    refused(tmp_path / "layer.csv", FileOptions(), "layer.csv", ".npy, .npz, .safetensors, .pt or .parquet", "'.csv'")
     refused(path, replace(options, labels=tmp_path / "absent.npy"), "no file", "absent.npy")
     refused(path, replace(options, weight=tmp_path / "layer.csv"), "layer.csv")
     refused(path, replace(options, labels=None), "features.npy has no labels", "--labels")

@@ -36,7 +36,7 @@ def refused(path: Path, options: FileOptions, *parts: str) -> str:
 
 def content(path: Path, options: FileOptions) -> tuple[np.ndarray, np.ndarray]:
     examples = open_examples(path, options.labels, options.columns)
-    blocks = list(examples.blocks(0, examples.rows))
+    blocks = list(examples.blocks(0, examples.shape[0]))
     return torch.cat([each.features for each in blocks]).numpy(), torch.cat([each.labels for each in blocks]).numpy()
 
 
@@ -233,7 +233,7 @@ def test_headers_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 def test_a_compressed_array_larger_than_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez_compressed(tmp_path / "layer.npz", **{**layer(), "features": np.zeros((96, 30_000), "f4")})
-    monkeypatch.setattr("neuralcollapse.data.numpy_files.machine_bytes", lambda: 8 << 20)
+    monkeypatch.setattr("neuralcollapse.data.numpy_files.machine_memory", lambda: 8 << 20)
     tracemalloc.start()
     try:
         refused(tmp_path / "layer.npz", FileOptions(), "layer.npz: expected features that fits in this machine's")

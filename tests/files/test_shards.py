@@ -123,9 +123,9 @@ def test_counts_that_do_not_fit_are_named(tmp_path: Path) -> None:
     counts = jobs(path, options, tmp_path, "count", 2, moments=merged)
     refused(None, replace(classifier, merge=(counts[0],), moments=merged), "all 96", "got 48", "rows 48 to 95 of")
     refused(None, replace(classifier, merge=(counts[1], counts[1]), moments=merged), "count-2.safetensors twice")
-    refused(None, replace(classifier, merge=(parts[0],), moments=merged), "part-1", "holds moments, expected counts")
+    refused(None, replace(classifier, merge=(parts[0],), moments=merged), "part-1", "expected counts in", "got moments")
     refused(None, replace(classifier, merge=tuple(counts)), "count-1", "--moments")
-    refused(None, replace(classifier, merge=tuple(counts), moments=counts[0]), "count-1", "holds counts")
+    refused(None, replace(classifier, merge=tuple(counts), moments=counts[0]), "count-1", "got counts")
     refused(None, replace(classifier, weight=None, bias=None, merge=tuple(counts), moments=merged), "--weight")
     save = tmp_path / "out.safetensors"
     refused(None, replace(classifier, merge=tuple(counts), moments=merged, save=save), "no --save", "out.safetensors")
@@ -154,7 +154,8 @@ def test_files_that_are_no_parts_are_named(tmp_path: Path) -> None:
     part = jobs(path, options, tmp_path, "part", 2)[0]
     moments = ClassMoments.load(part).state_dict()
     foreign, save = tmp_path / "foreign.safetensors", tmp_path / "out.safetensors"
-    counts = {name: torch.tensor(3) for name in ("examples", "mismatches", "correct", "nearest_correct")}
+    counts = {name: torch.tensor([3, 2]) for name in ("examples", "mismatches", "correct", "nearest_correct")}
+    counts["squares"] = torch.tensor([0.5, 0.0], dtype=torch.float64)
     about = {"weighting": "example"}
     for state, words, text in (
         ({"x": torch.ones(2)}, about, "counts"),
@@ -171,10 +172,13 @@ def test_files_that_are_no_parts_are_named(tmp_path: Path) -> None:
             "rows: ",
         ),
         (moments, {**about, "rows": '[{"file": 1, "start": 1, "stop": 2, "total": 9, "name": "a"}]'}, "rows: "),
-        ({**counts, "correct": torch.tensor(4)}, {}, "at most 3 examples, got 4"),
-        ({**counts, "correct": torch.tensor(-4)}, {}, "at least 0"),
-        ({**counts, "correct": torch.tensor([1, 2])}, {}, "shape (2,)"),
-        ({**counts, "correct": torch.tensor(1.0)}, {}, "float32"),
+        ({**counts, "correct": torch.tensor([3, 3])}, {}, "at most as many correct as examples"),
+        ({**counts, "correct": torch.tensor([3, -4])}, {}, "correct of at least 0, got -4"),
+        ({**counts, "correct": torch.tensor(1)}, {}, "correct of each class"),
+        ({**counts, "correct": torch.tensor([1, 2, 3])}, {}, "(3,)"),
+        ({**counts, "correct": torch.tensor([1.0, 2.0])}, {}, "float32"),
+        ({**counts, "squares": counts["squares"] * torch.nan}, {}, "squares of at least 0, got nan"),
+        ({name: each for name, each in counts.items() if name != "squares"}, {}, "expected examples, mismatches"),
     ):
         save_file(state, foreign, metadata=words)
         refused(None, FileOptions(merge=(part, foreign), save=save), "foreign.safetensors", text)

@@ -74,10 +74,10 @@ def _features(name: str, **options: Path) -> Callable[[Path], Content]:
         own = {key: folder / value for key, value in options.items()}
         examples = open_examples(folder / name, own.get("labels"))
         classifier = open_classifier(folder / name, own.get("weight"), own.get("bias"))
-        blocks = list(examples.blocks(0, examples.rows))
+        blocks = list(examples.blocks(0, examples.shape[0]))
         features = torch.cat([block.features for block in blocks])
         labels = torch.cat([block.labels for block in blocks])
-        assert tuple(features.shape) == (examples.rows, examples.dim) and labels.shape == features.shape[:1]
+        assert tuple(features.shape) == examples.shape and labels.shape == features.shape[:1]
         found: Content = [features, labels]
         if classifier is not None:
             assert classifier.weight.ndim == 2 and classifier.weight.is_floating_point()
@@ -102,9 +102,8 @@ def _dataset(name: str, inner: str = "") -> Callable[[Path], Content]:
 
 
 def _part(folder: Path) -> Content:
-    part = read_shard(folder / "part.safetensors")
-    content = part.content.state_dict().values() if isinstance(part.content, ClassMoments) else [part.content]
-    return [*content, part.rows]
+    content, rows = read_shard(folder / "part.safetensors")
+    return [*(content.state_dict().values() if isinstance(content, ClassMoments) else [content]), rows]
 
 
 def _npy(folder: Path) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from neuralcollapse.training.progress import Silent
+from neuralcollapse.training.progress import Progress
 
 
 @dataclass
-class Interrupt(Silent):
+class Interrupt(Progress):
     """Interrupts in the first step of an epoch, or at its end, when its checkpoint is written."""
 
     at_step_of: int | None = None

@@ -9,6 +9,7 @@ import numpy as np
 from helpers.studies import config
 
 from neuralcollapse import simplex_etf
+from neuralcollapse._files import append_line
 from neuralcollapse.training.run_directory import Run
 
 CLASSES, DIM = 5, 8
@@ -54,7 +55,7 @@ def snapshot(spread: float, seed: int = 0) -> dict[str, np.ndarray]:
 def make_run(path: Path, records: list[dict[str, Any]], snapshots: bool = True) -> Run:
     run = Run.create(path, CONFIG)
     for line in records:
-        run.append_history(line)
+        append_line(run.history_path, line)
         if snapshots:
             run.save_snapshot(line["epoch"], **snapshot(1 / line["epoch"]))
     return run

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from neuralcollapse._files import append_line
 from neuralcollapse.training import recipes
 from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.run_directory import Run, Status
@@ -83,7 +84,7 @@ def write_run(
     """Write the files that figures and tables read."""
     run = Run.create(path, settings)
     for line in records:
-        run.append_history(line)
+        append_line(run.history_path, line)
     reached = (records[-1]["epoch"] if records else 0) if epoch is None else epoch
     run.write_status(Status(status=status, epoch=reached, epochs=settings.epochs))
     return path

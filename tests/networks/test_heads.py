@@ -21,7 +21,7 @@ IMAGES = (1, 8)  # channels, side
 def network(model: str, head: str, *, width: float = 0.125, temperature: float | None = None) -> nn.Module:
     torch.manual_seed(0)
     net = models.build(model, num_classes=10, in_channels=IMAGES[0], image_size=IMAGES[1], width=width)
-    if temperature is None and heads.get(head).has_temperature:
+    if temperature is None and heads.HEADS[head].has_temperature:
         temperature = heads.default_temperature(None)
     return heads.replace(net, head, temperature, torch.zeros(1, IMAGES[0], IMAGES[1], IMAGES[1])).eval()
 
@@ -60,7 +60,7 @@ def test_the_fixed_frame_has_unit_rows_at_the_simplex_angle(classes: int, featur
 
 
 def test_too_few_features_for_the_frame_are_named() -> None:
-    with pytest.raises(InputError, match="10 classes needs 9 features, the network gives 5; raise --width"):
+    with pytest.raises(InputError, match="at least 9 features for a simplex ETF of 10 classes, got 5; raise --width"):
         network("mlp", "etf", width=5 / 512)
 
 

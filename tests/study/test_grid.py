@@ -16,7 +16,7 @@ from rich.console import Console
 
 from neuralcollapse import InputError
 from neuralcollapse.cli.grid_progress import GridDisplay
-from neuralcollapse.study.grid import run_grid
+from neuralcollapse.study.grid import GridProgress, run_grid
 from neuralcollapse.study.local_processes import WorkerProcess
 from neuralcollapse.study.options import GridOptions
 from neuralcollapse.study.plan import (
@@ -28,9 +28,8 @@ from neuralcollapse.study.plan import (
     select_cells,
     set_aside,
 )
-from neuralcollapse.study.progress import GridProgress
 from neuralcollapse.study.task import Ending, State, Task, read_ending, write_failure
-from neuralcollapse.training import recipes
+from neuralcollapse.training import checkpoint, recipes
 from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.resolve import load_and_resolve, prepare
 from neuralcollapse.training.run_directory import Run, Status
@@ -193,9 +192,9 @@ def test_a_grid_that_is_stopped_stops_its_workers(tmp_path: Path, sent: signal.S
     assert process.returncode == 130 and "repeat the command to continue" in problems
     for name in names:
         run = Run.open(out / name)
-        status, checkpoint = run.status(), run.load_checkpoint()
+        status, state = run.status(), checkpoint.read(run)
         assert status.status == "interrupted" and not run.is_locked()
-        assert checkpoint is not None and checkpoint["progress"]["epoch"] == status.epoch >= 2
+        assert state is not None and state["progress"]["epoch"] == status.epoch >= 2
 
 
 def test_a_cell_that_fails_says_why(tmp_path: Path) -> None:
@@ -213,7 +212,7 @@ def test_a_cell_that_fails_says_why(tmp_path: Path) -> None:
     workers["killed"].process.kill()
     workers["interrupted"].stop()
     for worker in workers.values():
-        worker.wait()
+        worker.process.wait()
     endings = {name: worker.poll() for name, worker in workers.items()}
     assert endings["interrupted"] == Ending(State.INTERRUPTED)
     assert endings["killed"] == Ending(State.FAILED, "killed by SIGKILL (out of memory?)")

@@ -14,7 +14,7 @@ from neuralcollapse.study.study_file import add_to_study, runs_of_study
 
 
 def begin(path: Path, seed: int = 0) -> Path:
-    """A run of one analysed epoch."""
+    """A run of one measured epoch."""
     return write_run(path, config(seed=seed), history({1: 0.5}, None))
 
 
@@ -58,7 +58,7 @@ def test_runs_on_two_levels_are_no_study_until_they_are_listed(tmp_path: Path, r
     """As in `results/`: single runs beside a whole study."""
     for seed, name in enumerate(runs):
         begin(tmp_path / name, seed)
-    with pytest.raises(InputError, match=f"{message}.*; name one of them, such as"):
+    with pytest.raises(InputError, match=f"{message}.*; name the folders to read, such as"):
         runs_of_study(tmp_path)
     add_to_study(tmp_path, [*runs[-1:], "absent/e"])
     with pytest.warns(UserWarning, match="does not list") if "/" not in runs[0] else nullcontext():
@@ -71,7 +71,7 @@ def test_a_study_knows_its_runs(tmp_path: Path) -> None:
     add_to_study(tmp_path, ["a"])
     add_to_study(tmp_path, ["b", "a"])
     assert json.loads((tmp_path / "study.json").read_text()) == {"runs": ["a", "b"]}
-    with pytest.warns(UserWarning, match=r"study\.json does not list stranger; "):
+    with pytest.warns(UserWarning, match=r"study\.json does not list stranger; they are left out"):
         assert [path.name for path in runs_of_study(tmp_path)] == ["a", "b"]
 
 

@@ -12,6 +12,7 @@ import pytest
 from helpers.grids import TINY
 
 from neuralcollapse import InputError
+from neuralcollapse._files import append_line
 from neuralcollapse.cli import dispatch
 from neuralcollapse.figures import style
 from neuralcollapse.figures.sweep import sweep_panels
@@ -41,7 +42,7 @@ def written(made: sweep.Sweep, index: int, status: str, *lines: dict[str, Any]) 
     config, _ = load_and_resolve(made.cells[index].config)
     run = Run.create(made.out / made.cells[index].name, config)
     for epoch, line in enumerate(lines, start=1):
-        run.append_history({"epoch": epoch, "num_examples": 200, "num_classes": 10, "snr": [1.0], **line})
+        append_line(run.history_path, {"epoch": epoch, "num_examples": 200, "num_classes": 10, "snr": [1.0], **line})
     run.write_status(Status(status=status, epoch=len(lines)))
 
 
@@ -85,8 +86,8 @@ def test_the_picture_shows_winner_and_diverged(six: sweep.Sweep) -> None:
 
 
 def test_a_damaged_run_of_a_sweep_is_named(six: sweep.Sweep) -> None:
-    Run.open(six.out / six.cells[0].name).append_history({"loss": 1.0})
-    with pytest.raises(InputError, match=r"learning_rate-0\.01.history\.jsonl, line 2: epoch: Field required"):
+    append_line(six.out / six.cells[0].name / "history.jsonl", {"loss": 1.0})
+    with pytest.raises(InputError, match=r"learning_rate-0\.01.history\.jsonl, line 2 has no .epoch."):
         six.points()
 
 
@@ -129,7 +130,7 @@ def test_every_setting_survives_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is not a recipe"),
+        ("{", "is not a JSON file"),
         ("3", "an object of settings"),
         ("[]", "an object of settings"),
         ('{"rate": 1}', "unknown setting 'rate'"),
@@ -138,7 +139,7 @@ def test_every_setting_survives_json(tmp_path: Path) -> None:
         ('{"epochs": true}', "epochs must be a valid integer, got True"),
         (f'{{"learning_rate": 1{400 * "0"}}}', "learning_rate must .*, got 10000"),
         ('{"label_noise": NaN}', "label_noise must be a finite number, got"),
-        (100_000 * "[", "is not a recipe"),
+        (100_000 * "[", "is not a JSON file"),
         ('{"milestones": [0.5, "x"]}', "milestones must be a valid number"),
         ('{"loss": "hinge"}', "loss must be 'mse'.*, got 'hinge'"),
     ],

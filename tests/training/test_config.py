@@ -71,7 +71,7 @@ def test_a_configuration_without_a_field_is_not_complete(name: str) -> None:
         ({"epochs": "3"}, "epochs must be a valid integer, got '3'"),
         ({"epochs": 3.0}, "epochs must be a valid integer, got 3.0"),
         ({"epoch": 3}, r"unknown setting 'epoch' \(did you mean 'epochs'\?\); expected some of dataset"),
-        ({"milestones": [0.5, 1]}, r"milestones must be less than 1, got \[0.5, 1\]"),
+        ({"milestones": [0.5, 1]}, r"milestones.1 must be less than 1, got 1"),
         ({"milestones": 0.5}, "milestones must be a valid array, got 0.5"),
         ({"loss": "hinge"}, "loss must be 'mse', .*'label-smoothing', got 'hinge'"),
         ({"width": None, "momentum": 1}, "momentum must be less than 1, got 1"),
@@ -123,8 +123,8 @@ def test_a_recipe_in_yaml_is_the_one_in_json(tmp_path: Path, suffix: str) -> Non
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("!!python/object/apply:os.system [echo]", "is not a recipe: could not determine a constructor"),
-        ("a: [", "is not a recipe"),
+        ("!!python/object/apply:os.system [echo]", "is not a YAML file: could not determine a constructor"),
+        ("a: [", "is not a YAML file"),
         ("3", "expected an object of settings"),
         ("epochs: 2024-01-01", "epochs must be a valid integer, got"),
         ("epoch: 3", "unknown setting 'epoch'"),

@@ -37,7 +37,7 @@ def change(path: Path, changes: dict[str, Any]) -> None:
         ({"width": "wide"}, "width must be a valid number, got 'wide'"),
         ({"learning_rate": 10**400}, "learning_rate must be a finite number, got 1000"),
         ({"weight_decay": float("nan")}, "weight_decay must be a finite number, got nan"),
-        ({"milestones": [0.5, 3]}, r"milestones must be .* got \[0.5, 3\]"),
+        ({"milestones": [0.5, 3]}, "milestones.1 must be less than 1, got 3"),
         ({"milestones": 0.5}, "milestones must be a valid array, got 0.5"),
         ({"class_names": 3}, "class_names must be a valid array, got 3"),
         ({"optimizer": "adamw", "weight_decay": ...}, "weight_decay"),
@@ -53,17 +53,17 @@ def test_a_configuration_no_run_can_have(run: Path, changes: dict[str, Any], mes
 @pytest.mark.parametrize(("changes", "field"), [({"epoch": None}, "epoch"), ({"status": 3}, "status")])
 def test_a_status_no_run_can_have(run: Path, changes: dict[str, Any], field: str) -> None:
     change(run / "status.json", changes)
-    with pytest.raises(InputError, match=rf"status\.json: {field}.*delete the file to continue without it"):
+    with pytest.raises(InputError, match=rf"status\.json: {field} must .*delete the file to continue without it"):
         Run.open(run).status()
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epoch": ...}, "epoch"),
+        ({"epoch": ...}, "has no 'epoch'"),
         ({"epoch": "one"}, "epoch.* integer, got '?one"),
         ({"epoch": 0}, "epoch.* 1, got 0"),
-        ({"num_examples": ...}, "num_examples"),
+        ({"num_examples": ...}, "has no 'num_examples'"),
         ({"train_error": None}, "train_error.* number, got None"),
         ({"nc1": "small"}, "nc1.* number, got '?small"),
         ({"test_accuracy": "high"}, "test_accuracy.* number, got '?high"),
@@ -76,5 +76,5 @@ def test_a_line_no_history_can_have(run: Path, changes: dict[str, Any], message:
     first, second = (run / "history.jsonl").read_text().splitlines()
     wrong = {key: value for key, value in {**json.loads(second), **changes}.items() if value is not ...}
     (run / "history.jsonl").write_text(f"{first}\n{json.dumps(wrong)}\n")
-    with pytest.raises(InputError, match=rf"history\.jsonl, line 2: {message}"):
+    with pytest.raises(InputError, match=rf"history\.jsonl, line 2.* {message}"):
         Run.open(run).history()

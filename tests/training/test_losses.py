@@ -75,7 +75,7 @@ def test_the_measured_lambda_of_the_rescaled_error_is_the_one_it_is_minimised_un
 
     for _ in range(5):
         optimizer.step(closure)
-    measured = losses.get("rescaled-mse").measured_weight_decay(decay, classes)
+    measured = losses.LOSSES["rescaled-mse"].measured_weight_decay(decay, classes)
     weight, bias = _ridge(features, F.one_hot(labels, classes).double(), measured)
     torch.testing.assert_close(layer.weight.detach() / target, weight, rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(layer.bias.detach() / target, bias, rtol=1e-6, atol=1e-8)

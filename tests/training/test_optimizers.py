@@ -22,7 +22,7 @@ def quadratic(dim: int = 5) -> tuple[Tensor, Tensor]:
 def minimise(name: str, rate: float, momentum: float, decay: float, steps: int) -> tuple[Tensor, Tensor, Tensor]:
     curvature, minimum = quadratic()
     parameter = nn.Parameter(torch.zeros(5, dtype=torch.float64))
-    optimizer = optimizers.get(name).make([parameter], rate, momentum, decay)
+    optimizer = optimizers.OPTIMIZERS[name].make([parameter], rate, momentum, decay)
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -67,7 +67,7 @@ def test_the_penalised_loss_is_stationary_where_training_ends(
 ) -> None:
     """(A + λI) θ = A m at the end, with the λ the optimiser's decay is said to stand for; SGDW's is a tenth of it."""
     found, curvature, minimum = minimise(name, rate, momentum, 0.5, steps)
-    penalty = optimizers.get(name).penalty(0.5, momentum)
+    penalty = optimizers.OPTIMIZERS[name].penalty(0.5, momentum)
     assert penalty == pytest.approx(0.05 if name == "sgdw" else 0.5)
     expected = torch.linalg.solve(curvature + penalty * torch.eye(5, dtype=torch.float64), curvature @ minimum)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
@@ -75,7 +75,7 @@ def test_the_penalised_loss_is_stationary_where_training_ends(
 
 def test_lbfgs_reports_the_loss_before_the_step_without_the_penalty() -> None:
     parameter = nn.Parameter(torch.tensor([3.0]))
-    optimizer = optimizers.get("lbfgs").make([parameter], 1.0, 0.0, 10.0)
+    optimizer = optimizers.OPTIMIZERS["lbfgs"].make([parameter], 1.0, 0.0, 10.0)
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -93,4 +93,4 @@ def test_what_is_fixed_is_left_out() -> None:
     config = SimpleNamespace(optimizer="sgd", learning_rate=0.1, momentum=0.0, weight_decay=1.0)
     assert build_optimizer(config, net).param_groups[0]["params"] == [net.bias]
     with pytest.raises(InputError, match="unknown optimizer 'lion'; expected one of sgd, sgdw, adam, adamw, lbfgs"):
-        optimizers.get("lion")
+        optimizers.OPTIMIZERS["lion"]

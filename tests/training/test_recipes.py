@@ -50,10 +50,12 @@ def test_both_squared_errors_take_the_same_steps(classes: int) -> None:
         )
         for _ in range(30):
             optimizer.zero_grad()
-            losses.get(name).function(layer(features), labels).backward()
+            losses.LOSSES[name].function(layer(features), labels).backward()
             optimizer.step()
         trained[name] = layer.weight.detach()
-        assert losses.get(name).measured_weight_decay(recipe.weight_decay, classes) == pytest.approx(classes * 2.5e-4)
+        assert losses.LOSSES[name].measured_weight_decay(recipe.weight_decay, classes) == pytest.approx(
+            classes * 2.5e-4
+        )
     assert float((trained["mse"] - start.weight.detach()).abs().max()) > 1e-3
     torch.testing.assert_close(trained["mse"], trained["mse-torch"], rtol=1e-12, atol=1e-14)
 
@@ -61,19 +63,19 @@ def test_both_squared_errors_take_the_same_steps(classes: int) -> None:
 def test_losses_by_hand() -> None:
     logits, labels = torch.tensor([[1.0, 2.0], [0.0, 1.0]]), torch.tensor([0, 1])
     # squared distances to the targets: (1-1)² + 2² = 4 and 0² + (1-1)² = 0
-    assert float(losses.get("mse").function(logits, labels)) == pytest.approx(0.5 * (4 + 0) / 2)
-    assert float(losses.get("mse-torch").function(logits, labels)) == pytest.approx((4 + 0) / 4)
+    assert float(losses.LOSSES["mse"].function(logits, labels)) == pytest.approx(0.5 * (4 + 0) / 2)
+    assert float(losses.LOSSES["mse-torch"].function(logits, labels)) == pytest.approx((4 + 0) / 4)
     with pytest.raises(InputError, match="unknown loss 'hinge'"):
-        losses.get("hinge")
+        losses.LOSSES["hinge"]
 
 
 def test_the_analysed_epochs_are_the_papers() -> None:
-    epochs = recipes.analysis_epochs(350)
+    epochs = recipes.measured_epochs(350)
     assert len(epochs) == 50 and epochs[:3] == (1, 2, 3) and epochs[-3:] == (293, 320, 350)
-    assert recipes.analysis_epochs(30)[-2:] == (29, 30)
-    assert recipes.analysis_epochs(1) == (1,)
+    assert recipes.measured_epochs(30)[-2:] == (29, 30)
+    assert recipes.measured_epochs(1) == (1,)
     with pytest.raises(InputError, match="at least 1"):
-        recipes.analysis_epochs(0)
+        recipes.measured_epochs(0)
 
 
 def test_the_rate_falls_tenfold_after_each_milestone() -> None:

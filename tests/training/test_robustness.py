@@ -219,7 +219,10 @@ def test_the_subset_is_the_first_of_each_class() -> None:
         (torch.ones(2, 1, 4, 4, dtype=torch.int64), "uint8 or floating, got torch.int64"),
         (torch.full((2, 1, 4, 4), 255.0), "pixels in 0 … 1, before normalisation, got 255 to 255"),
         (torch.full((2, 1, 4, 4), math.nan), "pixels in 0 … 1"),
-        (torch.eye(4).reshape(1, 1, 4, 4) * torch.tensor([1.0, 0.0]).reshape(2, 1, 1, 1), "image 1 is black"),
+        (
+            torch.eye(4).reshape(1, 1, 4, 4) * torch.tensor([1.0, 0.0]).reshape(2, 1, 1, 1),
+            "no black image",
+        ),
     ],
 )
 def test_wrong_images_are_named(images: Tensor, message: str) -> None:

@@ -22,10 +22,11 @@ from helpers.progress import Interrupt
 
 from neuralcollapse import InputError
 from neuralcollapse import data as datasets
+from neuralcollapse._files import append_line
 from neuralcollapse.networks import registry as models
-from neuralcollapse.training import losses
+from neuralcollapse.training import checkpoint, losses
 from neuralcollapse.training.config import TrainingConfig
-from neuralcollapse.training.progress import Silent
+from neuralcollapse.training.progress import Progress
 from neuralcollapse.training.resolve import prepare
 from neuralcollapse.training.run_directory import Run
 from neuralcollapse.training.trainer import train
@@ -67,6 +68,13 @@ def test_a_run_leaves_what_the_design_promises(tmp_path: Path) -> None:
         assert np.bincount(snapshot["labels"]).tolist() == [20] * 10
         means = np.stack([snapshot["features"][snapshot["labels"] == label].mean(axis=0) for label in range(10)])
         np.testing.assert_allclose(snapshot["class_means"], means, rtol=1e-4, atol=1e-5)
+    classes, last = run.per_class(6), history[-1]
+    assert classes is not None and [row.name for row in classes] == list(run.config.class_names)
+    assert classes.column("nc1_share").sum() == pytest.approx(last["nc1"], rel=1e-9)
+    assert classes.column("accuracy").mean() == pytest.approx(last["train_accuracy"])
+    norms = np.linalg.norm(means - means.mean(axis=0), axis=1)
+    np.testing.assert_allclose(classes.column("mean_norm"), norms, rtol=1e-4)
+    assert np.isfinite(classes.column("nearest_cosine")).all()
 
 
 def test_the_history_holds_what_the_network_gives(tmp_path: Path) -> None:
@@ -121,7 +129,7 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
 def test_resume_takes_over_the_settings_and_refuses_others(tmp_path: Path) -> None:
     run = run_in(tmp_path / "run")
     assert prepare(TrainingConfig(), resume=run.path)[0].config.epochs == 6
-    with pytest.raises(InputError, match="made with epochs 6, now 7"):
+    with pytest.raises(InputError, match=r"expected epochs 6, .*, got 7"):
         prepare(TrainingConfig(epochs=7), resume=run.path)
     with pytest.raises(InputError, match="other settings"):
         prepare(TrainingConfig(**{**TINY, "seed": 5}), out=run.path)
@@ -129,7 +137,7 @@ def test_resume_takes_over_the_settings_and_refuses_others(tmp_path: Path) -> No
 
 PROGRAM = """
 import sys, pathlib
-from neuralcollapse.training.progress import Silent
+from neuralcollapse.training.progress import Progress
 from neuralcollapse.training.resolve import prepare
 from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.trainer import train
@@ -173,7 +181,7 @@ def test_ten_kills_change_nothing(tmp_path: Path) -> None:
         for name in ("status.json", "environment.json"):  # whole or not there, never half-written
             if (killed.path / name).exists():
                 json.loads((killed.path / name).read_text())
-        killed.load_checkpoint()
+        checkpoint.read(killed)
         for file in killed.snapshots().values():
             with np.load(file, allow_pickle=False) as snapshot:
                 assert snapshot["weight"].shape[0] == 10
@@ -196,7 +204,7 @@ def test_whatever_was_written_after_the_checkpoint_is_made_again(tmp_path: Path,
     if cut == "history absent":  # killed in the first epoch, before its checkpoint
         assert train(run, data, progress=Interrupt(at_step_of=1)) == "interrupted"
         assert (run.path / "checkpoint.pt").exists()
-        run.append_history({"epoch": 1})
+        append_line(run.history_path, {"epoch": 1})
         run.save_snapshot(1, weight=np.zeros(1))
     else:
         shutil.copytree(whole.path, run.path, dirs_exist_ok=True)
@@ -211,7 +219,7 @@ def test_whatever_was_written_after_the_checkpoint_is_made_again(tmp_path: Path,
 
 
 @dataclass
-class Recorder(Silent):
+class Recorder(Progress):
     """Keeps what it is told; interrupts after an epoch."""
 
     stop_after: int = 0
@@ -271,7 +279,7 @@ def test_two_processes_give_the_history_of_one(tmp_path: Path, settings: dict[st
         assert len(numbers) > 15
         for name in numbers:
             assert right[name] == pytest.approx(left[name], rel=tolerance, abs=tolerance * (left[name] == 0)), name
-    state = run.load_checkpoint()
+    state = checkpoint.read(run)
     assert state is not None and len(state["random_states"]) == 2
 
 

@@ -7,6 +7,8 @@ import sys
 import warnings
 from typing import Any
 
+from neuralcollapse._errors import INTERRUPTED, InputError, install, suggest
+
 COMMANDS = {
     "run": ("RunCommand", "train a network, measure its collapse, draw the figures"),
     "grid": ("GridCommand", "train data sets × networks × losses × seeds: the paper's study"),
@@ -15,10 +17,10 @@ COMMANDS = {
     "compare": ("CompareCommand", "which numbers of two networks or runs differ, with intervals"),
     "dynamics": ("DynamicsCommand", "the central path in closed form, integrated, or against a run"),
     "figures": ("FiguresCommand", "draw the figures of a run or of a study again"),
+    "report": ("ReportCommand", "one HTML file to explore a run, a study or a measurement"),
     "data": ("DataCommand", "list the data sets found on this machine"),
 }
 """The class of each command, in the module of the command's name, and what the command does."""
-INTERRUPTED = 130  # the exit code by the shell's convention, 128 + SIGINT
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -37,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("neuralcollapse"):
             raise
-        code = _fail(f"{error.name} is not installed; the commands need: pip install 'neuralcollapse[lab]'")
+        code = _fail(f"{error.name} is not installed; all that the commands need: {install(extra='lab')}")
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:  # the reader of our output, such as `head`, has closed it
@@ -59,15 +61,18 @@ def dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help(), file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
-    if arguments[0] == "--version":
+    name = arguments[0]
+    if name in ("-V", "--version"):
         from neuralcollapse import __version__
 
         print(f"neuralcollapse {__version__}")
         return 0
-    name = arguments[0]
-    if name not in COMMANDS:
-        from neuralcollapse._errors import InputError, suggest
+    if name == "--install-completion":
+        from neuralcollapse.cli.completion import install_completion
 
+        print(install_completion({each: command_class(each) for each in COMMANDS}, *arguments[1:2]))
+        return 0
+    if name not in COMMANDS:
         raise InputError(f"unknown command {name!r}{suggest(name, COMMANDS)}; expected one of {', '.join(COMMANDS)}")
     command = parse(name, arguments[1:])
 
@@ -76,18 +81,30 @@ def dispatch(arguments: list[str]) -> int:
     return command(Console())  # type: ignore[no-any-return]
 
 
+def command_class(name: str) -> type:
+    """The dataclass of a command; only its own module is imported."""
+    found: type = getattr(importlib.import_module(f"neuralcollapse.cli.{name}"), COMMANDS[name][0])
+    return found
+
+
 def parse(name: str, arguments: list[str]) -> Any:
-    """The command of that name with its options; only its own module is imported.
+    """The command of that name with its options.
 
     Raises:
         SystemExit: wrong options, with code 2 after a message; or --help, with code 0.
     """
+    command = command_class(name)
+    if "-h" in arguments or "--help" in arguments:
+        from neuralcollapse.cli.help import help_text
+
+        print(help_text(name, command))
+        sys.exit(0)
+
     import tyro
 
-    from neuralcollapse.cli.option_types import RULES
+    from neuralcollapse.cli.option_types import MARKERS, RULES
 
-    command = getattr(importlib.import_module(f"neuralcollapse.cli.{name}"), COMMANDS[name][0])
-    return tyro.cli(command, prog=f"neuralcollapse {name}", args=arguments, registry=RULES)
+    return tyro.cli(command, prog=f"neuralcollapse {name}", args=arguments, registry=RULES, config=MARKERS)
 
 
 def _help() -> str:
@@ -98,14 +115,19 @@ Measure, reproduce and see Neural Collapse.
 
 {commands}
 
-`neuralcollapse COMMAND --help` lists the options of a command; `neuralcollapse
---version` prints the version. To begin: `neuralcollapse run` trains on
-handwritten digits, a minute or two on two cores, and draws what happened."""
+To begin, and what may follow:
+
+  neuralcollapse run                      handwritten digits, a minute or two
+  neuralcollapse run --loss ce --epochs 100
+  neuralcollapse measure layer.npz        features, labels, weight and bias
+  neuralcollapse grid --dry-run           the paper's study: what it takes
+
+  neuralcollapse COMMAND --help           the options of a command
+  neuralcollapse --version
+  neuralcollapse --install-completion     Tab completes commands and options"""
 
 
 def _one_line(error: Exception) -> str:
-    from neuralcollapse._errors import InputError
-
     if isinstance(error, InputError):
         return " ".join(str(error).split())
     if isinstance(error, OSError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class DataCommand:
     """List the data sets found on this machine, with their counts per class."""
 
-    data_dir: Path | None = None
+    data_dir: Path | None = field(default=None, metadata={"section": "Data"})
     """A folder to look in first."""
 
     def __call__(self, console: Console) -> int:

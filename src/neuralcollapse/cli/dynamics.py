@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_FLOW = {"section": "Flow"}
 
 
 @dataclass(frozen=True)
@@ -18,21 +20,21 @@ class DynamicsCommand:
     With --run: the singular values of that run against the closed form, by one change of time.
     """
 
-    classes: int = 10
+    classes: int = field(default=10, metadata=_FLOW)
     """C, the number of classes."""
-    examples_per_class: int = 50
+    examples_per_class: int = field(default=50, metadata=_FLOW)
     """N, the examples of each class."""
-    dim: int = 64
+    dim: int = field(default=64, metadata=_FLOW)
     """Dimension of the features."""
-    time: float | None = None
+    time: float | None = field(default=None, metadata=_FLOW)
     """How long the flow runs; by default until every singular value has grown tenfold."""
-    weight_decay: float = 0.0
+    weight_decay: float = field(default=0.0, metadata=_FLOW)
     """λ on the classifier's weight; above zero an extension of the paper."""
-    flow: Literal["projected", "multiplicative"] = "projected"
+    flow: Literal["projected", "multiplicative"] = field(default="projected", metadata=_FLOW)
     """The renormalization; projected is the paper's."""
-    seed: int = 0
+    seed: int = field(default=0, metadata=_FLOW)
     """Seed of the random start."""
-    run: Path | None = None
+    run: Path | None = field(default=None, metadata={"section": "Against a run"})
     """Compare the singular values of the run in this directory with the closed form instead."""
     out: Path | None = None
     """Where the pictures go; by default dynamics/, or the run's own figures/."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from neuralcollapse._errors import INTERRUPTED
+from neuralcollapse.cli import COMMANDS
 from neuralcollapse.study.options import GridOptions
 from neuralcollapse.training import recipes
 from neuralcollapse.training.config import TrainingConfig
@@ -18,7 +21,11 @@ if TYPE_CHECKING:
 
     from neuralcollapse.study.grid import GridResult
 
-UNFINISHED, INTERRUPTED = 1, 130  # exit codes; 130 is the shell's own for an interrupt, 128 + SIGINT
+UNFINISHED = 1
+"""The exit code of a grid with a run that is not finished."""
+_CELLS = {"section": "Cells"}
+_NEXT = {"figures": "draw the study:  ", "report": "one page to open:"}
+"""What a finished grid proposes, by command."""
 
 
 @dataclass(frozen=True)
@@ -40,21 +47,23 @@ class GridCommand:
     failed cells are continued.
     """
 
-    datasets: tuple[str, ...] = recipes.DATASETS
+    datasets: tuple[str, ...] = field(default=recipes.DATASETS, metadata=_CELLS)
     """Data sets; `neuralcollapse data` lists those found here."""
-    models: tuple[str, ...] = recipes.NETWORKS
+    models: tuple[str, ...] = field(default=recipes.NETWORKS, metadata=_CELLS)
     """Networks; a name without a depth, such as resnet, takes the paper's depth for the data set."""
-    losses: tuple[str, ...] = ("mse",)
+    losses: tuple[str, ...] = field(default=("mse",), metadata=_CELLS)
     """Losses."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = field(default=(0,), metadata=_CELLS)
     """Seeds."""
-    only: tuple[str, ...] = ()
+    only: tuple[str, ...] = field(default=(), metadata=_CELLS)
     """Train only the cells whose name matches one of these patterns, such as 'mnist-*-mse'."""
-    recipe: tuple[Path, ...] = ()
+    recipe: tuple[Path, ...] = field(default=(), metadata={"section": "Settings from a file"})
     """Recipe files, as `sweep` writes them; each fills in settings of the cells it names that are not given here."""
     out: Path = Path("runs/grid")
     """The folder in which each cell has its run directory."""
-    running: tyro.conf.OmitArgPrefixes[GridOptions] = field(default_factory=GridOptions)
+    running: tyro.conf.OmitArgPrefixes[GridOptions] = field(
+        default_factory=GridOptions, metadata={"section": "Where it runs"}
+    )
     training: tyro.conf.OmitArgPrefixes[CommonSettings] = field(default_factory=CommonSettings)
 
     def __call__(self, console: Console) -> int:
@@ -67,13 +76,14 @@ class GridCommand:
         names = [cell.name for cell in cells]
         with GridDisplay(console) as display:
             result = run_grid(select_cells(cells, self.only), self.out, self.running, display, names)
-        return 0 if self.running.dry_run else print_result(result, self.out)
+        return 0 if self.running.dry_run else print_result(console, result, self.out)
 
 
-def print_result(result: GridResult, out: Path, *, may_diverge: bool = False) -> int:
-    """Print which runs are not finished and why; returns the exit code.
+def print_result(console: Console, result: GridResult, out: Path, *, may_diverge: bool = False) -> int:
+    """Print which runs are not finished and why, and how to see the others; returns the exit code.
 
     Args:
+        console: the output.
         result: of the grid or sweep.
         out: the folder of its run directories.
         may_diverge: whether a diverged run counts as finished, as in a sweep of learning rates.
@@ -85,5 +95,8 @@ def print_result(result: GridResult, out: Path, *, may_diverge: bool = False) ->
     if result.interrupted:
         print(f"neuralcollapse: interrupted; repeat the command to continue the runs in {out}", file=sys.stderr)
         return INTERRUPTED
+    for command, what in _NEXT.items():
+        if command in COMMANDS:
+            console.print(f"{what} neuralcollapse {command} {shlex.quote(str(out))}", soft_wrap=True, highlight=False)
     finished = (State.FINISHED, State.DIVERGED) if may_diverge else (State.FINISHED,)
     return 0 if all(state in finished for state in result.states.values()) else UNFINISHED

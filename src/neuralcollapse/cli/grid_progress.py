@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,13 +16,17 @@ from rich.table import Table
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.cli.tables import number, off_path, percent
+from neuralcollapse.data.binary_files import machine_memory
+from neuralcollapse.data.registry import DATASETS
 from neuralcollapse.study.estimate import Estimate
 from neuralcollapse.study.executors import executor_for
+from neuralcollapse.study.grid import GridProgress
 from neuralcollapse.study.options import GridOptions
 from neuralcollapse.study.plan import PlannedCell
-from neuralcollapse.study.progress import GridProgress
 from neuralcollapse.study.task import State
-from neuralcollapse.training.hardware import gpu_memory, machine_memory
+from neuralcollapse.training import recipes
+from neuralcollapse.training.config import TrainingConfig
+from neuralcollapse.training.hardware import gpu_memory
 from neuralcollapse.training.run_directory import Run, Status
 
 LINE_INTERVAL = 60.0
@@ -136,22 +141,22 @@ class GridDisplay(GridProgress):
 
 def plan_table(planned: Sequence[PlannedCell], estimates: Mapping[str, Estimate]) -> Table:
     """Each cell, how far it is, its main settings, and what it will cost on this machine."""
-    table = _table("images", "width", "epochs", "rate", "time", "memory")
+    rows: list[list[str]] = []
     for each in planned:
-        config, cost = each.resolved, estimates.get(each.cell.name)
+        config, cost = each.resolved or recipe_of(each), estimates.get(each.cell.name)
         state = f"{each.state} (an earlier run failed)" if each.replaces else str(each.state)
         if each.state in (State.STARTED, State.FAILED, State.DIVERGED, State.BUSY):
             state = f"at epoch {each.epoch}" if each.state is State.STARTED else f"{state}, epoch {each.epoch}"
-        numbers = ["", "", "", ""]
-        if config is not None:
-            numbers = [
-                f"{config.num_examples:,}",
-                f"{config.width:g}",
-                str(config.epochs),
-                _short(config.learning_rate),
-            ]
+        images = f"{each.resolved.num_examples:,}" if each.resolved else ""
+        rate = "" if config.learning_rate is None else _short(config.learning_rate)
+        numbers = [images, f"{config.width:g}", str(config.epochs), rate]
         costs = ["", ""] if cost is None else [duration(cost.seconds), gigabytes(cost.memory)]
-        table.add_row(escape(each.cell.name), state, *numbers, *costs)
+        rows.append([escape(each.cell.name), state, *numbers, *costs])
+    titles = ("images", "width", "epochs", "rate", "time", "memory")
+    filled = [index for index in range(len(titles)) if any(row[2 + index] for row in rows)]
+    table = _table(*(titles[index] for index in filled))
+    for row in rows:
+        table.add_row(*row[:2], *(row[2 + index] for index in filled))
     return table
 
 
@@ -177,10 +182,23 @@ def plan_notes(planned: Sequence[PlannedCell], estimates: Mapping[str, Estimate]
             notes.append("time and memory are measured on this machine; those of the cluster differ")
         elif memory > machine_memory() or gpu > gpu_memory():
             notes.append("that is more memory than there is; take fewer --jobs, a smaller --width or --batch-size")
-    notes += [f"{each.cell.name}: {each.why}" for each in planned if each.why and each.state is not State.FINISHED]
+    reasons: dict[str, list[str]] = {}
+    for each in planned:
+        if each.why and each.state is not State.FINISHED:
+            reasons.setdefault(each.why, []).append(each.cell.name)
+    notes += [f"{names[0] if len(names) == 1 else f'{len(names)} cells'}: {why}" for why, names in reasons.items()]
     for note in sorted({cost.note for cost in estimates.values() if cost.note}):
         notes.append(f"{', '.join(name for name, cost in estimates.items() if cost.note == note)}: {note}")
     return notes
+
+
+def recipe_of(planned: PlannedCell) -> TrainingConfig:
+    """The settings of a cell whose data are not there; the rate only where the number of classes is known without."""
+    given = planned.cell.config
+    dataset, model, loss = given.dataset or "digits", given.model or "resnet", given.loss or "mse"
+    if dataset in DATASETS:
+        return given.filled(recipes.paper_recipe(dataset, model, loss, len(DATASETS[dataset].class_names)))
+    return given.filled(dataclasses.replace(recipes.paper_recipe(dataset, model, loss), learning_rate=None))
 
 
 def duration(seconds: float | None) -> str:

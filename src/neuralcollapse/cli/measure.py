@@ -30,14 +30,17 @@ class MeasureCommand:
 
     NC4 and the accuracies need the class means of all rows, so the jobs count them in a second round, which gives the
     full report:
-      measure FEATURES --shard I/N --moments all.safetensors --weight W --save count-I.safetensors
+      measure FEATURES --shard I/N --moments all.safetensors --weight W \\
+          --save count-I.safetensors
       measure --merge count-*.safetensors --moments all.safetensors --weight W
     """
 
     features: tyro.conf.Positional[Path | None] = None
-    """The features: .npz or .safetensors, which may hold labels, weight and bias too; .parquet, which may hold label or
-    labels; or .npy, features alone. Left out with --merge."""
-    measuring: tyro.conf.OmitArgPrefixes[FileOptions] = field(default_factory=FileOptions)
+    """The features: .npz, .safetensors or .pt, which may hold labels, weight and bias too; .parquet, which may hold
+    label or labels; or .npy, features alone. Left out with --merge."""
+    measuring: tyro.conf.OmitArgPrefixes[FileOptions] = field(
+        default_factory=FileOptions, metadata={"section": "Arguments"}
+    )
 
     def __call__(self, console: Console) -> int:
         from neuralcollapse.cli.tables import share_bar

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+import tyro
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
 
 from neuralcollapse._errors import suggest
+from neuralcollapse.cli.help import default_hint, field_texts
 
+MARKERS = (tyro.conf.FlagCreatePairsOff,)
+"""How tyro reads all commands: a switch is `--dry-run`, without a `--no-dry-run` beside it."""
 RULES = ConstructorRegistry()
 """The rules that tyro follows before its own."""
 
@@ -73,3 +84,25 @@ def left_open(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         is_instance=lambda value: value is None or given.is_instance(value),
         str_from_instance=lambda value: ["None"] if value is None else given.str_from_instance(value),
     )
+
+
+@RULES.struct_rule
+def described(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """A command or a group of options: a message about an option repeats what the help says of it."""
+    if not dataclasses.is_dataclass(info.type) or not info.type.__module__.startswith("neuralcollapse"):
+        return None
+    made: Any = info.type
+    texts, hints = field_texts(made), get_type_hints(made, include_extras=True)
+    switches = [name for name, hint in get_type_hints(made).items() if hint == bool | None]
+    hints |= dict.fromkeys(switches, bool)
+
+    def instantiate(**given: Any) -> Any:
+        return made(**given | {name: given[name] or None for name in switches})  # a switch not given is left open
+
+    fields = []
+    for field in dataclasses.fields(made):
+        hint: Any = Annotated[hints[field.name], tyro.conf.arg(help_behavior_hint=default_hint(field))]
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        default = False if field.name in switches else default
+        fields.append(StructFieldSpec(field.name, hint, default, helptext=texts.get(field.name, "")))
+    return StructConstructorSpec(instantiate, tuple(fields))

@@ -1,4 +1,4 @@
-"""`neuralcollapse run`: train one network, measure its collapse, draw the figures."""
+"""`neuralcollapse run`: train one network, measure its collapse, draw the figures, write the report."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from neuralcollapse._errors import INTERRUPTED
 from neuralcollapse.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -16,32 +17,48 @@ if TYPE_CHECKING:
 
     from neuralcollapse.training.run_directory import Run
 
-DIVERGED, INTERRUPTED = 1, 130  # exit codes; 130 is the shell's own for an interrupt, 128 + SIGINT
+DIVERGED = 1
+"""The exit code of a run whose loss is no longer finite."""
+_FROM_FILE = {"section": "Settings from a file"}
 
 
 @dataclass(frozen=True)
 class RunCommand:
-    """Train a network, measure its collapse on the paper's epochs, and draw the figures.
+    """Train a network, measure its collapse on the paper's epochs, draw the figures and write the report.
 
     Without options: a narrow ResNet18 on handwritten digits, a minute or two on two cores.
     """
 
     training: tyro.conf.OmitArgPrefixes[TrainingConfig] = field(default_factory=TrainingConfig)
+    config: Path | None = field(default=None, metadata=_FROM_FILE)
+    """A file of settings (YAML or JSON), named as these options; an option given here counts instead of the file's."""
+    print_config: bool = field(default=False, metadata=_FROM_FILE)
+    """Print the settings as a file for --config, those filled in by default as comments, and train nothing."""
+    recipe: Path | None = field(default=None, metadata=_FROM_FILE)
+    """A recipe file, as `sweep` writes it: where it is for this data set, network and loss, it fills in what is not
+    given here."""
     out: Path | None = None
     """The run directory; by default a folder under runs/. If it holds an unfinished run, that run is continued."""
     resume: Path | None = None
     """Continue the run in this directory with the settings it was started with."""
-    recipe: Path | None = None
-    """A recipe file, as `sweep` writes it: it fills in the settings that are not given here."""
 
     def __call__(self, console: Console) -> int:
-        from neuralcollapse import figures
+        from neuralcollapse import figures, report
         from neuralcollapse.cli import tables
         from neuralcollapse.cli.training_progress import TrainingProgress
+        from neuralcollapse.measuring.events import first_zero_error
         from neuralcollapse.training import hardware, recipes, trainer
-        from neuralcollapse.training.resolve import prepare
+        from neuralcollapse.training.resolve import load_and_resolve, prepare
 
-        settings = self.training if self.recipe is None else recipes.fill(self.training, self.recipe)
+        settings = self.training
+        if self.config is not None:
+            settings = settings.filled(recipes.read_settings(self.config))
+        if self.recipe is not None:
+            settings = recipes.fill(settings, self.recipe)
+        if self.print_config:
+            resolved, _ = load_and_resolve(settings)
+            print(recipes.as_yaml(settings, resolved), end="")
+            return 0
         run, data = prepare(settings, out=self.out, resume=self.resume)
         print_settings(console, run)
         if run.config.device == "cpu":
@@ -49,13 +66,16 @@ class RunCommand:
         status = trainer.train(run, data, progress=TrainingProgress())
         history = run.history(*tables.SUMMARY_COLUMNS)
         if history:
-            console.print(tables.summary_table(history, run.status().zero_error_epoch))
+            console.print(tables.summary_table(history, first_zero_error(history)))
         if status == "interrupted":
             console.print(f"interrupted; continue with: neuralcollapse run --resume {run.path}", soft_wrap=True)
             return INTERRUPTED
         if history:
             pictures = figures.draw_run(run.path)
-            console.print(f"{len(pictures)} pictures in {run.figures_dir}", soft_wrap=True, highlight=False)
+            page = report.write_report(run.path)
+            console.print(
+                f"{len(pictures)} pictures in {run.path / 'figures'}\nreport: {page}", soft_wrap=True, highlight=False
+            )
         if status == "diverged":
             message = "diverged: the loss is no longer finite; try a smaller --learning-rate"
             print(f"neuralcollapse: {message} (history kept in {run.history_path})", file=sys.stderr)
@@ -75,7 +95,7 @@ def print_settings(console: Console, run: Run) -> None:
         f"{network}; {config.loss_title} loss, λ = {config.measured_weight_decay:g}; "
         f"{optimizer} rate {config.learning_rate:g}, momentum {config.momentum:g}, batches of {config.batch_size}, "
         f"{config.epochs} epochs; {config.device}, {arithmetic}, "
-        f"seed {config.seed}\nrun directory: {run.path}",
+        f"seed {config.seed}",
         highlight=False,
-        soft_wrap=True,
     )
+    console.print(f"run directory: {run.path}", highlight=False, soft_wrap=True)

@@ -25,13 +25,15 @@ class SweepCommand:
     """
 
     training: tyro.conf.OmitArgPrefixes[TrainingConfig] = field(default_factory=TrainingConfig)
-    setting: str = "learning-rate"
+    setting: str = field(default="learning-rate", metadata={"section": "Sweep"})
     """What is varied: any numeric setting of the training."""
-    values: tuple[float, ...] | None = None
+    values: tuple[float, ...] | None = field(default=None, metadata={"section": "Sweep"})
     """Its values; without them, for sgd and sgdw, the paper's 25 learning rates."""
     out: Path | None = None
     """The folder in which each value has its run directory; by default one under runs/."""
-    running: tyro.conf.OmitArgPrefixes[GridOptions] = field(default_factory=GridOptions)
+    running: tyro.conf.OmitArgPrefixes[GridOptions] = field(
+        default_factory=GridOptions, metadata={"section": "Where it runs"}
+    )
 
     def __call__(self, console: Console) -> int:
         from neuralcollapse import figures
@@ -48,4 +50,4 @@ class SweepCommand:
             console.print(f"best: {about}", soft_wrap=True, highlight=False)
             for path in (sweep.recipe_path, *figures.draw_sweep(sweep, sweep.points())):
                 console.print(str(path), soft_wrap=True, highlight=False)
-        return print_result(result, sweep.out, may_diverge=True)
+        return print_result(console, result, sweep.out, may_diverge=True)

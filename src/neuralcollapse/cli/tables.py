@@ -56,7 +56,7 @@ SUMMARY_COLUMNS = (*(key for _, key, _ in _SUMMARY_ROWS), "mse.ls_perp")
 """The columns of the history that `summary_table` needs."""
 
 
-def summary_table(history: list[dict[str, Any]], zero_error_epoch: int | None) -> Table:
+def summary_table(history: list[dict[str, Any]], zero_error_epoch: float | None) -> Table:
     """The last epoch of a run beside the first with zero training error."""
     last = history[-1]
     first = next((record for record in history if record["epoch"] == zero_error_epoch), None)

@@ -8,10 +8,42 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from neuralcollapse.cli.tables import number, percent
+from neuralcollapse.training import progress
+
+COLLAPSED = 1e-3
+"""The NC1 below which a network is called nearly collapsed: of the order of a thousandth of the variance between."""
+STAYS = 3
+"""Measured epochs in a row without a training error after which the error is said to stay zero."""
 
 
-class TrainingProgress:
-    """Shows how training goes; see `training.progress.Progress` for the methods.
+class Phases:
+    """Says what a measured epoch means when it is the first of a phase: zero error, stays zero, nearly collapsed."""
+
+    def __init__(self) -> None:
+        self._without_error: list[int] = []
+        self._collapsed = False
+
+    def reached(self, record: dict[str, Any]) -> list[str]:
+        """The sentences for a line of the history, of which its epoch, train_error and nc1 are read."""
+        said = []
+        if record["train_error"] > 0:
+            if self._without_error:
+                said.append("the training error is above zero again")
+            self._without_error = []
+            return said
+        self._without_error.append(record["epoch"])
+        if len(self._without_error) == 1:
+            said.append("zero error: all training examples are right, the terminal phase begins")
+        if len(self._without_error) == STAYS:
+            said.append(f"stays zero: no training error at any measured epoch since {self._without_error[0]}")
+        if not self._collapsed and float(record["nc1"]) < COLLAPSED:
+            self._collapsed = True
+            said.append(f"nearly collapsed: NC1 below {COLLAPSED:g}, each class lies close to its mean")
+        return said
+
+
+class TrainingProgress(progress.Progress):
+    """Shows how training goes.
 
     The console is made by `begin`, because with several devices that runs in another process than this constructor.
 
@@ -23,6 +55,7 @@ class TrainingProgress:
         self._console = console
         self._bar: Progress | None = None
         self._epochs, self._measured = 0, ""
+        self._phases = Phases()
 
     def begin(self, epochs: int, done: int) -> None:
         """Show the bar, on a terminal."""
@@ -48,7 +81,7 @@ class TrainingProgress:
             self._bar.update(self._task, completed=epoch - 1 + share)
 
     def measured(self, record: dict[str, Any]) -> None:
-        """Print a line, where there is no bar; the bar shows the numbers after the epoch."""
+        """Print a line, where there is no bar, which shows the numbers after the epoch; and what phase is reached."""
         self._measured = f"  error {percent(record['train_error'])}  NC1 {number(record['nc1'])}"
         if self._bar is None and self._console is not None:
             self._console.print(
@@ -58,6 +91,9 @@ class TrainingProgress:
                 highlight=False,
                 soft_wrap=True,
             )
+        for sentence in self._phases.reached(record):
+            if self._console is not None:
+                self._console.print(f"epoch {record['epoch']}: {sentence}", highlight=False)
 
     def epoch(self, epoch: int, loss: float) -> None:
         """Show the loss beside the bar."""

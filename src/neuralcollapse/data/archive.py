@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,10 +25,10 @@ Name = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Archive:
-    """What is in an archive.
+    """The content of an archive.
 
     Args:
-        files: of each wanted file its content, of any other file an empty one, of a link to no file None.
+        files: the content of each wanted file; of any other file it is empty, of a link to no file None.
         folders: the folders.
     """
 
@@ -75,8 +76,9 @@ def read_archive(path: Path, wanted: Callable[[str], bool], largest: int) -> Arc
                     elif not wanted(member.name):
                         files[name] = b""
                     elif member.issparse() or member.size > largest:
-                        what = "is stored as sparse" if member.issparse() else f"has {member.size:,} bytes"
-                        raise InputError(f"{path}: {member.name} {what}, expected a plain file of at most {largest:,}")
+                        what = "a sparse one" if member.issparse() else f"{member.size:,}"
+                        limit = f"a plain file of at most {largest:,} bytes"
+                        raise InputError(f"{path}: expected {member.name} to be {limit}, got {what}")
                     else:
                         files[name] = file.content(member.offset_data, member.size)
                 # tarfile ends at a damaged header as at the end, which a block of zeros marks
@@ -99,26 +101,19 @@ def read_archive(path: Path, wanted: Callable[[str], bool], largest: int) -> Arc
 
 def _resolved(text: str) -> Name | None:
     """A path without "." and ".."; None for one that leads out of the archive, or is its top folder."""
-    parts: list[str] = []
-    for part in PurePosixPath(text).parts:
-        if part == "..":
-            if not parts:
-                return None
-            parts.pop()
-        elif part != "/":
-            parts.append(part)
-    return tuple(parts) or None
+    names = PurePosixPath(posixpath.normpath(text.lstrip("/"))).parts
+    return None if not names or names[0] == ".." else names
 
 
 class _BoundedFile:
-    """What tarfile needs of an unpacked archive, with limits on what is read at once and altogether."""
+    """An unpacked archive for tarfile, with limits on what is read at once and altogether."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self._path, self._file = path, file
         self._end = min(LARGEST_UNPACKED, max(_RATIO_FROM, _LARGEST_RATIO * path.stat().st_size))
 
     def content(self, start: int, size: int) -> bytes:
-        """Of a member."""
+        """The content of a member."""
         self.seek(start)
         self._require(start + size)
         content = self._file.read(size)
@@ -127,7 +122,7 @@ class _BoundedFile:
         return content
 
     def read(self, size: int) -> bytes:
-        """What tarfile itself reads, which is headers."""
+        """Read for tarfile itself, which asks for headers only."""
         if size > _LARGEST_HEADER:
             raise InputError(f"{self._path} has a header of more than {_LARGEST_HEADER:,} bytes; download it again")
         self._require(self.tell() + size)

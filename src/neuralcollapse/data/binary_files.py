@@ -5,6 +5,8 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import math
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,7 +61,7 @@ def read_exactly(path: Path, file: IO[bytes], size: int) -> bytearray:
         content += chunk
     if len(content) != size:
         found = f"more than {size:,}" if len(content) > size else f"{len(content):,}"
-        raise InputError(f"{path}: expected {size:,} bytes, found {found}; download it again")
+        raise InputError(f"{path}: expected {size:,} bytes, got {found}; download it again")
     return content
 
 
@@ -74,7 +76,7 @@ def records(path: Path, size: int, count: int | None = None, largest: int = LARG
         expected = found if count is None else size * count
         if found % size or not found or found != expected:
             wanted = f"{expected:,} bytes" if count is not None else f"a multiple of {size:,} bytes"
-            raise InputError(f"{path}: expected {wanted}, found {found:,}; download it again")
+            raise InputError(f"{path}: expected {wanted}, got {found:,}; download it again")
         require_size(path, expected, largest)
         return np.frombuffer(read_exactly(path, file, expected), dtype=np.uint8).reshape(-1, size)
 
@@ -82,4 +84,12 @@ def records(path: Path, size: int, count: int | None = None, largest: int = LARG
 def require_size(path: Path, size: int, largest: int = LARGEST_FILE) -> None:
     """Raise where a file has, uncompressed, far more bytes than any published one."""
     if size > largest:
-        raise InputError(f"{path}: expected at most {largest:,} bytes, found {size:,}; download it again")
+        raise InputError(f"{path}: expected at most {largest:,} bytes, got {size:,}; download it again")
+
+
+def machine_memory() -> float:
+    """Bytes of memory of this machine; infinity where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return math.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,39 +45,33 @@ class CifarFiles:
     label_bytes: int
     label_key: bytes
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the files of the Python version."""
-        return (*self.train, *self.test)
-
     def read_binary(self, folder: Path, num_classes: int) -> tuple[Split, Split]:
         """Records of the label bytes and 3072 pixels, channel by channel, row by row."""
 
-        def split(names: tuple[str, ...]) -> Split:
-            batches = []
-            for name in names:
-                path = folder / f"{name}.bin"
-                batches.append(records(path, self.label_bytes + _PIXELS))
-                check_labels(batches[-1][:, self.label_bytes - 1], num_classes, str(path))
-            whole = np.concatenate(batches)
-            images = whole[:, self.label_bytes :].reshape(-1, 3, 32, 32)
-            return Split.of_arrays(images, whole[:, self.label_bytes - 1])
+        def batch(name: str) -> tuple[Array, Array]:
+            path = folder / f"{name}.bin"
+            content = records(path, self.label_bytes + _PIXELS)
+            labels = content[:, self.label_bytes - 1]
+            return content[:, self.label_bytes :], check_labels(labels, num_classes, str(path))
 
-        return split(self.train), split(self.test)
+        return _joined(map(batch, self.train)), _joined(map(batch, self.test))
 
     def read_python(self, folder: Path, num_classes: int) -> tuple[Split, Split]:
         """Pickled dictionaries with `data`, uint8 (n, 3072), and a list of labels."""
 
-        def split(names: tuple[str, ...]) -> Split:
-            batches = (_python_batch(folder / name, self.label_key, num_classes) for name in names)
-            images, labels = zip(*batches, strict=True)
-            return Split.of_arrays(np.concatenate(images).reshape(-1, 3, 32, 32), np.concatenate(labels))
+        def batch(name: str) -> tuple[Array, Array]:
+            return _python_batch(folder / name, self.label_key, num_classes)
 
-        return split(self.train), split(self.test)
+        return _joined(map(batch, self.train)), _joined(map(batch, self.test))
 
 
 CIFAR10 = CifarFiles(tuple(f"data_batch_{i}" for i in range(1, 6)), ("test_batch",), 1, b"labels")
 CIFAR100 = CifarFiles(("train",), ("test",), 2, b"fine_labels")  # a coarse label comes before the fine one
+
+
+def _joined(batches: Iterable[tuple[Array, Array]]) -> Split:
+    images, labels = zip(*batches, strict=True)
+    return Split.of_arrays(np.concatenate(images).reshape(-1, 3, 32, 32), np.concatenate(labels))
 
 
 def _python_batch(path: Path, label_key: bytes, num_classes: int) -> tuple[Array, Array]:
@@ -91,12 +86,12 @@ def _python_batch(path: Path, label_key: bytes, num_classes: int) -> tuple[Array
     images, labels = (content.get(key) if isinstance(content, dict) else None for key in (b"data", label_key))
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (_PIXELS,):
         found = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
-        raise InputError(f"{path}: expected data of type uint8 and shape (n, {_PIXELS}), found {found}")
+        raise InputError(f"{path}: expected data of type uint8 and shape (n, {_PIXELS}), got {found}")
     if (
         not isinstance(labels, list)
         or len(labels) != len(images)
         or not all(type(label) is int and abs(label) < 1 << 63 for label in labels)
     ):
         found = f"{len(labels):,} entries" if isinstance(labels, list) else type(labels).__name__
-        raise InputError(f"{path}: expected a list of {len(images):,} integer labels, found {found}")
+        raise InputError(f"{path}: expected a list of {len(images):,} integer labels, got {found}")
     return images, check_labels(np.array(labels), num_classes, str(path))

@@ -6,12 +6,11 @@ as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from neuralcollapse._errors import InputError, suggest
+from neuralcollapse._errors import InputError, Named
 from neuralcollapse.data.dataset import Array
 
 DEFAULT_RATIO = 100.0
@@ -33,9 +32,8 @@ class Corruption:
     label_noise: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.imbalance is not None and self.imbalance not in IMBALANCES:
-            hint = suggest(self.imbalance, IMBALANCES)
-            raise InputError(f"unknown imbalance {self.imbalance!r}{hint}; expected one of {', '.join(IMBALANCES)}")
+        if self.imbalance is not None:
+            IMBALANCES[self.imbalance]  # an InputError if there is none of that name
         if not 1 <= self.imbalance_ratio < float("inf"):
             raise InputError(f"--imbalance-ratio must be a number of at least 1, got {self.imbalance_ratio:g}")
         if not 0 <= self.label_noise <= 1:
@@ -58,13 +56,12 @@ def class_sizes(largest: int, num_classes: int, corruption: Corruption) -> list[
     Raises:
         InputError: a class would have no example.
     """
-    assert corruption.imbalance is not None
-    shares = IMBALANCES[corruption.imbalance](num_classes, corruption.imbalance_ratio)
+    shares = IMBALANCES[str(corruption.imbalance)](num_classes, corruption.imbalance_ratio)
     sizes = [int(largest * share + 1e-9) for share in shares.tolist()]
     if min(sizes) < 1:
         raise InputError(
             f"--imbalance-ratio {corruption.imbalance_ratio:g} leaves a class without examples when the largest has "
-            f"{largest:,}; at most {largest} fits"
+            f"{largest:,}; take a ratio of at most {largest}"
         )
     return sizes
 
@@ -93,5 +90,5 @@ def noisy_labels(labels: Array, num_classes: int, share: float, seed: int) -> Ar
     return changed % num_classes
 
 
-IMBALANCES: dict[str, Callable[[int, float], Array]] = {"step": step, "exponential": exponential}
+IMBALANCES = Named("imbalance", {"step": step, "exponential": exponential})
 """Each gives, for a number of classes and ρ, the size of each class relative to the largest."""

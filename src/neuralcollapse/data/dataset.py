@@ -33,7 +33,7 @@ class Split:
 
     @classmethod
     def of_arrays(cls, images: Array, labels: Array) -> Split:
-        """Of images (n, channels, height, width) that are already read."""
+        """Make a split of images (n, channels, height, width) that are already read."""
         return cls(labels.astype(np.int64), lambda chosen: images[chosen])
 
 

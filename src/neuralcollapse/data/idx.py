@@ -24,15 +24,13 @@ def has_idx(folder: Path) -> bool:
 
 def read_idx(folder: Path, num_classes: int) -> tuple[Split, Split]:
     """The training and the test half."""
-    train, test = (_split(folder, half, num_classes) for half in _HALVES)
-    return train, test
-
-
-def _split(folder: Path, half: str, num_classes: int) -> Split:
-    images, labels = _find(folder, half, "images-idx3"), _find(folder, half, "labels-idx1")
-    assert images is not None and labels is not None  # has_idx was asked before
-    values = check_labels(_read_array(labels, (None,)), num_classes, str(labels))
-    return Split.of_arrays(_read_array(images, (len(values), None, None))[:, None], values)
+    halves = []
+    for half in _HALVES:
+        images, labels = _find(folder, half, "images-idx3"), _find(folder, half, "labels-idx1")
+        assert images is not None and labels is not None  # has_idx was asked before
+        values = check_labels(_read_array(labels, (None,)), num_classes, str(labels))
+        halves.append(Split.of_arrays(_read_array(images, (len(values), None, None))[:, None], values))
+    return halves[0], halves[1]
 
 
 def _find(folder: Path, half: str, kind: str) -> Path | None:
@@ -51,11 +49,11 @@ def _read_array(path: Path, expected: tuple[int | None, ...]) -> Array:
     with opened(path) as file:
         header = file.read(4 + 4 * dimensions)
         if header[:4] != magic or len(header) < 4 + 4 * dimensions:
-            raise InputError(f"{path} is not an IDX file: expected the bytes {magic.hex()}, found {header[:4].hex()}")
+            raise InputError(f"{path} is not an IDX file: expected the bytes {magic.hex()}, got {header[:4].hex()}")
         shape = struct.unpack(f">{dimensions}I", header[4:])
         if expected[0] not in (None, shape[0]):
-            raise InputError(f"{path}: expected {expected[0]:,} images, as many as labels, found {shape[0]:,}")
+            raise InputError(f"{path}: expected {expected[0]:,} images, as many as labels, got {shape[0]:,}")
         if max(shape[1:], default=0) > LARGEST_SIDE:
-            raise InputError(f"{path}: expected images of at most {LARGEST_SIDE} pixels a side, found {shape[1:]}")
+            raise InputError(f"{path}: expected images of at most {LARGEST_SIDE} pixels a side, got {shape[1:]}")
         require_size(path, math.prod(shape), LARGEST_LABELS if dimensions == 1 else LARGEST_FILE)
         return np.frombuffer(read_exactly(path, file, math.prod(shape)), dtype=np.uint8).reshape(shape)

@@ -10,24 +10,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from neuralcollapse._errors import InputError, suggest
+from neuralcollapse._errors import InputError
 from neuralcollapse.data.archive import is_archive
 from neuralcollapse.data.corruption import Corruption, class_sizes, noisy_labels
 from neuralcollapse.data.dataset import Array, Dataset, ImageData, Split, pixel_statistics, printable
 from neuralcollapse.data.digits import read_digits
 from neuralcollapse.data.folder import HALVES, read_folder
 from neuralcollapse.data.npz import read_npz
-from neuralcollapse.data.registry import DATASETS, find, names, search_roots
+from neuralcollapse.data.registry import DATASETS, check_name, find, search_roots
 
 
 @dataclass(frozen=True)
 class Found:
-    """What `available` says of one data set.
+    """One data set as `available` lists it.
 
     Args:
         name: what `--dataset` takes.
         title: what results from it are called; empty when it was not found.
-        path: where it lies, or the first place that was searched.
+        path: where it lies, or the first path that was searched.
         train: training examples of each class.
         test: test examples.
         problem: why it cannot be used; empty when it can.
@@ -43,7 +43,7 @@ class Found:
 
 @dataclass(frozen=True)
 class _Stored:
-    """A data set on disk, both halves with examples."""
+    """A data set on disk, with examples in both halves."""
 
     title: str
     source: str
@@ -113,29 +113,28 @@ def available(data_dir: Path | None = None) -> list[Found]:
         InputError: `data_dir` does not exist; never for what is wrong with one of the data sets.
     """
     search_roots(data_dir)
-    own = None if data_dir is None else data_dir.expanduser()
-    kinds: tuple[str, ...] = ()
-    if own is not None and own.suffix == ".npz":
-        kinds = ("npz",)
-    elif own is not None and (is_archive(own) or all((own / half).is_dir() for half in HALVES)):
-        kinds = ("folder",)
-    result = []
-    for name in ("digits", *DATASETS, *kinds):
-        path = "scikit-learn" if name == "digits" else str(data_dir)
-        if name in DATASETS:
-            found, place, _ = find(name, data_dir)
-            path = str(place)
-            if found is None:
-                result.append(Found(name, "", printable(path), problem="not found"))
-                continue
-        try:
-            stored = _open(name, data_dir)
-            counts = np.bincount(stored.train.labels, minlength=len(stored.class_names)).tolist()
-            found_here = Found(name, stored.title, printable(stored.source), tuple(counts), len(stored.test.labels))
-        except (InputError, OSError) as error:
-            found_here = Found(name, "", printable(path), problem=printable(str(error)))
-        result.append(found_here)
-    return result
+    own = Path() if data_dir is None else data_dir.expanduser()
+    shown = ["digits", *DATASETS]
+    if own.suffix == ".npz":
+        shown.append("npz")
+    elif data_dir is not None and (is_archive(own) or all((own / half).is_dir() for half in HALVES)):
+        shown.append("folder")
+    return [_look_at(name, data_dir) for name in shown]
+
+
+def _look_at(name: str, data_dir: Path | None) -> Found:
+    path = "scikit-learn" if name == "digits" else str(data_dir)
+    if name in DATASETS:
+        found, searched = find(name, data_dir)
+        path = str(searched[-1] if found else searched[0])
+        if found is None:
+            return Found(name, "", printable(path), problem="not found")
+    try:
+        stored = _open(name, data_dir)
+    except (InputError, OSError) as error:
+        return Found(name, "", printable(path), problem=printable(str(error)))
+    counts = np.bincount(stored.train.labels, minlength=len(stored.class_names)).tolist()
+    return Found(name, stored.title, printable(stored.source), tuple(counts), len(stored.test.labels))
 
 
 def balanced(
@@ -160,8 +159,8 @@ def balanced(
         if members < examples_per_class:
             class_name = str(label) if name == str(label) else f"{label} ({name})"
             raise InputError(
-                f"{examples_per_class:,} examples of each class were asked for, class {class_name} has "
-                f"{members:,}; lower {option}"
+                f"expected at least {examples_per_class:,} examples of each class for {option}, got "
+                f"{members:,} of class {class_name}; lower {option}"
             )
     return _draw(labels, [examples_per_class] * len(class_names), seed)
 
@@ -179,23 +178,22 @@ def _draw(labels: Array, sizes: Sequence[int], seed: int) -> Array:
 
 def _open(name: str, data_dir: Path | None) -> _Stored:
     """Find a data set and read its labels; images of folders are read later."""
+    check_name(name)
     with _enough_memory(name):
         if name == "digits":
             stored = _Stored("digits", "scikit-learn", *read_digits(), tuple(str(digit) for digit in range(10)))
         elif name in DATASETS:
             source = DATASETS[name]
-            found, path, searched = find(name, data_dir)
+            found, searched = find(name, data_dir)
             if found is None:
                 raise InputError(
                     f"{name} not found: looked for {source.needed} in {', '.join(map(str, searched))}; "
                     f"get it {source.get}; then name its folder with --data-dir or NEURALCOLLAPSE_DATA"
                 )
-            stored = _Stored(found.title, str(path), *found.read(path, len(source.class_names)), source.class_names)
-        elif name in ("folder", "npz"):
-            stored = _open_own(name, data_dir)
+            halves = found.read(searched[-1], len(source.class_names))
+            stored = _Stored(found.title, str(searched[-1]), *halves, source.class_names)
         else:
-            hint = suggest(name, names())
-            raise InputError(f"unknown data set {name!r}{hint}; expected one of {', '.join(names())}")
+            stored = _open_own(name, data_dir)
     for half, split in (("training", stored.train), ("test", stored.test)):
         if not len(split.labels):
             raise InputError(f"{stored.source}: the {half} half of {name} is empty")

@@ -11,13 +11,12 @@ import math
 import mmap
 import struct
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from neuralcollapse._errors import InputError
+from neuralcollapse._files import readable
+from neuralcollapse.data.binary_files import require_size
 from neuralcollapse.data.dataset import Array
 
 _INT8, _INT32, _UINT32, _MATRIX, _COMPRESSED = 1, 5, 6, 14, 15
@@ -28,63 +27,15 @@ _LARGEST_HEADER = 256  # bytes of an array's header, of whose parts each has a l
 _ENOUGH = 4096  # bytes that hold a compressed header
 
 
-@dataclass(frozen=True)
-class MatArray:
-    """An array in a file, of which only the header has been read.
-
-    Args:
-        path: of the file.
-        shape: of the array; dtype: of its numbers, as NumPy writes it without a byte order.
-        stored: of the numbers as they lie in the file, often narrower, with its byte order.
-        element: the array's element; compressed: whether it is.
-        start: where the numbers begin in the element, decompressed.
-    """
-
-    path: Path
-    shape: tuple[int, ...]
-    dtype: str
-    stored: np.dtype[Any]
-    element: memoryview
-    compressed: bool
-    start: int
-
-    @property
-    def size(self) -> int:
-        """Bytes of the numbers as stored."""
-        return math.prod(self.shape) * self.stored.itemsize
-
-    def read(self) -> Array:
-        """The numbers.
-
-        Raises:
-            InputError: they are damaged, or more or fewer than the header says.
-        """
-        end = self.start + self.size
-        content: bytes | memoryview = self.element
-        try:
-            if self.compressed:
-                inflating = zlib.decompressobj()
-                content = inflating.decompress(self.element, end + 8)
-                if not inflating.eof:  # where zlib compares the checksum
-                    raise ValueError("it does not end where the array does")
-            if not 0 <= len(content) - end < 8:  # bytes of padding
-                raise ValueError(f"{end:,} bytes are announced, {len(content):,} are there")
-        except (ValueError, zlib.error, MemoryError) as error:
-            raise _damaged(self.path, error) from error
-        numbers = np.frombuffer(content, self.stored, math.prod(self.shape), self.start)
-        return numbers.astype(self.dtype, copy=False).reshape(self.shape, order="F")
-
-
-def read_headers(path: Path, names: tuple[str, ...]) -> dict[str, MatArray]:
-    """The headers of those arrays of numbers in a file that have one of the names.
+def read_mat5(path: Path, names: tuple[str, ...]) -> dict[str, Array]:
+    """The arrays of real numbers in a file that have one of the names.
 
     Raises:
-        InputError: the file is damaged or of another version.
+        InputError: the file is damaged, of another version, or far larger than any published one.
     """
-    found: dict[str, MatArray] = {}
-    try:
-        with path.open("rb") as file:
-            stored = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    found: dict[str, Array] = {}
+    with readable(path, "MATLAB file of version 5 to 7", "; download it again"), path.open("rb") as file:
+        stored = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         if bytes(stored[124:128]) not in (b"\0\1IM", b"\1\0MI"):
             raise ValueError("it does not begin as version 5 does")
         order = "<" if bytes(stored[126:128]) == b"IM" else ">"
@@ -103,21 +54,26 @@ def read_headers(path: Path, names: tuple[str, ...]) -> dict[str, MatArray]:
                 position += -size % 8  # only elements that are not compressed are padded to eight bytes
             if kind != _MATRIX:
                 continue
-            name, array = _read_header(path, header, order, element, compressed)
+            name, dtype, shape, numbers, start = _read_header(header, order, 8 if compressed else 0)
             if name in found:
                 raise ValueError(f"{name[:20]!r} is there twice")
-            if array is not None and name in names:
-                found[name] = array
-    except (ValueError, struct.error, zlib.error, OSError, MemoryError) as error:
-        raise _damaged(path, error) from error
+            if name in names and dtype is not None:
+                require_size(path, math.prod(shape) * numbers.itemsize)
+                content = _read_content(element, compressed, start + math.prod(shape) * numbers.itemsize)
+                array = np.frombuffer(content, numbers, math.prod(shape), start)
+                found[name] = array.astype(dtype, copy=False).reshape(shape, order="F")
     return found
 
 
 def _read_header(
-    path: Path, header: bytes, order: str, element: memoryview, compressed: bool
-) -> tuple[str, MatArray | None]:
-    """Name and header of an array; None where it is not one of real numbers."""
-    position = 8 if compressed else 0  # behind the element's own tag
+    header: bytes, order: str, position: int
+) -> tuple[str, str | None, tuple[int, ...], np.dtype[np.generic], int]:
+    """Read what stands before an array's numbers, from a position on.
+
+    Returns:
+        The name; the type, None of what is not real numbers; the shape; the type as stored, which is often narrower;
+        and where the numbers begin.
+    """
     parts = []
     for kind, most in ((_UINT32, 8), (_INT32, 32), (_INT8, 64)):
         found, size, start, position = _read_tag(header, position, order)
@@ -127,16 +83,30 @@ def _read_header(
     flags, _ = struct.unpack(f"{order}2I", parts[0])
     shape = struct.unpack(f"{order}{len(parts[1]) // 4}i", parts[1])
     name = parts[2].decode("latin-1")
-    dtype = _CLASSES.get(flags & 0xFF)
-    if dtype is None or flags & _NOT_NUMBERS:
-        return name, None
+    if flags & 0xFF not in _CLASSES or flags & _NOT_NUMBERS:
+        return name, None, shape, np.dtype("u1"), position
     kind, size, start, _ = _read_tag(header, position, order)
     if kind not in _STORED:
         raise ValueError(f"{name[:20]!r} has numbers of type {kind}")
-    stored = np.dtype(order + _STORED[kind])
-    if min(shape, default=-1) < 0 or math.prod(shape) * stored.itemsize != size:
+    numbers = np.dtype(order + _STORED[kind])
+    if numbers.itemsize > np.dtype(_CLASSES[flags & 0xFF]).itemsize:
+        raise ValueError(f"{name[:20]!r} is stored wider than its type")
+    if min(shape, default=-1) < 0 or math.prod(shape) * numbers.itemsize != size:
         raise ValueError(f"{name[:20]!r} of shape {shape} has {size:,} bytes")
-    return name, MatArray(path, shape, dtype, stored, element, compressed, start)
+    return name, _CLASSES[flags & 0xFF], shape, numbers, start
+
+
+def _read_content(element: memoryview, compressed: bool, end: int) -> bytes | memoryview:
+    """The bytes of an array, which must end at `end` but for padding."""
+    content: bytes | memoryview = element
+    if compressed:
+        inflating = zlib.decompressobj()
+        content = inflating.decompress(element, end + 8)
+        if not inflating.eof:  # where zlib compares the checksum
+            raise ValueError("it does not end where the array does")
+    if not 0 <= len(content) - end < 8:
+        raise ValueError(f"{end:,} bytes are announced where {len(content):,} are")
+    return content
 
 
 def _read_tag(header: bytes, position: int, order: str) -> tuple[int, int, int, int]:
@@ -147,8 +117,3 @@ def _read_tag(header: bytes, position: int, order: str) -> tuple[int, int, int, 
             raise ValueError(f"{kind >> 16} bytes are announced where four are")
         return kind & 0xFFFF, kind >> 16, position + 4, position + 8
     return kind, size, position + 8, position + 8 + size + -size % 8
-
-
-def _damaged(path: Path, error: BaseException) -> InputError:
-    reason = str(error) or type(error).__name__
-    return InputError(f"{path} is damaged or not a MATLAB file of version 5 to 7 ({reason}); download it again")

@@ -56,5 +56,5 @@ def _count_classes(path: Path, labels: Array) -> int:
     gaps = np.flatnonzero(present != np.arange(len(present)))
     if gaps.size:
         last = present[-1]
-        raise InputError(f"{path}, train_labels: expected every label of 0..{last}, no example has {gaps[0]}")
+        raise InputError(f"{path}, train_labels: expected every label of 0..{last}, got no example of {gaps[0]}")
     return len(present)

@@ -17,6 +17,7 @@ import numpy as np
 
 from neuralcollapse._errors import InputError
 from neuralcollapse._files import readable, shortened
+from neuralcollapse.data.binary_files import machine_memory
 
 _CHUNK = 1 << 20
 # Of the header before a member of a zip file: the lengths of its name and of its extra field.
@@ -30,7 +31,7 @@ NumpyArrays = dict[str, Callable[[], np.ndarray[Any, Any]]]
 
 
 def npy_arrays(path: Path, name: str) -> NumpyArrays:
-    """The array of an .npy file, which has no name of its own, as ``name``."""
+    """The array of an .npy file, which has no name of its own, as `name`."""
     return {name: partial(_map, path, name, 0, path.stat().st_size)}
 
 
@@ -49,14 +50,14 @@ def npz_arrays(path: Path) -> NumpyArrays:
         file.seek(-_DIRECTORY_END.size - len(archive.comment), os.SEEK_END)
         (announced,) = _DIRECTORY_END.unpack(file.read(_DIRECTORY_END.size))
         if announced not in (len(members), _MANY_MEMBERS):
-            raise ValueError(f"{announced} members are announced, {len(members)} are there")
+            raise ValueError(f"{announced} members are announced where {len(members)} are")
     names = [name.removesuffix(".npy") for name in members if name.endswith(".npy")]
     return {name: partial(_open_member, path, name, members[f"{name}.npy"]) for name in names}
 
 
 def _open_member(path: Path, name: str, info: zipfile.ZipInfo) -> np.ndarray[Any, Any]:
     stored = info.compress_type == zipfile.ZIP_STORED
-    if not stored and (there := machine_bytes()) is not None and info.file_size > there:
+    if not stored and info.file_size > (there := machine_memory()):
         sizes = f"this machine's {there / 2**30:.1f} GiB, got {info.file_size / 2**30:.1f} GiB"
         raise InputError(f"{path}: expected {name} that fits in {sizes}")
     with _readable(path), path.open("rb") as file, zipfile.ZipFile(file) as archive, archive.open(info) as member:
@@ -74,7 +75,7 @@ def _open_member(path: Path, name: str, info: zipfile.ZipInfo) -> np.ndarray[Any
 
 
 def _map(path: Path, name: str, start: int, size: int) -> np.ndarray[Any, Any]:
-    """The array whose .npy file of ``size`` bytes begins at byte ``start`` of ``path``."""
+    """The array whose .npy file of `size` bytes begins at byte `start` of `path`."""
     with _readable(path), path.open("rb") as file:
         file.seek(start)
         shape, fortran, dtype = _read_header(path, name, file, size)
@@ -84,7 +85,7 @@ def _map(path: Path, name: str, start: int, size: int) -> np.ndarray[Any, Any]:
 
 
 def _read_header(path: Path, name: str, file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether it is in Fortran's order, and type of an .npy of ``size`` bytes, which must be just as many."""
+    """Shape, whether it is in Fortran's order, and type of an .npy of `size` bytes, which must be just as many."""
     begin = file.tell()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Python's parser, and of headers that Python 2 wrote
@@ -99,16 +100,8 @@ def _read_header(path: Path, name: str, file: IO[bytes], size: int) -> tuple[tup
         raise InputError(f"{path}: expected numeric {name}, got {what}")
     needed, there = math.prod(shape) * dtype.itemsize, size - (file.tell() - begin)
     if needed != there:
-        raise ValueError(f"{name} of shape {shape} takes {needed:,} bytes, {max(there, 0):,} are there")
+        raise ValueError(f"{name} of shape {shape} takes {needed:,} bytes where {max(there, 0):,} are")
     return shape, fortran, dtype
-
-
-def machine_bytes() -> int | None:
-    """The machine's memory; None where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 @contextmanager

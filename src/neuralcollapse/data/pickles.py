@@ -12,7 +12,7 @@ import math
 import pickle
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,9 +25,6 @@ _INSTRUCTIONS = (
     *("SHORT_BINUNICODE", "BINUNICODE8", "EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "TUPLE", "EMPTY_LIST", "LIST"),
     *("APPEND", "APPENDS", "SETITEM", "SETITEMS", "GLOBAL", "STACK_GLOBAL", "REDUCE"),
 )
-
-
-_BYTES = [getattr(pickle, name)[0] for name in _INSTRUCTIONS]
 
 
 class _Dictionary(dict[Any, Any]):
@@ -61,7 +58,7 @@ class _Array:
 
     def set_state(self, _version: int, shape: tuple[int, ...], dtype: _Dtype, fortran: bool, content: bytes) -> None:
         if not re.fullmatch(r"[<>|=]?(b1|[iu][1248]|f[248])", dtype.code) or dtype.order not in ("<", ">", "|", "="):
-            raise InputError(f"expected an array of numbers, found one of type {dtype.code!r}")
+            raise InputError(f"expected an array of numbers, got one of type {dtype.code!r}")
         numbers = np.dtype(dtype.code).newbyteorder(dtype.order)  # type: ignore[arg-type]
         sizes = [size for size in shape if type(size) is int and size >= 0]
         if len(sizes) != len(shape) or math.prod(sizes) * numbers.itemsize != len(content):
@@ -69,19 +66,15 @@ class _Array:
         self.content = np.frombuffer(content, numbers).reshape(shape, order="F" if fortran else "C")
 
 
-class _Dispatch(dict[int, Callable[[Any], None]]):
-    """What does each instruction, by its byte."""
-
-    def __missing__(self, byte: int) -> Callable[[Any], None]:
-        raise InputError(f"refused, it has the instruction {bytes([byte])!r}, which no CIFAR batch needs")
-
-
 class _Unpickler(pickle._Unpickler):
     stack: list[Any]
     append: Callable[[Any], None]
     pop_mark: Callable[[], list[Any]]
 
-    dispatch = _Dispatch({byte: pickle._Unpickler.dispatch[byte] for byte in _BYTES})
+    # what each instruction does, by its byte; any other is a KeyError
+    dispatch: ClassVar[dict[int, Any]] = {
+        getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in _INSTRUCTIONS
+    }
     dispatch[pickle.BYTEARRAY8[0]] = dispatch[pickle.BINBYTES8[0]]  # else memory is taken before bytes are read
 
     def __init__(self, stored: bytes) -> None:
@@ -98,7 +91,7 @@ class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         asked = f"{module.replace('numpy._core.', 'numpy.core.')}.{name}"  # NumPy 2 renamed it
         if asked not in self._known:
-            raise InputError(f"refused, it asks for {asked[:80]!r}, which no CIFAR batch needs")
+            raise InputError(f"refused: it asks for {asked[:80]!r}, which no CIFAR batch needs")
         return self._known[asked]
 
     def _encode(self, text: str, encoding: str | bytes) -> bytes:
@@ -115,16 +108,11 @@ class _Unpickler(pickle._Unpickler):
 
     dispatch[pickle.EMPTY_DICT[0]] = lambda self: self.append(_Dictionary())
     dispatch[pickle.DICT[0]] = load_dictionary
-
-    def load_state(self) -> None:
-        state = self.stack.pop()
-        self.stack[-1].set_state(*state)
-
-    dispatch[pickle.BUILD[0]] = load_state
+    dispatch[pickle.BUILD[0]] = lambda self: self.stack[-2].set_state(*self.stack.pop())
 
 
 def read_pickle(stored: bytes) -> Any:
-    """What is pickled, arrays as NumPy arrays.
+    """The pickled object, with its arrays as NumPy arrays.
 
     Raises:
         InputError: the pickle asks for something that such a dictionary does not need.
@@ -137,5 +125,5 @@ def read_pickle(stored: bytes) -> Any:
 
 
 def _short(text: str | bytes) -> str:
-    """The beginning of a text, which is all of a valid one."""
+    """The first nine characters of a text; every valid one is shorter."""
     return text[:9].decode("latin-1") if isinstance(text, bytes) else text[:9]

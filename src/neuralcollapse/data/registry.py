@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuralcollapse._errors import InputError
+from neuralcollapse._errors import InputError, suggest
 from neuralcollapse.data import cifar, idx, stl10, svhn
 from neuralcollapse.data.archive import is_archive
 from neuralcollapse.data.dataset import Split
@@ -19,17 +19,17 @@ _CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Sh
 
 @dataclass(frozen=True)
 class Format:
-    """One format a data set is distributed in.
+    """A format in which a data set is distributed.
 
     Args:
         title: what results from it are called.
-        places: paths below a root folder where it may lie, in the order of the search; "" is the root itself.
-        present: whether it lies at a path.
+        paths: where it may lie below a root folder, in the order of the search; "" is the root itself.
+        present: tells whether it lies at a path.
         read: reads the training and the test half from a path; it is told the number of classes.
     """
 
     title: str
-    places: tuple[str, ...]
+    paths: tuple[str, ...]
     present: Callable[[Path], bool]
     read: Callable[[Path, int], tuple[Split, Split]]
 
@@ -70,23 +70,18 @@ def _has_idx(other: str) -> Callable[[Path], bool]:
     return present
 
 
-def _has_cifar10_images(path: Path) -> bool:
-    folders = [path / half / name for half in ("train", "test") for name in cifar.CLASS_NAMES]
-    return is_archive(path) or all(folder.is_dir() for folder in folders)
-
-
 def _read_cifar10_images(path: Path, _num_classes: int) -> tuple[Split, Split]:
     train, test, names = read_folder(path)
     if names != cifar.CLASS_NAMES:
-        raise InputError(f"{path}: expected the classes {', '.join(cifar.CLASS_NAMES)}, found {', '.join(names[:12])}")
+        raise InputError(f"{path}: expected the classes {', '.join(cifar.CLASS_NAMES)}, got {', '.join(names[:12])}")
     return train, test
 
 
 def _cifar_formats(title: str, files: cifar.CifarFiles, python_folder: str, binary_folder: str) -> tuple[Format, ...]:
-    binary = has_files(*(f"{name}.bin" for name in files.names))
+    names = (*files.train, *files.test)
     return (
-        Format(title, (python_folder, ""), has_files(*files.names), files.read_python),
-        Format(title, (binary_folder, ""), binary, files.read_binary),
+        Format(title, (python_folder, ""), has_files(*names), files.read_python),
+        Format(title, (binary_folder, ""), has_files(*(f"{name}.bin" for name in names)), files.read_binary),
     )
 
 
@@ -111,7 +106,7 @@ DATASETS: dict[str, Source] = {
             Format(
                 "CIFAR10 (JPEG)",
                 ("cifar10-jpeg", "cifar10-jpeg.tar.xz", "cifar10-jpeg.tar", ""),
-                _has_cifar10_images,
+                lambda path: is_archive(path) or all((path / "train" / name).is_dir() for name in cifar.CLASS_NAMES),
                 _read_cifar10_images,
             ),
         ),
@@ -146,11 +141,17 @@ def names() -> tuple[str, ...]:
     return ("digits", *DATASETS, "folder", "npz")
 
 
+def check_name(name: str) -> None:
+    """Raise InputError unless `load` takes this name."""
+    if name not in names():
+        raise InputError(f"unknown data set {name!r}{suggest(name, names())}; expected one of {', '.join(names())}")
+
+
 def search_roots(data_dir: Path | None) -> list[Path]:
     """Where to look: `data_dir`, then NEURALCOLLAPSE_DATA, ./data, ~/data and Debian's /usr/share/datasets.
 
     Raises:
-        InputError: `data_dir` is given but does not exist; data from another place would not be what was asked for.
+        InputError: `data_dir` is given but does not exist; data from elsewhere would not be what was asked for.
     """
     if data_dir is not None and not data_dir.expanduser().exists():
         raise InputError(f"--data-dir {data_dir} does not exist; expected the folder that holds the data set")
@@ -159,18 +160,18 @@ def search_roots(data_dir: Path | None) -> list[Path]:
     return [root.expanduser().absolute() for root in roots if root is not None]
 
 
-def find(name: str, data_dir: Path | None) -> tuple[Format | None, Path, list[Path]]:
-    """The format a data set was found in, its path, and all paths searched; not found: None and the first."""
+def find(name: str, data_dir: Path | None) -> tuple[Format | None, list[Path]]:
+    """The format in which a data set was found, or None; and the paths searched, of which the last is where it lies."""
     searched: list[Path] = []
     for root in search_roots(data_dir):
         for found in DATASETS[name].formats:
-            for place in found.places:
-                path = root / place if place else root
+            for below in found.paths:
+                path = root / below if below else root
                 if path not in searched:
                     searched.append(path)
                 try:
                     if found.present(path):
-                        return found, path, searched
+                        return found, [*searched, path]
                 except OSError:
                     continue  # no permission, or a name too long: this user cannot read it; the search goes on
-    return None, searched[0], searched
+    return None, searched

@@ -17,13 +17,12 @@ _SIZE = 96
 
 def read_stl10(folder: Path, num_classes: int) -> tuple[Split, Split]:
     """Images of three channels of 96 × 96 pixels, *column* by column; labels 1 … 10, a byte each."""
-    return _split(folder, "train", num_classes), _split(folder, "test", num_classes)
-
-
-def _split(folder: Path, half: str, num_classes: int) -> Split:
-    path = folder / f"{half}_y.bin"
-    labels = records(path, 1, largest=LARGEST_LABELS)[:, 0].astype(np.int64)
-    if labels.min() < 1 or labels.max() > num_classes:
-        raise InputError(f"{path}: expected labels in 1..{num_classes}, found {labels.min()}..{labels.max()}")
-    content = records(folder / f"{half}_X.bin", 3 * _SIZE * _SIZE, count=len(labels))
-    return Split.of_arrays(content.reshape(-1, 3, _SIZE, _SIZE).swapaxes(2, 3), labels - 1)
+    halves = []
+    for half in ("train", "test"):
+        path = folder / f"{half}_y.bin"
+        labels = records(path, 1, largest=LARGEST_LABELS)[:, 0].astype(np.int64)
+        if labels.min() < 1 or labels.max() > num_classes:
+            raise InputError(f"{path}: expected labels in 1..{num_classes}, got {labels.min()}..{labels.max()}")
+        content = records(folder / f"{half}_X.bin", 3 * _SIZE * _SIZE, count=len(labels))
+        halves.append(Split.of_arrays(content.reshape(-1, 3, _SIZE, _SIZE).swapaxes(2, 3), labels - 1))
+    return halves[0], halves[1]

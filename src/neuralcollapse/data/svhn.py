@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
 
 from neuralcollapse._errors import InputError
-from neuralcollapse.data.binary_files import require_size
 from neuralcollapse.data.dataset import Split, check_labels
-from neuralcollapse.data.mat5 import read_headers
+from neuralcollapse.data.mat5 import read_mat5
 
 FILES = ("train_32x32.mat", "test_32x32.mat")
 
@@ -22,17 +20,15 @@ def read_svhn(folder: Path, num_classes: int) -> tuple[Split, Split]:
 
 
 def _split(path: Path, num_classes: int) -> Split:
-    found = read_headers(path, ("X", "y"))
+    found = read_mat5(path, ("X", "y"))
     if absent := [name for name in ("X", "y") if name not in found]:
-        raise InputError(f"{path}: expected arrays of numbers called X and y, found no {' and no '.join(absent)}")
-    images, labels = found["X"], found["y"]
-    if images.dtype != "u1" or images.stored != "u1" or images.shape[:3] != (32, 32, 3) or len(images.shape) != 4:
-        dtype = np.dtype(images.dtype)
-        raise InputError(f"{path}: expected X of type uint8 and shape (32, 32, 3, n), got {dtype} {images.shape}")
-    if math.prod(labels.shape) != images.shape[3]:
-        size = math.prod(labels.shape)
-        raise InputError(f"{path}: expected {images.shape[3]:,} labels, as many as images, found {size:,}")
-    require_size(path, images.size)
-    values = labels.read().ravel()
-    values = check_labels(np.where(values == 10, values.dtype.type(0), values), num_classes, str(path))
-    return Split.of_arrays(images.read().transpose(3, 2, 0, 1), values)
+        raise InputError(f"{path}: expected arrays of numbers called X and y, got no {' and no '.join(absent)}")
+    images, labels = found["X"], found["y"].ravel()
+    if images.dtype != np.uint8 or images.shape[:3] != (32, 32, 3) or images.ndim != 4:
+        raise InputError(
+            f"{path}: expected X of type uint8 and shape (32, 32, 3, n), got {images.dtype} {images.shape}"
+        )
+    if len(labels) != images.shape[3]:
+        raise InputError(f"{path}: expected {images.shape[3]:,} labels, as many as images, got {len(labels):,}")
+    labels = check_labels(np.where(labels == 10, labels.dtype.type(0), labels), num_classes, str(path))
+    return Split.of_arrays(images.transpose(3, 2, 0, 1), labels)

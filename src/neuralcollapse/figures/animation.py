@@ -41,7 +41,7 @@ def animate_run(run_dir: Path, out: Path | None = None) -> list[Path]:
     # a process that was killed may have left a snapshot without its line of the history
     epochs = [epoch for epoch in run.snapshots() if epoch in history.index]
     if len(epochs) < 2:
-        raise InputError(f"{run_dir} has {len(epochs)} analysed epochs with a snapshot; an animation needs at least 2")
+        raise InputError(f"{run_dir} has {len(epochs)} measured epochs with a snapshot; an animation needs at least 2")
     classes = portrait_classes(run.snapshot(epochs[-1]), 3)
     views = {epoch: project(run.snapshot(epoch), classes) for epoch in epochs}
     extent = np.concatenate([np.abs(np.concatenate(view.features)).ravel() for view in views.values()])

@@ -1,4 +1,4 @@
-"""The history of a run as a table: a row for each analysed epoch, a column for each measurement."""
+"""The history of a run as a table: a row for each measured epoch, a column for each measurement."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 
 from neuralcollapse._checks import InputError
+from neuralcollapse.measuring.events import first_zero_error
 from neuralcollapse.training.run_directory import Run
 
 
 def read_history(run: Run) -> pd.DataFrame:
-    """The analysed epochs of a run, indexed by `epoch`; empty before the first.
+    """The measured epochs of a run, indexed by `epoch`; empty before the first.
 
     A measurement that is missing from some epoch is left out: nothing is drawn or tabulated from half a column.
 
@@ -36,6 +37,6 @@ def column(history: pd.DataFrame, name: str) -> np.ndarray:
 
 
 def zero_error_epoch(history: pd.DataFrame) -> int | None:
-    """The first analysed epoch without a training error, where the terminal phase begins; None if there is none."""
-    epochs = history.index[history["train_error"] == 0] if "train_error" in history else []
-    return int(epochs[0]) if len(epochs) else None
+    """The first measured epoch without a training error, where the terminal phase begins; None if there is none."""
+    first = first_zero_error(history.reindex(columns=["train_error"]).reset_index().to_dict("records"))
+    return None if first is None else int(first)

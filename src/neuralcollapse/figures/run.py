@@ -45,12 +45,12 @@ def draw_run(run_dir: str | Path, out: str | Path | None = None) -> list[Path]:
         The first three need snapshots.
 
     Raises:
-        InputError: no run, no analysed epoch yet, or a damaged file.
+        InputError: no run, no measured epoch yet, or a damaged file.
     """
     run = Run.open(run_dir)
     history = read_history(run)
     if history.empty:
-        raise InputError(f"{run_dir} has no analysed epoch yet; continue with: neuralcollapse run --resume {run_dir}")
+        raise InputError(f"{run_dir} has no measured epoch yet; continue with: neuralcollapse run --resume {run_dir}")
     folder = run.path / "figures" if out is None else Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []

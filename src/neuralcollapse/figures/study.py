@@ -167,7 +167,7 @@ def _absence(group: Sequence[StudyRun], name: str) -> str:
     if not group:
         return "not run"
     if group[0].history.empty:
-        return group[0].unfinished or "no analysed epoch"
+        return group[0].unfinished or "no measured epoch"
     return "robustness\nnot recorded" if name == "robustness" and name not in group[0].history else ""
 
 

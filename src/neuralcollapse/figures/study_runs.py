@@ -38,9 +38,9 @@ class StudyRun:
     Args:
         path: the run directory.
         config: its configuration.
-        history: its analysed epochs; empty before the first.
+        history: its measured epochs; empty before the first.
         status: "finished", "running", "interrupted", "diverged", or "" before the first epoch ended.
-        epoch: the last epoch trained or analysed.
+        epoch: the last epoch trained or measured.
     """
 
     path: Path

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from neuralcollapse._files import replace_file
+from neuralcollapse._files import replacing
 from neuralcollapse.figures.history import zero_error_epoch
 from neuralcollapse.figures.study_runs import Study, StudyRun, loss_title, network_title
 
@@ -83,7 +83,8 @@ def write_table1(study: Study, folder: Path) -> list[Path]:
         "table1.csv": runs_table(study).to_csv(index=False, lineterminator="\n"),
     }
     for name, text in contents.items():
-        replace_file(folder / name, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
+        with replacing(folder / name) as temporary:
+            temporary.write_bytes(text.encode())
     return [folder / name for name in contents]
 
 

@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from neuralcollapse._checks import InputError
+from neuralcollapse._errors import install
 from neuralcollapse._files import replacing
 
 T = TypeVar("T")
@@ -51,7 +52,7 @@ def write_animation(figure: Figure, draw: Callable[[T], object], frames: Sequenc
         try:
             from imageio_ffmpeg import get_ffmpeg_exe
         except ImportError:
-            raise InputError(f"{path} needs imageio-ffmpeg: pip install 'neuralcollapse[video]'") from None
+            raise InputError(f"{path} needs imageio-ffmpeg: {install('imageio-ffmpeg')}") from None
         exact = ["-pix_fmt", "yuv420p", "-fflags", "+bitexact", "-flags:v", "+bitexact"]  # the same bytes every time
         writer, encoder = FFMpegWriter(fps=fps, codec="libx264", extra_args=exact), get_ffmpeg_exe()
     FigureCanvasAgg(figure)

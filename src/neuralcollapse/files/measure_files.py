@@ -12,7 +12,7 @@ from torch import Tensor
 from neuralcollapse._checks import check_classifier, first_bad_row
 from neuralcollapse._errors import InputError
 from neuralcollapse._files import to_json, write_json
-from neuralcollapse.data.numpy_files import machine_bytes
+from neuralcollapse.data.binary_files import machine_memory
 from neuralcollapse.files.features import Classifier, LabelledFeatures, open_classifier, open_examples
 from neuralcollapse.files.options import STANDARD_OUTPUT, FileOptions
 from neuralcollapse.files.samples import sample_of
@@ -38,7 +38,7 @@ Progress = Callable[[float], object]
 
 @dataclass(frozen=True)
 class FileMeasurement:
-    """What was measured.
+    """What `measure_files` measured.
 
     Args:
         report: None where moments or counts of a shard were only saved.
@@ -57,7 +57,7 @@ def measure_files(
     """Measure a file of features or some of its rows, or merge what was saved of them.
 
     Args:
-        features: their file; None with ``options.merge``.
+        features: their file; None with `options.merge`.
         progress: is called with the share of the rows that is done.
 
     Raises:
@@ -85,18 +85,18 @@ def measure_files(
 def _measure(features: Path, options: FileOptions, progress: Progress) -> tuple[Report | None, str]:
     """The report of a file, or the moments or counts of a shard of it."""
     examples = open_examples(features, options.labels, options.columns)
-    classifier = open_classifier(features, options.weight, options.bias)
+    total, dim = examples.shape
+    classifier = open_classifier(features, options.weight, options.bias, dim)
     shard, shards = options.shard_numbers
-    if shards > examples.rows:
-        raise InputError(f"expected --shard with at most {examples.rows} parts, the rows of {features}, got {shards}")
-    start, stop = ((i * examples.rows) // shards for i in (shard - 1, shard))
-    rows = RowRange.of_file(features, start, stop, examples.rows)
+    if shards > total:
+        raise InputError(f"expected --shard with at most {total} parts, the rows of {features}, got {shards}")
+    rows = RowRange.of_file(features, (shard - 1) * total // shards, shard * total // shards, total)
     if options.moments is not None:
         return _count(examples, classifier, rows, options, progress)
     reported = classifier is not None and (shards == 1 or options.save is None)
     if classifier is not None:
         num_classes = options.classes or len(classifier.weight)
-        _check_classifier(classifier, num_classes, examples.dim)
+        _check_classifier(classifier, num_classes, dim)
     elif options.save is None:
         raise InputError(f"{features} has no weight: name its file by --weight, or --save moments to merge later")
     elif options.classes is None:
@@ -104,14 +104,20 @@ def _measure(features: Path, options: FileOptions, progress: Progress) -> tuple[
     else:
         num_classes = options.classes
     weighting = options.weighting or "example"
-    _require_memory(examples, num_classes, weighting)
-    moments = ClassMoments(num_classes, examples.dim, weighting=weighting)
+    # refused here, before the process is killed: the moments alone need more than the machine's memory
+    needed = 8 * (num_classes * dim + (num_classes if weighting == "class" else 1) * dim**2)
+    if needed > (there := machine_memory()):
+        raise InputError(
+            f"{features}: expected moments that fit in this machine's {there / 2**30:.1f} GiB, got {num_classes} "
+            f"classes of {dim} features, weighted by {weighting}, which take {needed / 2**30:.1f} GiB"
+        )
+    moments = ClassMoments(num_classes, dim, weighting=weighting)
     passes = 2 if reported else 1
     _feed(moments.update, examples, rows, num_classes, lambda share: progress(share / passes))
-    note = ""
+    note = f"classifier: {classifier.found} of {classifier.path}" if classifier is not None and classifier.found else ""
     if options.save is not None:
         write_moments(options.save, moments, [rows])
-        note = f"moments of {rows} of {examples.rows:,} saved in {options.save}"
+        note = f"moments of {rows} of {total:,} saved in {options.save}"
     if classifier is None or not reported:
         return None, note
     decisions = DecisionCounts(moments, classifier.weight, classifier.bias)
@@ -130,11 +136,12 @@ def _count(
 ) -> tuple[Report | None, str]:
     """NC4 and accuracies of some rows against class means that were merged before."""
     moments, measured = _merged_moments(options)
-    classifier = _required_classifier(classifier, moments, f"{examples.path} has no weight, which NC4 needs")
-    if examples.dim != moments.means.shape[1]:
-        raise InputError(
-            f"{examples.path}: expected {moments.means.shape[1]} features as in {options.moments}, got {examples.dim}"
-        )
+    if classifier is None:
+        raise InputError(f"{examples.path} has no weight, which NC4 needs: name its file by --weight")
+    _check_classifier(classifier, moments.num_classes, moments.means.shape[1])
+    (total, dim), expected = examples.shape, moments.means.shape[1]
+    if dim != expected:
+        raise InputError(f"{examples.path}: expected {expected} features as in {options.moments}, got {dim}")
     if options.classes not in (None, moments.num_classes):
         raise InputError(f"expected --classes {moments.num_classes} as in {options.moments}, got {options.classes}")
     inside = any(each.file == rows.file and each.start <= rows.start and rows.stop <= each.stop for each in measured)
@@ -146,14 +153,13 @@ def _count(
     decisions = DecisionCounts(moments, classifier.weight, classifier.bias)
     _feed(decisions.add, examples, rows, moments.num_classes, progress)
     counted = f"{decisions.mismatches:,} NC4 mismatches, {decisions.correct:,} classified correctly"
-    note = f"{rows} of {examples.rows:,}: {counted}"
+    note = f"{rows} of {total:,}: {counted}"
     if options.save is not None:
         against = digest(moments, classifier.weight, classifier.bias)
-        write_counts(options.save, Counts(decisions.counts, against), rows)
+        write_counts(options.save, Counts(decisions.state_dict(), against), rows)
         note += f", saved in {options.save}"
-    return _report(
-        moments, classifier, options, decisions
-    ) if decisions.examples == moments.num_examples else None, note
+    whole = decisions.examples == moments.num_examples
+    return _report(moments, classifier, options, decisions) if whole else None, note
 
 
 def _merge_moments(options: FileOptions) -> tuple[Report | None, str]:
@@ -164,16 +170,16 @@ def _merge_moments(options: FileOptions) -> tuple[Report | None, str]:
     merged: ClassMoments | None = None
     rows = []
     for path in options.merge:
-        shard = read_shard(path)
-        if isinstance(shard.content, Counts):
-            raise InputError(f"{path} holds counts: give the moments they were counted against by --moments")
-        rows.append((path, shard.rows))
+        moments, own = read_shard(path)
+        if isinstance(moments, Counts):
+            raise InputError(f"expected moments in {path}, got counts: name the moments of these by --moments")
+        rows.append((path, own))
         join_rows(rows)  # here already, so that a shard given twice is found before the others are read
         if merged is None:
-            merged = shard.content
+            merged = moments
             continue
         try:
-            merged.merge(shard.content)
+            merged.merge(moments)
         except InputError as error:
             raise InputError(f"{path} does not fit {options.merge[0]}: {error}") from None
     assert merged is not None
@@ -184,7 +190,7 @@ def _merge_moments(options: FileOptions) -> tuple[Report | None, str]:
         _check_classifier(classifier, merged.num_classes, merged.means.shape[1])
     joined = join_rows(rows)
     for gap in missing_rows(joined):
-        warnings.warn(f"{gap} are in none of the parts", UserWarning, stacklevel=2)
+        warnings.warn(f"{gap} are in none of the shards", UserWarning, stacklevel=2)
     note = ""
     if options.save is not None:
         write_moments(options.save, merged, joined)
@@ -196,20 +202,22 @@ def _merge_counts(options: FileOptions) -> tuple[Report | None, str]:
     require_once(options.merge)
     classifier = open_classifier(None, options.weight, options.bias)
     moments, _ = _merged_moments(options)
-    classifier = _required_classifier(classifier, moments, "expected the classifier that the counts were made with")
+    if classifier is None:
+        raise InputError("expected the classifier that the counts were made with: name its file by --weight")
+    _check_classifier(classifier, moments.num_classes, moments.means.shape[1])
     if options.save is not None:
-        raise InputError(f"expected no --save, {options.moments} has the merged moments already; got {options.save}")
+        raise InputError(f"expected no --save where {options.moments} has the merged moments, got {options.save}")
     against = digest(moments, classifier.weight, classifier.bias)
     decisions = DecisionCounts(moments, classifier.weight, classifier.bias)
     rows = []
     for path in options.merge:
-        shard = read_shard(path)
-        if not isinstance(shard.content, Counts):
-            raise InputError(f"{path} holds moments, expected counts: merge moments without --moments")
-        if shard.content.against != against:
+        found, own = read_shard(path)
+        if not isinstance(found, Counts):
+            raise InputError(f"expected counts in {path}, got moments: merge moments without --moments")
+        if found.against != against:
             raise InputError(f"{path} was counted against other moments than {options.moments} or another classifier")
-        rows.append((path, shard.rows))
-        decisions.add_counts(*shard.content.counts)
+        rows.append((path, own))
+        decisions.merge(found.state)
     gaps = missing_rows(join_rows(rows))
     if decisions.examples != moments.num_examples:
         where = f": {', '.join(gaps)} are in none of them" if gaps else ""
@@ -227,31 +235,21 @@ def _feed(
     num_classes: int,
     progress: Progress,
 ) -> None:
-    """Call ``update(features, labels)`` for each block of the rows; an error names the file and the row."""
-    done = 0
+    """Call `update(features, labels)` for each block of the rows; an error names the file and the row."""
     for block in examples.blocks(rows.start, rows.stop):
         try:
             update(block.features, block.labels)
         except InputError as error:
             outside = ((block.labels < 0) | (block.labels >= num_classes)).nonzero()[:, 0].tolist()
+            path, why = examples.path, str(error)
             if outside:
-                found = f"{int(block.labels[outside[0]])} in row {block.start + outside[0]}"
-                expected = f"expected labels in 0..{num_classes - 1}, got {found}"
-                raise InputError(f"{examples.labels_path}: {expected}") from None
-            if not bool(block.features.isfinite().all()):
+                path, found = examples.labels_path, int(block.labels[outside[0]])
+                why = f"expected labels in 0..{num_classes - 1}, got {found} in row {block.start + outside[0]}"
+            elif not bool(block.features.isfinite().all()):
                 row = block.start + first_bad_row(block.features)
-                expected = f"expected finite features, got NaN or infinity in row {row}"
-                raise InputError(f"{examples.path}: {expected}") from None
-            raise InputError(f"{examples.path}: {error}") from None
-        done += len(block.labels)
-        progress(done / (rows.stop - rows.start))
-
-
-def _required_classifier(classifier: Classifier | None, moments: ClassMoments, missing: str) -> Classifier:
-    if classifier is None:
-        raise InputError(f"{missing}: name its file by --weight")
-    _check_classifier(classifier, moments.num_classes, moments.means.shape[1])
-    return classifier
+                why = f"expected finite features, got NaN or infinity in row {row}"
+            raise InputError(f"{path}: {why}") from None
+        progress((block.start + len(block.labels) - rows.start) / (rows.stop - rows.start))
 
 
 def _check_classifier(classifier: Classifier, num_classes: int, dim: int) -> None:
@@ -261,25 +259,14 @@ def _check_classifier(classifier: Classifier, num_classes: int, dim: int) -> Non
         raise InputError(f"{classifier.path}: {error}") from None
 
 
-def _require_memory(examples: LabelledFeatures, num_classes: int, weighting: str) -> None:
-    """Raise where the moments alone need more than the machine's memory, before the process is killed."""
-    scatters = num_classes if weighting == "class" else 1
-    needed = 8 * (num_classes * examples.dim + scatters * examples.dim**2)
-    if (there := machine_bytes()) is not None and needed > there:
-        raise InputError(
-            f"{examples.path}: expected moments that fit in this machine's {there / 2**30:.1f} GiB, got {num_classes} "
-            f"classes of {examples.dim} features, weighted by {weighting}, which take {needed / 2**30:.1f} GiB"
-        )
-
-
 def _merged_moments(options: FileOptions) -> tuple[ClassMoments, tuple[RowRange, ...]]:
-    """Those of --moments, and the rows they are of, if the file says."""
+    """The moments of --moments, and the rows that they are of, where the file says so."""
     assert options.moments is not None
-    shard = read_shard(options.moments)
-    if isinstance(shard.content, Counts):
-        raise InputError(f"{options.moments} holds counts, expected moments")
-    _check_weighting(options, shard.content, options.moments)
-    return shard.content, shard.rows
+    moments, rows = read_shard(options.moments)
+    if isinstance(moments, Counts):
+        raise InputError(f"expected moments in {options.moments}, got counts")
+    _check_weighting(options, moments, options.moments)
+    return moments, rows
 
 
 def _check_weighting(options: FileOptions, moments: ClassMoments, path: Path) -> None:
@@ -290,7 +277,5 @@ def _check_weighting(options: FileOptions, moments: ClassMoments, path: Path) ->
 def _report(
     moments: ClassMoments, classifier: Classifier, options: FileOptions, decisions: DecisionCounts | None
 ) -> Report:
-    decay, metrics = options.weight_decay, options.metric_names
-    return make_report(
-        moments, classifier.weight, classifier.bias, weight_decay=decay, metrics=metrics, decisions=decisions
-    )
+    weights, decay = (classifier.weight, classifier.bias), options.weight_decay
+    return make_report(moments, *weights, weight_decay=decay, metrics=options.metric_names, decisions=decisions)

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from neuralcollapse._errors import InputError
 
 STANDARD_OUTPUT = Path("-")
+_MEASURING, _PARTS, _OUTPUT = ({"section": name} for name in ("Measuring", "Large files in parts", "Output"))
+
+
+def split_key(path: Path) -> tuple[Path, str | None]:
+    """FILE:KEY as the file and the name of an array in it; None where no name is given.
+
+    Example:
+        >>> split_key(Path("model.pt:head.fc.weight"))[1]
+        'head.fc.weight'
+    """
+    file, _, key = str(path).rpartition(":")
+    return (path, None) if path.exists() or not key or not Path(file).suffix else (Path(file), key)
 
 
 @dataclass(frozen=True)
@@ -17,39 +29,42 @@ class FileOptions:
     """Which files to read, what to measure, and which rows."""
 
     labels: Path | None = None
-    """Labels (n,), if they are not in the features' file: .npy, .npz, .safetensors or .parquet."""
+    """Labels (n,), if they are not in the features' file: any of these formats; FILE:KEY names an array in it."""
     weight: Path | None = None
-    """The classifier's weight (C, p), if it is not in the features' file: .npy, .npz or .safetensors."""
+    """The classifier's weight (C, p), if it is not in the features' file: FILE or FILE:KEY. Of a state dict, the weight
+    is found without KEY where one alone fits the features, and the bias beside it."""
     bias: Path | None = None
     """Its bias (C,), if it is not in the weight's file."""
     columns: str = "features"
     """Of Parquet: the column of lists, or what the names of the columns begin with."""
-    weight_decay: float = 0.0
+    weight_decay: float = field(default=0.0, metadata=_MEASURING)
     """λ of the paper's loss, for the decomposition."""
-    weighting: Literal["example", "class", "mixed", "mixed-example-mean"] | None = None
+    weighting: Literal["example", "class", "mixed", "mixed-example-mean"] | None = field(
+        default=None, metadata=_MEASURING
+    )
     """Whether each example has the same weight (the default), or each class, or examples in Σ_W and classes in Σ_B, as
     most published code has it (mixed; about the mean of the examples: mixed-example-mean). Saved moments keep their
     own."""
-    metrics: str | None = None
+    metrics: str | None = field(default=None, metadata=_MEASURING)
     """Later metrics to add: all, or names with commas between them."""
-    confidence: float | None = None
+    confidence: float | None = field(default=None, metadata=_MEASURING)
     """Add intervals at this level, such as 0.95, by the bootstrap over examples: two hundred more passes."""
-    shard: str | None = None
+    shard: str | None = field(default=None, metadata=_PARTS)
     """I/N: only the I-th of N contiguous shards of the rows, I from 1 to N."""
-    classes: int | None = None
+    classes: int | None = field(default=None, metadata=_PARTS)
     """C, where no weight tells it."""
-    save: Path | None = None
+    save: Path | None = field(default=None, metadata=_PARTS)
     """Write the moments, or with --moments the counts, to this .safetensors file."""
-    moments: Path | None = None
+    moments: Path | None = field(default=None, metadata=_PARTS)
     """Merged moments, to count NC4 and the accuracies against their class means."""
-    merge: tuple[Path, ...] = ()
+    merge: tuple[Path, ...] = field(default=(), metadata=_PARTS)
     """Merge what jobs saved: moments, or with --moments the counts."""
-    json: Path | None = None
+    json: Path | None = field(default=None, metadata=_OUTPUT)
     """Write the report to this file as a JSON object instead of printing it; - prints that object."""
 
     @property
     def metric_names(self) -> str | list[str] | None:
-        """As `make_report` takes them."""
+        """The later metrics, as `make_report` takes them."""
         if self.metrics in (None, "all"):
             return self.metrics
         return [name.strip() for name in self.metrics.split(",")]
@@ -81,20 +96,21 @@ class FileOptions:
             given = [name for name in ("labels", "shard") if getattr(self, name) is not None]
             if features is not None or given:
                 got = str(features) if features is not None else f"--{given[0]}"
-                raise InputError(f"expected only saved parts with --merge, which stand for the features, got {got}")
+                raise InputError(f"expected only saved shards with --merge, which stand for the features, got {got}")
         elif features is None:
-            raise InputError("expected a file of features, or --merge with saved parts, got neither")
+            raise InputError("expected a file of features, or --merge with saved shards, got neither")
         if self.classes is not None and self.classes < 1:
             raise InputError(f"expected at least one class, got --classes {self.classes}")
         self.shard_numbers  # noqa: B018
-        read = (features, self.labels, self.weight, self.bias, self.moments, *self.merge)
+        named = (split_key(path)[0] for path in (self.labels, self.weight, self.bias) if path is not None)
+        read = (features, *named, self.moments, *self.merge)
         for path in (self.save, self.json):
             if path is None or path == STANDARD_OUTPUT:
                 continue
             if not path.parent.is_dir():
                 raise InputError(f"expected an existing folder to write {path.name} in, got {path.parent}")
             if path.exists() and not path.is_file():
-                raise InputError(f"expected a file to write, {path} is a folder or a device")
+                raise InputError(f"expected a file to write, got {path}, which is a folder or a device")
             if path.exists() and any(other is not None and other.exists() and path.samefile(other) for other in read):
                 raise InputError(f"expected another file to write than {path}, which is read")
         if self.save is not None and self.save.suffix != ".safetensors":

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralcollapse._errors import InputError
+from neuralcollapse._errors import InputError, install
 from neuralcollapse._files import readable
 from neuralcollapse.files.parquet_sizes import Sizes, read_sizes
 from neuralcollapse.files.rows import Arrays, Rows
@@ -28,7 +28,7 @@ _LARGEST_RATIO, _RATIO_FROM = 1000, 64 << 20  # uncompressed bytes to the file's
 
 
 def parquet_arrays(path: Path, prefix: str) -> Arrays:
-    """The columns of a Parquet file by name, and ``features`` and ``labels``.
+    """The columns of a Parquet file by name, and `features` and `labels`.
 
     Args:
         prefix: the features are the column of lists of this name, or the columns whose names begin with it, in the
@@ -37,7 +37,7 @@ def parquet_arrays(path: Path, prefix: str) -> Arrays:
     try:
         import pyarrow.parquet
     except ImportError:
-        raise InputError(f"{path} needs pyarrow: pip install 'neuralcollapse[parquet]'") from None
+        raise InputError(f"{path} needs pyarrow: {install('pyarrow')}") from None
     with readable(path, _KIND):
         sizes = read_sizes(path)
         # checksums of pages are compared, if the writer left any
@@ -75,12 +75,14 @@ def _open(path: Path, file: Any, sizes: Sizes, names: list[str], matrix: bool) -
                 raise InputError(f"{path}: expected numbers in column {name}, got {kind}")
         dtype = np.result_type(*[value.to_pandas_dtype() for value in values])
     _require_sizes(path, sizes, names, dtype.itemsize)
-    rows = _ColumnRows(path, file, sizes.rows, tuple(names), is_list, (sum(sizes.rows),), dtype.name)
+    columns, count = _Columns(path, file, sizes.rows, names, matrix), sum(sizes.rows)
     if not matrix:
-        return rows
+        return Rows((count,), dtype.name, columns.blocks)
+    if not is_list:
+        return Rows((count, len(names)), dtype.name, columns.blocks)
     # where a list's type does not say its length, the first row does
-    width = getattr(kinds[0], "list_size", None) or rows.first_length() if is_list else len(names)
-    return replace(rows, shape=(*rows.shape, width))
+    width = getattr(kinds[0], "list_size", None) or columns.first_length()
+    return Rows((count, width), dtype.name, replace(columns, list_length=width).blocks)
 
 
 def _require_sizes(path: Path, sizes: Sizes, names: list[str], itemsize: int) -> None:
@@ -99,14 +101,15 @@ def _require_sizes(path: Path, sizes: Sizes, names: list[str], itemsize: int) ->
 
 
 @dataclass(frozen=True)
-class _ColumnRows:
+class _Columns:
+    """Columns of a file, read as a matrix or a vector; of one column of lists also the length that each has."""
+
     path: Path
     file: Any
     group_rows: tuple[int, ...]
-    names: tuple[str, ...]
-    is_list: bool
-    shape: tuple[int, ...]
-    dtype: str
+    names: list[str]
+    matrix: bool
+    list_length: int | None = None
 
     def first_length(self) -> int:
         for batch, _ in self._batches(0, 1, 1):
@@ -124,11 +127,10 @@ class _ColumnRows:
                 pending.append(values[: step - size])
                 size += len(pending[-1])
                 values = values[len(pending[-1]) :]
-                if size == step:
-                    yield _joined(pending)
+                if size == step or (first + len(batch) == stop and not len(values)):
+                    # always a copy: Arrow's memory is read-only, and lives only as long as its batch
+                    yield torch.from_numpy(np.concatenate(pending))
                     pending, size = [], 0
-        if pending:
-            yield _joined(pending)
 
     def _batches(self, start: int, stop: int, step: int) -> Iterator[tuple[Any, int]]:
         """Record batches of rows start … stop − 1, each with the number of its first row."""
@@ -136,12 +138,12 @@ class _ColumnRows:
         groups = [group for group in range(len(ends) - 1) if ends[group + 1] > start and ends[group] < stop]
         first = ends[groups[0]] if groups else 0
         with readable(self.path, _KIND):
-            batches = self.file.iter_batches(batch_size=step, row_groups=groups, columns=list(self.names))
+            batches = self.file.iter_batches(batch_size=step, row_groups=groups, columns=self.names)
         while first < stop:
             with readable(self.path, _KIND):
                 batch = next(batches, None)
                 if batch is None:
-                    raise ValueError(f"it ends at row {first} of {self.shape[0]}")
+                    raise ValueError(f"it ends at row {first} of {ends[-1]}")
             low, high = max(start - first, 0), min(stop - first, len(batch))
             if low < high:
                 yield batch.slice(low, high - low), first + low
@@ -154,25 +156,18 @@ class _ColumnRows:
             if column.null_count:
                 row = first + column.is_null().to_numpy(zero_copy_only=False).argmax()
                 raise InputError(f"{self.path}: expected a value in every row of {name}, got none in row {row}")
-            if self.is_list:
+            if (expected := self.list_length) is not None:
                 lengths = column.value_lengths().to_numpy(zero_copy_only=False)
-                if (other := lengths != self.shape[1]).any():
+                if (other := lengths != expected).any():
                     row = int(other.argmax())
-                    raise InputError(
-                        f"{self.path}: expected {self.shape[1]} features in every row, "
-                        f"got {lengths[row]} in row {first + row}"
-                    )
+                    found = f"{lengths[row]} in row {first + row}"
+                    raise InputError(f"{self.path}: expected {expected} features in every row, got {found}")
                 column = column.flatten()
                 if column.null_count:
                     missing = column.is_null().to_numpy(zero_copy_only=False).argmax()
-                    row = first + int(missing) // self.shape[1]
+                    row = first + int(missing) // expected
                     raise InputError(f"{self.path}: expected numbers in {name}, got a missing one in row {row}")
             columns.append(column.to_numpy(zero_copy_only=False))
-        if len(self.shape) == 1:
-            return np.asarray(columns[0])
-        return columns[0].reshape(-1, self.shape[1]) if self.is_list else np.stack(columns, axis=1)
-
-
-def _joined(parts: list[np.ndarray[Any, Any]]) -> Tensor:
-    # always a copy: Arrow's memory is read-only, and lives only as long as its batch
-    return torch.from_numpy(np.concatenate(parts))
+        if self.list_length is not None:
+            return np.asarray(columns[0]).reshape(-1, self.list_length)
+        return np.stack(columns, axis=1) if self.matrix else np.asarray(columns[0])

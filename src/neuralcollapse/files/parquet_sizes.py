@@ -48,7 +48,7 @@ def read_sizes(path: Path) -> Sizes:
         groups = metadata.get(4, [])
         rows = tuple(group[3] for group in groups)
         if min(rows, default=0) < 0 or sum(rows) != metadata[3]:
-            raise ValueError(f"{metadata[3]} rows are announced, {sum(rows)} are in the groups")
+            raise ValueError(f"{metadata[3]} rows are announced where {sum(rows)} are in the groups")
         return Sizes(rows, tuple(_read_chunk(stored, column) for group in groups for column in group[1]))
 
 

@@ -4,52 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 
-class Rows(Protocol):
-    """An array whose first axis is read in blocks; only one block is in memory at a time."""
+@dataclass(frozen=True)
+class Rows:
+    """An array whose first axis is read in blocks; only one block is in memory at a time.
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the whole array."""
+    Args:
+        shape: of the whole array.
+        dtype: PyTorch's name of its type, such as "bfloat16".
+        blocks: takes start, stop and step; gives rows start … stop − 1, in order, `step` at a time, the last block
+            perhaps shorter; raises an InputError where they cannot be read.
+    """
 
-    @property
-    def dtype(self) -> str:
-        """PyTorch's name of it, such as "bfloat16"."""
-
-    def blocks(self, start: int, stop: int, step: int) -> Iterator[Tensor]:
-        """Rows start … stop − 1, in order, ``step`` at a time; the last block may be shorter.
-
-        Raises:
-            InputError: they cannot be read.
-        """
+    shape: tuple[int, ...]
+    dtype: str
+    blocks: Callable[[int, int, int], Iterator[Tensor]]
 
 
 Arrays = dict[str, Callable[[], Rows]]
 """The arrays of a file by name, each opened when it is called for; the others are never read."""
 
 
-@dataclass(frozen=True)
-class ArrayRows:
+def array_rows(open_array: Callable[[], np.ndarray[Any, Any]]) -> Rows:
     """The rows of a NumPy array, which may be mapped from a file."""
+    array = open_array()
+    native = array.dtype.newbyteorder("=")
 
-    array: np.ndarray[Any, Any]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.array.shape)
-
-    @property
-    def dtype(self) -> str:
-        return str(self.array.dtype.name)
-
-    def blocks(self, start: int, stop: int, step: int) -> Iterator[Tensor]:
-        native = self.array.dtype.newbyteorder("=")
+    def blocks(start: int, stop: int, step: int) -> Iterator[Tensor]:
         for first in range(start, stop, step):
             # a copy: PyTorch accepts neither a read-only map nor another byte order
-            yield torch.from_numpy(np.array(self.array[first : min(first + step, stop)], dtype=native, order="C"))
+            yield torch.from_numpy(np.array(array[first : min(first + step, stop)], dtype=native, order="C"))
+
+    return Rows(array.shape, array.dtype.name, blocks)

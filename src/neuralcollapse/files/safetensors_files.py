@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from neuralcollapse._errors import InputError
+from neuralcollapse._errors import InputError, install
 from neuralcollapse._files import readable
 from neuralcollapse.files.rows import Arrays, Rows
 
@@ -26,7 +25,7 @@ def safetensors_arrays(path: Path) -> Arrays:
     try:
         from safetensors import safe_open
     except ImportError:
-        raise InputError(f"{path} needs safetensors: pip install 'neuralcollapse[lab]'") from None
+        raise InputError(f"{path} needs safetensors: {install('safetensors')}") from None
     with readable(path, ".safetensors file"):
         file: Any = safe_open(path, framework="pt")  # stays open as long as a slice of it lives
         return {name: partial(_open, path, file, name) for name in file.keys()}  # noqa: SIM118
@@ -38,18 +37,11 @@ def _open(path: Path, file: Any, name: str) -> Rows:
         dtype, shape = tensor.get_dtype(), tuple(tensor.get_shape())
     if dtype not in _DTYPES:
         raise InputError(f"{path}: expected {name} of 16, 32 or 64 bits, got {dtype}")
-    return _SliceRows(path, tensor, shape, _DTYPES[dtype])
 
-
-@dataclass(frozen=True)
-class _SliceRows:
-    path: Path
-    tensor: Any
-    shape: tuple[int, ...]
-    dtype: str
-
-    def blocks(self, start: int, stop: int, step: int) -> Iterator[Tensor]:
+    def blocks(start: int, stop: int, step: int) -> Iterator[Tensor]:
         for first in range(start, stop, step):
-            with readable(self.path, ".safetensors file"):
-                rows = self.tensor[first : min(first + step, stop)]
+            with readable(path, ".safetensors file"):
+                rows = tensor[first : min(first + step, stop)]
             yield rows
+
+    return Rows(shape, _DTYPES[dtype], blocks)

@@ -19,17 +19,18 @@ def sample_of(examples: LabelledFeatures, classifier: Classifier | None) -> Samp
     Raises:
         InputError: labels or a classifier that do not fit.
     """
-    labels = torch.cat([block.labels for block in examples.blocks(0, examples.rows)])
+    rows, dim = examples.shape
+    labels = torch.cat([block.labels for block in examples.blocks(0, rows)])
     count = len(classifier.weight) if classifier is not None else max(0, int(labels.max())) + 1
     try:
-        check_labels(labels, examples.rows, count)
+        check_labels(labels, rows, count)
         if classifier is not None:
-            check_classifier(classifier.weight, classifier.bias, count, examples.dim)
+            check_classifier(classifier.weight, classifier.bias, count, dim)
     except InputError as error:
         raise InputError(f"{examples.path}: {error}") from None
 
     def blocks() -> Iterator[Tensor]:
-        return (block.features for block in examples.blocks(0, examples.rows))
+        return (block.features for block in examples.blocks(0, rows))
 
     weight, bias = (None, None) if classifier is None else (classifier.weight, classifier.bias)
     return Sample(labels, blocks, count, weight, bias)

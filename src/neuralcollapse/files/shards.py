@@ -13,16 +13,16 @@ from torch import Tensor
 
 from neuralcollapse._errors import InputError
 from neuralcollapse._files import to_json, validated
+from neuralcollapse.measuring.decision_counts import COUNTS
 from neuralcollapse.moments.class_moments import ClassMoments
 from neuralcollapse.moments.storage import read_state, write_state
 
-_COUNTS = ("examples", "mismatches", "correct", "nearest_correct")  # of `DecisionCounts`
 _EDGE = 64 << 10
 
 
 @dataclass(frozen=True, order=True)
 class RowRange:
-    """Rows start … stop − 1 of a file with ``total`` rows.
+    """Rows start … stop − 1 of a file with `total` rows.
 
     Args:
         file: identifies the file by what is in it, so that it is the same after the file is moved.
@@ -44,7 +44,7 @@ class RowRange:
 
     @classmethod
     def of_file(cls, path: Path, start: int, stop: int, total: int) -> RowRange:
-        """Rows of the file at ``path``, identified by its size, its first and its last 64 KiB."""
+        """Rows of the file at `path`, identified by its size, its first and its last 64 KiB."""
         size = path.stat().st_size
         found = hashlib.sha256(str(size).encode())
         with path.open("rb") as file:
@@ -56,35 +56,28 @@ class RowRange:
 
 @dataclass(frozen=True)
 class Counts:
-    """The counts of a `DecisionCounts`, and the `digest` of the class means and the classifier that decided."""
+    """The state of a `DecisionCounts`, and the `digest` of the class means and the classifier that decided."""
 
-    counts: tuple[int, ...]
+    state: dict[str, Tensor]
     against: str
 
 
-@dataclass(frozen=True)
-class Shard:
-    """A saved file, and the rows that its moments or counts are of; no rows where the file does not say."""
-
-    path: Path
-    content: ClassMoments | Counts
-    rows: tuple[RowRange, ...]
-
-
 def write_moments(path: Path, moments: ClassMoments, rows: Iterable[RowRange]) -> None:
-    """Write moments as ``ClassMoments.save`` does, with the rows that they are of."""
+    """Write moments as `ClassMoments.save` does, with the rows that they are of."""
     about = {"weighting": moments.weighting, "rows": to_json([asdict(each) for each in rows])}
     write_state(path, moments.state_dict(), about)
 
 
 def write_counts(path: Path, counts: Counts, rows: RowRange) -> None:
     """Write the counts of some rows."""
-    state = {name: torch.tensor(count) for name, count in zip(_COUNTS, counts.counts, strict=True)}
-    write_state(path, state, {"rows": to_json([asdict(rows)]), "against": counts.against})
+    write_state(path, counts.state, {"rows": to_json([asdict(rows)]), "against": counts.against})
 
 
-def read_shard(path: Path) -> Shard:
-    """Read what one of the above wrote, or ``ClassMoments.save``.
+def read_shard(path: Path) -> tuple[ClassMoments | Counts, tuple[RowRange, ...]]:
+    """Read a file that `write_moments`, `write_counts` or `ClassMoments.save` wrote.
+
+    Returns:
+        The moments or the counts, and the rows that they are of; no rows where the file does not say.
 
     Raises:
         InputError: no such file, or one that holds neither.
@@ -92,13 +85,11 @@ def read_shard(path: Path) -> Shard:
     state, about = read_state(path)
     try:
         rows = validated(tuple[RowRange, ...], about.get("rows", "[]").encode(), "rows")
-        if state.keys() == set(_COUNTS):
-            counts = tuple(_as_count(state[name]) for name in _COUNTS)
-            if max(counts) > counts[0]:
-                raise InputError(f"expected at most {counts[0]} examples, got {max(counts)}")
-            return Shard(path, Counts(counts, about.get("against", "")), rows)
+        if {"examples", "mismatches"} <= state.keys():
+            _check_counts(state)
+            return Counts(state, about.get("against", "")), rows
         weighting = about.get("weighting", "example")
-        return Shard(path, ClassMoments.from_state_dict(state, weighting=weighting), rows)  # type: ignore[arg-type]
+        return ClassMoments.from_state_dict(state, weighting=weighting), rows  # type: ignore[arg-type]
     except InputError as error:
         raise InputError(f"{path} holds neither moments nor counts: {error}") from None
 
@@ -108,11 +99,11 @@ def require_once(paths: Iterable[Path]) -> None:
     seen: dict[tuple[int, int], Path] = {}
     for path in paths:
         if not path.is_file():
-            raise InputError(f"expected a file of saved moments or counts, got {path}, which is not a file")
+            raise InputError(f"expected a file of saved moments or counts, got {path}, which is none")
         identity = (path.stat().st_dev, path.stat().st_ino)
         if identity in seen:
             same = "" if seen[identity] == path else f", which is {seen[identity]}"
-            raise InputError(f"expected each saved part once, got {path} twice{same}")
+            raise InputError(f"expected each shard once, got {path} twice{same}")
         seen[identity] = path
 
 
@@ -131,7 +122,7 @@ def join_rows(shards: Iterable[tuple[Path, tuple[RowRange, ...]]]) -> tuple[RowR
             joined[-1] = replace(joined[-1], stop=each.stop)
         else:
             twice = replace(each, stop=min(each.stop, before[0].stop))
-            raise InputError(f"expected each row once, {before[1]} and {path} both hold {twice} of {each.name}")
+            raise InputError(f"expected each row once, got {twice} of {each.name} in both {before[1]} and {path}")
     return tuple(joined)
 
 
@@ -148,7 +139,7 @@ def missing_rows(joined: Iterable[RowRange]) -> list[str]:
 
 
 def digest(moments: ClassMoments, weight: Tensor, bias: Tensor | None) -> str:
-    """Identifies what counts are made against: class means and a classifier."""
+    """A text that identifies what counts are made against: class means and a classifier."""
     found = hashlib.sha256()
     for tensor in (moments.counts, moments.means, weight, bias):
         if tensor is not None:
@@ -157,7 +148,17 @@ def digest(moments: ClassMoments, weight: Tensor, bias: Tensor | None) -> str:
     return found.hexdigest()[:32]
 
 
-def _as_count(value: Tensor) -> int:
-    if value.shape != () or value.dtype != torch.int64 or int(value) < 0:
-        raise InputError(f"expected counts of at least 0, got {value.dtype} of shape {tuple(value.shape)}")
-    return int(value)
+def _check_counts(state: dict[str, Tensor]) -> None:
+    """Raise if no examples could have given this state of a `DecisionCounts`."""
+    names = (*COUNTS, "squares")
+    if state.keys() != set(names):
+        raise InputError(f"expected {', '.join(names)}, got {', '.join(sorted(state))}")
+    shape = state["examples"].shape
+    for name in names:
+        value, kind = state[name], torch.float64 if name == "squares" else torch.int64
+        if value.shape != shape or value.ndim != 1 or value.dtype != kind:
+            raise InputError(f"expected {name} of each class, as {kind}, got {value.dtype} of {tuple(value.shape)}")
+        if bool((value < 0).any()) or not bool(value.isfinite().all()):
+            raise InputError(f"expected {name} of at least 0, got {float(value.min())}")
+        if kind == torch.int64 and bool((value > state["examples"]).any()):
+            raise InputError(f"expected at most as many {name} as examples in each class")

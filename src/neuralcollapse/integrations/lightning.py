@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from neuralcollapse._checks import InputError
+from neuralcollapse._errors import install
 from neuralcollapse.integrations._shards import shard_of
 from neuralcollapse.measuring.batches import PreparedLoader
 from neuralcollapse.measuring.monitor import Measurements
@@ -20,7 +21,7 @@ from neuralcollapse.measuring.options import MeasureKeywords, with_options
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
 except ImportError:
-    raise InputError("this integration needs Lightning: pip install 'neuralcollapse[lightning]'") from None
+    raise InputError(f"this integration needs Lightning: {install('lightning')}") from None
 
 
 class NeuralCollapse(Callback):

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from neuralcollapse._checks import InputError, as_labels, as_tensor
-from neuralcollapse._errors import suggest
+from neuralcollapse._errors import install, suggest
 from neuralcollapse.measuring.decision_counts import DecisionCounts
 from neuralcollapse.measuring.options import MeasureOptions
 from neuralcollapse.measuring.report import make_report
@@ -26,7 +26,7 @@ from neuralcollapse.moments.class_moments import STATE_NAMES, ClassMoments, Weig
 try:
     import torchmetrics
 except ImportError:
-    raise InputError("this integration needs torchmetrics: pip install 'neuralcollapse[torchmetrics]'") from None
+    raise InputError(f"this integration needs torchmetrics: {install('torchmetrics')}") from None
 
 
 class _Reference:

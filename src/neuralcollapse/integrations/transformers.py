@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from neuralcollapse._checks import InputError
+from neuralcollapse._errors import install
 from neuralcollapse.integrations._shards import shard_of
 from neuralcollapse.measuring.monitor import Measurements
 from neuralcollapse.measuring.options import MeasureKeywords, with_options
@@ -20,7 +21,7 @@ from neuralcollapse.measuring.options import MeasureKeywords, with_options
 try:
     from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 except ImportError:
-    raise InputError("this integration needs Transformers: pip install 'neuralcollapse[transformers]'") from None
+    raise InputError(f"this integration needs Transformers: {install('transformers', 'accelerate')}") from None
 
 
 class NeuralCollapse(TrainerCallback):

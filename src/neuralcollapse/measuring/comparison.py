@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from neuralcollapse._checks import InputError, shown
+from neuralcollapse._errors import install
 from neuralcollapse._files import finite
 from neuralcollapse.measuring.bootstrap import (
     NOT_COMPARED,
@@ -267,7 +268,7 @@ def _welch(a: torch.Tensor, b: torch.Tensor, level: float) -> tuple[float, float
     try:
         from scipy.special import stdtrit
     except ImportError:
-        raise InputError("intervals from several runs need SciPy: pip install 'neuralcollapse[lab]'") from None
+        raise InputError(f"intervals from several runs need SciPy: {install('scipy')}") from None
     parts = [float(side.var()) / len(side) for side in (a, b)]
     difference, total = float(a.mean() - b.mean()), sum(parts)
     if not math.isfinite(total) or not math.isfinite(difference):

@@ -1,34 +1,63 @@
-"""Counts of the examples on which the network, the nearest class mean and the labels agree: NC4 and the accuracies."""
+"""What needs the final class means, example by example: the decisions of NC4, and what each class adds to NC1."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from neuralcollapse._errors import InputError
+from neuralcollapse._linalg import full_precision, scaled
+from neuralcollapse.metrics.nc1_to_nc4 import between_inverse
 from neuralcollapse.metrics.nearest_mean import DecisionRule
+from neuralcollapse.moments.blocks import rows_per_block
 from neuralcollapse.moments.class_moments import ClassMoments
 from neuralcollapse.moments.row_buffer import RowBuffer
 
+COUNTS = ("examples", "mismatches", "correct", "nearest_correct")
+
 
 class DecisionCounts:
-    """Counts decisions, example by example; class weights have no part in it.
+    """Counts decisions by class, and sums ‖A (h − μ_c)‖² with AᵀA = Σ_B⁺; class weights have no part in either.
 
     Args:
-        moments: whose class means decide; weight: (C, p) and bias: (C,) or None of the classifier. Without a weight
-            only the nearest class mean's decisions mean anything.
+        moments: of the features that will be added, about their own or a reference's class means.
+        weight: (C, p) and bias: (C,) or None of the classifier. Without a weight only the nearest class mean's
+            decisions mean anything.
+        reference: whose class means decide, where these are not those of ``moments``.
+
+    Attributes:
+        inverse: A, of :func:`neuralcollapse.metrics.nc1_to_nc4.between_inverse`.
     """
 
-    def __init__(self, moments: ClassMoments, weight: Tensor | None, bias: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        moments: ClassMoments,
+        weight: Tensor | None,
+        bias: Tensor | None = None,
+        *,
+        reference: ClassMoments | None = None,
+    ) -> None:
         weight = moments.means.new_zeros(moments.means.shape) if weight is None else weight
-        self._rule = DecisionRule(moments, weight, bias)
+        self._rule = DecisionRule(moments if reference is None else reference, weight, bias)
         self._buffer = RowBuffer()
-        self._counts = [0, 0, 0, 0]
+        self._exponent, moments = moments.exponent, moments.at_unit_scale()
+        self._means, self.inverse = moments.means, between_inverse(moments)
+        self._counts = torch.zeros(len(COUNTS), moments.num_classes, dtype=torch.int64, device=self._means.device)
+        self._squares = self._counts.new_zeros(moments.num_classes, dtype=torch.float64)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """(C,) each: ``examples``, ``mismatches``, ``correct``, ``nearest_correct`` (int64), ``squares`` (float64)."""
+        self.decide_waiting()
+        return {**dict(zip(COUNTS, self._counts, strict=True)), "squares": self._squares}
 
     @property
     def counts(self) -> tuple[int, int, int, int]:
-        """(examples, mismatches, correct, nearest_correct)."""
+        """(examples, mismatches, correct, nearest_correct) of all classes together."""
         self.decide_waiting()
-        examples, mismatches, correct, nearest_correct = self._counts
+        examples, mismatches, correct, nearest_correct = self._counts.sum(dim=1).tolist()
         return examples, mismatches, correct, nearest_correct
 
     @property
@@ -66,17 +95,49 @@ class DecisionCounts:
         for block in self._buffer.empty():
             self._decide(*block)
 
-    def add_counts(self, *counts: int) -> None:
-        """Add what was counted elsewhere, in the order of :attr:`counts`."""
-        self._counts = [mine + other for mine, other in zip(self._counts, counts, strict=True)]
+    def merge(self, state: Mapping[str, Tensor]) -> None:
+        """Add what was counted elsewhere against the same class means and classifier, as ``state_dict`` gives it.
+
+        Raises:
+            InputError: another number of classes.
+        """
+        classes = self._counts.shape[1]
+        for name in (*COUNTS, "squares"):
+            if state[name].shape != (classes,):
+                raise InputError(f"expected counts of {classes} classes, got {name} {tuple(state[name].shape)}")
+        self._counts += torch.stack([state[name] for name in COUNTS]).to(self._counts)
+        self._squares += state["squares"].to(self._squares)
 
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
         """Add the counts of all processes."""
-        gathered: list[tuple[int, ...]] = [()] * dist.get_world_size(group)
-        dist.all_gather_object(gathered, self.counts, group=group)
-        self._counts = [sum(column) for column in zip(*gathered, strict=True)]
+        self.decide_waiting()
+        accelerated = dist.get_backend(group) == "nccl"
+        device = torch.device("cuda", torch.cuda.current_device()) if accelerated else torch.device("cpu")
+        for own in (self._counts, self._squares):
+            total = own.to(device, copy=True)
+            dist.all_reduce(total, group=group)
+            own.copy_(total)
 
     def _decide(self, features: Tensor, labels: Tensor, _own: bool) -> None:
+        labels = labels.to(self._means.device, torch.int64)
         result = self._rule(features, labels)
-        wrong = int((~result.agree).sum())
-        self.add_counts(len(features), wrong, int(result.correct.sum()), int(result.nearest_correct.sum()))
+        found = (torch.ones_like(result.agree), ~result.agree, result.correct, result.nearest_correct)
+        self._counts.index_add_(1, labels, torch.stack(found).long())
+        if self.inverse is None:
+            return
+        step = rows_per_block(features)
+        for start in range(0, len(features), step):
+            part = labels[start : start + step]
+            self._squares.index_add_(0, part, self._distances(features[start : start + step], part))
+
+    def _distances(self, features: Tensor, labels: Tensor) -> Tensor:
+        """(n,) ‖A (h − μ_c)‖²; the class mean is subtracted first, because in collapse products would cancel."""
+        assert self.inverse is not None
+        spread = scaled(features.detach().to(self._means.device, self._means.dtype), -self._exponent)
+        spread = spread - self._means[labels]
+        work = torch.float64 if features.dtype == torch.float64 else torch.float32
+        with full_precision(spread.device):
+            found: Tensor = (spread.to(work) @ self.inverse.T.to(work)).double().square().sum(dim=1)
+            if not bool(torch.isfinite(found.sum())):  # extreme features leave the range of float32
+                found = (spread.double() @ self.inverse.T.double()).square().sum(dim=1)
+        return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -22,6 +22,7 @@ from neuralcollapse.measuring.batch_norm import REESTIMATED
 from neuralcollapse.measuring.decision_counts import DecisionCounts
 from neuralcollapse.measuring.forward import FeatureReader
 from neuralcollapse.measuring.options import MeasureOptions
+from neuralcollapse.measuring.per_class import check_class_names, names_on
 from neuralcollapse.measuring.processes import on_all_processes
 from neuralcollapse.measuring.report import Report, make_report
 from neuralcollapse.metrics.least_squares import least_squares_classifier
@@ -47,15 +48,16 @@ def run_passes(reader: FeatureReader, loader: Iterable[Any], options: MeasureOpt
     reader.require_examples(own[head.name].num_examples if head is not None and head.name in own else 0)
     assert head is not None
     classifiers: dict[str, tuple[Tensor | None, Tensor | None]] = {}
-    references: dict[str, ClassMoments | None] = {}
+    about: dict[str, ClassMoments] = {}
     counts: dict[str, DecisionCounts] = {}
     for name, moments in own.items():
-        references[name] = reference = options.reference_of(name)
+        reference = options.reference_of(name)
+        about[name] = moments if reference is None else moments.around(reference)
         if name != head.name:
             classifiers[name] = least_squares_classifier(moments, options.weight_decay)
         else:
             classifiers[name] = (None, None) if head.weights is None else (head.weights.weight, head.weights.bias)
-        counts[name] = DecisionCounts(moments if reference is None else reference, *classifiers[name])
+        counts[name] = DecisionCounts(about[name], *classifiers[name], reference=reference)
     on_all_processes(lambda: passes.second(counts), distributed)
     if distributed:
         for decisions in counts.values():
@@ -65,7 +67,7 @@ def run_passes(reader: FeatureReader, loader: Iterable[Any], options: MeasureOpt
     ood_means = {} if options.ood is None else _ood_means(reader, options.ood, own, distributed)
     reports = {
         name: make_report(
-            moments if (reference := references[name]) is None else moments.around(reference),
+            about[name],
             *classifiers[name],
             weight_decay=options.weight_decay,
             metrics=options.metrics,
@@ -74,6 +76,7 @@ def run_passes(reader: FeatureReader, loader: Iterable[Any], options: MeasureOpt
             own=moments,
             layer=name,
             notes=(*reader.notes_of(name), *statistics),
+            class_names=_names(loader, options, moments.num_classes),
         )
         for name, moments in own.items()
     }
@@ -82,6 +85,14 @@ def run_passes(reader: FeatureReader, loader: Iterable[Any], options: MeasureOpt
     for doubt in doubts:
         warnings.warn(doubt, UserWarning, stacklevel=3)
     return {**reports, head.name: replace(last, notes=(*last.notes, *doubts))}
+
+
+def _names(loader: Iterable[Any], options: MeasureOptions, classes: int) -> Sequence[str] | None:
+    """The names of the classes, if given, or as many as there are classes on the loader's data set."""
+    if options.class_names is not None:
+        return options.class_names
+    found = names_on(loader)
+    return found if found is not None and len(found) == classes else None
 
 
 def _doubts(report: Report, reader: FeatureReader) -> list[str]:
@@ -126,6 +137,8 @@ class _TwoPasses:
         with closing(self._reader.batches(self._loader)) as batches:
             for batch in batches:
                 self._widen(self._reader.classes or classes_of(batch.labels))
+                if self._reader.classes is not None and size == 0:  # the first batch says it at once
+                    check_class_names(self._options.class_names, self._reader.classes, exactly=True)
                 for name, features in batch.features.items():
                     if name not in self.moments:
                         self._check_room(name, features.shape[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import html
+import importlib
 import itertools
 import math
 import os
@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuralcollapse._checks import InputError, as_path, shown
-from neuralcollapse._errors import suggest
+from neuralcollapse._errors import install, suggest
+from neuralcollapse._html import Html, curve, listing, paragraph, table
+from neuralcollapse.measuring.reading import Reading, reading
 from neuralcollapse.measuring.run_readers import read_runs
 from neuralcollapse.measuring.run_records import RunRecords, check_seed, checked_records
 from neuralcollapse.measuring.tidy import LABELS, column_of_numbers, import_pandas, layer_of, numbers_of, tidy_table
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 30  # runs in the text and in a notebook
 _FINAL = {"nc1": "NC1", "nc2.equiangularity_means": "NC2", "nc3": "NC3", "nc4_mismatch": "NC4", "test_accuracy": "test"}
+_CURVES = {"nc1": True, "nc3": True, "test_accuracy": False}  # drawn over the epochs, on a logarithmic scale or not
 _HEADS = (
     "run",
     "data set",
@@ -147,6 +150,30 @@ class History:
             table[name] = column_of_numbers(table[name])
         return table
 
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write one HTML file in which the runs are explored; it needs no network.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The path.
+
+        Raises:
+            InputError: the laboratory is not installed.
+
+        Example:
+            >>> import neuralcollapse as nc
+            >>> nc.History.read("runs/mine").report("report.html")  # doctest: +SKIP
+            PosixPath('report.html')
+        """
+        try:  # by name: the library never depends on the laboratory, which may not be installed
+            laboratory = importlib.import_module("neuralcollapse.report")
+        except ModuleNotFoundError as error:
+            raise InputError(f"the report needs {error.name}: {install(extra='lab')}") from None
+        written: Path = laboratory.report_runs(self._runs, as_path(path))
+        return written
+
     @property
     def metrics(self) -> list[str]:
         """The names of what was measured, as the column `metric` has them."""
@@ -228,14 +255,33 @@ class History:
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         return "\n".join([self._title(), *lines, *self._more()])
 
+    def reading(self, run: str | None = None) -> Reading:
+        """What the last measurement of a run says in words, and how it came to be so.
+
+        Args:
+            run: its name, where there are several.
+
+        Raises:
+            InputError: no such run, or no name where there are several.
+        """
+        names = [each.run for each in self._runs]
+        if run is None and len(names) > 1:
+            raise InputError(f"expected the name of one of {len(names)} runs, such as {names[0]!r}")
+        if run is not None and run not in names:
+            raise InputError(f"expected the name of a run, got {shown(run)}{suggest(run, names)}")
+        chosen = self._runs[0 if run is None else names.index(run)]
+        return reading(chosen.last, chosen.course, loss=chosen.loss or None)
+
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in (*_HEADS, "NC1 over the epochs"))
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + f"<td>{_curve(run.records)}</td></tr>"
-            for row, run in zip(self._rows(), self._runs, strict=False)
-        )
-        foot = "".join(f"<p>{html.escape(line)}</p>" for line in (*self._more(), _LEGEND))
-        return f"<p>{html.escape(self._title())}</p><table><tr>{head}</tr>{body}</table>{foot}"
+        rows = [
+            (*cells, *(_curve(run, name, log) for name, log in _CURVES.items()))
+            for cells, run in zip(self._rows(), self._runs, strict=False)
+        ]
+        heads = (*_HEADS, *(f"{_FINAL[name]} over the epochs" for name in _CURVES))
+        parts = [paragraph(self._title()), table(heads, rows), *map(paragraph, (*self._more(), _LEGEND))]
+        if len(self) == 1:
+            parts.insert(1, listing(self.reading()))
+        return "".join(parts)
 
     def _title(self) -> str:
         epochs = [len({record["epoch"] for record in run.records}) for run in self._runs]
@@ -323,17 +369,7 @@ def _check_known(name: str, values: Sequence[Any], known: Sequence[Any]) -> None
             )
 
 
-def _curve(records: Sequence[Mapping[str, Any]], width: int = 120, height: int = 24) -> str:
-    """NC1 over the epochs as a small drawing; its logarithm, as far as it is finite and above zero."""
-    points = [(record["epoch"], record.get("nc1")) for record in records]
-    logs = [(epoch, math.log10(nc1)) for epoch, nc1 in points if isinstance(nc1, float) and 0 < nc1 < math.inf]
-    if len(logs) < 2:
-        return ""
-    (first, *_), (last, *_) = logs[0], logs[-1]
-    low, high = min(value for _, value in logs), max(value for _, value in logs)
-    across, down = (width - 2) / max(last - first, 1e-12), (height - 2) / max(high - low, 1e-12)
-    line = " ".join(f"{1 + (epoch - first) * across:.1f},{1 + (high - value) * down:.1f}" for epoch, value in logs)
-    return (
-        f'<svg width="{width}" height="{height}" role="img" aria-label="NC1 over the epochs">'
-        f'<polyline points="{line}" fill="none" stroke="currentColor"/></svg>'
-    )
+def _curve(run: RunRecords, name: str, log: bool) -> Html:
+    """A number over the epochs as a small drawing."""
+    points = [(record["epoch"], numbers_of(record).get(name, math.nan)) for record in run.course]
+    return curve([epoch for epoch, _ in points], [value for _, value in points], f"{_FINAL[name]} over epochs", log=log)

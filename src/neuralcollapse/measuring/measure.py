@@ -27,6 +27,7 @@ from neuralcollapse.measuring.decision_counts import DecisionCounts
 from neuralcollapse.measuring.engine import classes_of, run_passes
 from neuralcollapse.measuring.forward import FeatureReader
 from neuralcollapse.measuring.options import MeasureKeywords, MeasureOptions, with_options
+from neuralcollapse.measuring.per_class import check_class_names
 from neuralcollapse.measuring.preparation import prepared
 from neuralcollapse.measuring.report import NO_CLASSIFIER, Report, make_report
 from neuralcollapse.metrics.registry import chosen
@@ -46,6 +47,7 @@ def measure_features(
     metrics: str | Sequence[str] | None = None,
     ood: Tensor | np.ndarray[Any, Any] | None = None,
     reference: ClassMoments | None = None,
+    class_names: Sequence[str] | None = None,
     confidence: float | None = None,
 ) -> Report:
     """Measure features that are already in memory.
@@ -62,6 +64,7 @@ def measure_features(
         ood: (m, p) features of out-of-distribution data, for NC5.
         reference: moments of the training features: these features, of another split, are then measured about their
             class means. The loss keeps these features' own.
+        class_names: C names, by label, for ``report.per_class``; without a weight there may be more.
         confidence: level of intervals to add, such as 0.95, at the cost of two hundred more reports; see
             :func:`neuralcollapse.confidence_intervals`.
 
@@ -97,10 +100,11 @@ def measure_features(
         if num_classes not in (None, classes):
             raise InputError(f"expected num_classes = {classes}, the rows of the weight, got {num_classes}")
         check_classifier(weight, bias, classes, features.shape[1])
+    check_class_names(class_names, classes, exactly=weight is not None)
     own = ClassMoments(classes, weighting=weighting)
     own.update(features, labels)
     moments = own if reference is None else own.around(reference)
-    decisions = DecisionCounts(own if reference is None else reference, weight, bias)
+    decisions = DecisionCounts(moments, weight, bias, reference=reference)
     decisions.add(features, labels)
     report = make_report(
         moments,
@@ -114,6 +118,7 @@ def measure_features(
         examples=(features, labels),
         layer=layer,
         notes=() if weight is not None else (NO_CLASSIFIER,),
+        class_names=class_names,
     )
     if confidence is None:
         return report

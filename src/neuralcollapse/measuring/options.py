@@ -29,6 +29,7 @@ from neuralcollapse._checks import (
 from neuralcollapse._errors import suggest
 from neuralcollapse.measuring.batches import require_loader
 from neuralcollapse.measuring.hooks import Side
+from neuralcollapse.measuring.per_class import check_class_names
 from neuralcollapse.metrics.metric import NEEDS
 from neuralcollapse.metrics.registry import METRICS, chosen
 from neuralcollapse.moments.class_moments import WEIGHTINGS, ClassMoments, Weighting, require_moments
@@ -64,6 +65,7 @@ class MeasureKeywords(TypedDict, total=False):
     ood: Iterable[Any] | None
     reference: Reference | None
     next_token: bool
+    class_names: Sequence[str] | None
     batch_norm: BatchNorm
     device: torch.device | str | None
     memory_budget: float
@@ -93,6 +95,8 @@ class MeasureOptions:
             The loss keeps this split's own.
         next_token: the class of a position in a sequence is the label of the next one, as in causal language models.
             Positions labelled −100 are left out in any case.
+        class_names: the names of the classes, by label, for ``report.per_class``; by default those of the loader's data
+            set, if it has ``classes`` as torchvision's have.
         batch_norm: ``"running"``: batch normalisation by its running averages, as in eval mode and in the papers;
             ``"re-estimate"``: by averages over one more pass of the loader with the weights as they are, put back
             afterwards. Running averages lag behind the weights, which makes L⊥_LS larger than the classifier's own
@@ -118,6 +122,7 @@ class MeasureOptions:
     ood: Iterable[Any] | None = None
     reference: Reference | None = None
     next_token: bool = False
+    class_names: Sequence[str] | None = None
     batch_norm: BatchNorm = "running"
     device: torch.device | str | None = None
     memory_budget: float = 4 << 30
@@ -155,6 +160,7 @@ class MeasureOptions:
         self._check_metrics()
         as_word(self.weighting, "weighting", WEIGHTINGS)
         as_switch(self.next_token, "next_token")
+        check_class_names(self.class_names)
         as_word(self.batch_norm, "batch_norm", ("running", "re-estimate"))
         as_switch(self.distributed, "distributed")
         if self.ood is not None:

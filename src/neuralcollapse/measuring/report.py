@@ -14,11 +14,14 @@ from torch import Tensor
 from neuralcollapse._checks import InputError, as_classifier
 from neuralcollapse._errors import suggest
 from neuralcollapse._files import finite
+from neuralcollapse._html import Html, curve, escaped, folded, listing, paragraph, table
 from neuralcollapse._linalg import norm
 from neuralcollapse.measuring.decision_counts import DecisionCounts
+from neuralcollapse.measuring.per_class import ClassReports, check_class_names, class_reports, printable
+from neuralcollapse.measuring.reading import Reading, Sentence, reading
 from neuralcollapse.measuring.tidy import UNLABELLED, tidy_table
 from neuralcollapse.metrics.mse import MSEDecomposition, decompose_mse
-from neuralcollapse.metrics.nc1_to_nc4 import NC2, nc1, nc2, nc3
+from neuralcollapse.metrics.nc1_to_nc4 import NC2, nc1, nc1_along, nc2, nc3
 from neuralcollapse.metrics.registry import METRICS, compute_metrics
 from neuralcollapse.metrics.signal_to_noise import SNRSpectrum, snr_singular_values
 from neuralcollapse.metrics.undefined import one_warning
@@ -57,6 +60,7 @@ class Report:
         accuracy: share of examples that the network classifies correctly; nearest_mean_accuracy: and the nearest class
             mean. Both, and NC4, are None where only moments were given.
         extra: the later metrics asked for, by name; ``nc.METRICS`` lists them.
+        per_class: the numbers of each class with examples; print it, or read ``report.per_class["cat"].accuracy``.
         moments: of the features, to merge, to save, or to measure another split about.
         confidence: intervals of the numbers by name, where ``measure_features(confidence=…)`` was asked for them.
     """
@@ -77,6 +81,7 @@ class Report:
     mse: MSEDecomposition
     snr: SNRSpectrum
     extra: dict[str, float]
+    per_class: ClassReports
     moments: ClassMoments
     confidence: dict[str, Interval] | None = None
 
@@ -143,30 +148,32 @@ class Report:
         """
         return tidy_table([(UNLABELLED, self.to_dict())])
 
+    def reading(self) -> Reading:
+        """What the numbers say, in words; see :func:`neuralcollapse.measuring.reading.reading`."""
+        said = reading(self.to_dict()).sentences
+        if len(self.per_class) > 2:
+            said += (self._least_collapsed(),)
+        return Reading(said)
+
+    def _least_collapsed(self) -> Sentence:
+        (worst,) = self.per_class.least_collapsed(1)
+        share = ""
+        if worst.nc1_share is not None and 0.0 < self.nc1 < math.inf:
+            of_examples = worst.examples / self.num_examples
+            share = f", with {worst.nc1_share / self.nc1:.1%} of NC1 and {of_examples:.1%} of the examples"
+        near = "" if worst.nearest is None else f"; the class nearest to it is {printable(worst.nearest)}"
+        return Sentence("classes", "none", f"The least collapsed class is {printable(worst.name)}{share}{near}.")
+
     def __str__(self) -> str:
-        loss = self.mse
-        lines = [
-            f"Neural Collapse: {self.num_examples:,} examples, {self.classes_present} of {self.num_classes} classes, "
-            f"{self.dim} features, {WEIGHTING_WORDS[self.weighting]}",
-            f"Layer: {self.layer}",
-            "",
-            _row("accuracy", formatted(self.accuracy, ".4%"), "argmax of the logits"),
-            _row("NC1", formatted(self.nc1), "within-class variability, tr(Σ_W Σ_B⁺)/C"),
-            _row("NC2 equinorm", _pair(self.nc2, "equinorm"), "means | classifier"),
-            _row("NC2 equiangularity", _pair(self.nc2, "equiangularity"), "means | classifier, Std of cosines"),
-            _row("NC2 maximal angle", _pair(self.nc2, "maximal_angle"), "means | classifier, Avg |cos + 1/(C−1)|"),
-            _row("NC3", formatted(self.nc3), "self-duality of classifier and means"),
-            _row("NC4 mismatch", formatted(self.nc4_mismatch, ".4%"), "network ≠ nearest class mean"),
-            _row("SNR", _range(self.snr.singular_values), "singular values of Σ_W^{-1/2} M̄"),
-            "",
-            _row("MSE loss", formatted(loss.total), f"weight decay λ = {loss.weight_decay:g}"),
-            _row("  L_NC1", formatted(loss.nc1), "variability within classes"),
-            _row("  L_NC2/3", formatted(loss.nc23), "class means against targets"),
-            _row("  L⊥_LS", formatted(loss.ls_perp), f"distance from the central path{_of_loss(loss)}"),
-        ]
+        lines = [*textwrap.wrap(self._title(), 80), f"Layer: {self.layer}"]
+        for rows in self._rows():
+            lines += ["", *(f"  {name:<18}{value:>21}  {meaning}" for name, value, meaning in rows)]
         if self.extra:
             lines.append("")
             lines += [f"  {name:<33}{value:>9.4g}   {METRICS[name].meaning}" for name, value in self.extra.items()]
+        lines.append("")
+        for sentence in self.reading():
+            lines += textwrap.wrap(str(sentence), 80, initial_indent="  ", subsequent_indent="    ")
         if self.confidence:
             level = next(iter(self.confidence.values())).level
             lines += ["", f"Intervals at {level:.0%}, by the bootstrap over examples:"]
@@ -174,8 +181,54 @@ class Report:
         if self.notes:
             lines.append("")
             for note in self.notes:
-                lines += textwrap.wrap(note, 118, initial_indent="  Note: ", subsequent_indent="        ")
+                lines += textwrap.wrap(note, 80, initial_indent="  Note: ", subsequent_indent="        ")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = [row for group in self._rows() for row in group]
+        rows += [(name, f"{value:.4g}", METRICS[name].meaning) for name, value in self.extra.items()]
+        values = self.snr.singular_values.tolist()
+        spectrum = curve(range(len(values)), values, "the signal-to-noise spectrum, on a logarithmic scale")
+        numbers = [
+            (name, value, Html(f"{escaped(meaning)} {spectrum if name == 'SNR' else ''}"))
+            for name, value, meaning in rows
+        ]
+        parts = [
+            paragraph(self._title()),
+            listing([f"Layer: {self.layer}", *(f"Note: {note}" for note in self.notes)]),
+            listing(self.reading()),
+            table(("", "", ""), numbers),
+            folded("Classes, the least collapsed first", Html(self.per_class._repr_html_())),
+        ]
+        return "".join(parts)
+
+    def _title(self) -> str:
+        return (
+            f"Neural Collapse: {self.num_examples:,} examples, {self.classes_present} of {self.num_classes} classes, "
+            f"{self.dim} features, {WEIGHTING_WORDS[self.weighting]}"
+        )
+
+    def _rows(self) -> list[list[tuple[str, str, str]]]:
+        """Names, values and meanings of the numbers: NC1 to NC4, then the MSE loss."""
+        loss = self.mse
+        return [
+            [
+                ("accuracy", formatted(self.accuracy, ".4%"), "argmax of the logits"),
+                ("NC1", formatted(self.nc1), "variability tr(Σ_W Σ_B⁺)/C"),
+                ("NC2 equinorm", _pair(self.nc2, "equinorm"), "means | classifier"),
+                ("NC2 equiangularity", _pair(self.nc2, "equiangularity"), "means | classifier, Std of cosines"),
+                ("NC2 maximal angle", _pair(self.nc2, "maximal_angle"), "means | classifier, |cos + 1/(C−1)|"),
+                ("NC3", formatted(self.nc3), "self-duality of classifier and means"),
+                ("NC4 mismatch", formatted(self.nc4_mismatch, ".4%"), "network ≠ nearest class mean"),
+                ("SNR", _range(self.snr.singular_values), "singular values of Σ_W^{-1/2} M̄"),
+            ],
+            [
+                ("MSE loss", formatted(loss.total), f"weight decay λ = {loss.weight_decay:g}"),
+                ("  L_NC1", formatted(loss.nc1), "variability within classes"),
+                ("  L_NC2/3", formatted(loss.nc23), "class means against targets"),
+                ("  L⊥_LS", formatted(loss.ls_perp), f"off the central path{_of_loss(loss)}"),
+            ],
+        ]
 
 
 @one_warning()
@@ -192,6 +245,7 @@ def make_report(
     examples: tuple[Tensor, Tensor] | None = None,
     layer: str = "features given",
     notes: Sequence[str] = (),
+    class_names: Sequence[str] | None = None,
 ) -> Report:
     """The report that moments and a classifier give.
 
@@ -204,11 +258,13 @@ def make_report(
         own: moments about the features' own class means, for the loss, where ``moments`` are about others'.
         examples: the features and labels themselves, for the metrics that need them.
         layer: what the report calls the layer; notes: sentences that a reader of the numbers must know.
+        class_names: C names, by label; without a classifier there may be more.
 
     Raises:
-        InputError: a weight or bias that does not fit the moments, a negative λ.
+        InputError: a weight or bias that does not fit the moments, a negative λ, names of another number of classes.
     """
     require_moments(moments)
+    check_class_names(class_names, moments.num_classes, exactly=weight is not None)
     dim, own = moments.means.shape[1], moments if own is None else own
     require_moments(own, "own")
     if weight is not None:
@@ -229,6 +285,8 @@ def make_report(
         nearest_mean_accuracy = nearest_correct / seen
         if weight is not None:
             accuracy, mismatch = correct / seen, mismatches / seen
+    # the pseudo-inverse of Σ_B is the decisions' own, which for many classes takes long to make
+    within = nc1(moments) if decisions is None or decisions.inverse is None else nc1_along(moments, decisions.inverse)
     return Report(
         layer=layer,
         notes=tuple(notes),
@@ -239,13 +297,14 @@ def make_report(
         weighting=moments.weighting,
         accuracy=accuracy,
         nearest_mean_accuracy=nearest_mean_accuracy,
-        nc1=nc1(moments),
+        nc1=within,
         nc2=two,
         nc3=None if weight is None else nc3(moments, weight),
         nc4_mismatch=mismatch,
         mse=loss,
         snr=snr_singular_values(moments),
         extra=compute_metrics(moments, metrics, weight=weight, bias=bias, ood_mean=ood_mean, examples=examples),
+        per_class=class_reports(moments, weight, decisions, within, class_names),
         moments=own,
     )
 
@@ -262,10 +321,6 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(_same(value, b[name]) for name, value in a.items())
     return bool(a == b or (a != a and b != b))
-
-
-def _row(name: str, value: str, meaning: str) -> str:
-    return f"  {name:<20}{value:>22}   {meaning}"
 
 
 def formatted(value: float | None, spec: str = ".4g", missing: str = "not measured") -> str:

@@ -15,6 +15,7 @@ Our callbacks log numbers as `nc/NAME`, which are read as NAME. What else was lo
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
 import struct
@@ -24,6 +25,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from neuralcollapse._checks import InputError
+from neuralcollapse._errors import install
 from neuralcollapse._files import numbers, read_json, read_lines, shortened
 from neuralcollapse.measuring.run_records import RunRecords, check_seed, checked_epoch, checked_records
 
@@ -54,15 +56,7 @@ def read_runs(path: Path) -> list[RunRecords]:
 def _read_folder(folder: Path) -> list[RunRecords]:
     if reader := _reader_of(folder):
         return reader(folder)
-    inside = [each for each in _folders(folder) if _reader_of(each)]
-    below = [each for each in _folders(folder) if each not in inside and any(map(_reader_of, _folders(each)))]
-    if len(below) == 1 and not inside:  # such as lightning_logs
-        return _read_folder(below[0])
-    if below:
-        raise InputError(
-            f"{folder} holds runs on two levels or in several folders, among them {below[0]}: give a list of the "
-            "folders to read"
-        )
+    inside = runs_in_folder(folder, lambda each: _reader_of(each) is not None)
     if not inside:
         raise InputError(
             f"{folder} holds no run: neither config.json with history.jsonl, study.json, metrics.csv, "
@@ -71,16 +65,49 @@ def _read_folder(folder: Path) -> list[RunRecords]:
     return [run for each in inside for run in _read_folder(each)]
 
 
+def runs_in_folder(folder: Path, is_run: Callable[[Path], bool]) -> list[Path]:
+    """The runs directly in a folder or, where there are none, in the only folder of runs in it.
+
+    Args:
+        folder: without a `study.json`.
+        is_run: whether a folder is a run.
+
+    Raises:
+        InputError: runs on two levels, or in several folders, leave open which of them belong together.
+    """
+    inside = [each for each in _folders(folder) if is_run(each)]
+    below = []
+    for each in _folders(folder):
+        with contextlib.suppress(PermissionError):
+            if each not in inside and any(map(is_run, _folders(each))):
+                below.append(each)
+    if len(below) == 1 and not inside:  # such as lightning_logs
+        return runs_in_folder(below[0], is_run)
+    if below:
+        found = [f"{len(inside)} runs ({_names(inside)})"] if inside else []
+        found.append(f"{'folders' if len(below) > 1 else 'a folder'} of runs ({_names(below)})")
+        raise InputError(
+            f"{folder} holds {' and '.join(found)}, so it is unclear which of them belong together; name the folders "
+            f'to read, such as {below[0]}, or list the runs in {folder / "study.json"}: {{"runs": ["NAME", …]}}'
+        )
+    return inside
+
+
+def _names(folders: Sequence[Path], most: int = 8) -> str:
+    more = f", … {len(folders) - most} more" if len(folders) > most else ""
+    return ", ".join(each.name for each in folders[:most]) + more
+
+
 def _folders(folder: Path) -> list[Path]:
     return sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
 
 
 def _reader_of(folder: Path) -> Callable[[Path], list[RunRecords]] | None:
     """What reads a folder; None where there is nothing known directly in it."""
-    if _is_run_directory(folder):
+    if is_run_directory(folder):
         return lambda path: [_read_run_directory(path)]
     if (folder / "study.json").is_file():
-        return _read_study
+        return lambda path: [_read_run_directory(run) for run in runs_in_study(path / "study.json")]
     if (folder / "metrics.csv").is_file():
         return lambda path: [_read_csv(path / "metrics.csv")]
     if states := _trainer_states(folder):
@@ -113,8 +140,12 @@ def _read_file(path: Path) -> RunRecords:
     )
 
 
-def _is_run_directory(folder: Path) -> bool:
-    """Whether `config.json` names a data set, a network and a loss, which another program's does not."""
+def is_run_directory(folder: Path) -> bool:
+    """Whether `config.json` names a data set, a network and a loss, which another program's does not.
+
+    Raises:
+        InputError: `config.json` cannot be read, but a history beside it shows that the folder is a run directory.
+    """
     if not (folder / "config.json").is_file():
         return False
     try:
@@ -140,22 +171,42 @@ def _read_run_directory(folder: Path) -> RunRecords:
     return RunRecords(folder.resolve().name, dataset, network, loss, seed, settings, records, folder)
 
 
-def _read_study(folder: Path) -> list[RunRecords]:
-    path = folder / "study.json"
+def names_in_study(path: Path) -> list[str]:
+    """The run directories that `study.json` lists, as paths within its folder.
+
+    Raises:
+        InputError: the file is damaged, or lists a path out of its folder.
+    """
     names = read_json(path).get("runs")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f'{path}: expected {{"runs": [names of run directories]}}, got {shortened(names)}')
+        raise InputError(f'{path}: expected {{"runs": [names of run directories]}}, got {shortened(repr(names))}')
     for name in names:
         parts = PurePath(name).parts
         if not parts or PurePath(name).is_absolute() or ".." in parts or "\0" in name:
-            raise InputError(f"{path}: expected paths within {folder}, got {shortened(name)}")
-    listed = [folder / name for name in dict.fromkeys(names)]
-    if others := [each.name for each in _folders(folder) if each not in listed and _is_run_directory(each)]:
-        warnings.warn(f"{path} does not list {', '.join(others)}, which are left out", UserWarning, stacklevel=2)
-    begun = [each for each in listed if _is_run_directory(each)]
+            raise InputError(f"{path}: expected paths within {path.parent}, got {shortened(repr(name))}")
+    return list(dict.fromkeys(names))
+
+
+def runs_in_study(path: Path) -> list[Path]:
+    """The run directories that `study.json` lists, without those that have not begun.
+
+    Warns:
+        UserWarning: beside the file lie runs that it does not list.
+
+    Raises:
+        InputError: as `names_in_study`, or none of the runs has begun.
+    """
+    listed = [path.parent / name for name in names_in_study(path)]
+    if others := [each for each in _folders(path.parent) if each not in listed and is_run_directory(each)]:
+        warnings.warn(
+            f"{path} does not list {_names(others)}; they are left out until they are added to it",
+            UserWarning,
+            stacklevel=2,
+        )
+    begun = [each for each in listed if is_run_directory(each)]
     if not begun:
         raise InputError(f"none of the {len(listed)} runs that {path} lists has begun yet")
-    return [_read_run_directory(each) for each in begun]
+    return begun
 
 
 def _read_csv(path: Path) -> RunRecords:
@@ -223,7 +274,7 @@ def _scalars(path: Path) -> Iterator[tuple[int, str, float]]:
         from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
         from tensorboard.util.tensor_util import make_ndarray
     except ImportError:
-        raise InputError(f"{path} needs TensorBoard: pip install 'neuralcollapse[tensorboard]'") from None
+        raise InputError(f"{path} needs TensorBoard: {install('tensorboard')}") from None
     whole, size = 0, path.stat().st_size
     with path.open("rb") as file:  # a length of 8 bytes, its checksum of 4, an event, its checksum of 4
         while len(head := file.read(8)) == 8 and file.tell() + struct.unpack("<Q", head)[0] + 8 <= size:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from neuralcollapse._checks import InputError
+from neuralcollapse._errors import install
 from neuralcollapse._files import numbers, shortened
 
 if TYPE_CHECKING:
@@ -98,5 +99,5 @@ def import_pandas() -> Any:
     try:
         import pandas
     except ImportError:
-        raise InputError("a table needs pandas: pip install 'neuralcollapse[frame]'") from None
+        raise InputError(f"a table needs pandas: {install('pandas')}") from None
     return pandas

@@ -7,6 +7,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from neuralcollapse._checks import Array, InputError, as_classifier, as_labels, as_tensor, check_features, check_labels
+from neuralcollapse._errors import install
 from neuralcollapse._linalg import of_moderate_size
 from neuralcollapse.metrics.geometry import as_rows, have_directions, unit_rows
 from neuralcollapse.metrics.undefined import warn_undefined
@@ -27,7 +28,7 @@ def one_vs_rest_margin(vectors: Float[Tensor, "c p"] | Array) -> float:
     try:
         from scipy.optimize import nnls
     except ImportError:
-        raise InputError("the one-vs-rest margin needs SciPy: pip install 'neuralcollapse[lab]'") from None
+        raise InputError(f"the one-vs-rest margin needs SciPy: {install('scipy')}") from None
     vectors = as_rows(vectors)
     if not have_directions(vectors, "the one-vs-rest margin"):
         return float("nan")

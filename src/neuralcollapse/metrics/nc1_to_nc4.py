@@ -70,21 +70,42 @@ def nc1(moments: ClassMoments, *, divide: bool = True, correction: int = 0) -> f
     require_moments(moments)
     if not has_two_classes(moments, "NC1"):
         return float("nan")
+    if as_count(correction, "correction", least=0, most=1) and not has_two_examples_each(
+        moments, "NC1 with divisor n_c − 1"
+    ):
+        return float("nan")
+    return nc1_along(moments, between_inverse(moments), divide=divide, correction=correction)
+
+
+def nc1_along(
+    moments: ClassMoments, inverse: Float[Tensor, "r p"] | None, *, divide: bool = True, correction: int = 0
+) -> float:
+    """:func:`nc1` of at least two classes, from what :func:`between_inverse` gives for the same moments."""
     moments = moments.at_unit_scale()
-    within_covariance = moments.within_covariance
-    if as_count(correction, "correction", least=0, most=1):
-        if not has_two_examples_each(moments, "NC1 with divisor n_c − 1"):
-            return float("nan")
-        within_covariance = _unbiased_within_covariance(moments)
+    within_covariance = _unbiased_within_covariance(moments) if correction else moments.within_covariance
     present = moments.present
-    classes, roots = int(present.sum()), moments.weights.sqrt()
+    if inverse is not None:
+        total = float(((inverse @ within_covariance) * inverse).sum().clamp(min=0.0))
+        return total / (int(present.sum()) if divide else 1)
+    distinct = bool(distinct_means(moments).any())
+    if not distinct and not bool(varies(moments, within_covariance.diagonal()).any()):
+        warn_undefined("NC1", "all features are equal")
+        return float("nan")
+    warn_undefined("NC1", _why_singular(moments, present), "infinite")
+    return float("inf")
+
+
+def between_inverse(moments: ClassMoments) -> Float[Tensor, "r p"] | None:
+    """(r, p) rows a_j with Σ_j a_j a_jᵀ = Σ_B⁺, of features at unit scale, so that NC1 is Σ_j a_jᵀ Σ_W a_j / C.
+
+    None where Σ_B has a lower rank than class means of these counts should give it, or no rank.
+    """
+    moments = moments.at_unit_scale()
+    present, roots = moments.present, moments.weights.sqrt()
+    classes = int(present.sum())
+    if classes < 2 or not bool(distinct_means(moments).any()):
+        return None
     scaled = row_factor((rows * roots[block, None])[present[block]] for block, rows in moments.centred_blocks())
-    if not bool(distinct_means(moments).any()):
-        if not bool(varies(moments, within_covariance.diagonal()).any()):
-            warn_undefined("NC1", "all features are equal")
-            return float("nan")
-        warn_undefined("NC1", _why_singular(moments, present), "infinite")
-        return float("inf")
     _, spread, directions = torch.linalg.svd(scaled, full_matrices=False)
     spread, directions = spread[: classes - 1], directions[: classes - 1]
     inverse: Tensor | None = directions / spread[:, None]
@@ -94,11 +115,7 @@ def nc1(moments: ClassMoments, *, divide: bool = True, correction: int = 0) -> f
         # Where features vary in few directions two equal means may be why class means span no more.
         equal = coinciding_means(moments)
         inverse = None if equal and classes - len(equal) - 1 <= len(inverse) else inverse
-    if inverse is None:
-        warn_undefined("NC1", _why_singular(moments, present), "infinite")
-        return float("inf")
-    total = float(((inverse @ within_covariance) * inverse).sum().clamp(min=0.0))
-    return total / (classes if divide else 1)
+    return inverse
 
 
 def _unbiased_within_covariance(moments: ClassMoments) -> Tensor:

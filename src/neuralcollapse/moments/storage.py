@@ -8,9 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from neuralcollapse._checks import InputError
+from neuralcollapse._errors import install
 from neuralcollapse._files import replacing
-
-_NEEDED = "saved moments need safetensors: pip install 'neuralcollapse[lab]'"
 
 
 def write_state(path: Path, state: dict[str, Tensor], about: dict[str, str]) -> None:
@@ -19,7 +18,7 @@ def write_state(path: Path, state: dict[str, Tensor], about: dict[str, str]) -> 
         from safetensors import SafetensorError
         from safetensors.torch import save_file
     except ImportError:
-        raise InputError(_NEEDED) from None
+        raise InputError(f"saved moments need safetensors: {install('safetensors')}") from None
     if not path.parent.is_dir():
         raise InputError(f"expected an existing folder to write {path.name} in, got {path.parent}")
     with replacing(path) as temporary:
@@ -38,7 +37,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError:
-        raise InputError(_NEEDED) from None
+        raise InputError(f"saved moments need safetensors: {install('safetensors')}") from None
     if not os.path.isfile(path):  # False, too, for a name that the file system does not allow
         raise InputError(f"no file of saved moments at {path}: ClassMoments.save() writes one")
     try:

@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 
 class Normalise(nn.Module):
-    """h to h/‖h‖, over the last dimension; a feature of zero stays zero."""
+    """Maps h to h/‖h‖, over the last dimension; a feature of zero stays zero."""
 
     def forward(self, features: Tensor) -> Tensor:
         return F.normalize(features, dim=-1)
 
 
 class ScaledUnitRows(nn.Module):
-    """A weight to its rows of length 1/τ.
+    """Maps a weight to one whose rows have the same directions and the length 1/τ.
 
     Args:
         temperature: τ.

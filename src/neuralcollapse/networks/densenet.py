@@ -1,6 +1,7 @@
 """DenseNet (Huang et al., 2017), with torchvision's parameter names.
 
-Depths 121 and 201 are the published ImageNet networks of four blocks. Depths 40, 100 and 250 are the published networks
+Depths 121 and 201 are the published ImageNet networks of four blocks, with a 3×3 convolution instead of their first one
+and its pooling. Depths 40, 100 and 250 are the published networks
 for 32×32 images, of three equal blocks: 40 is plain with growth 12, 100 and 250 are "BC" (bottleneck and compression)
 with growth 12 and 24. Initialised as torchvision does: Kaiming-normal convolutions by fan-in, a zero classifier bias.
 """
@@ -40,7 +41,6 @@ DEPTHS = {
     201: Plan((6, 12, 48, 32), 32),
     250: Plan((41, 41, 41), 24),
 }
-IMAGENET_DEPTHS = (121, 201)
 
 
 class DenseLayer(nn.Module):
@@ -72,22 +72,16 @@ class DenseNet(nn.Module):
         num_classes: outputs.
         in_channels: image channels.
         width: factor on the growth rate, rounded, at least 1; every other width follows from the growth rate.
-        imagenet: the published stem of 121 and 201; else 3×3 stride 1 without max-pool.
     """
 
-    def __init__(self, depth: int, num_classes: int, in_channels: int, width: float, imagenet: bool) -> None:
+    def __init__(self, depth: int, num_classes: int, in_channels: int, width: float) -> None:
         super().__init__()
         plan = DEPTHS[depth]
         growth = scaled(plan.growth, width)
         channels = max(1, round(plan.stem * growth))
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        if imagenet:
-            layers["conv0"] = nn.Conv2d(in_channels, channels, 7, 2, padding=3, bias=False)
-            layers["norm0"] = nn.BatchNorm2d(channels)
-            layers["relu0"] = nn.ReLU(inplace=True)
-            layers["pool0"] = nn.MaxPool2d(3, 2, padding=1)
-        else:  # each dense layer normalises its own input, so the small stem is the convolution alone
-            layers["conv0"] = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        # each dense layer normalises its own input, so the convolution needs no normalisation of its own
+        layers["conv0"] = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
         for number, count in enumerate(plan.blocks, start=1):
             block = nn.Sequential()
             for index in range(1, count + 1):
@@ -96,7 +90,14 @@ class DenseNet(nn.Module):
             layers[f"denseblock{number}"] = block
             if number < len(plan.blocks):
                 outputs = channels // 2 if plan.bottleneck else channels
-                layers[f"transition{number}"] = _transition(channels, outputs)
+                layers[f"transition{number}"] = nn.Sequential(
+                    OrderedDict(
+                        norm=nn.BatchNorm2d(channels),
+                        relu=nn.ReLU(inplace=True),
+                        conv=nn.Conv2d(channels, outputs, 1, bias=False),
+                        pool=nn.AvgPool2d(2),
+                    )
+                )
                 channels = outputs
         layers["norm5"] = nn.BatchNorm2d(channels)
         self.features = nn.Sequential(layers)
@@ -107,14 +108,3 @@ class DenseNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu_(self.features(x))
         return self.classifier(x.mean(dim=(2, 3)))  # type: ignore[no-any-return]
-
-
-def _transition(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        OrderedDict(
-            norm=nn.BatchNorm2d(inputs),
-            relu=nn.ReLU(inplace=True),
-            conv=nn.Conv2d(inputs, outputs, 1, bias=False),
-            pool=nn.AvgPool2d(2),
-        )
-    )

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from neuralcollapse._errors import InputError, suggest
+from neuralcollapse._errors import InputError, Named
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,13 +36,11 @@ class Head:
     """One kind of last layer.
 
     Args:
-        name: what `--head` takes.
         title: what figures call it.
         make: takes the network's own layer, which it may change, and the temperature; returns the module for its place.
         has_temperature: whether it has a temperature.
     """
 
-    name: str
     title: str
     make: Callable[[nn.Linear, float | None], nn.Module]
     has_temperature: bool = False
@@ -55,7 +53,7 @@ def without_bias(layer: nn.Linear, temperature: float | None = None) -> nn.Modul
 
 
 def fixed_etf(layer: nn.Linear, temperature: float | None = None) -> nn.Module:
-    """W = √(C/(C-1)) (I - 11ᵀ/C) [I 0], unit rows, never trained; b is.
+    """W = √(C/(C-1)) (I - 11ᵀ/C) [I 0], whose unit rows are never trained; b is trained.
 
     The rows lie in the first C features, where they differ from a non-negative frame by a multiple of 1ᵀ, so that the
     rectified features of every network here can reach them. With C - 1 features, the frame in its own coordinates.
@@ -68,7 +66,7 @@ def fixed_etf(layer: nn.Linear, temperature: float | None = None) -> nn.Module:
     classes, features = layer.weight.shape
     if features < classes - 1:
         raise InputError(
-            f"a simplex ETF of {classes} classes needs {classes - 1} features, the network gives {features}; "
+            f"expected at least {classes - 1} features for a simplex ETF of {classes} classes, got {features}; "
             "raise --width or take another --head"
         )
     import torch
@@ -99,24 +97,13 @@ def normalised(layer: nn.Linear, temperature: float | None) -> nn.Module:
 
 
 def default_temperature(target: float | None) -> float:
-    """τ where none is given.
+    """The temperature τ where none is given.
 
     With squared error cosine 1 must give the target: τ = 1/target. Otherwise 0.1: at a simplex ETF of C classes the
     true class then gets the probability 1 / (1 + (C - 1) e^(-10 C/(C-1))), 0.9999 for ten classes (the lower bound on
     1/τ of Wang et al., 2018, CosFace, section 3.3, solved for that probability).
     """
     return UNBOUNDED_TEMPERATURE if target is None else 1 / target
-
-
-def get(name: str) -> Head:
-    """The head of that name.
-
-    Raises:
-        InputError: there is no such head.
-    """
-    if name not in HEADS:
-        raise InputError(f"unknown head {name!r}{suggest(name, HEADS)}; expected one of {', '.join(HEADS)}")
-    return HEADS[name]
 
 
 def replace(net: nn.Module, name: str, temperature: float | None, inputs: Tensor) -> nn.Module:
@@ -134,7 +121,7 @@ def replace(net: nn.Module, name: str, temperature: float | None, inputs: Tensor
     Raises:
         InputError: an unknown head, one the layer is too small for, or a network without a linear layer.
     """
-    head = get(name)
+    head = HEADS[name]
     if name == "linear":
         return net
     from neuralcollapse.measuring.classifier import find_classifier
@@ -151,12 +138,13 @@ def replace(net: nn.Module, name: str, temperature: float | None, inputs: Tensor
     return net
 
 
-HEADS: dict[str, Head] = {
-    head.name: head
-    for head in (
-        Head("linear", "", lambda layer, temperature: layer),
-        Head("no-bias", "no bias", without_bias),
-        Head("etf", "fixed ETF", fixed_etf),
-        Head("normalised", "normalised", normalised, has_temperature=True),
-    )
-}
+HEADS = Named(
+    "head",
+    {
+        "linear": Head("", lambda layer, temperature: layer),
+        "no-bias": Head("no bias", without_bias),
+        "etf": Head("fixed ETF", fixed_etf),
+        "normalised": Head("normalised", normalised, has_temperature=True),
+    },
+)
+"""By the name that `--head` takes."""

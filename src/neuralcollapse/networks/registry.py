@@ -1,9 +1,8 @@
-"""Networks by name: this package's, for small images, and torchvision's and timm's where those are installed."""
+"""Networks by name: this package's, for images up to 96×96, and torchvision's and timm's where these are installed."""
 
 from __future__ import annotations
 
 import importlib
-from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -19,7 +18,6 @@ _NETWORKS: dict[str, tuple[_Network, int]] = {
     **{f"densenet{depth}": (densenet.DenseNet, depth) for depth in densenet.DEPTHS},
 }
 _ALIASES = {f"vgg{depth}_bn": f"vgg{depth}" for depth in vgg.DEPTHS}  # torchvision's name; ours always has batch norm
-_SMALL_ONLY = ("mlp", *(f"densenet{depth}" for depth in densenet.DEPTHS if depth not in densenet.IMAGENET_DEPTHS))
 
 
 def names() -> tuple[str, ...]:
@@ -34,23 +32,21 @@ def build(
     in_channels: int = 3,
     image_size: int = 32,
     width: float = 1.0,
-    stem: Literal["small", "imagenet"] = "small",
 ) -> nn.Module:
     """Build a network, initialised from the current random state; its last layer is an `nn.Linear`.
 
     Args:
         name: one of `names()`, `torchvision:NAME` or `timm:NAME`. VGG always has batch normalisation: `vgg11_bn` is
-            `vgg11`. The other packages' networks come untrained, in their own form whatever the `stem`; torchvision's,
-            made for three channels, get a new first convolution for any other number.
+            `vgg11`. The other packages' networks come untrained, in their own form; torchvision's, made for three
+            channels, get a new first convolution for any other number.
         num_classes: c, outputs of the last layer.
         in_channels: image channels.
         image_size: pixels of an image's side; only the multilayer perceptron depends on it.
         width: factor on the published width, rounded to whole channels, at least one.
-        stem: "small" for images up to 96×96; "imagenet" for the published stem and head at 224×224.
 
     Raises:
-        InputError: an unknown name, a package that is not installed, a width or stem that the network cannot have, or
-            no classes.
+        InputError: an unknown name, a package that is not installed, a width that the network cannot have, or no
+            classes.
     """
     if not 0 < width < float("inf"):
         raise InputError(f"expected a positive width, got {width}")
@@ -59,14 +55,10 @@ def build(
             "expected at least one class, channel and pixel, "
             f"got num_classes={num_classes}, in_channels={in_channels}, image_size={image_size}"
         )
-    if stem not in ("small", "imagenet"):
-        raise InputError(f"expected the stem small or imagenet, got {stem!r}")
     package, _, external = name.rpartition(":")
     if package:
         return _external(package, external, num_classes, in_channels, width)
     name = _ALIASES.get(name, name)
-    if stem == "imagenet" and name in _SMALL_ONLY:
-        raise InputError(f"{name} is for small images only and has no imagenet stem; leave the stem small")
     if name == "mlp":
         return mlp(num_classes, in_channels, image_size, width)
     if name not in _NETWORKS:
@@ -75,27 +67,26 @@ def build(
             f"unknown network {name!r}{hint}; expected one of {', '.join(names())}, torchvision:NAME or timm:NAME"
         )
     network, depth = _NETWORKS[name]
-    return network(depth, num_classes, in_channels, width, stem == "imagenet")
+    return network(depth, num_classes, in_channels, width)
 
 
 def _external(package: str, name: str, num_classes: int, in_channels: int, width: float) -> nn.Module:
     if package not in ("torchvision", "timm"):
         raise InputError(f"unknown source of networks {package!r}; expected torchvision:NAME or timm:NAME")
     if width != 1.0:
-        raise InputError(f"{package}:{name} comes in its own width only, got width {width}")
+        raise InputError(f"expected no width for {package}:{name}, which comes in its own width only, got {width}")
     try:
         module = importlib.import_module("torchvision.models" if package == "torchvision" else "timm")
     except ImportError:
         raise InputError(f"{package}:{name} needs the package {package}: pip install {package}") from None
     except RuntimeError as error:  # torchvision's operators, compiled for another torch
         reason = " ".join(str(error).split())[:120]
-        raise InputError(f"{package} does not fit torch {torch.__version__}, reinstall it: {reason}") from error
-    options: dict[str, Any] = {"num_classes": num_classes}
+        raise InputError(f"{package} does not fit torch {torch.__version__}; reinstall it: {reason}") from error
     try:
         if package == "timm":
-            net = module.create_model(name, pretrained=False, in_chans=in_channels, **options)
+            net = module.create_model(name, pretrained=False, in_chans=in_channels, num_classes=num_classes)
         else:
-            net = module.get_model(name, weights=None, **options)
+            net = module.get_model(name, weights=None, num_classes=num_classes)
     except (ValueError, RuntimeError, KeyError) as error:
         raise InputError(f"{package} has no network {name!r}: {' '.join(str(error).split())[:120]}") from error
     if package == "torchvision" and in_channels != 3:

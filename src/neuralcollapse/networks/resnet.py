@@ -65,25 +65,23 @@ DEPTHS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int
 
 
 class ResNet(nn.Module):
-    """Four stages of residual blocks, average pooling, and the linear classifier `fc`.
+    """A 3×3 convolution, four stages of residual blocks, average pooling, and the linear classifier `fc`.
+
+    The published form for images of 224×224 begins with a 7×7 convolution of stride 2 and a max-pooling instead.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
         num_classes: outputs of `fc`.
         in_channels: image channels.
         width: factor on the base width 64, rounded, at least 1; every other width is a multiple of it.
-        imagenet: the published stem (7×7 stride 2, max-pool); else 3×3 stride 1 without max-pool, for small images.
     """
 
-    def __init__(self, depth: int, num_classes: int, in_channels: int, width: float, imagenet: bool) -> None:
+    def __init__(self, depth: int, num_classes: int, in_channels: int, width: float) -> None:
         super().__init__()
         block, counts = DEPTHS[depth]
-        base = scaled(64, width)
-        stem = {"kernel_size": 7, "stride": 2, "padding": 3} if imagenet else {"kernel_size": 3, "padding": 1}
-        self.conv1 = nn.Conv2d(in_channels, base, bias=False, **stem)  # type: ignore[arg-type]
+        inputs = base = scaled(64, width)
+        self.conv1 = nn.Conv2d(in_channels, base, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(base)
-        self.maxpool = nn.MaxPool2d(3, 2, padding=1) if imagenet else nn.Identity()
-        inputs = base
         stages = []
         for stage, count in enumerate(counts):
             blocks = []
@@ -97,7 +95,7 @@ class ResNet(nn.Module):
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.maxpool(torch.relu_(self.bn1(self.conv1(x))))
+        x = torch.relu_(self.bn1(self.conv1(x)))
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)
         return self.fc(self.avgpool(x).flatten(1))  # type: ignore[no-any-return]

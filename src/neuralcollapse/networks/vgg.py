@@ -1,7 +1,7 @@
 """VGG 11 to 19 with batch normalisation (Simonyan & Zisserman, 2015), with torchvision's parameter names.
 
-Initialised as torchvision does: Kaiming-normal convolutions by fan-out with zero bias; the published head normal with
-standard deviation 0.01 and zero bias, the single linear layer of the small form as PyTorch does.
+Initialised as torchvision does: Kaiming-normal convolutions by fan-out with zero bias. The linear layer is initialised
+as PyTorch does.
 """
 
 from __future__ import annotations
@@ -18,18 +18,17 @@ DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2,
 class VGG(nn.Module):
     """Convolutions `features`, pooling, and `classifier`.
 
-    For small images the classifier is one linear layer on globally averaged features, the form that studies of Neural
-    Collapse use; the published one is three layers with dropout on 7×7 features.
+    The classifier is one linear layer on globally averaged features, the form that studies of Neural Collapse use; the
+    published one, for images of 224×224, is three layers with dropout on 7×7 features.
 
     Args:
         depth: 11, 13, 16 or 19.
         num_classes: outputs.
         in_channels: image channels.
         width: factor on all channel counts, each rounded, at least 1.
-        imagenet: the published head.
     """
 
-    def __init__(self, depth: int, num_classes: int, in_channels: int, width: float, imagenet: bool) -> None:
+    def __init__(self, depth: int, num_classes: int, in_channels: int, width: float) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         inputs = in_channels
@@ -40,27 +39,9 @@ class VGG(nn.Module):
                 inputs = outputs
             layers.append(SafeMaxPool2d())
         self.features = nn.Sequential(*layers)
-        self.avgpool = nn.AdaptiveAvgPool2d(7 if imagenet else 1)
-        self.classifier = _published_head(inputs, num_classes, width) if imagenet else nn.Linear(inputs, num_classes)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(inputs, num_classes)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.avgpool(self.features(x)).flatten(1))  # type: ignore[no-any-return]
-
-
-def _published_head(inputs: int, num_classes: int, width: float) -> nn.Sequential:
-    hidden = scaled(4096, width)
-    head = nn.Sequential(
-        nn.Linear(inputs * 7 * 7, hidden),
-        nn.ReLU(inplace=True),
-        nn.Dropout(),
-        nn.Linear(hidden, hidden),
-        nn.ReLU(inplace=True),
-        nn.Dropout(),
-        nn.Linear(hidden, num_classes),
-    )
-    for layer in head:
-        if isinstance(layer, nn.Linear):
-            nn.init.normal_(layer.weight, 0, 0.01)
-            nn.init.zeros_(layer.bias)
-    return head

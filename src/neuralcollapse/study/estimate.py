@@ -27,7 +27,7 @@ class Estimate:
     Args:
         seconds: time; None where it could not be measured.
         memory: bytes at the peak, the GPU's included.
-        note: how it was measured, where less than an epoch was timed; or why it was not.
+        note: how it was measured, where less than an epoch was timed; or why it was not measured.
         gpu: the bytes of `memory` that are the GPU's.
     """
 
@@ -40,7 +40,7 @@ class Estimate:
 def estimate_costs(
     chosen: Sequence[PlannedCell], threads: int | None, timing: Callable[[str], object] = lambda name: None
 ) -> dict[str, Estimate]:
-    """Time and memory of each cell, by name; of cells that differ in nothing that changes the cost one is timed.
+    """Time and memory of each cell, by name; of cells whose settings differ in nothing that costs, one is timed.
 
     Args:
         chosen: the cells, with their data.
@@ -65,13 +65,14 @@ def _estimate(each: PlannedCell, config: RunConfig, cost: dict[str, Any] | str) 
     own = each.seconds / each.epoch * left if each.epoch else None  # the finished epochs of the run itself
     if isinstance(cost, str):
         return Estimate(own, None, cost)
-    measurements = sum(epoch > each.epoch for epoch in recipes.analysis_epochs(config.epochs))
+    milestones = recipes.milestone_epochs(config.milestones, config.epochs)
+    measurements = sum(epoch > each.epoch for epoch in recipes.measured_epochs(config.epochs, milestones))
     seconds = cost["start"] + left * cost["training"] + measurements * cost["measuring"]
     return Estimate(seconds if own is None else own, cost["memory"] + cost["gpu"], cost["note"], cost["gpu"])
 
 
 def _time_epoch(each: PlannedCell, threads: int | None) -> dict[str, Any] | str:
-    """What `timed_epoch` prints, in a process whose memory is this cell's alone; or why it prints nothing."""
+    """Run `timed_epoch` in a process whose memory is this cell's alone; returns what it prints, or why it failed."""
     environment = {**os.environ, **({} if threads is None else {"OMP_NUM_THREADS": str(threads)})}
     begun = time.monotonic()
     try:

@@ -4,7 +4,7 @@
     slurm_jobs        Slurm jobs, through submitit (--slurm)
     ray_tasks         tasks of a Ray cluster (--ray)
 
-Another place is one module with an `Executor`, and one option of `GridOptions` that names it in its metadata.
+A further one is a module with an `Executor`, and an option of `GridOptions` that names it in its metadata.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ class SubmittedTask(Protocol):
 
 
 class Executor(Protocol):
-    """A place that trains tasks.
+    """Trains tasks, on this machine or elsewhere.
 
     Args:
         out: the folder of the run directories.
         options: the options of the grid.
 
     Raises:
-        InputError: the place is not there, or lacks what the options ask for.
+        InputError: it is not there, or lacks what the options ask for.
     """
 
     own_options: ClassVar[tuple[str, ...]]
-    """Names of the options that only this place, or this one among others, has a use for."""
+    """Names of the options that this executor uses, but not every other one."""
 
     def __init__(self, out: Path, options: GridOptions) -> None: ...
 
@@ -60,7 +60,7 @@ class Executor(Protocol):
         """
 
     def close(self) -> None:
-        """Release the place. Every task has ended or was asked to stop."""
+        """Release what the executor holds. Every task has ended or was asked to stop."""
 
 
 def executor_for(options: GridOptions) -> type[Executor]:
@@ -102,10 +102,10 @@ def check_options(options: GridOptions, out: Path) -> None:
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         users = [
-            place for place, executor in executors_by_option(options).items() if field.name in executor.own_options
+            option for option, executor in executors_by_option(options).items() if field.name in executor.own_options
         ]
         if users and value != field.default and field.name not in chosen.own_options:
-            advice = " or ".join(f"add {_flag(place)}" if place else "train on this machine" for place in users)
+            advice = " or ".join(f"add {_flag(user)}" if user else "train on this machine" for user in users)
             raise InputError(f"{_flag(field.name)} {value} is not used here; {advice}, or leave it out")
     existing = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not existing.is_dir():

@@ -9,22 +9,43 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.study.estimate import estimate_costs
+from neuralcollapse.study.estimate import Estimate, estimate_costs
 from neuralcollapse.study.executors import Executor, SubmittedTask, check_options, executor_for, threads_of_each
 from neuralcollapse.study.options import GridOptions
 from neuralcollapse.study.plan import Cell, PlannedCell, cells_to_train, plan_cells, set_aside
-from neuralcollapse.study.progress import GridProgress
 from neuralcollapse.study.study_file import add_to_study
 from neuralcollapse.study.task import Ending, State, Task
 from neuralcollapse.study.worker import GRACE
 
 POLL_INTERVAL = 0.1
 """Seconds between two looks at the running tasks."""
+
+
+class GridProgress:
+    """Receives the progress of a grid. These methods do nothing; a subclass overrides those it has a use for."""
+
+    def timing(self, name: str) -> None:
+        """An epoch of this cell is about to be timed, for the estimate."""
+
+    def planned(
+        self,
+        planned: Sequence[PlannedCell],
+        estimates: Mapping[str, Estimate],
+        to_train: Sequence[str],
+        options: GridOptions,
+    ) -> None:
+        """The plan: every cell, the estimates and the names of those to be trained, and the options of the grid."""
+
+    def changed(self, name: str, state: State, why: str = "") -> None:
+        """A cell has begun to train, or ended; `why` says what went wrong."""
+
+    def tick(self) -> None:
+        """Called several times a second while cells train, such as to read how far they are."""
 
 
 @dataclass
@@ -59,12 +80,14 @@ def run_grid(
         study_runs: names of all runs of the study, for `study.json`; by default those of `cells`.
 
     Raises:
-        InputError: impossible options, settings no run can have, no data for any cell, or no cluster where one is
-            asked for.
+        InputError: impossible options, settings no run can have, no cluster where one is asked for, or no data for any
+            cell, unless only the plan is wanted.
     """
     progress = progress or GridProgress()
     check_options(options, out)
     planned = plan_cells(cells, out)
+    if not options.dry_run and planned and all(each.state is State.NO_DATA for each in planned):
+        raise InputError(planned[0].why)
     chosen = cells_to_train(planned, retry_diverged=options.retry_diverged)
     result = GridResult(
         {each.cell.name: each.state for each in planned},

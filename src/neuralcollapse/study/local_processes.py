@@ -10,8 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+from neuralcollapse._errors import INTERRUPTED
 from neuralcollapse.study.options import GridOptions
-from neuralcollapse.study.task import INTERRUPTED, Ending, Task, read_ending
+from neuralcollapse.study.task import Ending, Task, read_ending
 from neuralcollapse.training.run_directory import LOG, Run
 
 LOCK_WAIT = 60.0
@@ -52,12 +53,6 @@ class WorkerProcess:
         assert self.process.stdin is not None
         self.process.stdin.close()
 
-    def wait(self) -> int:
-        """Wait for the end, in Python, so that an interrupt is noticed at once; returns the exit code."""
-        while (code := self.process.poll()) is None:
-            time.sleep(0.1)
-        return code
-
 
 class LocalExecutor:
     """Worker processes of this machine, `--jobs` at a time."""
@@ -85,7 +80,9 @@ def train_here(task: Task) -> int:
         time.sleep(0.2)
     worker = WorkerProcess(task)
     try:
-        return worker.wait()
+        while (code := worker.process.poll()) is None:
+            time.sleep(0.1)  # a wait in Python notices an interrupt at once
+        return code
     except KeyboardInterrupt:
         return INTERRUPTED
     finally:

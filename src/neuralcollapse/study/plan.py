@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from neuralcollapse import data as datasets
-from neuralcollapse._errors import InputError, suggest
+from neuralcollapse._errors import InputError
 from neuralcollapse.data import Dataset
-from neuralcollapse.study.task import State, problem
-from neuralcollapse.training import losses, recipes
+from neuralcollapse.data.registry import check_name
+from neuralcollapse.study.task import ENDED, State, problem
+from neuralcollapse.training import recipes
 from neuralcollapse.training.config import RunConfig, TrainingConfig, settings_in
+from neuralcollapse.training.losses import LOSSES
 from neuralcollapse.training.resolve import base_name, load_and_resolve
 from neuralcollapse.training.run_directory import Run, Status, differing_fields
 
@@ -82,11 +84,9 @@ def make_cells(
         if not given:
             raise InputError(f"--{option} expects at least one value")
     for name in dataset_names:
-        if name not in datasets.names():
-            known = datasets.names()
-            raise InputError(f"unknown data set {name!r}{suggest(name, known)}; expected some of {', '.join(known)}")
+        check_name(name)
     for loss in loss_names:
-        losses.get(loss)
+        LOSSES[loss]  # an InputError if there is none of that name
     cells: dict[str, Cell] = {}
     for dataset, given_model, loss, seed in itertools.product(dataset_names, models, loss_names, seeds):
         model = recipes.network(dataset, given_model)
@@ -117,13 +117,10 @@ def plan_cells(cells: Sequence[Cell], out: Path) -> list[PlannedCell]:
     """Look at the data and the run directory of every cell; nothing is written.
 
     Raises:
-        InputError: a cell has settings that no run can have, or the data of every cell are missing.
+        InputError: a cell has settings that no run can have.
     """
     load = functools.lru_cache(maxsize=1)(_load)
-    planned = [_plan(cell, out / cell.name, load) for cell in cells]
-    if planned and all(each.state is State.NO_DATA for each in planned):
-        raise InputError(planned[0].why)
-    return planned
+    return [_plan(cell, out / cell.name, load) for cell in cells]
 
 
 def cells_to_train(planned: Sequence[PlannedCell], *, retry_diverged: bool = False) -> list[PlannedCell]:
@@ -191,5 +188,5 @@ def _plan(cell: Cell, path: Path, load: Callable[..., Dataset]) -> PlannedCell:
         return planned(State.OTHER, why=why)
     if damaged:
         return planned(State.FAILED, why=damaged)
-    ended = status.status in (State.FINISHED, State.DIVERGED, State.FAILED)
-    return planned(State(status.status) if ended else State.STARTED, seconds=status.seconds, why=problem(status))
+    state = State(status.status) if status.status in ENDED else State.STARTED
+    return planned(state, seconds=status.seconds, why=problem(status))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralcollapse._checks import InputError
+from neuralcollapse._errors import install
 from neuralcollapse.study.local_processes import train_here
 from neuralcollapse.study.options import GridOptions
 from neuralcollapse.study.task import Ending, State, Task, read_ending, write_failure
@@ -41,9 +42,8 @@ class RayExecutor:
         for name, needed in self._needs.items():
             if needed > (available := resources.get(name, 0.0)):
                 self._ray.shutdown()
-                raise InputError(
-                    f"--{name.lower()}s-per-cell {needed:g} is more than the Ray cluster has, {available:g}"
-                )
+                option = f"--{name.lower()}s-per-cell"
+                raise InputError(f"expected {option} of at most the Ray cluster's {available:g}, got {needed:g}")
         out.mkdir(parents=True, exist_ok=True)
         self._token = out.resolve() / f".grid-{uuid.uuid4().hex}"
         self._token.touch()
@@ -81,10 +81,7 @@ class RayTask:
             return Ending(State.INTERRUPTED)
         except self._ray.exceptions.RayError as error:
             result = f"Ray: {type(error).__name__}, {' '.join(str(error).split())[:200]}"
-        if isinstance(result, str):
-            write_failure(self._path, result)
-            return Ending(State.FAILED, result)
-        return read_ending(self._path, result)
+        return write_failure(self._path, result) if isinstance(result, str) else read_ending(self._path, result)
 
     def stop(self) -> None:
         self._ray.cancel(self._reference)  # raises KeyboardInterrupt in a task that has begun
@@ -113,7 +110,7 @@ def _connect(address: str) -> Any:
     try:
         import ray
     except ModuleNotFoundError:
-        raise InputError("--ray needs the package ray: pip install 'neuralcollapse[ray]'") from None
+        raise InputError(f"--ray needs the package ray: {install('ray')}") from None
     options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {"address": address}
     try:
         if address not in ("auto", "local"):  # try the port first: Ray itself tries for minutes without a word

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralcollapse._checks import InputError
+from neuralcollapse._errors import install
 from neuralcollapse.study.local_processes import train_here
 from neuralcollapse.study.options import GridOptions
 from neuralcollapse.study.task import Ending, State, Task, read_ending, write_failure
@@ -38,10 +39,12 @@ class SlurmExecutor:
         try:
             import submitit
         except ModuleNotFoundError:
-            raise InputError("--slurm needs the package submitit: pip install 'neuralcollapse[slurm]'") from None
+            raise InputError(f"--slurm needs the package submitit: {install('submitit')}") from None
         cpus, gpus = options.cpus_per_cell, options.gpus_per_cell
         if cpus != int(cpus) or cpus < 1 or (gpus is not None and gpus != int(gpus)):
-            raise InputError(f"Slurm gives whole cores and GPUs, got --cpus-per-cell {cpus:g}, --gpus-per-cell {gpus}")
+            raise InputError(
+                f"expected whole cores and GPUs with --slurm, got --cpus-per-cell {cpus:g}, --gpus-per-cell {gpus}"
+            )
         try:
             self._executor = submitit.AutoExecutor(
                 out.resolve() / ".slurm", cluster=self.cluster, slurm_max_num_timeout=REQUEUES
@@ -86,8 +89,7 @@ class SlurmJob:
         why = f"Slurm job {self._job.job_id} ended in state {self._job.state} without a result; "
         log = self._job.paths.stderr
         why += f"see {log}" if log.exists() else f"does the machine that ran it see {self._path.parent}?"
-        write_failure(self._path, why)
-        return Ending(State.FAILED, why)
+        return write_failure(self._path, why)
 
     def stop(self) -> None:
         self._stopped = True

@@ -3,19 +3,18 @@
     {"runs": ["mnist-vgg11-mse", "mnist-vgg11-ce", …]}
 
 `grid` and `sweep` write the file. Each entry is a path relative to that folder; a listed run may not have begun yet.
-A folder without the file, such as one of an older version, is a study of the runs directly in it, unless a folder
-beside them holds runs too.
+A folder without the file, such as one of an older version, is a study of the runs directly in it, or of those in its
+only folder of runs, unless both hold runs.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from neuralcollapse._checks import InputError
-from neuralcollapse._files import locked, read_json, shortened, write_json
-from neuralcollapse.training.run_directory import Run
+from neuralcollapse._files import locked, write_json
+from neuralcollapse.measuring.run_readers import is_run_directory, names_in_study, runs_in_folder, runs_in_study
 
 FILE = "study.json"
 
@@ -28,7 +27,7 @@ def add_to_study(folder: Path, names: Sequence[str]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):  # two grids in one folder add their runs one after the other
-        listed = _listed_names(folder) if (folder / FILE).is_file() else []
+        listed = names_in_study(folder / FILE) if (folder / FILE).is_file() else []
         if not set(names) <= set(listed):
             write_json(folder / FILE, {"runs": list(dict.fromkeys([*listed, *names]))})
 
@@ -45,71 +44,12 @@ def runs_of_study(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is neither a run directory nor a folder of them: no such folder")
-    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    inside = [path for path in folders if is_run_directory(path)]
     if (folder / FILE).is_file():
-        listed = [folder / name for name in _listed_names(folder)]
-        if others := [path for path in inside if path not in listed]:
-            warnings.warn(
-                f"{folder / FILE} does not list {_names(others)}; to draw these runs too, add them to it",
-                UserWarning,
-                stacklevel=2,
-            )
-        begun = [path for path in listed if is_run_directory(path)]
-        if not begun:
-            raise InputError(f"none of the {len(listed)} runs that {folder / FILE} lists has begun yet")
-        return begun
-    if below := [path for path in folders if path not in inside and _holds_runs(path)]:
-        found = [f"{len(inside)} runs ({_names(inside)})"] if inside else []
-        found.append(f"{'folders' if len(below) > 1 else 'a folder'} of runs ({_names(below)})")
-        raise InputError(
-            f"{folder} holds {' and '.join(found)}, so it is unclear which of them are one study; name one of them, "
-            f'such as {below[0]}, or list the runs of the study in {folder / FILE}: {{"runs": ["NAME", …]}}'
-        )
-    if not inside:
+        return runs_in_study(folder / FILE)
+    runs = runs_in_folder(folder, is_run_directory)
+    if not runs:
         raise InputError(
             f"{folder} is neither a run directory (it has no config.json) nor a study (no folder in it is a run); "
             "make a run with: neuralcollapse run"
         )
-    return inside
-
-
-def is_run_directory(folder: Path) -> bool:
-    """Whether a folder is a run directory, and not that of another program which has a `config.json` too.
-
-    Raises:
-        InputError: `config.json` cannot be read, but a history beside it shows that the folder is a run directory.
-    """
-    if not (folder / "config.json").is_file():
-        return False
-    try:
-        Run.open(folder)
-    except InputError:
-        if (folder / "history.jsonl").is_file():
-            raise
-        return False
-    return True
-
-
-def _listed_names(folder: Path) -> list[str]:
-    path = folder / FILE
-    names = read_json(path).get("runs")
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f'{path}: expected {{"runs": [names of run directories]}}, got {shortened(repr(names))}')
-    for name in names:
-        pure = PurePath(name)
-        if not pure.parts or pure.is_absolute() or ".." in pure.parts or "\0" in name:
-            raise InputError(f"{path}: expected paths within {folder}, got {shortened(name)!r}")
-    return list(dict.fromkeys(names))
-
-
-def _holds_runs(folder: Path) -> bool:
-    try:
-        return any(is_run_directory(path) for path in folder.iterdir() if not path.name.startswith("."))
-    except PermissionError:
-        return False
-
-
-def _names(paths: Sequence[Path], most: int = 8) -> str:
-    more = f", … {len(paths) - most} more" if len(paths) > most else ""
-    return ", ".join(path.name for path in paths[:most]) + more
+    return runs

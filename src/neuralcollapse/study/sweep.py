@@ -11,8 +11,9 @@ from typing import Any
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.study.plan import Cell
-from neuralcollapse.training import optimizers, recipes
+from neuralcollapse.training import recipes
 from neuralcollapse.training.config import TrainingConfig, numeric_settings
+from neuralcollapse.training.optimizers import OPTIMIZERS
 from neuralcollapse.training.resolve import base_name, load_and_resolve
 from neuralcollapse.training.run_directory import Run
 
@@ -102,7 +103,7 @@ def make_sweep(config: TrainingConfig, setting: str, values: Sequence[float] | N
     if values is None:
         if setting != "learning_rate":
             raise InputError(f"--setting {setting} needs --values")
-        if optimizers.get(resolved.optimizer).learning_rate is not None:
+        if OPTIMIZERS[resolved.optimizer].learning_rate is not None:
             raise InputError(f"--optimizer {resolved.optimizer} needs --values: the paper's 25 rates are those of SGD")
         values = recipes.learning_rates(resolved.loss, len(data.class_names))
     kind = kinds[setting]

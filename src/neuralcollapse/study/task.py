@@ -1,19 +1,18 @@
-"""One run of a grid as it is handed to a worker process, and how that process ended."""
+"""A task, which is one run of a grid as a worker process gets it, and how that process ended."""
 
 from __future__ import annotations
 
-import contextlib
 import signal
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._errors import INTERRUPTED, InputError
 from neuralcollapse.training.run_directory import LOG, Run, Status
 
-WRONG_INPUT, INTERRUPTED = 2, 130
-"""Exit codes of a worker; 0 means that `status.json` says how the training ended."""
+WRONG_INPUT = 2
+"""The exit code of a worker for wrong input; 0 means that `status.json` says how the training ended."""
 
 
 class State(StrEnum):
@@ -30,6 +29,10 @@ class State(StrEnum):
     WAITING = "waiting"
     RUNNING = "running"
     INTERRUPTED = "interrupted"
+
+
+ENDED = (State.FINISHED, State.DIVERGED, State.FAILED)
+"""How training ends, as `status.json` says."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a worker ended, and why the run is not finished where it is not."""
+    """How a worker ended; `why` says what went wrong, if anything did."""
 
     state: State
     why: str = ""
@@ -65,15 +68,14 @@ def read_ending(path: Path, exit_code: int) -> Ending:
     if exit_code < 0:
         name = signal.Signals(-exit_code).name
         why = f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-        write_failure(path, why)
-        return Ending(State.FAILED, why)
+        return write_failure(path, why)
     if exit_code == INTERRUPTED:
         return Ending(State.INTERRUPTED)
     try:
         status = Run.open(path).status() if (path / "config.json").is_file() else Status()
     except InputError as error:
         return Ending(State.FAILED, str(error))
-    if status.status in (State.FINISHED, State.DIVERGED, State.FAILED):
+    if status.status in ENDED:
         return Ending(State(status.status), problem(status))
     log = path / LOG
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.is_file() else []
@@ -88,17 +90,8 @@ def problem(status: Status) -> str:
     return status.error
 
 
-def write_failure(path: Path, error: str) -> None:
-    """Write into `status.json` that the run failed and why, unless another process is training it.
-
-    The number of finished epochs stays there.
-    """
-    if not (path / "config.json").is_file():
-        return
-    run, status = Run(path), Status()
-    if run.is_locked():
-        return
-    with contextlib.suppress(InputError):  # a damaged file is replaced
-        status = Status(epochs=run.config.epochs)
-        status = run.status()
-    run.write_status(status.model_copy(update={"status": "failed", "error": " ".join(error.split())[:500]}))
+def write_failure(path: Path, error: str) -> Ending:
+    """Write into `status.json` that the run failed and why, unless another process is training it."""
+    if (path / "config.json").is_file() and not Run(path).is_locked():
+        Run(path).note_ending("failed", error)
+    return Ending(State.FAILED, error)

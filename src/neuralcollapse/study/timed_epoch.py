@@ -19,7 +19,7 @@ import torch
 
 from neuralcollapse.training import hardware, trainer
 from neuralcollapse.training.config import TrainingConfig
-from neuralcollapse.training.progress import Silent
+from neuralcollapse.training.progress import Progress
 from neuralcollapse.training.resolve import load_and_resolve
 from neuralcollapse.training.run_directory import Run
 
@@ -32,7 +32,7 @@ class BudgetSpent(Exception):
     """The epoch is cut short."""
 
 
-class EpochClock(Silent):
+class EpochClock(Progress):
     """Times one epoch as the trainer reports it.
 
     The first step is left out where there are more: it prepares much that the later ones find ready.
@@ -67,11 +67,11 @@ class EpochClock(Silent):
 
 
 def time_epoch(given: TrainingConfig) -> dict[str, Any]:
-    """What one epoch of a run costs on this machine.
+    """Measure what one epoch of a run costs on this machine.
 
     Returns:
         `training`, `measuring`: seconds of an epoch; `timed`: seconds in which these were found; `memory`, `gpu`: bytes
-        at the peak, of this process and of its GPU; `note`: how, where less than an epoch was timed.
+        at the peak, of this process and of its GPU; `note`: how it was timed, where that was less than an epoch.
     """
     config, data = load_and_resolve(given)
     begun, clock, note = time.perf_counter(), EpochClock(), ""

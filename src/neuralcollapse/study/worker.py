@@ -14,8 +14,8 @@ import threading
 import time
 from pathlib import Path
 
-from neuralcollapse._checks import InputError
-from neuralcollapse.study.task import INTERRUPTED, WRONG_INPUT, Task, write_failure
+from neuralcollapse._errors import INTERRUPTED, InputError
+from neuralcollapse.study.task import WRONG_INPUT, Task, write_failure
 from neuralcollapse.training import hardware, trainer
 from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.resolve import prepare

@@ -22,6 +22,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from neuralcollapse._checks import InputError, as_count, as_number, as_tensor, as_word, check_features, check_labels
+from neuralcollapse._errors import install
 
 Renormalization = Literal["projected", "multiplicative", "none"]
 Progress = Callable[[float], object]
@@ -192,7 +193,7 @@ def integrate(
     try:
         from torchdiffeq import odeint
     except ImportError:
-        raise InputError("integrating a flow needs torchdiffeq: pip install 'neuralcollapse[lab]'") from None
+        raise InputError(f"integrating a flow needs torchdiffeq: {install('torchdiffeq')}") from None
     rtol, atol = as_number(rtol, "rtol", above=True), as_number(atol, "atol", above=True)
     problem, start = _prepare(features, labels, weight_decay, renormalization)
     clock = as_tensor(times, "times").to(start.device, torch.float64)

@@ -7,8 +7,8 @@ from torch import nn
 
 from neuralcollapse.data import Batches, Dataset, ImageData
 from neuralcollapse.networks import heads, registry
-from neuralcollapse.training import optimizers
 from neuralcollapse.training.config import RunConfig
+from neuralcollapse.training.optimizers import OPTIMIZERS
 
 _MEASURING_BATCH = 256
 _PADDED = {28: 32}  # the paper pads the MNIST images, so that three halvings come out even
@@ -32,8 +32,7 @@ def build_network(config: RunConfig, data: Dataset) -> nn.Module:
 def build_optimizer(config: RunConfig, net: nn.Module) -> torch.optim.Optimizer:
     """The configured optimizer, for the parameters of the network that are trained."""
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    make = optimizers.get(config.optimizer).make
-    return make(trained, config.learning_rate, config.momentum, config.weight_decay)
+    return OPTIMIZERS[config.optimizer].make(trained, config.learning_rate, config.momentum, config.weight_decay)
 
 
 def make_batches(

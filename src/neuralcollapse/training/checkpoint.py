@@ -1,6 +1,6 @@
 """The checkpoint, `checkpoint.pt`: everything that decides how training continues. Written after every epoch.
 
-progress        the last finished epoch, the time spent, the first epoch without a training error
+progress        the last finished epoch and the time spent
 model           the network's state dict
 optimizer       the optimizer's state dict
 random_states   the state of the random generators, one entry per process
@@ -9,6 +9,7 @@ history_bytes   the length of `history.jsonl`, to which the history is cut back 
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from neuralcollapse._errors import InputError
-from neuralcollapse._files import shortened, validated
+from neuralcollapse._files import readable, replacing, shortened, validated
 from neuralcollapse.training.run_directory import Run, Status
 
 
@@ -31,16 +32,31 @@ def save(fabric: Fabric, run: Run, net: nn.Module, optimizer: torch.optim.Optimi
         random_states = [None] * fabric.world_size
         dist.all_gather_object(random_states, random_state)
     if fabric.global_rank == 0:
-        run.save_checkpoint(
-            {
-                "progress": status.model_dump(include={"epoch", "seconds", "zero_error_epoch"}),
-                "model": net.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "random_states": random_states,
-                "history_bytes": run.history_size(),
-            }
-        )
+        state = {
+            "progress": status.model_dump(include={"epoch", "seconds"}),
+            "model": net.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "random_states": random_states,
+            "history_bytes": run.history_size(),
+        }
+        with replacing(run.path / "checkpoint.pt") as temporary, temporary.open("wb") as file:
+            torch.save(state, file)
     fabric.barrier()
+
+
+def read(run: Run) -> dict[str, Any] | None:
+    """The last checkpoint, on the CPU, or None before the first one.
+
+    Raises:
+        InputError: the file is damaged, or holds anything but tensors and plain containers.
+    """
+    path = run.path / "checkpoint.pt"
+    if not path.is_file():
+        return None
+    with readable(path, "checkpoint", "; start another run with another --out"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the error says enough
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return state
 
 
 def restore(fabric: Fabric, run: Run, net: nn.Module, optimizer: torch.optim.Optimizer) -> Status:
@@ -49,7 +65,7 @@ def restore(fabric: Fabric, run: Run, net: nn.Module, optimizer: torch.optim.Opt
     Raises:
         InputError: it is another network's, or a part of it is absent or of another type; nothing is changed then.
     """
-    state = run.load_checkpoint()
+    state = read(run)
     fabric.barrier()  # every process has looked before one writes
     if state is None:
         if fabric.world_size > 1:  # another random stream for every process, from the same initial weights on

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from annotated_types import Ge, Gt, Le, Lt, MaxLen
 
 from neuralcollapse._errors import InputError, suggest
-from neuralcollapse._files import shortened
+from neuralcollapse._files import shortened, validated
 from neuralcollapse.networks.heads import HEADS
 from neuralcollapse.training.losses import LOSSES
 from neuralcollapse.training.optimizers import OPTIMIZERS
@@ -56,9 +56,11 @@ class Option:
         label: what figures call it; by default the name of the field with spaces.
         unit: of its values, where there is one.
         short: its prefix in names of run directories ("" for the value alone); None leaves it out of names.
-        group: "subject", what is trained on what; "training", how; "measuring", what is measured beside the training
-            set; or "machine", where the data are and what computes.
+        group: "subject" for data set, network, loss and seed; "training" for the settings of the training; "measuring"
+            for what is measured beside the training set; "machine" for the folder of the data and the devices.
         changes_cost: whether the time or the memory of a training step depends on it.
+        section: the heading that the help lists it under; by default "Measuring" or "Where it runs" for those groups,
+            else "Optimisation".
     """
 
     label: str = ""
@@ -66,6 +68,7 @@ class Option:
     short: str | None = None
     group: Group = "training"
     changes_cost: bool = False
+    section: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,71 +78,79 @@ class TrainingConfig:
     # the order of the fields is that of the parts of a run directory's name
     __pydantic_config__: ClassVar[dict[str, Any]] = {"strict": True, "allow_inf_nan": False}
 
-    dataset: Annotated[Name | None, Option(label="data set", group="subject")] = None
-    """digits (the default), mnist, fashion-mnist, cifar10, cifar100, svhn, stl10, or folder / npz with --data-dir."""
-    data_dir: Annotated[Path | None, Option(group="machine")] = None
-    """Folder of the data; `neuralcollapse data` lists what is found without it."""
-    imbalance: Annotated[Literal["step", "exponential"] | None, Option(short="")] = None
-    """Make training classes unequal: step, half of them small; exponential, each smaller than the one before."""
-    imbalance_ratio: Annotated[Annotated[float, Ge(1)] | None, Option(short="ratio")] = None
+    dataset: Annotated[Name | None, Option(label="data set", group="subject", section="Data")] = None
+    """digits (default), mnist, fashion-mnist, cifar10, cifar100, svhn, stl10, or folder / npz with --data-dir."""
+    data_dir: Annotated[Path | None, Option(group="machine", section="Data")] = None
+    """Folder of the data (default: the places that `neuralcollapse data` names)."""
+    imbalance: Annotated[Literal["step", "exponential"] | None, Option(short="", section="Data")] = None
+    """Make training classes unequal (default: as they come). step: half of them small; exponential: each smaller than
+    the one before."""
+    imbalance_ratio: Annotated[Annotated[float, Ge(1)] | None, Option(short="ratio", section="Data")] = None
     """Examples of the largest class over those of the smallest (default 100)."""
-    label_noise: Annotated[Annotated[float, Ge(0), Le(1)] | None, Option(short="noise")] = None
-    """Share of training labels changed to another class; 1 draws all at random. Measured are these labels too."""
-    model: Annotated[Name | None, Option(label="network", group="subject", changes_cost=True)] = None
-    """resnet18, vgg11, densenet40, mlp, torchvision:NAME, timm:NAME, …; by default resnet at the paper's depth."""
-    head: Annotated[HeadName | None, Option(short="", changes_cost=True)] = None
+    label_noise: Annotated[Annotated[float, Ge(0), Le(1)] | None, Option(short="noise", section="Data")] = None
+    """Share of training labels changed to another class; 1 draws all at random (default 0). Measured are these labels
+    too."""
+    model: Annotated[Name | None, Option(label="network", group="subject", changes_cost=True, section="Network")] = None
+    """resnet18, vgg11, densenet40, mlp, torchvision:NAME, timm:NAME, … (default: resnet at the paper's depth for the
+    data)."""
+    head: Annotated[HeadName | None, Option(short="", changes_cost=True, section="Network")] = None
     """Last layer. linear: the network's own (default); no-bias; etf: a fixed simplex frame; normalised: cosines."""
-    temperature: Annotated[Positive | None, Option(short="t")] = None
-    """Temperature of the normalised head; by default 0.1, or 1 / target with squared error."""
+    temperature: Annotated[Positive | None, Option(short="t", section="Network")] = None
+    """Temperature of the normalised head (default 0.1, or 1 / target with squared error)."""
     loss: Annotated[LossName | None, Option(group="subject")] = None
-    """mse: the paper's (default); mse-torch: PyTorch's mean; rescaled-mse: for many classes; ce: cross-entropy; …"""
+    """mse: the paper's (default); mse-torch: PyTorch's mean; ce: cross-entropy; rescaled-mse: for many classes; …"""
     rescale: Annotated[Positive | None, Option(label="rescaling k", short="k")] = None
-    """k of rescaled-mse, the weight of the true class; by default 1, from 1000 classes 15 (Hui & Belkin, 2021)."""
+    """k of rescaled-mse, the weight of the true class (default 1, from 1000 classes 15; Hui & Belkin, 2021)."""
     target: Annotated[Positive | None, Option(label="target M", short="m")] = None
-    """M of rescaled-mse, the true class's target output; by default 1, from 11 classes 15, from 1000 classes 30."""
+    """M of rescaled-mse, the true class's target output (default 1, from 11 classes 15, from 1000 classes 30)."""
     focal_gamma: Annotated[NonNegative | None, Option(short="gamma")] = None
-    """γ of focal (default 2, Lin et al., 2017)."""
+    """γ of focal (default 2; Lin et al., 2017)."""
     smoothing: Annotated[BelowOne | None, Option(short="eps")] = None
-    """ε of label-smoothing (default 0.1, Szegedy et al., 2016)."""
+    """ε of label-smoothing (default 0.1; Szegedy et al., 2016)."""
     optimizer: Annotated[OptimizerName | None, Option(short="", changes_cost=True)] = None
     """sgd (default) and adam add the decay to the gradient, sgdw and adamw keep it apart; lbfgs: full batches."""
-    width: Annotated[Positive | None, Option(unit="× the published network", short="w", changes_cost=True)] = None
-    """Factor on the network's width; 1 is the published network, digits take 0.25."""
-    examples_per_class: Annotated[Count | None, Option(short="n")] = None
-    """Train on this many examples of each class; by default as many as the paper."""
-    test_examples_per_class: Annotated[Count | None, Option(short="test", group="measuring")] = None
-    """Test on this many examples of each class; by default on all."""
+    width: Annotated[
+        Positive | None, Option(unit="× the published network", short="w", changes_cost=True, section="Network")
+    ] = None
+    """Factor on the network's width (default 1, the published network; 0.25 for digits)."""
+    examples_per_class: Annotated[Count | None, Option(short="n", section="Data")] = None
+    """Train on this many examples of each class (default: as many as the paper)."""
+    test_examples_per_class: Annotated[Count | None, Option(short="test", group="measuring", section="Data")] = None
+    """Test on this many examples of each class (default: all)."""
     epochs: Annotated[Count | None, Option(unit="epochs", short="e")] = None
-    """Passes over the training set."""
+    """Passes over the training set (default 350; 200 for digits)."""
     batch_size: Annotated[Count | None, Option(unit="examples", short="b", changes_cost=True)] = None
-    """Examples a step, over all devices together; for lbfgs by default all, up to 4096."""
+    """Examples a step, over all devices together (default 128; for lbfgs all, up to 4096)."""
     learning_rate: Annotated[Positive | None, Option(short="lr")] = None
-    """Learning rate before the milestones; by default the recipe's, for adam and adamw 1e-3, for lbfgs 1."""
+    """Learning rate before the milestones (default: the paper's for data, network and loss; 0.03 for digits with mse;
+    1e-3 for adam and adamw, 1 for lbfgs)."""
     momentum: Annotated[BelowOne | None, Option(short="mom")] = None
-    """SGD's momentum, Adam's first β."""
+    """SGD's momentum, Adam's first β (default 0.9)."""
     weight_decay: Annotated[NonNegative | None, Option(short="wd")] = None
-    """On all trained parameters; by default the recipe's, for sgdw 1 / (1 - momentum) times that, for adamw 0.01."""
+    """On all trained parameters (default 5e-4 on PyTorch's losses, C/2 times that for mse, 0.01 for digits with mse;
+    for sgdw 1 / (1 - momentum) times that, for adamw 0.01)."""
     milestones: Annotated[Milestones | None, Option(short="at")] = None
-    """Shares of the epochs after which the learning rate is divided by ten; by default 1/3 and 2/3, for lbfgs none."""
+    """Shares of the epochs after which the learning rate is divided by ten (default 1/3 2/3; 0.6 0.85 for digits; none
+    for lbfgs)."""
     seed: Annotated[Seed | None, Option(short="s", group="subject")] = None
     """Decides the initial weights, the choice and the order of the training examples (default 0)."""
     precision: Annotated[Precision | None, Option(short="p", group="machine", changes_cost=True)] = None
-    """Arithmetic of training: auto takes bf16 where the processor multiplies it natively. Measuring is in float32, and
-    in float64 with 64, which is for comparing runs: in shorter formats rounding soon decides which units are
-    rectified."""
+    """Arithmetic of training (default auto: bf16 where the processor multiplies it natively, else float32). Measuring
+    is in float32, and in float64 with 64, which is for comparing runs: in shorter formats rounding soon decides which
+    units are rectified."""
     device: Annotated[Literal["auto", "cpu", "cuda"] | None, Option(group="machine", changes_cost=True)] = None
-    """auto takes a CUDA device where there is one."""
+    """auto (default) takes a CUDA device where there is one."""
     devices: Annotated[Count | None, Option(short="d", group="machine", changes_cost=True)] = None
-    """Number of devices, with one process each."""
+    """Number of devices, with one process each (default 1)."""
     robustness_examples: Annotated[Images | None, Option("", "images", "r", "measuring", changes_cost=True)] = None
-    """Measure adversarial robustness too, by DeepFool on this many test images; 0, the default, leaves it out."""
+    """Measure adversarial robustness too, by DeepFool on this many test images (default 0: not)."""
     batch_norm_statistics: Annotated[Statistics | None, Option(short="bn", group="measuring")] = None
     """What batch normalisation uses while the network is measured. running: its running averages, as the paper
     (default); re-estimated: averages over a pass of training batches with the weights as they are; both: the numbers of
     running averages, and beside them `re_estimated.nc1`, `re_estimated.mse.ls_perp` and so on."""
     notebook_weight_decay: Annotated[bool | None, Option(short="notebook", group="measuring")] = None
-    """Measure the loss also with λ as in the authors' notebook, `notebook.mse.total` and so on: λ is then w/2, where
-    training on PyTorch's MSELoss with weight decay w means λ = C w/2."""
+    """Measure the loss also with λ as in the authors' notebook, `notebook.mse.total` and so on (default: not). λ is
+    then w/2, where training on PyTorch's MSELoss with weight decay w means λ = C w/2."""
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any], where: object) -> Self:
@@ -159,19 +170,7 @@ class TrainingConfig:
                 raise InputError(
                     f"{where}: unknown setting {shortened(name)!r}{hint}; expected some of {', '.join(known)}"
                 )
-        from pydantic import TypeAdapter, ValidationError  # imported late: its import takes longer than the help
-
-        try:
-            return TypeAdapter(cls).validate_json(json.dumps(entry, default=str))
-        except ValidationError as error:
-            wrong = error.errors(include_url=False)[0]
-        name = str(wrong["loc"][0])
-        if wrong["type"] == "missing":
-            raise _incomplete(where, name)
-        expected = wrong["msg"].partition(" should ")[2] or wrong["msg"]
-        expected = expected.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
-        subject = f"{where}: {name}" if where else f"--{name.replace('_', '-')}"
-        raise InputError(f"{subject} must {expected}, got {shortened(repr(entry[name]), 60)}")
+        return validated(cls, json.dumps(entry, default=str).encode(), str(where))
 
     def to_json(self) -> dict[str, Any]:
         """The settings that are given, as JSON holds them."""
@@ -195,9 +194,9 @@ class TrainingConfig:
         parts = []
         for name, value in self.given().items():
             if (short := OPTIONS[name].short) is not None and value != "auto" and value is not False:
-                values = value if isinstance(value, tuple) else (value,)
-                words = (f"{each:g}" if isinstance(each, float) else str(each) for each in values)
-                parts.append(short if value is True else short + "+".join(words))
+                items = value if isinstance(value, tuple) else (value,)
+                texts = (f"{each:g}" if isinstance(each, float) else str(each) for each in items)
+                parts.append(short if value is True else short + "+".join(texts))
         return parts
 
 
@@ -246,10 +245,11 @@ class RunConfig(TrainingConfig):
     @classmethod
     def from_json(cls, entry: Mapping[str, Any], where: object) -> Self:
         """Read the content of `config.json`; see `TrainingConfig.from_json`."""
-        config = super().from_json(entry, where)
-        if config.imbalance and config.imbalance_ratio is None:
-            raise _incomplete(where, "imbalance_ratio")
-        return config
+        needed = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
+        needed += ["imbalance_ratio"] if entry.get("imbalance") else []
+        if absent := [name for name in needed if entry.get(name) is None]:
+            raise InputError(f"{where} has no {absent[0]!r}, so it is not a complete configuration; restore the file")
+        return super().from_json(entry, where)
 
     def to_json(self) -> dict[str, Any]:
         """All settings, as JSON holds them."""
@@ -257,10 +257,10 @@ class RunConfig(TrainingConfig):
 
     def data_description(self) -> list[str]:
         """How the training set was changed, such as `step imbalance 100:1` and `20 % label noise`."""
-        said = [f"{self.imbalance} imbalance {self.imbalance_ratio:g}:1"] if self.imbalance else []
+        changes = [f"{self.imbalance} imbalance {self.imbalance_ratio:g}:1"] if self.imbalance else []
         if self.label_noise:
-            said.append("random labels" if self.label_noise == 1 else f"{100 * self.label_noise:g} % label noise")
-        return said
+            changes.append("random labels" if self.label_noise == 1 else f"{100 * self.label_noise:g} % label noise")
+        return changes
 
     def head_description(self) -> list[str]:
         """The last layer where it is not the network's own, such as `fixed ETF head`."""
@@ -277,8 +277,12 @@ class RunConfig(TrainingConfig):
         return [f"{title} (decay {self.weight_decay:g})"]
 
 
-def _incomplete(where: object, name: str) -> InputError:
-    return InputError(f"{where} has no {name!r}, so it is not a complete configuration; restore the file")
+_SECTIONS: dict[Group, str] = {
+    "subject": "Optimisation",
+    "training": "Optimisation",
+    "measuring": "Measuring",
+    "machine": "Where it runs",
+}
 
 
 def _read_options() -> dict[str, Option]:
@@ -288,7 +292,8 @@ def _read_options() -> dict[str, Option]:
             if not name.startswith("_"):
                 given = [each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Option)]
                 option = given[0] if given else Option()
-                found[name] = dataclasses.replace(option, label=option.label or name.replace("_", " "))
+                label, section = option.label or name.replace("_", " "), option.section or _SECTIONS[option.group]
+                found[name] = dataclasses.replace(option, label=label, section=section)
     return found
 
 

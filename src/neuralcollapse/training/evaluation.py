@@ -29,6 +29,7 @@ from neuralcollapse.training import losses
 from neuralcollapse.training.builders import make_batches
 from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.robustness import relative_perturbations, robustness_subset, summarize
+from neuralcollapse.training.run_directory import PER_CLASS
 
 SNAPSHOT_EXAMPLES_PER_CLASS = 30
 _SAME_EITHER_WAY = ("layer", "notes", "num_examples", "num_classes", "classes_present", "dim", "weighting")
@@ -68,7 +69,12 @@ class Analysis:
         self._net = net
         with evaluation(net):
             self._layer = find_classifier(net, lambda: net(next(iter(self._train))[0]))
-        self._chosen = first_of_each_class(data.train.labels, SNAPSHOT_EXAMPLES_PER_CLASS)
+        labels = data.train.labels
+        first = [
+            (labels == label).nonzero().flatten()[:SNAPSHOT_EXAMPLES_PER_CLASS]
+            for label in range(len(data.class_names))
+        ]
+        self._chosen = torch.cat(first).sort().values
 
     def __call__(self, epoch: int, rate: float) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Measure after an epoch.
@@ -81,10 +87,7 @@ class Analysis:
         """
         config = self._config
         statistics = config.batch_norm_statistics
-        if statistics == "re-estimated":
-            with self._reestimated():
-                numbers, report, train = self._measure()
-        else:
+        with self._reestimated() if statistics == "re-estimated" else contextlib.nullcontext():
             numbers, report, train = self._measure()
         record = {"epoch": epoch, "learning_rate": rate, **numbers}
         if config.notebook_weight_decay:
@@ -96,7 +99,9 @@ class Analysis:
                 again, _, _ = self._measure()
             record |= {f"re_estimated.{key}": value for key, value in again.items() if key not in _SAME_EITHER_WAY}
         if self._attacked is not None:
-            record |= self._robustness(self._attacked)
+            mean, std, size = self._mean, self._std, config.batch_size
+            ratios = [relative_perturbations(self._net, x, mean, std, batch_size=size) for x, _ in self._attacked]
+            record |= summarize(torch.cat(ratios))
         snapshot = {
             "class_means": report.means.float(),
             "global_mean": report.global_mean.float(),
@@ -105,10 +110,13 @@ class Analysis:
             "features": train.features[self._chosen.to(train.features.device)],
             "labels": train.labels[self._chosen.to(train.labels.device)],
         }
-        return record, {name: value.cpu().numpy() for name, value in snapshot.items()}
+        by_class = {f"{PER_CLASS}{name}": array for name, array in report.per_class.to_arrays().items()}
+        arrays = {name: value.cpu().numpy() for name, value in snapshot.items()}
+        # where a number is not defined, as NC1 of means that coincide, no class has it
+        return record, arrays | {name: array for name, array in by_class.items() if np.isfinite(array).all()}
 
     def _measure(self) -> tuple[dict[str, Any], Report, Outputs]:
-        """Losses, accuracies and the report of the network as it is, and what they were made of."""
+        """Losses and accuracies of the network as it is, its report, and the outputs on the training set."""
         with full_precision(self._layer.weight.device):
             train = collect_outputs(self._net, self._train, self._layer)
             test = collect_outputs(self._net, self._test, self._layer)
@@ -147,17 +155,6 @@ class Analysis:
             reestimated(self._net, layers, forwards),
         ):
             yield
-
-    def _robustness(self, attacked: Batches) -> dict[str, float]:
-        net, mean, std, size = self._net, self._mean, self._std, self._config.batch_size
-        ratios = [relative_perturbations(net, pixels, mean, std, batch_size=size) for pixels, _ in attacked]
-        return summarize(torch.cat(ratios))
-
-
-def first_of_each_class(labels: Tensor, number: int) -> Tensor:
-    """Indices of the first `number` examples of each class, in stored order."""
-    classes = torch.unique(labels).tolist()
-    return torch.cat([(labels == label).nonzero().flatten()[:number] for label in classes]).sort().values
 
 
 def _bias(train: Outputs) -> Tensor:

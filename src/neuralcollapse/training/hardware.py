@@ -1,10 +1,10 @@
-"""What the machine is and what it does natively."""
+"""The machine: its devices, its memory, its native arithmetic, and its description in `environment.json`."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.metadata
-import os
 import platform
 import shlex
 import subprocess
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from neuralcollapse._errors import InputError
+from neuralcollapse.data.binary_files import machine_memory
 
 _PACKAGES = (
     "neuralcollapse",
@@ -47,15 +48,15 @@ def native_bf16(device: str) -> bool:
     """Whether the device multiplies bf16 itself; elsewhere it is emulated and slower than float32."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool({"avx512_bf16", "amx_bf16"} & _cpu_flags())
+    return bool({"avx512_bf16", "amx_bf16"} & set(_cpu_info("flags").split()))
 
 
 def keep_memory() -> None:
     """Let the C library keep what a step frees for the next one, instead of giving pages back and clearing new ones.
 
     A training step allocates the same large tensors again and again: on two cores it is some 8 % faster for this.
-    It holds for the whole process and cannot be taken back, so that only processes that do nothing but train call it:
-    those of the command line. Numbers of `mallopt` are glibc's own; elsewhere nothing is done.
+    It holds for the whole process and cannot be undone, so that only processes that do nothing but train call it, which
+    are those of the command line. The numbers of `mallopt` are glibc's own; with another C library nothing is done.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
@@ -83,11 +84,6 @@ def check_memory(net: nn.Module, device: str, double: bool) -> None:
         )
 
 
-def machine_memory() -> int:
-    """Bytes of memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 def gpu_memory() -> float:
     """Bytes of memory of the GPU that runs go to; 0 without one."""
     return float(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else 0.0
@@ -95,10 +91,14 @@ def gpu_memory() -> float:
 
 def environment() -> dict[str, Any]:
     """Versions, machine, source revision and command line, for `environment.json`."""
+    versions: dict[str, str] = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+        "packages": versions,
         "cpu": _cpu_info("model name") or platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
@@ -112,17 +112,6 @@ def _cpu_info(field: str) -> str:
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
-
-
-def _cpu_flags() -> set[str]:
-    return set(_cpu_info("flags").split())
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _git_commit() -> str | None:

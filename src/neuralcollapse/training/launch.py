@@ -25,13 +25,13 @@ PRECISIONS: dict[str, Literal["32-true", "64-true", "bf16-mixed"]] = {
     "bf16": "bf16-mixed",
 }
 _GRACE = 10.0
-"""Seconds a process has to end when it is told to."""
+"""Seconds in which a process has to end when it is told to."""
 
 
 def launch(work: Callable[[Fabric], str], run: Run) -> str:
-    """Do the work in this process, or in one for each device; none of those outlives this call.
+    """Do the work in this process, or in one process for each device; none of those outlives this call.
 
-    What Fabric and the seed change in this process is put back.
+    What Fabric and the seed change in this process is restored.
 
     Args:
         work: what each process does; it returns the status of the run.
@@ -47,7 +47,7 @@ def launch(work: Callable[[Fabric], str], run: Run) -> str:
     logger, port = logging.getLogger("lightning_fabric"), os.environ.get("MASTER_PORT")
     level, others = logger.level, set(multiprocessing.active_children())
     messages = multiprocessing.get_context("spawn").SimpleQueue() if config.devices > 1 else None
-    logger.setLevel(logging.WARNING)  # it announces what the run already said
+    logger.setLevel(logging.WARNING)  # it announces what the command has printed already
     try:
         with torch.random.fork_rng(range(torch.cuda.device_count()) if config.device == "cuda" else []):
             fabric = Fabric(
@@ -68,11 +68,11 @@ def launch(work: Callable[[Fabric], str], run: Run) -> str:
             why += f"{error.signal_name} (out of memory?)" if error.signal_name else f"exit code {error.exit_code}"
             why += f"; go on with: neuralcollapse run --resume {run.path}"
         else:
-            write_ending(run, "failed", str(error).strip().rpartition("\n")[2])
+            run.note_ending("failed", str(error).strip().rpartition("\n")[2])
             raise
         if not why:
             return "interrupted"
-        write_ending(run, "failed", why)
+        run.note_ending("failed", why)
         raise InputError(why) from error
     finally:
         for child in set(multiprocessing.active_children()) - others:
@@ -89,7 +89,7 @@ def launch(work: Callable[[Fabric], str], run: Run) -> str:
 
 
 def _work(fabric: Fabric, work: Callable[[Fabric], str], messages: Any) -> str:
-    """What each process does.
+    """Do the work in one process.
 
     Of several processes, each leaves the group before it ends: the group's threads may otherwise reach for an
     interpreter that is gone, which aborts the process now and then.
@@ -113,25 +113,18 @@ def _work(fabric: Fabric, work: Callable[[Fabric], str], messages: Any) -> str:
     return status
 
 
-def write_ending(run: Run, status: str, error: str = "") -> None:
-    """Say in `status.json` how the run ended; how far it came stays there. A full disk may prevent that."""
-    with contextlib.suppress(InputError):
-        fields = {"epochs": run.config.epochs, "status": status, "error": " ".join(error.split())[:500]}
-        run.write_status(run.status().model_copy(update=fields))
-
-
 @contextlib.contextmanager
 def failures_noted(run: Run | None) -> Iterator[None]:
-    """Note in `status.json` of this run what ends the training; too little memory is said in a sentence."""
+    """Note in the run's `status.json` what ends the training; an error about too little memory becomes one sentence."""
     try:
         yield
     except Exception as error:
-        said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        why = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
         if memory:
-            said = "the training needs more memory than there is; take a smaller --width or --batch-size"
+            why = "the training needs more memory than there is; take a smaller --width or --batch-size"
         if run is not None:
-            write_ending(run, "failed", said)
+            run.note_ending("failed", why)
         if memory:
-            raise InputError(said) from None
+            raise InputError(why) from None
         raise

@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from neuralcollapse._errors import InputError, suggest
+from neuralcollapse._errors import InputError, Named
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,19 +50,18 @@ class Loss:
     """One training loss.
 
     Args:
-        name: what `--loss` takes.
         title: what figures and tables call it.
         function: takes logits (n, c), labels (n,) and the parameters by name; returns the mean over the examples.
-        measured_weight_decay: takes the optimizer's weight decay and the number of classes; returns the λ of L.
+        measured_weight_decay: takes the optimizer's weight decay w and the number of classes; returns the λ of L, by
+            default w.
         parameters: names of the settings that are its parameters.
         bounded: whether the output of the true class is fitted to a finite number: 1, or the parameter `target`.
         decomposed: whether it is, up to a factor, the first term of L, so that the decomposition of L is its own.
     """
 
-    name: str
     title: str
     function: Callable[..., Tensor]
-    measured_weight_decay: Callable[[float, int], float]
+    measured_weight_decay: Callable[[float, int], float] = lambda decay, classes: decay
     parameters: tuple[str, ...] = ()
     bounded: bool = False
     decomposed: bool = False
@@ -117,17 +116,6 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> 
     return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
 
-def get(name: str) -> Loss:
-    """The loss of that name.
-
-    Raises:
-        InputError: there is no such loss.
-    """
-    if name not in LOSSES:
-        raise InputError(f"unknown loss {name!r}{suggest(name, LOSSES)}; expected one of {', '.join(LOSSES)}")
-    return LOSSES[name]
-
-
 def parameters(name: str, given: Mapping[str, Any], num_classes: int) -> dict[str, float]:
     """The parameters of a loss: what is given, or the default.
 
@@ -139,25 +127,25 @@ def parameters(name: str, given: Mapping[str, Any], num_classes: int) -> dict[st
     Raises:
         InputError: a parameter of another loss is given.
     """
-    loss = get(name)
+    own = LOSSES[name].parameters
     for key in PARAMETERS:
-        if key in given and key not in loss.parameters:
-            owners = " or ".join(other.name for other in LOSSES.values() if key in other.parameters)
+        if key in given and key not in own:
+            owners = " or ".join(other for other, loss in LOSSES.items() if key in loss.parameters)
             option = f"--{key.replace('_', '-')} {given[key]:g}"
             raise InputError(f"{option} belongs to --loss {owners}, not to {name}; leave it out")
-    return {key: given.get(key, PARAMETERS[key].default(num_classes)) for key in loss.parameters}
+    return {key: given.get(key, PARAMETERS[key].default(num_classes)) for key in own}
 
 
 def title(name: str, values: Mapping[str, float]) -> str:
     """The loss with its parameters, as figures call it: `focal (γ = 2)`."""
-    loss = get(name)
-    words = ", ".join(f"{PARAMETERS[key].symbol} = {values[key]:g}" for key in loss.parameters)
-    return f"{loss.title} ({words})" if words else loss.title
+    loss = LOSSES[name]
+    numbers = ", ".join(f"{PARAMETERS[key].symbol} = {values[key]:g}" for key in loss.parameters)
+    return f"{loss.title} ({numbers})" if numbers else loss.title
 
 
 def objective(config: Any) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss of a configuration, `config.loss` with its parameters: logits and labels to a scalar."""
-    loss = get(config.loss)
+    loss = LOSSES[config.loss]
     return functools.partial(loss.function, **{key: getattr(config, key) for key in loss.parameters})
 
 
@@ -165,14 +153,6 @@ def _one_hot(logits: Tensor, labels: Tensor) -> Tensor:
     import torch.nn.functional as F
 
     return F.one_hot(labels, logits.shape[1]).to(logits.dtype)
-
-
-def _same_decay(weight_decay: float, classes: int) -> float:
-    return weight_decay
-
-
-def _decay_of_mean(weight_decay: float, classes: int) -> float:
-    return classes * weight_decay / 2
 
 
 PARAMETERS: dict[str, Parameter] = {
@@ -183,16 +163,27 @@ PARAMETERS: dict[str, Parameter] = {
     "smoothing": Parameter("ε", lambda _: 0.1),  # of Szegedy et al.
 }
 
-LOSSES: dict[str, Loss] = {
-    loss.name: loss
-    for loss in (
-        Loss("mse", "MSE", half_squared_error, _same_decay, bounded=True, decomposed=True),
-        Loss("mse-torch", "MSE (PyTorch's mean)", mean_squared_error, _decay_of_mean, bounded=True, decomposed=True),
-        Loss("ce", "cross-entropy", cross_entropy, _same_decay),
-        Loss(
-            "rescaled-mse", "rescaled MSE", rescaled_squared_error, _decay_of_mean, ("rescale", "target"), bounded=True
+LOSSES = Named(
+    "loss",
+    {
+        "mse": Loss("MSE", half_squared_error, bounded=True, decomposed=True),
+        "mse-torch": Loss(
+            "MSE (PyTorch's mean)",
+            mean_squared_error,
+            lambda decay, classes: classes * decay / 2,
+            bounded=True,
+            decomposed=True,
         ),
-        Loss("focal", "focal", focal_loss, _same_decay, ("focal_gamma",)),
-        Loss("label-smoothing", "label smoothing", cross_entropy, _same_decay, ("smoothing",)),
-    )
-}
+        "ce": Loss("cross-entropy", cross_entropy),
+        "rescaled-mse": Loss(
+            "rescaled MSE",
+            rescaled_squared_error,
+            lambda decay, classes: classes * decay / 2,
+            parameters=("rescale", "target"),
+            bounded=True,
+        ),
+        "focal": Loss("focal", focal_loss, parameters=("focal_gamma",)),
+        "label-smoothing": Loss("label smoothing", cross_entropy, parameters=("smoothing",)),
+    },
+)
+"""By the name that `--loss` takes."""

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from neuralcollapse._errors import InputError, suggest
+from neuralcollapse._errors import Named
 
 if TYPE_CHECKING:
     import torch
@@ -36,12 +36,11 @@ class Optimizer:
     """One optimizer. Where a default is None, that of the data set's recipe, which is SGD's, is taken.
 
     Args:
-        name: what `--optimizer` takes.
         title: what figures call it.
         make: takes parameters, learning rate, momentum and weight decay; returns the optimizer, whose `step` takes a
             closure that computes the gradients and returns the loss, and returns the loss before the step.
         penalty: takes weight decay and momentum; returns the weight decay of the penalised loss with the same
-            stationary points.
+            stationary points, by default its own.
         learning_rate: the usual rate, for any loss.
         weight_decay: takes the recipe's weight decay and the momentum; returns this optimizer's usual weight decay.
         milestones: the usual shares of the epochs after which the rate falls.
@@ -49,28 +48,14 @@ class Optimizer:
         has_momentum: whether it takes a momentum.
     """
 
-    name: str
     title: str
     make: Callable[[list[nn.Parameter], float, float, float], torch.optim.Optimizer]
-    penalty: Callable[[float, float], float]
+    penalty: Callable[[float, float], float] = lambda decay, momentum: decay
     learning_rate: float | None = None
     weight_decay: Callable[[float, float], float] = lambda decay, momentum: decay
     milestones: tuple[float, ...] | None = None
     full_batch: bool = False
     has_momentum: bool = True
-
-
-def get(name: str) -> Optimizer:
-    """The optimizer of that name.
-
-    Raises:
-        InputError: there is no such optimizer.
-    """
-    if name not in OPTIMIZERS:
-        raise InputError(
-            f"unknown optimizer {name!r}{suggest(name, OPTIMIZERS)}; expected one of {', '.join(OPTIMIZERS)}"
-        )
-    return OPTIMIZERS[name]
 
 
 def _sgd(trained: list[nn.Parameter], rate: float, momentum: float, decay: float) -> torch.optim.Optimizer:
@@ -80,7 +65,7 @@ def _sgd(trained: list[nn.Parameter], rate: float, momentum: float, decay: float
 
 
 def _sgdw(trained: list[nn.Parameter], rate: float, momentum: float, decay: float) -> torch.optim.Optimizer:
-    from neuralcollapse.training.sgdw import SGDW
+    from neuralcollapse.training.own_optimizers import SGDW
 
     return SGDW(trained, rate, momentum, decay)
 
@@ -98,29 +83,25 @@ def _adamw(trained: list[nn.Parameter], rate: float, momentum: float, decay: flo
 
 
 def _lbfgs(trained: list[nn.Parameter], rate: float, momentum: float, decay: float) -> torch.optim.Optimizer:
-    from neuralcollapse.training.penalised_lbfgs import PenalisedLBFGS
+    from neuralcollapse.training.own_optimizers import PenalisedLBFGS
 
     return PenalisedLBFGS(trained, rate, decay)
 
 
-def _coupled(decay: float, momentum: float) -> float:
-    return decay
-
-
-OPTIMIZERS: dict[str, Optimizer] = {
-    optimizer.name: optimizer
-    for optimizer in (
-        Optimizer("sgd", "SGD", _sgd, _coupled),
-        Optimizer(
-            "sgdw",
+OPTIMIZERS = Named(
+    "optimizer",
+    {
+        "sgd": Optimizer("SGD", _sgd),
+        "sgdw": Optimizer(
             "SGDW",
             _sgdw,
             penalty=lambda decay, momentum: (1 - momentum) * decay,
             weight_decay=lambda decay, momentum: decay / (1 - momentum),  # SGD's stationary points
         ),
-        Optimizer("adam", "Adam", _adam, _coupled, learning_rate=1e-3),
+        "adam": Optimizer("Adam", _adam, learning_rate=1e-3),
         # 0.01 is PyTorch's default: the step no longer depends on the size of the loss, so no recipe of SGD converts
-        Optimizer("adamw", "AdamW", _adamw, lambda decay, momentum: 0.0, 1e-3, lambda decay, momentum: 0.01),
-        Optimizer("lbfgs", "L-BFGS", _lbfgs, _coupled, 1.0, milestones=(), full_batch=True, has_momentum=False),
-    )
-}
+        "adamw": Optimizer("AdamW", _adamw, lambda decay, momentum: 0.0, 1e-3, lambda decay, momentum: 0.01),
+        "lbfgs": Optimizer("L-BFGS", _lbfgs, learning_rate=1.0, milestones=(), full_batch=True, has_momentum=False),
+    },
+)
+"""By the name that `--optimizer` takes."""

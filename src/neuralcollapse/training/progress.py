@@ -1,12 +1,12 @@
-"""How training tells what it is doing: the methods that `trainer.train` calls, and an object that ignores them."""
+"""How training tells what it is doing."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 
-class Progress(Protocol):
-    """Told how training goes; a terminal's progress bar, or a program of one's own.
+class Progress:
+    """Receives the progress of a training. These methods do nothing; a subclass overrides those it has a use for.
 
     With several devices it is pickled and sent to the first of their processes, where all its methods are called.
     """
@@ -25,13 +25,3 @@ class Progress(Protocol):
 
     def end(self) -> None:
         """Training has ended, well or not."""
-
-
-class Silent:
-    """Ignores all progress."""
-
-    def begin(self, epochs: int, done: int) -> None: ...
-    def step(self, epoch: int, share: float) -> None: ...
-    def measured(self, record: dict[str, Any]) -> None: ...
-    def epoch(self, epoch: int, loss: float) -> None: ...
-    def end(self) -> None: ...

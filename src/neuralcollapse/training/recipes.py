@@ -14,6 +14,7 @@ writes such a file; `run --recipe` and `grid --recipe` read it.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -22,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from neuralcollapse._errors import InputError
-from neuralcollapse._files import shortened, write_json
-from neuralcollapse.training import losses
+from neuralcollapse._files import read_any_json, shortened, write_json
 from neuralcollapse.training.config import RunConfig, TrainingConfig, settings_in
+from neuralcollapse.training.losses import LOSSES
 
-ANALYSIS_EPOCHS = (
+MEASURED_EPOCHS = (
     *range(1, 15), 16, 17, 19, 20, 22, 24, 27, 29, 32, 35, 38, 42, 45, 50, 54, 59, 65, 71, 77, 85, 92, 101, 110, 121,
     132, 144, 158, 172, 188, 206, 225, 245, 268, 293, 320, 350,
 )  # fmt: skip
@@ -61,9 +62,8 @@ def paper_recipe(dataset: str, model: str, loss: str, num_classes: int = 10) -> 
         num_classes: C of the conversion between the two squared-error losses.
 
     Raises:
-        InputError: unknown loss.
+        InputError: the loss is unknown.
     """
-    losses.get(loss)
     if dataset == "digits":
         # a demo: short, so λ is larger than the paper's to bring the terminal phase within 200 epochs
         rate, decay = _for_loss(loss, rate=0.15, weight_decay=2e-3, num_classes=num_classes)  # mse: 0.03 and 1e-2
@@ -95,11 +95,11 @@ def family(model: str) -> str:
     return re.split(r"[\d_]", model.rpartition(":")[2], maxsplit=1)[0]
 
 
-def analysis_epochs(epochs: int, milestones: tuple[int, ...] = ()) -> tuple[int, ...]:
-    """The epochs the network is measured after.
+def measured_epochs(epochs: int, milestones: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """The epochs after which the network is measured.
 
-    The paper's list, which goes on after 350 in steps of the same ratio, and the last epoch; also those just before
-    and just after the rate is divided, which show what belongs to the noise of the steps.
+    These are the paper's list, which goes on after 350 in steps of the same ratio, and the last epoch; also those just
+    before and just after the rate is divided, which show what belongs to the noise of the steps.
 
     Args:
         epochs: of the whole run.
@@ -107,8 +107,8 @@ def analysis_epochs(epochs: int, milestones: tuple[int, ...] = ()) -> tuple[int,
     """
     if epochs < 1:
         raise InputError(f"epochs must be at least 1, got {epochs}")
-    listed = {*ANALYSIS_EPOCHS, *milestones, *(milestone + 1 for milestone in milestones)}
-    step = ANALYSIS_EPOCHS[-1]
+    listed = {*MEASURED_EPOCHS, *milestones, *(milestone + 1 for milestone in milestones)}
+    step = MEASURED_EPOCHS[-1]
     while step < epochs:
         step = round(step * _RATIO)
         listed.add(step)
@@ -137,48 +137,74 @@ def learning_rates(loss: str, num_classes: int) -> tuple[float, ...]:
 
 
 def departures(config: RunConfig) -> list[str]:
-    """In what the training is not the paper's: `rate 0.01`, `decay 0.005`, `batch 64`, `milestones 0.6 0.85`.
+    """The settings that differ from the paper's, such as `rate 0.01`, `decay 0.005`, `batch 64`, `milestones 0.6 0.85`.
 
-    The paper tuned a rate for each of its cells, so the rate is compared in those only; the rest of its protocol is
-    the same everywhere. The weight decay of another optimizer than SGD is in `RunConfig.optimizer_description`.
+    The paper tuned a rate for each of its cells, so that the rate is compared in those only; the rest of its protocol
+    is the same everywhere. The weight decay of another optimizer than SGD is in `RunConfig.optimizer_description`.
     """
-    if config.loss not in losses.LOSSES:  # of a later version
+    if config.loss not in LOSSES:  # of a later version
         return []
     tuned = config.dataset in DATASETS and family(config.model) in NETWORKS
     paper = paper_recipe(config.dataset if tuned else DATASETS[0], config.model, config.loss, config.num_classes)
-    compared = {"momentum": f"momentum {config.momentum:g}", "batch_size": f"batch {config.batch_size}"}
-    if config.optimizer == "sgd":
-        compared = {"weight_decay": f"decay {config.weight_decay:.3g}", **compared}
-    if tuned:
-        compared = {"learning_rate": f"rate {config.learning_rate:.3g}", **compared}
-    words = [
-        said
-        for name, said in compared.items()
+    compared = {
+        **({"learning_rate": f"rate {config.learning_rate:.3g}"} if tuned else {}),
+        **({"weight_decay": f"decay {config.weight_decay:.3g}"} if config.optimizer == "sgd" else {}),
+        "momentum": f"momentum {config.momentum:g}",
+        "batch_size": f"batch {config.batch_size}",
+    }
+    differing = [
+        text
+        for name, text in compared.items()
         if not math.isclose(getattr(config, name), getattr(paper, name), rel_tol=1e-6)  # a converted rate is rounded
     ]
     # 0.333 of the paper's 350 epochs is the same epoch as 1/3
     if milestone_epochs(config.milestones, 350) != milestone_epochs(paper.milestones or (), 350):
         shares = [f"{share:.3g}" for share in config.milestones]
-        words.append(" ".join(["milestones", *shares]) if shares else "no milestones")
-    return words
+        differing.append(" ".join(["milestones", *shares]) if shares else "no milestones")
+    return differing
 
 
-def read(path: Path) -> list[TrainingConfig]:
+def read_settings(path: Path) -> TrainingConfig:
+    """The settings of one run from a JSON or YAML file, as `as_yaml` writes them.
+
+    Raises:
+        InputError: there is no such file, or it holds several sets of settings, an unknown setting or a wrong value.
+    """
+    found = read(path, "file of settings")
+    if len(found) != 1:
+        raise InputError(f"{path} holds {len(found)} sets of settings; expected one, or give the file as --recipe")
+    return found[0]
+
+
+def as_yaml(given: TrainingConfig, resolved: RunConfig) -> str:
+    """The settings of a run as YAML: those given, then as comments those that were filled in.
+
+    The data set, network and loss stand among the given ones, so that the file says what it is of. `read_settings` of
+    the text gives a configuration that resolves to the same run, with the same name.
+    """
+    said = {name: getattr(resolved, name) for name in ("dataset", "model", "loss")} | given.to_json()
+    filled = {f.name: getattr(resolved, f.name) for f in dataclasses.fields(TrainingConfig) if f.name not in said}
+    lines = ["# neuralcollapse run --config FILE", *_yaml_lines(said), "", "# Left open, and filled in for this run:"]
+    return "\n".join([*lines, *(f"# {line}" for line in _yaml_lines(filled))]) + "\n"
+
+
+def read(path: Path, kind: str = "recipe") -> list[TrainingConfig]:
     """The recipes of a JSON or YAML file (.yaml, .yml).
+
+    Args:
+        path: the file.
+        kind: what errors call it.
 
     Raises:
         InputError: there is no such file, or it holds an unknown setting or a value of another type.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        content = _read_yaml(text) if path.suffix in (".yaml", ".yml") else json.loads(text)
+        content = _read_yaml(path) if path.suffix in (".yaml", ".yml") else read_any_json(path)
     except OSError as error:
-        raise InputError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not a recipe: {shortened(error)}") from error
+        raise InputError(f"cannot read the {kind} {path}: {error.strerror}") from error
     entries = content if isinstance(content, list) else [content]
     if not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise InputError(f"{path} is not a recipe: expected an object of settings, or a list of such objects")
+        raise InputError(f"{path} is not a {kind}: expected an object of settings, or a list of such objects")
     return [
         TrainingConfig.from_json({key: value for key, value in entry.items() if key != "about"}, path)
         for entry in entries
@@ -243,7 +269,13 @@ def write(path: Path, config: TrainingConfig, about: str) -> None:
     write_json(path, {"about": about, **{key: value for key, value in config.to_json().items() if key not in left_out}})
 
 
-def _read_yaml(text: str) -> Any:
+def _yaml_lines(settings: dict[str, Any]) -> list[str]:
+    """A line each; a value as JSON is YAML too."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    return [f"{name}: {json.dumps(value, ensure_ascii=False, default=str)}" for name, value in given.items()]
+
+
+def _read_yaml(path: Path) -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -251,9 +283,9 @@ def _read_yaml(text: str) -> Any:
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
     try:
-        return yaml.load(text, Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        return yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not a YAML file: {shortened(' '.join(str(error).split()))}") from error
 
 
 def _for_loss(loss: str, *, rate: float, weight_decay: float, num_classes: int) -> tuple[float, float]:
@@ -263,6 +295,5 @@ def _for_loss(loss: str, *, rate: float, weight_decay: float, num_classes: int) 
     authors too changed nothing but the loss.
     """
     if loss == "mse":
-        decay = losses.get("mse-torch").measured_weight_decay(weight_decay, num_classes)
-        return 2 * rate / num_classes, decay
-    return (rate, weight_decay) if losses.get(loss).bounded else (_CROSS_ENTROPY_RATE, _WEIGHT_DECAY)
+        return 2 * rate / num_classes, LOSSES["mse-torch"].measured_weight_decay(weight_decay, num_classes)
+    return (rate, weight_decay) if LOSSES[loss].bounded else (_CROSS_ENTROPY_RATE, _WEIGHT_DECAY)

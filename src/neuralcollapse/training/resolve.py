@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from neuralcollapse import data as datasets
 from neuralcollapse._errors import InputError
 from neuralcollapse._files import shortened
 from neuralcollapse.data import Corruption, Dataset
 from neuralcollapse.measuring.batch_norm import batch_norm_layers
-from neuralcollapse.networks import heads
+from neuralcollapse.networks.heads import HEADS, default_temperature
 from neuralcollapse.networks.sync_norm import synchronised
-from neuralcollapse.training import hardware, losses, optimizers, recipes
+from neuralcollapse.training import hardware, losses, recipes
 from neuralcollapse.training.builders import build_network
 from neuralcollapse.training.config import RunConfig, TrainingConfig
+from neuralcollapse.training.losses import LOSSES
+from neuralcollapse.training.optimizers import LARGEST_FULL_BATCH, OPTIMIZERS
 from neuralcollapse.training.robustness import robustness_subset
 from neuralcollapse.training.run_directory import Run
 
@@ -49,8 +50,11 @@ def prepare(config: TrainingConfig, *, out: Path | None = None, resume: Path | N
     with torch.device("meta"):
         hardware.check_memory(build_network(resolved, data), resolved.device, resolved.precision == "64")
     resolved = dataclasses.replace(resolved, data_sha256=datasets.fingerprint(data))
-    run = Run.create(out or Path("runs") / run_name(given, resolved), resolved, ignoring=("data_dir", "data_sha256"))
-    _check_data(run, resolved)
+    if out is None:  # named after data set, network and loss, and the settings given beside them
+        name = base_name(resolved.dataset, resolved.data_dir, resolved.model, resolved.loss)
+        out = Path("runs") / "-".join([name, *given.name_parts()])
+    run = Run.create(out, resolved, ignoring=("data_dir", "data_sha256"))
+    _require_same_data(run, resolved)
     return run, data
 
 
@@ -83,21 +87,23 @@ def load_and_resolve(config: TrainingConfig, load: Callable[..., Dataset] = data
         raise InputError(
             f"{resolved.model} of width {resolved.width:g} cannot be built ({shortened(error)}); take another --width"
         ) from error
-    if resolved.batch_norm_statistics != "running":
-        _check_batch_norm(resolved, net)
+    if (statistics := resolved.batch_norm_statistics) != "running":
+        asked = f"--batch-norm-statistics {statistics}"
+        if not batch_norm_layers(net):
+            raise InputError(f"{asked} needs batch normalisation, which {resolved.model} does not have; leave it out")
+        if resolved.devices > 1:
+            raise InputError(f"{asked} works with one device, got --devices {resolved.devices}; leave one of them out")
     if resolved.devices > 1:
-        _check_shards(resolved)
+        # each process needs an example of every batch, also of the last one; a last batch of one example is skipped
+        rest = resolved.num_examples % resolved.batch_size
+        smallest = rest if rest > 1 else min(resolved.batch_size, resolved.num_examples)
+        if smallest < resolved.devices:
+            raise InputError(
+                f"with --batch-size {resolved.batch_size} a batch of {smallest} examples is left for "
+                f"{resolved.devices} processes; take another batch size or at most --devices {smallest}"
+            )
         synchronised(net, resolved.device)  # refuses a normalisation that it cannot share between processes
     return resolved, data
-
-
-def _check_batch_norm(config: RunConfig, net: nn.Module) -> None:
-    """Refuse to re-estimate what the network does not have, or what its processes share."""
-    asked = f"--batch-norm-statistics {config.batch_norm_statistics}"
-    if not batch_norm_layers(net):
-        raise InputError(f"{asked} needs batch normalisation, which {config.model} does not have; leave it out")
-    if config.devices > 1:
-        raise InputError(f"{asked} works with one device, got --devices {config.devices}; leave one of them out")
 
 
 def resolve(config: TrainingConfig, data: Dataset) -> RunConfig:
@@ -112,66 +118,69 @@ def resolve(config: TrainingConfig, data: Dataset) -> RunConfig:
     """
     given = config.given()
     num_classes = len(data.class_names)
-    loss, head = losses.get(config.loss or "mse"), heads.get(config.head or "linear")
-    optimizer = optimizers.get(config.optimizer or "sgd")
-    model = recipes.network(data.name, config.model or "resnet")
+    names = {
+        "dataset": data.name,
+        "model": recipes.network(data.name, config.model or "resnet"),
+        "loss": config.loss or "mse",
+        "head": config.head or "linear",
+        "optimizer": config.optimizer or "sgd",
+    }
+    loss, head, optimizer = LOSSES[names["loss"]], HEADS[names["head"]], OPTIMIZERS[names["optimizer"]]
     device = hardware.choose_device(config.device or "auto")
-    values: dict[str, Any] = {
-        **recipes.paper_recipe(data.name, model, loss.name, num_classes).given(),
+    settings: dict[str, Any] = {
+        **recipes.paper_recipe(data.name, names["model"], names["loss"], num_classes).given(),
         "examples_per_class": recipes.EXAMPLES_PER_CLASS.get(data.name),
         "seed": 0,
         "devices": 1,
     }
     if config.imbalance:
-        values["imbalance_ratio"] = corruption(config).imbalance_ratio
+        settings["imbalance_ratio"] = corruption(config).imbalance_ratio
     if optimizer.learning_rate is not None:
-        values["learning_rate"] = optimizer.learning_rate
+        settings["learning_rate"] = optimizer.learning_rate
     if optimizer.milestones is not None:
-        values["milestones"] = optimizer.milestones
+        settings["milestones"] = optimizer.milestones
     if optimizer.full_batch:
-        values["batch_size"] = min(len(data.train.labels), optimizers.LARGEST_FULL_BATCH)
+        settings["batch_size"] = min(len(data.train.labels), LARGEST_FULL_BATCH)
     if not optimizer.has_momentum:
         if config.momentum:
             raise InputError(
-                f"--momentum {config.momentum:g} has no use with --optimizer {optimizer.name}; leave it out"
+                f"--momentum {config.momentum:g} has no use with --optimizer {names['optimizer']}; leave it out"
             )
-        values["momentum"] = 0.0
-    momentum = given.get("momentum", values["momentum"])
-    values["weight_decay"] = optimizer.weight_decay(values["weight_decay"], momentum)
-    values |= losses.parameters(loss.name, given, num_classes)
+        settings["momentum"] = 0.0
+    momentum = given.get("momentum", settings["momentum"])
+    settings["weight_decay"] = optimizer.weight_decay(settings["weight_decay"], momentum)
+    settings |= losses.parameters(names["loss"], given, num_classes)
     if head.has_temperature:
-        target = values["target"] if "target" in loss.parameters else 1.0 if loss.bounded else None
-        values["temperature"] = heads.default_temperature(target)
+        target = settings["target"] if "target" in loss.parameters else 1.0 if loss.bounded else None
+        settings["temperature"] = default_temperature(target)
     elif config.temperature is not None:
-        owners = " or ".join(other.name for other in heads.HEADS.values() if other.has_temperature)
+        owners = " or ".join(name for name, other in HEADS.items() if other.has_temperature)
         raise InputError(f"--temperature {config.temperature:g} belongs to --head {owners}; leave it out")
-    values |= given
-    values |= {"dataset": data.name, "model": model, "loss": loss.name, "head": head.name, "optimizer": optimizer.name}
-    values["device"] = device
-    if values.get("precision", "auto") == "auto":
-        values["precision"] = "bf16" if hardware.native_bf16(device) else "32"
+    settings |= {**given, **names, "device": device}
+    if settings.get("precision", "auto") == "auto":
+        settings["precision"] = "bf16" if hardware.native_bf16(device) else "32"
     if config.data_dir:
-        values["data_dir"] = config.data_dir.expanduser().resolve()
-    if list(values["milestones"]) != sorted(values["milestones"]):
-        raise InputError(f"--milestones must be rising shares between 0 and 1, got {shortened(values['milestones'])}")
+        settings["data_dir"] = config.data_dir.expanduser().resolve()
+    if list(settings["milestones"]) != sorted(settings["milestones"]):
+        raise InputError(f"--milestones must be rising shares between 0 and 1, got {shortened(settings['milestones'])}")
     if config.robustness_examples:
         robustness_subset(data.test, config.robustness_examples)  # refuses too many before anything is written
     return RunConfig(
-        **values,
+        **settings,
         dataset_title=data.title,
         num_examples=len(data.train.labels),
         num_test_examples=len(data.test.labels),
         num_classes=num_classes,
         class_names=tuple(data.class_names),
-        loss_title=losses.title(loss.name, values),
+        loss_title=losses.title(names["loss"], settings),
         measured_weight_decay=loss.measured_weight_decay(
-            optimizer.penalty(values["weight_decay"], values["momentum"]), num_classes
+            optimizer.penalty(settings["weight_decay"], settings["momentum"]), num_classes
         ),
     )
 
 
 def corruption(config: TrainingConfig) -> Corruption:
-    """What is changed in the training half.
+    """The changes to the training half that the settings ask for.
 
     Raises:
         InputError: a ratio without an imbalance.
@@ -194,15 +203,10 @@ def resumed(run: Run, asked: TrainingConfig) -> TrainingConfig:
             stored[name] = wanted
         elif wanted not in ("auto", stored[name]):
             raise InputError(
-                f"{run.path} was made with {name} {stored[name]}, now {wanted} is asked for; "
+                f"expected {name} {stored[name]}, with which {run.path} was begun, got {wanted}; "
                 "leave that option out, or start another run with --out"
             )
     return TrainingConfig.from_json(TrainingConfig(**stored).to_json(), run.path / "config.json")
-
-
-def run_name(given: TrainingConfig, config: RunConfig) -> str:
-    """The default name of a run directory: data set, network and loss, then the settings given beside them."""
-    return "-".join([base_name(config.dataset, config.data_dir, config.model, config.loss), *given.name_parts()])
 
 
 def base_name(dataset: str, data_dir: Path | None, model: str, loss: str) -> str:
@@ -212,8 +216,8 @@ def base_name(dataset: str, data_dir: Path | None, model: str, loss: str) -> str
     return "-".join([dataset, model.replace(":", "-").replace("/", "-"), loss])
 
 
-def _check_data(run: Run, config: RunConfig) -> None:
-    """The run must go on with the data it began with; a run of an older version says nothing of them, so warn."""
+def _require_same_data(run: Run, config: RunConfig) -> None:
+    """Refuse other data than the run began with; warn where a run of an older version does not say which these were."""
     began = run.config.data_sha256
     if began is None:
         warnings.warn(
@@ -224,18 +228,7 @@ def _check_data(run: Run, config: RunConfig) -> None:
         )
     elif began != config.data_sha256:
         raise InputError(
-            f"{run.path} was begun with other data than those found now in {config.data_dir or 'the usual place'} "
+            f"{run.path} was begun with other data than those found in {config.data_dir or 'the usual place'} "
             f"(SHA-256 {began[:16]}…, now {str(config.data_sha256)[:16]}…); "
             "name the folder of the same data by --data-dir, or start another run with another --out"
-        )
-
-
-def _check_shards(config: RunConfig) -> None:
-    """Refuse a batch size that leaves a process without an example; a rest of one example is skipped anyway."""
-    rest = config.num_examples % config.batch_size
-    smallest = rest if rest > 1 else min(config.batch_size, config.num_examples)
-    if smallest < config.devices:
-        raise InputError(
-            f"with --batch-size {config.batch_size} a batch of {smallest} examples is left for {config.devices} "
-            f"processes; take another batch size or at most --devices {smallest}"
         )

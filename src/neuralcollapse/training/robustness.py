@@ -39,7 +39,7 @@ CANDIDATES = 10
 
 
 def robustness_subset(test: ImageData, number: int) -> ImageData:
-    """The test images measured on, the same at every epoch and in every run: the first of each class.
+    """The test images to measure on, the same at every epoch and in every run: the first of each class.
 
     As many of each class as of the others, one more of the first classes where that does not come out even; a class
     that has too few leaves its share to the others. Black images are passed over: their ‖x‖ is zero. Test images,
@@ -60,9 +60,9 @@ def robustness_subset(test: ImageData, number: int) -> ImageData:
     labels = test.labels[usable]
     counts = labels.bincount()
     order = labels.argsort(stable=True)
-    place = torch.empty_like(labels)  # of each image within its class
-    place[order] = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[labels[order]]
-    chosen = usable[(place * len(counts) + labels).argsort()[:number]].sort().values
+    rank = torch.empty_like(labels)  # of each image within its class
+    rank[order] = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[labels[order]]
+    chosen = usable[(rank * len(counts) + labels).argsort()[:number]].sort().values
     return ImageData(test.images[chosen], test.labels[chosen])
 
 
@@ -138,7 +138,7 @@ def deepfool(logits: Callable[[Tensor], Tensor], images: Tensor) -> tuple[Tensor
 
 
 def _step(logits: Callable[[Tensor], Tensor], images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """To the nearest boundary of the linearised logits; zero, and False, where no gradient leads to one."""
+    """The step to the nearest boundary of the linearised logits; zero, and False, where no gradient leads to one."""
     with torch.enable_grad():
         x = images.detach().clone().requires_grad_()
         values = logits(x).gather(1, classes)
@@ -164,7 +164,7 @@ def _logits(logits: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 
 def _pixels(images: Tensor, channels: int) -> Tensor:
-    """Floating pixels in 0 … 1."""
+    """The images as floating pixels in 0 … 1."""
     if images.ndim != 4 or images.shape[1] != channels or not len(images):
         raise InputError(
             f"expected images of shape (n, {channels}, height, width), n at least 1, got {tuple(images.shape)}"
@@ -178,5 +178,7 @@ def _pixels(images: Tensor, channels: int) -> Tensor:
         raise InputError(f"expected pixels in 0 … 1, before normalisation, got {low:g} to {high:g}")
     black = ~images.flatten(1).any(dim=1)
     if bool(black.any()):
-        raise InputError(f"image {int(black.nonzero()[0])} is black, so ‖r‖/‖x‖ has no value; leave it out")
+        raise InputError(
+            f"expected no black image, because ‖x‖ is then zero, got image {int(black.nonzero()[0])}; leave it out"
+        )
     return images

@@ -2,8 +2,8 @@
 
     config.json       every setting that decides the numbers
     environment.json  versions, machine, command line
-    history.jsonl     one line per analysed epoch
-    snapshots/        epoch_0001.npz, ...: class means, classifier, a few hundred features
+    history.jsonl     one line per measured epoch
+    snapshots/        epoch_0001.npz, ...: class means, classifier, a few hundred features, numbers of each class
     checkpoint.pt     everything needed to continue: model, optimizer, random state
     status.json       running, interrupted, finished, diverged or failed
     log.txt           what a run of a grid printed
@@ -19,49 +19,35 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import pickle
 import re
-import struct
 import sys
 import time
-import warnings
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, Any, TypeVar
 
 import numpy as np
-import torch
 from annotated_types import Ge, Le
 from pydantic import BaseModel
 
 from neuralcollapse._errors import InputError
-from neuralcollapse._files import (
-    append_line,
-    lock,
-    read_json,
-    read_lines,
-    replace_file,
-    shortened,
-    validated,
-    write_json,
-)
+from neuralcollapse._files import lock, read_json, read_lines, readable, replacing, shortened, validated, write_json
+from neuralcollapse.measuring.per_class import ClassReports
 from neuralcollapse.training.config import RunConfig
 
+Array = np.ndarray
+Kind = TypeVar("Kind")
+
 LOG = "log.txt"
+PER_CLASS = "per_class."
+"""What the names of a snapshot's arrays of `ClassReports` begin with."""
 _PATIENCE = 0.5  # seconds to wait for a lock that another process only tests
 _LARGEST = 10**12  # epochs, examples, seconds; a larger number has no place on an axis
-_UNREADABLE: tuple[type[Exception], ...] = (
-    zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, KeyError, NotImplementedError,
-    RuntimeError, SyntaxError, MemoryError,
-)  # fmt: skip
-"""What NumPy and its helpers raise for a damaged or hostile .npz."""
 
 
 class Record(BaseModel, strict=True, extra="allow"):
-    """What every line of the history has: an analysed epoch. Further measurements stand beside these."""
+    """What every line of the history has, which is a measured epoch. Further measurements stand beside these."""
 
     epoch: Annotated[int, Ge(1), Le(_LARGEST)]
     num_examples: Annotated[int, Ge(1), Le(_LARGEST)]
@@ -80,7 +66,6 @@ class Status(BaseModel, strict=True, frozen=True, extra="ignore"):
         status: "running", "interrupted", "finished", "diverged" or "failed"; empty before the first epoch has ended.
         epoch: the last finished epoch.
         epochs: epochs of the whole run.
-        zero_error_epoch: the first analysed epoch without a training error.
         seconds: wall-clock time spent, over all sessions.
         error: why the run failed.
     """
@@ -88,7 +73,6 @@ class Status(BaseModel, strict=True, frozen=True, extra="ignore"):
     status: str = ""
     epoch: Annotated[int, Ge(0), Le(_LARGEST)] = 0
     epochs: int | None = None
-    zero_error_epoch: int | None = None
     seconds: Annotated[float, Ge(0), Le(_LARGEST)] = 0.0
     error: str = ""
 
@@ -158,17 +142,12 @@ class Run:
         return RunConfig.from_json(read_json(self.path / "config.json"), self.path / "config.json")
 
     @property
-    def figures_dir(self) -> Path:
-        """Where the pictures go."""
-        return self.path / "figures"
-
-    @property
     def history_path(self) -> Path:
-        """The file of one JSON object per analysed epoch."""
+        """The file of one JSON object per measured epoch."""
         return self.path / "history.jsonl"
 
     def history(self, *columns: str) -> list[dict[str, Any]]:
-        """The analysed epochs, oldest first, each with at least what `Record` has; empty when none was finished yet.
+        """The measured epochs, oldest first, each with at least what `Record` has; empty before the first.
 
         Args:
             columns: further measurements that every epoch must have, as numbers.
@@ -210,19 +189,34 @@ class Run:
     def snapshot(self, epoch: int) -> dict[str, np.ndarray]:
         """The class means and the weight (C, p), some features (n, p) and their labels (n,), after an epoch.
 
+        The global mean (p,) too, where the snapshot has it: one of an older version may not.
+
         Raises:
             InputError: the file is damaged, or holds arrays that do not fit together.
         """
         path = self.snapshots()[epoch]
-        try:
-            # opened here: NumPy leaves a damaged file open when it opened it itself
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-                arrays = {name: content[name] for name in ("class_means", "weight", "features", "labels")}
-        except _UNREADABLE as error:
-            raise InputError(f"{path} is not a readable snapshot; move it away to draw the rest") from error
-        if fault := _snapshot_fault(arrays):
-            raise InputError(f"{path}: {fault}; move it away to draw the rest")
+        with _opened(path) as content:
+            arrays = {name: content[name] for name in ("class_means", "weight", "features", "labels")}
+            if "global_mean" in content.files:
+                arrays["global_mean"] = content["global_mean"]
+            _check_snapshot(**arrays)
         return arrays
+
+    def per_class(self, epoch: int) -> ClassReports | None:
+        """How collapsed each class was after an epoch, of all training examples; None if the run did not keep it.
+
+        Raises:
+            InputError: the file is damaged, or holds arrays that do not fit together.
+        """
+        path = self.snapshots()[epoch]
+        with _opened(path) as content:
+            kept = [name for name in content.files if name.startswith(PER_CLASS)]
+            found = {name.removeprefix(PER_CLASS): content[name] for name in kept}
+            centred = content["class_means"] - content["global_mean"]
+        try:
+            return ClassReports.from_arrays(found, centred, self.config.class_names) if found else None
+        except (InputError, ValueError) as error:
+            raise InputError(f"{path}: {error}; move it away to draw the rest") from None
 
     def status(self) -> Status:
         """The content of `status.json`.
@@ -231,16 +225,26 @@ class Run:
             InputError: the file is damaged, or a field is of another type.
         """
         path = self.path / "status.json"
-        if not path.is_file():
-            return Status()
-        try:
-            return validated(Status, read_json(path), path)
-        except InputError as error:
-            raise InputError(f"{error}; delete the file to continue without it") from None
+        return _read_expendable(path, Status) if path.is_file() else Status()
 
     def write_status(self, status: Status) -> None:
         """Replace `status.json`."""
         write_json(self.path / "status.json", status.model_dump())
+
+    def note_ending(self, status: str, error: str = "") -> None:
+        """Write into `status.json` how the training ended; how far it came stays there. A full disk may prevent that.
+
+        Args:
+            status: "interrupted" or "failed".
+            error: why it failed.
+        """
+        before = Status()
+        with contextlib.suppress(InputError):  # a damaged file is replaced
+            before = self.status()
+        with contextlib.suppress(InputError):
+            before = before.model_copy(update={"epochs": self.config.epochs})
+        with contextlib.suppress(InputError):
+            self.write_status(before.model_copy(update={"status": status, "error": " ".join(error.split())[:500]}))
 
     def record_environment(self, environment: dict[str, Any]) -> None:
         """Write what the run is made with; when the run continues, perhaps elsewhere, that is added under "resumed".
@@ -250,17 +254,10 @@ class Run:
         """
         path = self.path / "environment.json"
         if path.is_file():
-            try:
-                first = read_json(path)
-            except InputError as error:
-                raise InputError(f"{error}; delete the file to continue without it") from error
+            first = _read_expendable(path, dict[str, Any])
             earlier = first.get("resumed")
             environment = {**first, "resumed": [*(earlier if isinstance(earlier, list) else []), environment]}
         write_json(path, environment)
-
-    def append_history(self, record: dict[str, Any]) -> None:
-        """Add one line to the history and force it to disk."""
-        append_line(self.history_path, record)
 
     def cut_back(self, size: int, epoch: int) -> None:
         """Remove what a killed process wrote after its last checkpoint; training writes it again, as it was.
@@ -278,7 +275,7 @@ class Run:
         later = [path for number, path in self.snapshots().items() if number > epoch]
         why = ""
         if len(history) < size:
-            why = f"{self.history_path} has {len(history)} bytes, the checkpoint expects at least {size}"
+            why = f"{self.history_path} has {len(history)} bytes where the checkpoint expects at least {size}"
         elif size and history[size - 1 : size] != b"\n":
             why = f"no line of {self.history_path} ends at byte {size}, where the checkpoint expects it"
         elif history.count(b"\n", size) > 1 or len(later) > 1:
@@ -301,33 +298,12 @@ class Run:
         """Write `snapshots/epoch_NNNN.npz`."""
         path = self.path / "snapshots" / f"epoch_{epoch:04d}.npz"
         path.parent.mkdir(exist_ok=True)
-        replace_file(path, lambda file: np.savez_compressed(file, epoch=np.int64(epoch), **arrays))  # type: ignore[arg-type]
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, epoch=np.int64(epoch), **arrays)  # type: ignore[arg-type]
         return path
 
-    def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Replace `checkpoint.pt`; if the process is killed meanwhile, the earlier one stays whole."""
-        replace_file(self.path / "checkpoint.pt", lambda file: torch.save(state, file))
-
-    def load_checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint, on the CPU, or None before the first one.
-
-        Raises:
-            InputError: the file is damaged, or holds anything but tensors and plain containers.
-        """
-        path = self.path / "checkpoint.pt"
-        if not path.is_file():
-            return None
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the error below says enough
-                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-                return state
-        except (RuntimeError, EOFError, KeyError, ValueError, OSError, pickle.UnpicklingError) as error:
-            reason = shortened(error, 120)
-            raise InputError(f"{path} is not a readable checkpoint ({reason}); take another --out") from error
-
     def is_locked(self) -> bool:
-        """Whether a process is training in this directory; nothing is written."""
+        """Whether a process is training in this directory; looking writes nothing."""
         path = self.path / ".lock"
         if path.exists():
             with path.open("rb") as file:
@@ -339,7 +315,7 @@ class Run:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from training in this directory; the lock goes when the process ends, however it ends.
+        """Keep other processes from training in this directory, until the block or the process ends.
 
         Raises:
             InputError: another process holds it.
@@ -370,26 +346,42 @@ def differing_fields(stored: RunConfig, wanted: RunConfig, ignoring: tuple[str, 
     ]
 
 
-def _damaged(where: str, name: object, value: Any, expected: str) -> InputError:
-    return InputError(
-        f"{where}: {name} must {expected or 'be there'}, got {shortened(repr(value), 60)}; restore or remove the run"
-    )
+def _damaged(where: str, name: str, value: Any, expected: str) -> InputError:
+    return InputError(f"{where}: {name} must {expected}, got {shortened(repr(value), 60)}; restore or remove the run")
 
 
-def _snapshot_fault(arrays: dict[str, np.ndarray]) -> str:
-    """What keeps arrays from being a snapshot; empty when nothing does."""
-    means, labels = arrays["class_means"], arrays["labels"]
-    shapes = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())
-    if means.ndim != 2 or labels.ndim != 1 or not means.size:
-        return f"expected class means (C, p) and labels (n,), got {shapes}"
-    if arrays["weight"].shape != means.shape or arrays["features"].shape != (len(labels), means.shape[1]):
-        return f"expected weights (C, p) as class means, and features (n, p) with n labels, got {shapes}"
-    if not np.issubdtype(labels.dtype, np.integer) or not ((labels >= 0) & (labels < len(means))).all():
-        return f"expected labels of 0 to {len(means) - 1} as integers, got {labels.dtype}"
-    for name, value in arrays.items():
-        if not np.issubdtype(value.dtype, np.number) or not np.isfinite(value).all():
-            return f"expected finite {name.replace('_', ' ')}, got NaN, infinity or no numbers in them"
-    return ""
+def _read_expendable(path: Path, kind: type[Kind]) -> Kind:
+    """The content of a file that the run can do without."""
+    try:
+        return validated(kind, read_json(path), path)
+    except InputError as error:
+        raise InputError(f"{error}; delete the file to continue without it") from None
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A snapshot to read arrays from; what is wrong with it, in the file or found in the block, is an InputError."""
+    # opened here: NumPy leaves a damaged file open when it opened it itself
+    advice = "; move it away to draw the rest"
+    with readable(path, "snapshot", advice), path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+        yield content
+
+
+def _check_snapshot(
+    class_means: Array, weight: Array, features: Array, labels: Array, global_mean: Array | None = None
+) -> None:
+    """Raise ValueError unless the arrays have the shapes and types of a snapshot."""
+    classes, dim = class_means.shape
+    if not class_means.size or weight.shape != (classes, dim) or features.shape != (*labels.shape, dim):
+        shapes = f"{class_means.shape}, {weight.shape}, {features.shape} and {labels.shape}"
+        raise ValueError(f"expected class means and weight (C, p), features (n, p) and labels (n,), got {shapes}")
+    if labels.dtype.kind not in "iu" or not ((labels >= 0) & (labels < classes)).all():
+        raise ValueError(f"expected integer labels in 0..{classes - 1}, got others")
+    if global_mean is not None and global_mean.shape != (dim,):
+        raise ValueError(f"expected a global mean (p,) of {dim} numbers, got {global_mean.shape}")
+    for value in (class_means, weight, features, *([] if global_mean is None else [global_mean])):
+        if value.dtype.kind not in "iuf" or not np.isfinite(value).all():
+            raise ValueError("expected finite numbers, got NaN, infinity or no numbers")
 
 
 def _check_folder(path: Path) -> None:

@@ -16,14 +16,15 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from neuralcollapse._files import append_line
 from neuralcollapse.data import Batches, Dataset
 from neuralcollapse.networks.sync_norm import synchronised
 from neuralcollapse.training import checkpoint, hardware, losses, recipes
 from neuralcollapse.training.builders import build_network, build_optimizer, make_batches
 from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.evaluation import Analysis, Diverged
-from neuralcollapse.training.launch import failures_noted, launch, write_ending
-from neuralcollapse.training.progress import Progress, Silent
+from neuralcollapse.training.launch import failures_noted, launch
+from neuralcollapse.training.progress import Progress
 from neuralcollapse.training.run_directory import Run, Status
 
 
@@ -46,17 +47,17 @@ def train(run: Run, data: Dataset, *, progress: Progress | None = None) -> str:
     with run.locked():
         run.check_unfinished()
         run.record_environment(hardware.environment())
-        status = launch(functools.partial(_train, run=run, data=data, progress=progress or Silent()), run)
+        status = launch(functools.partial(_train, run=run, data=data, progress=progress or Progress()), run)
         if status == "interrupted":
-            write_ending(run, status)
+            run.note_ending(status)
     return status
 
 
 def _train(fabric: Fabric, run: Run, data: Dataset, progress: Progress) -> str:
-    """One process's share of the work; all of it when there is one."""
+    """Train in one process, which takes its share of each batch, or all of it where it is the only one."""
     config = run.config
     lead = fabric.global_rank == 0
-    progress = progress if lead else Silent()
+    progress = progress if lead else Progress()
     torch.manual_seed(config.seed)
     net = build_network(config, data)
     if fabric.world_size > 1:
@@ -66,8 +67,8 @@ def _train(fabric: Fabric, run: Run, data: Dataset, progress: Progress) -> str:
     batches = make_batches(data.train, data, config, fabric.device, shuffle_seed=config.seed)
     analysis = Analysis(net, config, data, fabric.device) if lead else None
     milestones = recipes.milestone_epochs(config.milestones, config.epochs)
-    measured = set(recipes.analysis_epochs(config.epochs, milestones))
-    zero_error_epoch, started = status.zero_error_epoch, time.monotonic() - status.seconds
+    measured = set(recipes.measured_epochs(config.epochs, milestones))
+    started = time.monotonic() - status.seconds
 
     progress.begin(config.epochs, status.epoch)
     with failures_noted(run if lead else None), contextlib.ExitStack() as stack:
@@ -86,20 +87,12 @@ def _train(fabric: Fabric, run: Run, data: Dataset, progress: Progress) -> str:
                 else:
                     record["seconds"] = round(time.monotonic() - started, 3)
                     run.save_snapshot(epoch, **snapshot)
-                    run.append_history(record)
-                    if zero_error_epoch is None and record["train_error"] == 0:
-                        zero_error_epoch = epoch
+                    append_line(run.history_path, record)
                     progress.measured(record)
             if fabric.broadcast(diverged):
                 break
             seconds = round(time.monotonic() - started, 3)
-            status = Status(
-                status="running",
-                epoch=epoch,
-                epochs=config.epochs,
-                zero_error_epoch=zero_error_epoch,
-                seconds=seconds,
-            )
+            status = Status(status="running", epoch=epoch, epochs=config.epochs, seconds=seconds)
             checkpoint.save(fabric, run, net, optimizer, status)
             if lead:
                 run.write_status(status)
@@ -119,7 +112,7 @@ def train_epoch(
     config: RunConfig,
     progress: Progress,
 ) -> float:
-    """One pass over the training set; the mean loss over its examples."""
+    """Make one pass over the training set; returns the mean loss over its examples."""
     objective = losses.objective(config)
     rank, processes = fabric.global_rank, fabric.world_size
     total, seen = torch.zeros((), device=fabric.device), 0

@@ -1,4 +1,4 @@
-"""L-BFGS with weight decay as a penalty, on one process or several."""
+"""The optimizers that PyTorch lacks: SGD with decoupled weight decay, and L-BFGS with weight decay as a penalty."""
 
 from __future__ import annotations
 
@@ -8,6 +8,36 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+
+class SGDW(torch.optim.SGD):
+    """SGD with decoupled weight decay (Loshchilov & Hutter, 2019, Algorithm 1): θ ← (1 - ηw)θ - η v.
+
+    Args:
+        params: as for `torch.optim.SGD`.
+        lr: η.
+        momentum: of the gradients alone.
+        decoupled_decay: w.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float, decoupled_decay: float) -> None:
+        super().__init__(params, lr=lr, momentum=momentum)
+        for group in self.param_groups:
+            group["decoupled_decay"] = decoupled_decay
+
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Any:  # type: ignore[override]
+        """Make one step, with the gradients at the θ before the decay."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        parameter.mul_(1 - group["lr"] * group["decoupled_decay"])
+        super().step()
+        return loss
 
 
 class PenalisedLBFGS(torch.optim.LBFGS):
@@ -26,7 +56,7 @@ class PenalisedLBFGS(torch.optim.LBFGS):
         self.param_groups[0]["weight_decay"] = weight_decay
 
     def step(self, closure: Callable[[], Tensor]) -> Any:  # type: ignore[override]
-        """20 iterations; gives back the loss before them, without the penalty."""
+        """Make 20 iterations; returns the loss before them, without the penalty."""
         losses: list[Tensor] = []
         decay = self.param_groups[0]["weight_decay"]
 

@@ -1,0 +1,154 @@
+"""Measured against predicted: how far SGD holds small networks from the central path, on scikit-learn's digits.
+
+    python tools/proximity.py OUT                 # trains what OUT/runs.csv lacks, then draws OUT/proximity.png
+
+Each run trains at one constant rate. At four times t = η·steps/(1−β), L⊥_LS/L is the mean over six measurements ten
+steps apart; the two predictions are those of `neuralcollapse.theory.proximity`, with the features and the network as
+they are at that time. Features are those of one pass over all training images in train mode, so that stale averages of
+batch normalisation have no part in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+import neuralcollapse as nc
+from neuralcollapse.data import load
+from neuralcollapse.networks import registry
+from neuralcollapse.theory.proximity import noise_share, remnant
+
+WIDTHS = {"mlp": 0.25, "vgg11": 0.125, "resnet18": 0.125}
+GRID = list(itertools.product(WIDTHS, (0.0037, 0.0148), (32, 256), (0.0, 0.9), (0.0025, 0.02)))
+"""Network, learning rate, batch size, momentum, weight decay: 48 runs."""
+TIMES, MOST_STEPS = 30.0, 2000
+
+
+def train(network: str, rate: float, batch: int, momentum: float, decay: float, data: Any) -> list[dict[str, Any]]:
+    """One run: a row for each of four times."""
+    torch.manual_seed(0)
+    images, labels = data.train.images.float() / 255, data.train.labels.long()
+    images = (images - images.mean()) / images.std()
+    targets = F.one_hot(labels, 10).float()
+    model = registry.build(network, num_classes=10, in_channels=1, image_size=8, width=WIDTHS[network])
+    head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    weight, bias = head.weight.detach().clone(), head.bias.detach().clone()
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=momentum, weight_decay=decay)
+    steps = int(min(MOST_STEPS, TIMES * (1 - momentum) / rate))
+    ends, shares, rows, order = [round(steps * part) for part in (0.25, 0.5, 0.75, 1.0)], [], [], torch.empty(0)
+    for step in range(1, steps + 1):
+        if len(order) < batch:
+            order = torch.randperm(len(labels))
+        chosen, order = order[:batch], order[batch:]
+        model.train()
+        loss = 0.5 * (model(images[chosen]) - targets[chosen]).square().sum(dim=1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        end = next(end for end in ends if step <= end)
+        if end - 60 < step and (end - step) % 10 == 0:
+            with torch.no_grad():
+                outputs, features = forward(model, head, images)
+            parts = nc.decompose_mse(features, labels, head.weight.detach(), head.bias.detach(), weight_decay=decay)
+            shares.append(parts.ls_perp / parts.total)
+        if step == end:
+            outputs, features = forward(model, head, images)
+            moments = nc.ClassMoments(num_classes=10, dim=features.shape[1])
+            moments.update(features.detach(), labels)
+            time = rate * step / (1 - momentum)
+            kept = remnant(moments, weight, bias, time, weight_decay=decay) / parts.total
+            given = {"learning_rate": rate, "batch_size": batch, "momentum": momentum, "weight_decay": decay}
+            noise = noise_share(outputs, features, labels, list(model.parameters()), probes=4, **given)
+            error = float((outputs.argmax(dim=1) != labels).float().mean())
+            rows.append(
+                {"network": network, **given, "step": step, "time": time, "loss": parts.total, "train_error": error}
+                | {"measured": float(np.mean(shares)), "remnant": kept, "noise": noise}
+            )
+            shares.clear()
+    return rows
+
+
+def forward(model: nn.Module, head: nn.Linear, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs and features in train mode, with the running averages left as they are."""
+    entered: list[Tensor] = []
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    for layer in layers:
+        layer.momentum = 0.0
+    hook = head.register_forward_pre_hook(lambda _module, arguments: entered.append(arguments[0]))
+    outputs = model.train()(images)
+    hook.remove()
+    for layer in layers:
+        layer.momentum = 0.1
+    return outputs, entered[0]
+
+
+def fit(runs: pd.DataFrame) -> tuple[float, float]:
+    """a, c ≥ 0 of measured ≈ a · remnant + c · noise, by least squares of the relative error."""
+    from scipy.optimize import nnls
+
+    terms = runs[["remnant", "noise"]].to_numpy() / runs[["measured"]].to_numpy()
+    (a, c), _ = nnls(terms, np.ones(len(runs)))
+    return float(a), float(c)
+
+
+def main() -> None:
+    """Train, fit, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    out: Path = parser.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
+    table, data = out / "runs.csv", load("digits")
+    runs = pd.read_csv(table) if table.exists() else pd.DataFrame()
+    keys = ["network", "learning_rate", "batch_size", "momentum", "weight_decay"]
+    done = set() if runs.empty else set(runs[keys].itertuples(index=False, name=None))
+    for number, cell in enumerate(GRID, 1):
+        if cell not in done:
+            runs = pd.concat([runs, pd.DataFrame(train(*cell, data))], ignore_index=True)
+            runs.to_csv(table, index=False)
+            print(f"{number}/{len(GRID)} {cell}: L⊥/L {runs['measured'].iloc[-1]:.4f}", flush=True)
+    report(runs, out)
+
+
+def report(runs: pd.DataFrame, out: Path) -> None:
+    """Print the fit and its errors, each network's from the fit to the others, and draw."""
+    import matplotlib.pyplot as plt
+
+    a, c = fit(runs)
+    predicted = a * runs["remnant"] + c * runs["noise"]
+    print(f"measured ≈ {a:.2f} · remnant + {c:.2f} · noise")
+    figure, axes = plt.subplots(1, 2, figsize=(7, 3.4), sharex=True, sharey=True, layout="constrained")
+    for (network, rows), marker, color in zip(
+        runs.groupby("network"), "os^", ("#0072b2", "#d55e00", "#009e73"), strict=True
+    ):
+        held_out = fit(runs[runs["network"] != network])
+        ratio = (held_out[0] * rows["remnant"] + held_out[1] * rows["noise"]) / rows["measured"]
+        print(
+            f"{network}: {len(rows)} points, predicted/measured by the other networks' fit: "
+            f"median {ratio.median():.2f}, "
+            f"10th to 90th percentile {ratio.quantile(0.1):.2f} to {ratio.quantile(0.9):.2f}"
+        )
+        axes[0].loglog(rows["noise"], rows["measured"], marker, color=color, ms=4, alpha=0.7, label=network)
+        axes[1].loglog(predicted[rows.index], rows["measured"], marker, color=color, ms=4, alpha=0.7, label=network)
+    limits = (min(runs["noise"].min(), runs["measured"].min()) / 1.3, 1.2)
+    for axis, label in zip(
+        axes, ("noise alone, first order in η", f"{a:.2f} × remnant + {c:.2f} × noise"), strict=True
+    ):
+        axis.plot(limits, limits, color="0.5", lw=0.8)
+        axis.set(xlabel=f"predicted L⊥/L: {label}", xlim=limits, ylim=limits, aspect="equal")
+    axes[0].set_ylabel("measured L⊥/L")
+    axes[0].legend(frameon=False)
+    figure.savefig(out / "proximity.png", dpi=200)
+    figure.savefig(out / "proximity.svg")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""Interval: a number of a report with its confidence interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number of a report, and between which values that of the population lies.
+
+    Attributes:
+        value: as measured.
+        low, high: of the interval, ``value − bias`` more or less a multiple of ``error``, cut off at 0 where the number
+            cannot be negative; nan where it was not finite in a resample.
+        error: standard error; bias: by how much examples as few as these make the number too large.
+        level: the share of samples whose interval holds the population's number.
+    """
+
+    value: float
+    low: float
+    high: float
+    error: float
+    bias: float
+    level: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"

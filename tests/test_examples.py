@@ -17,6 +17,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 NEEDS = {
     "monitor": ["sklearn"],
     "layers": ["sklearn"],
+    "out_of_distribution": [],
     "read_history": ["pandas"],
     "torchmetrics_metric": ["sklearn", "torchmetrics"],
     "lightning_callback": ["sklearn", "lightning"],
@@ -187,3 +188,13 @@ def test_timm(tmp_path: Path) -> None:
     assert rows[-1]["NC1"] < rows[0]["NC1"] / 5 and rows[-1]["accuracy"] > 0.9
     assert "Layer: fc" in output and {"zero", "nine"} <= set(output.split())
     assert not list(tmp_path.iterdir())
+
+
+def test_out_of_distribution(tmp_path: Path) -> None:
+    output = run("out_of_distribution", tmp_path, "--quick")
+    if "are needed" in output:
+        pytest.skip("FashionMNIST or MNIST is not on this machine")
+    scores = {line[:20].strip(): [float(v) for v in line[20:].split()] for line in output.splitlines()[2:]}
+    assert scores.keys() == {"NECO", "nearest class mean"}
+    assert all(0.0 <= value <= 1.0 for pair in scores.values() for value in pair)
+    assert max(auroc for auroc, _ in scores.values()) > 0.6

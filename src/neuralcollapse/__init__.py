@@ -83,9 +83,9 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time a name is import
     from neuralcollapse.measuring.collect import collect_features as collect_features
     from neuralcollapse.measuring.comparison import Comparison as Comparison
     from neuralcollapse.measuring.comparison import compare as compare
-    from neuralcollapse.measuring.confidence import Interval as Interval
     from neuralcollapse.measuring.confidence import confidence_intervals as confidence_intervals
     from neuralcollapse.measuring.history import History as History
+    from neuralcollapse.measuring.interval import Interval as Interval
     from neuralcollapse.measuring.layers import LayerReport as LayerReport
     from neuralcollapse.measuring.layers import LayerReports as LayerReports
     from neuralcollapse.measuring.layers import measure_layers as measure_layers
@@ -138,7 +138,7 @@ _HOME = {
     "compare": "measuring.comparison",
     "Comparison": "measuring.comparison",
     "confidence_intervals": "measuring.confidence",
-    "Interval": "measuring.confidence",
+    "Interval": "measuring.interval",
     "linear_cka": "metrics.cka",
     "History": "measuring.history",
     "Report": "measuring.report",

@@ -17,6 +17,7 @@ from neuralcollapse._files import finite
 from neuralcollapse._html import Html, curve, escaped, folded, listing, paragraph, table
 from neuralcollapse._linalg import norm
 from neuralcollapse.measuring.decision_counts import DecisionCounts
+from neuralcollapse.measuring.interval import Interval
 from neuralcollapse.measuring.per_class import ClassReports, check_class_names, class_reports, printable
 from neuralcollapse.measuring.reading import Reading, Sentence, reading
 from neuralcollapse.measuring.tidy import UNLABELLED, tidy_table
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from neuralcollapse.measuring.confidence import Interval
 
 NO_CLASSIFIER = "no classifier: what needs one is not measured"
 # How a report says what counts alike.

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import numpy as np
+
+from neuralcollapse.measuring.events import first_zero_error, stays_zero_error
 from neuralcollapse.training.run_directory import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- {} table -->", "<!-- end of {} table -->"
 RUNS = ("digits-resnet18", "mnist-resnet18", "fashion-mnist-resnet18", "cifar10-resnet18")
 STUDY = ROOT / "results" / "study"
+REGIME = ROOT / "results" / "paper-regime"
 ORDER = {
     "dataset": ("digits", "mnist", "fashion-mnist", "cifar10"),
     "model": ("vgg11", "resnet18", "densenet40"),
@@ -106,6 +111,88 @@ def study_row(run: Run) -> list[str]:
     ]
 
 
+REGIME_COLUMNS = (
+    "data",
+    "network",
+    "loss, seeds",
+    "λ, epochs",
+    "zero error: first, stays",
+    "test accuracy: first zero error, stays, end (%)",
+    "NC1",
+    "L⊥/L, most from the tenth measured epoch on",
+    "when the error stays zero",
+    "at the end",
+    "L_NC1/L at the end",
+    "L_NC2/3 / L_NC1 at the end, C/ω²",
+)
+
+
+def regime_row(runs: list[Run]) -> list[str]:
+    """The seeds of one cell: medians; L⊥/L by running averages and, in brackets, by re-estimated ones."""
+    config, histories = runs[0].config, [run.history() for run in runs]
+    at = [{"first": first_zero_error(h), "stays": stays_zero_error(h), "end": h[-1]["epoch"]} for h in histories]
+    records = [
+        {name: next((r for r in h if r["epoch"] == epoch), h[-1]) for name, epoch in events.items()}
+        for h, events in zip(histories, at, strict=True)
+    ]
+
+    def middle(values: Any, form: str) -> str:
+        return f"{median(values):{form}}"
+
+    def share(record: dict[str, Any], part: str = "ls_perp", prefix: str = "") -> float:
+        return float(record[f"{prefix}mse.{part}"] / record[f"{prefix}mse.total"])
+
+    def both(pick: Any) -> str:
+        pairs = [(pick(h, r, ""), pick(h, r, "re_estimated.")) for h, r in zip(histories, records, strict=True)]
+        return f"{median(p[0] for p in pairs):.3f} ({median(p[1] for p in pairs):.3f})"
+
+    cells = [
+        config.dataset_title,
+        config.model,
+        f"{config.loss.upper()}, {len(runs)}",
+        f"{config.measured_weight_decay:g}, {config.epochs}",
+        f"{median(e['first'] for e in at):.0f}, {median(e['stays'] for e in at):.0f}",
+        ", ".join(
+            middle([100 * r[name]["test_accuracy"] for r in records], ".2f") for name in ("first", "stays", "end")
+        ),
+        middle([r["end"]["nc1"] for r in records], ".2g"),
+    ]
+    if config.loss != "mse":
+        return cells + ["–"] * 5
+    return [
+        *cells,
+        both(lambda h, _, prefix: max(share(record, prefix=prefix) for record in h[9:])),
+        both(lambda _, r, prefix: share(r["stays"], prefix=prefix)),
+        both(lambda _, r, prefix: share(r["end"], prefix=prefix)),
+        middle([share(r["end"], "nc1") for r in records], ".2f"),
+        middle([r["end"]["mse.nc23"] / r["end"]["mse.nc1"] for r in records], ".4f")
+        + ", "
+        + middle([path_ratio(run) for run in runs], ".4f"),
+    ]
+
+
+def path_ratio(run: Run) -> float:
+    """C/ω² at the last snapshot, ω² the mean square of the singular values of (Σ_W + λI)^{-1/2} M̄.
+
+    Σ_W is that of the features kept; at the end it is far below λ.
+    """
+    kept = run.snapshot(max(run.snapshots()))
+    means = kept["class_means"].astype(float)
+    deviations = kept["features"] - means[kept["labels"]]
+    sizes, vectors = np.linalg.eigh(deviations.T @ deviations / len(deviations))
+    whitened = (means - means.mean(axis=0)) @ vectors / np.sqrt(sizes.clip(min=0) + run.config.measured_weight_decay)
+    return float(len(means) * (len(means) - 1) / np.square(whitened).sum())
+
+
+def regime_table() -> str:
+    """The cells of the study in the paper's regime that have been run, in the order of the grid."""
+    cells: dict[tuple[int, ...], list[Run]] = {}
+    for path in sorted(REGIME.glob("*/config.json")):
+        run = Run.open(path.parent)
+        cells.setdefault(tuple(order.index(getattr(run.config, name)) for name, order in ORDER.items()), []).append(run)
+    return table(REGIME_COLUMNS, [regime_row(runs) for _, runs in sorted(cells.items())])
+
+
 def table(columns: tuple[str, ...], rows: list[list[str]]) -> str:
     """A table in Markdown."""
     return "\n".join("| " + " | ".join(cells) + " |" for cells in ([*columns], ["---"] * len(columns), *rows))
@@ -136,7 +223,7 @@ def main() -> None:
     """Write or check both pages."""
     pages = {
         ROOT / "README.md": {"results": runs_table("results/")},
-        ROOT / "results" / "README.md": {"results": runs_table(""), "study": study_table()},
+        ROOT / "results" / "README.md": {"results": runs_table(""), "study": study_table(), "regime": regime_table()},
     }
     for page, tables in pages.items():
         text = fresh = page.read_text(encoding="utf-8")

@@ -11,8 +11,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "neuralcollapse"
-LIBRARY = ("_errors", "_checks", "_files", "_linalg", "moments", "metrics", "theory", "measuring", "integrations")
-LABORATORY = ("data", "networks", "training", "study", "files", "figures", "cli")
+BASE = ("_errors", "_checks", "_files", "_linalg", "_html")
+LIBRARY = (*BASE, "moments", "metrics", "theory", "plots", "measuring", "integrations")
+LABORATORY = ("data", "networks", "training", "study", "files", "figures", "report", "cli")
 LAYERS = (*LIBRARY, *LABORATORY)  # each imports only from those before it
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip("."): path

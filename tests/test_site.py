@@ -1,6 +1,6 @@
 """The built site: no dead link, nothing from the net, equations and search in a browser, dark and on a phone.
 
-`sphinx-build -W --keep-going docs docs/_build/html` builds it; without it these tests are left out, but not in CI's own run.
+`sphinx-build -W --keep-going docs docs/_build/html` builds it; without it these tests are left out, but not in CI's.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def value_of(line: dict[str, Any], name: str) -> float:
 
 
 def table_of(name: str, title: str) -> list[str]:
-    """The number at the first, the first zero-error and the last epoch of some runs, and its range at the end of all."""
+    """The number at the first, first zero-error and last epoch of some runs, and its range at the end of all."""
     rows = [f"| {title} | loss | first epoch | first without a training error | last epoch |", "|---|---|---|---|---|"]
     for run in SHOWN:
         lines = lines_of(run)

@@ -479,9 +479,16 @@ def test_what_it_shows(study: Path) -> None:
     assert text.startswith("History of 2 runs; measured epochs: 3; metrics: ")
     assert f"{final:.3g}" in text and len(text.splitlines()) == 4
     shown = history._repr_html_()
-    assert shown.count("<tr>") == 3 and shown.count("<polyline") == 2 and f"<td>{final:.3g}</td>" in shown
+    assert shown.count("<tr>") == 3 and shown.count("<polyline") == 6 and f">{final:.3g}</td>" in shown
     hostile = nc.History.from_records([{"epoch": 1, "nc1": 1.0}], run="<script>alert(1)</script>")
     assert "<script" not in hostile._repr_html_() and "&lt;script&gt;" in hostile._repr_html_()
+    one = nc.History.read(study / "seed0")
+    assert "NC1" in str(one.reading()) and str(one.reading().sentences[1]) in one._repr_html_()
+    assert history.reading("seed0") == one.reading()
+    with pytest.raises(nc.InputError, match=r"the name of one of 2 runs, such as 'seed0'"):
+        history.reading()
+    with pytest.raises(nc.InputError, match=r"got 'sed0' .did you mean 'seed0'"):
+        history.reading("sed0")
     many = nc.History.from_records([{"epoch": 1, "nc1": 0.5}])
     for seed in range(40):
         many += nc.History.from_records([{"epoch": 1, "nc1": 0.5}], seed=seed)

@@ -14,8 +14,10 @@ COMMANDS = {
     "grid": ("GridCommand", "train data sets × networks × losses × seeds: the paper's study"),
     "sweep": ("SweepCommand", "train at many values of one setting, and keep the best as a recipe"),
     "measure": ("MeasureCommand", "measure features and a classifier saved in files"),
+    "compare": ("CompareCommand", "which numbers of two networks or runs differ, with intervals"),
     "dynamics": ("DynamicsCommand", "the central path in closed form, integrated, or against a run"),
     "figures": ("FiguresCommand", "draw the figures of a run or of a study again"),
+    "report": ("ReportCommand", "one HTML file to explore a run, a study or a measurement"),
     "data": ("DataCommand", "list the data sets found on this machine"),
 }
 """The class of each command, in the module of the command's name, and what the command does."""

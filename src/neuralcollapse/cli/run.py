@@ -1,4 +1,4 @@
-"""`neuralcollapse run`: train one network, measure its collapse, draw the figures."""
+"""`neuralcollapse run`: train one network, measure its collapse, draw the figures, write the report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FROM_FILE = {"section": "Settings from a file"}
 
 @dataclass(frozen=True)
 class RunCommand:
-    """Train a network, measure its collapse on the paper's epochs, and draw the figures.
+    """Train a network, measure its collapse on the paper's epochs, draw the figures and write the report.
 
     Without options: a narrow ResNet18 on handwritten digits, a minute or two on two cores.
     """
@@ -43,7 +43,7 @@ class RunCommand:
     """Continue the run in this directory with the settings it was started with."""
 
     def __call__(self, console: Console) -> int:
-        from neuralcollapse import figures
+        from neuralcollapse import figures, report
         from neuralcollapse.cli import tables
         from neuralcollapse.cli.training_progress import TrainingProgress
         from neuralcollapse.measuring.events import first_zero_error
@@ -71,8 +71,11 @@ class RunCommand:
             console.print(f"interrupted; continue with: neuralcollapse run --resume {run.path}", soft_wrap=True)
             return INTERRUPTED
         if history:
-            pictures = figures.draw_run(run.path)
-            console.print(f"{len(pictures)} pictures in {run.path / 'figures'}", soft_wrap=True, highlight=False)
+            pictures = {path.stem for path in figures.draw(run.path)}
+            page = report.write_report(run.path)
+            console.print(
+                f"{len(pictures)} pictures in {run.path / 'figures'}\nreport: {page}", soft_wrap=True, highlight=False
+            )
         if status == "diverged":
             message = "diverged: the loss is no longer finite; try a smaller --learning-rate"
             print(f"neuralcollapse: {message} (history kept in {run.history_path})", file=sys.stderr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -15,6 +15,7 @@ from neuralcollapse._files import to_json, write_json
 from neuralcollapse.data.binary_files import machine_memory
 from neuralcollapse.files.features import Classifier, LabelledFeatures, open_classifier, open_examples
 from neuralcollapse.files.options import STANDARD_OUTPUT, FileOptions
+from neuralcollapse.files.samples import sample_of
 from neuralcollapse.files.shards import (
     Counts,
     RowRange,
@@ -26,6 +27,8 @@ from neuralcollapse.files.shards import (
     write_counts,
     write_moments,
 )
+from neuralcollapse.measuring.bootstrap import RESAMPLES, Settings
+from neuralcollapse.measuring.confidence import intervals_of
 from neuralcollapse.measuring.decision_counts import DecisionCounts
 from neuralcollapse.measuring.report import Report, make_report
 from neuralcollapse.moments.class_moments import ClassMoments
@@ -119,7 +122,13 @@ def _measure(features: Path, options: FileOptions, progress: Progress) -> tuple[
         return None, note
     decisions = DecisionCounts(moments, classifier.weight, classifier.bias)
     _feed(decisions.add, examples, rows, num_classes, lambda share: progress((1 + share) / 2))
-    return _report(moments, classifier, options, decisions), note
+    report = _report(moments, classifier, options, decisions)
+    if options.confidence is not None:
+        sample = sample_of(examples, classifier)
+        settings = Settings(weighting, options.weight_decay, options.metric_names)
+        intervals = intervals_of(sample, settings, options.confidence, RESAMPLES, 0, progress)
+        report = replace(report, confidence=intervals)
+    return report, note
 
 
 def _count(

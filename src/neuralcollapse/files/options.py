@@ -47,6 +47,8 @@ class FileOptions:
     own."""
     metrics: str | None = field(default=None, metadata=_MEASURING)
     """Later metrics to add: all, or names with commas between them."""
+    confidence: float | None = field(default=None, metadata=_MEASURING)
+    """Add intervals at this level, such as 0.95, by the bootstrap over examples: two hundred more passes."""
     shard: str | None = field(default=None, metadata=_PARTS)
     """I/N: only the I-th of N contiguous shards of the rows, I from 1 to N."""
     classes: int | None = field(default=None, metadata=_PARTS)
@@ -113,5 +115,7 @@ class FileOptions:
                 raise InputError(f"expected another file to write than {path}, which is read")
         if self.save is not None and self.save.suffix != ".safetensors":
             raise InputError(f"expected --save with a file ending in .safetensors, got {self.save}")
+        if self.confidence is not None and (self.shard is not None or self.moments is not None or features is None):
+            raise InputError("expected --confidence with a whole file of features, which is read again and again")
         if self.json is not None and self.shard is not None and (self.save is not None or self.moments is not None):
             raise InputError("expected no --json with moments or counts of a shard, of which there is no report")

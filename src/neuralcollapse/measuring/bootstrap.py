@@ -25,6 +25,8 @@ from neuralcollapse.moments.class_moments import ClassMoments, Weighting
 
 # Rows of a block of features in memory, whose repeated rows are a copy.
 _BLOCK_ROWS = 8192
+RESAMPLES = 200
+"""How many resamples are made unless another number is asked for."""
 NOT_COMPARED = ("num_examples", "num_classes", "classes_present", "dim", "mse.weight_decay")
 """What a report says of the data, not of the network."""
 

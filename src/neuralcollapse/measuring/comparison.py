@@ -14,13 +14,14 @@ from neuralcollapse._errors import install
 from neuralcollapse._files import finite
 from neuralcollapse.measuring.bootstrap import (
     NOT_COMPARED,
+    RESAMPLES,
     Sample,
     Settings,
     error_and_bias,
     normal_quantile,
     resampled,
 )
-from neuralcollapse.measuring.confidence import Interval, check_bootstrap
+from neuralcollapse.measuring.confidence import check_bootstrap
 from neuralcollapse.measuring.history import History
 from neuralcollapse.measuring.report import Report
 from neuralcollapse.measuring.tidy import numbers_of
@@ -106,7 +107,7 @@ def compare(
     b: Any,
     *,
     level: float = 0.95,
-    resamples: int = 200,
+    resamples: int = RESAMPLES,
     seed: int = 0,
     weighting: Weighting = "example",
     weight_decay: float = 0.0,
@@ -201,15 +202,14 @@ def _cka(a: Sample, b: Sample) -> float:
 
 def _of_reports(a: Mapping[str, Any], b: Mapping[str, Any], level: float) -> Comparison:
     values = [{name: value for name, value in numbers_of(side).items() if _compared(name)} for side in (a, b)]
-    intervals = [side.get("confidence") or {} for side in (a, b)]
+    intervals = [_errors_of(side) for side in (a, b)]
     reach, found = normal_quantile(level), {}
     for name in (name for name in values[0] if name in values[1]):
         one, other = values[0][name], values[1][name]
         low = high = math.nan
         if all(name in each for each in intervals):
-            first, second = (Interval(**numbers_of(each[name])) for each in intervals)
-            middle = one - first.bias - (other - second.bias)
-            error = math.hypot(first.error, second.error)
+            (first, bias), (second, other_bias) = (each[name] for each in intervals)
+            middle, error = one - bias - (other - other_bias), math.hypot(first, second)
             low, high = middle - reach * error, middle + reach * error
         found[name] = Difference(one, other, one - other, low, high)
     if all(intervals):
@@ -217,6 +217,18 @@ def _of_reports(a: Mapping[str, Any], b: Mapping[str, Any], level: float) -> Com
     without = "either report" if not any(intervals) else "one report"
     method = f"No intervals: {without} has none. Measure with confidence=, or compare the features themselves."
     return Comparison(found, level, method)
+
+
+def _errors_of(report: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """Standard error and bias of each number of a report that has intervals."""
+    intervals = report.get("confidence") or {}
+    found = {}
+    for name, entry in intervals.items() if isinstance(intervals, Mapping) else ():
+        parts = numbers_of(entry) if isinstance(entry, Mapping) else {}
+        if not {"error", "bias"} <= parts.keys():
+            raise InputError(f"expected error and bias in the interval of {shown(name)}, got {shown(entry)}")
+        found[str(name)] = parts["error"], parts["bias"]
+    return found
 
 
 def _compared(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,14 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from neuralcollapse._checks import Array, InputError, as_count, as_number
-from neuralcollapse.measuring.bootstrap import Sample, Settings, error_and_bias, normal_quantile, resampled
+from neuralcollapse.measuring.bootstrap import (
+    RESAMPLES,
+    Sample,
+    Settings,
+    error_and_bias,
+    normal_quantile,
+    resampled,
+)
 from neuralcollapse.moments.class_moments import Weighting
 
 
@@ -23,6 +31,7 @@ class Interval:
         low, high: of the interval, ``value − bias`` more or less a multiple of ``error``, cut off at 0 where the number
             cannot be negative; nan where it was not finite in a resample.
         error: standard error; bias: by how much examples as few as these make the number too large.
+        level: the share of samples whose interval holds the population's number.
     """
 
     value: float
@@ -30,6 +39,7 @@ class Interval:
     high: float
     error: float
     bias: float
+    level: float
 
     def __str__(self) -> str:
         return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
@@ -42,7 +52,7 @@ def confidence_intervals(
     bias: Float[Tensor, " c"] | Array | None = None,
     *,
     level: float = 0.95,
-    resamples: int = 200,
+    resamples: int = RESAMPLES,
     seed: int = 0,
     weighting: Weighting = "example",
     weight_decay: float = 0.0,
@@ -103,9 +113,9 @@ def intervals_of(
         draws = [numbers[name] for numbers in drawn]
         error, bias = error_and_bias(value, draws)
         low, high = value - bias - reach * error, value - bias + reach * error
-        if value >= 0 and min(draws) >= 0:
-            low, high = max(low, 0.0) if low == low else low, max(high, 0.0) if high == high else high
-        found[name] = Interval(value, low, high, error, bias)
+        if value >= 0.0 and min(draws) >= 0.0 and math.isfinite(error):
+            low, high = max(low, 0.0), max(high, 0.0)
+        found[name] = Interval(value, low, high, error, bias, level)
     return found
 
 

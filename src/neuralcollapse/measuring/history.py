@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import html
+import importlib
 import itertools
 import math
 import os
@@ -10,19 +10,24 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from neuralcollapse._checks import InputError, as_path, shown
-from neuralcollapse._errors import suggest
+from neuralcollapse._errors import install, suggest
+from neuralcollapse._html import Html, curve, listing, paragraph, table
+from neuralcollapse.measuring.reading import Reading, reading
 from neuralcollapse.measuring.run_readers import read_runs
 from neuralcollapse.measuring.run_records import RunRecords, check_seed, checked_records
 from neuralcollapse.measuring.tidy import LABELS, column_of_numbers, import_pandas, layer_of, numbers_of, tidy_table
+from neuralcollapse.plots import require_matplotlib
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 _SHOWN = 30  # runs in the text and in a notebook
 _FINAL = {"nc1": "NC1", "nc2.equiangularity_means": "NC2", "nc3": "NC3", "nc4_mismatch": "NC4", "test_accuracy": "test"}
+_CURVES = {"nc1": True, "nc3": True, "test_accuracy": False}  # drawn over the epochs, on a logarithmic scale or not
 _HEADS = (
     "run",
     "data set",
@@ -147,6 +152,30 @@ class History:
             table[name] = column_of_numbers(table[name])
         return table
 
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write one HTML file in which the runs are explored; it needs no network.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The path.
+
+        Raises:
+            InputError: the laboratory is not installed.
+
+        Example:
+            >>> import neuralcollapse as nc
+            >>> nc.History.read("runs/mine").report("report.html")  # doctest: +SKIP
+            PosixPath('report.html')
+        """
+        try:  # by name: the library never depends on the laboratory, which may not be installed
+            laboratory = importlib.import_module("neuralcollapse.report")
+        except ModuleNotFoundError as error:
+            raise InputError(f"the report needs {error.name}: {install(extra='lab')}") from None
+        written: Path = laboratory.report_runs(self._runs, as_path(path))
+        return written
+
     @property
     def metrics(self) -> list[str]:
         """The names of what was measured, as the column `metric` has them."""
@@ -172,6 +201,88 @@ class History:
         )
         return tidy_table(rows)
 
+    def plot(
+        self,
+        metric: str | Sequence[str],
+        *,
+        hue: str | None = None,
+        style: str | None = None,
+        errorbar: Literal["sd", "se", "range"] | None = "sd",
+        seeds: bool = True,
+        events: bool = True,
+        theory: Literal["projected", "multiplicative"] | None = None,
+        legend: bool = True,
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Draw one or several metrics over the epochs.
+
+        Runs that differ in their seed only become a mean with a band, and a thin line for each seed; the legend says
+        how many they are. Marked are the first epoch without a training error, the one from which the error stays zero,
+        and the divisions of the learning rate.
+
+        Args:
+            metric: a name or several, as :meth:`select` takes them; `test_error`, `mse.ls_perp_share` (L⊥_LS / L) and,
+                of a Monitor, `train_error` are worked out of what was measured.
+            hue: what gives the colour: `loss`, `network`, `dataset`, `seed`, `layer`, `metric` or a setting. By default
+                the metric where there are several.
+            style: what gives the dashes, likewise.
+            errorbar: half the width of the band: the standard deviation or the standard error over the seeds, of the
+                logarithm on a logarithmic axis; or "range", from the least to the greatest seed; or None.
+            seeds: whether to draw each seed.
+            events: whether to mark what happened.
+            theory: for `snr` of one run, the flow whose closed form is laid over the spectrum (needs SciPy).
+            legend: whether to draw a legend.
+            ax: where; by default pyplot's current axes.
+
+        Raises:
+            InputError: matplotlib or pandas is not installed, or an unknown name.
+
+        Example:
+            >>> import neuralcollapse as nc
+            >>> from matplotlib.figure import Figure
+            >>> lines = [{"epoch": epoch, "nc1": 4.0**-epoch} for epoch in range(1, 5)]
+            >>> runs = [nc.History.from_records(lines, run=f"seed {seed}", loss="mse", seed=seed) for seed in (0, 1)]
+            >>> ax = (runs[0] + runs[1]).plot("nc1", hue="loss", ax=Figure().add_subplot())
+            >>> ax.get_legend_handles_labels()[1]
+            ['MSE (n = 2)']
+        """
+        require_matplotlib()
+        from neuralcollapse.plots.curves import curves, mark_events
+        from neuralcollapse.plots.quantities import with_derived
+
+        table = with_derived(self.to_frame())
+        known = list(table["metric"].unique())
+        asked = [metric] if isinstance(metric, str) else list(metric)
+        names = [name for each in asked for name in _family(each, known)]
+        rows = table[table["metric"].isin(names)].sort_values(
+            "metric", key=lambda each: each.map(names.index), kind="stable"
+        )
+        if theory is None:
+            hue = "metric" if hue is None and len(names) > 1 else hue
+            ax = curves(rows, self.runs, hue=hue, dash=style, errorbar=errorbar, seeds=seeds, events=events, ax=ax)
+        elif asked != ["snr"]:
+            raise InputError(f"the closed form is that of snr alone, got {shown(metric)} with theory={theory!r}")
+        else:
+            from neuralcollapse.plots.spectrum import closed_form, fit_history
+
+            ax = closed_form(fit_history(table, theory), ax)
+            if events:
+                mark_events(ax, self.runs)
+        if legend and ax.get_legend_handles_labels()[1]:
+            ax.legend()
+        return ax
+
+    def plot_layers(self, metric: str, *, ax: Axes | None = None) -> Axes:
+        """Draw a metric of one run as a map: epochs to the right, layers upwards, the value as colour.
+
+        Raises:
+            InputError: several runs, an unknown metric, or matplotlib or pandas is not installed.
+        """
+        require_matplotlib()
+        from neuralcollapse.plots.layers import layers_and_epochs
+
+        return layers_and_epochs(self.select(metric=metric).to_frame(), ax)
+
     def select(self, **wanted: Any) -> History:
         """The part with these labels.
 
@@ -194,7 +305,7 @@ class History:
         for name, given in wanted.items():
             values = list(given) if isinstance(given, list | tuple | set) else [given]
             if name == "metric":
-                metrics = tuple(metric for value in values for metric in self._family(value))
+                metrics = tuple(metric for value in values for metric in _family(value, self.metrics))
             elif name == "layer":
                 _check_known("layer", values, [layer_of(record) for run in runs for record in run.records])
                 runs = [
@@ -228,14 +339,33 @@ class History:
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         return "\n".join([self._title(), *lines, *self._more()])
 
+    def reading(self, run: str | None = None) -> Reading:
+        """What the last measurement of a run says in words, and how it came to be so.
+
+        Args:
+            run: its name, where there are several.
+
+        Raises:
+            InputError: no such run, or no name where there are several.
+        """
+        names = [each.run for each in self._runs]
+        if run is None and len(names) > 1:
+            raise InputError(f"expected the name of one of {len(names)} runs, such as {names[0]!r}")
+        if run is not None and run not in names:
+            raise InputError(f"expected the name of a run, got {shown(run)}{suggest(run, names)}")
+        chosen = self._runs[0 if run is None else names.index(run)]
+        return reading(chosen.last, chosen.course, loss=chosen.loss or None)
+
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in (*_HEADS, "NC1 over the epochs"))
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + f"<td>{_curve(run.records)}</td></tr>"
-            for row, run in zip(self._rows(), self._runs, strict=False)
-        )
-        foot = "".join(f"<p>{html.escape(line)}</p>" for line in (*self._more(), _LEGEND))
-        return f"<p>{html.escape(self._title())}</p><table><tr>{head}</tr>{body}</table>{foot}"
+        rows = [
+            (*cells, *(_curve(run, name, log) for name, log in _CURVES.items()))
+            for cells, run in zip(self._rows(), self._runs, strict=False)
+        ]
+        heads = (*_HEADS, *(f"{_FINAL[name]} over the epochs" for name in _CURVES))
+        parts = [paragraph(self._title()), table(heads, rows), *map(paragraph, (*self._more(), _LEGEND))]
+        if len(self) == 1:
+            parts.insert(1, listing(self.reading()))
+        return "".join(parts)
 
     def _title(self) -> str:
         epochs = [len({record["epoch"] for record in run.records}) for run in self._runs]
@@ -266,15 +396,13 @@ class History:
         found = numbers_of(record)
         return found if self._metrics is None else {name: found[name] for name in self._metrics if name in found}
 
-    def _family(self, name: Any) -> list[str]:
-        """The metric of a name, or those that begin with it and a dot."""
-        known = self.metrics
-        found = [name] if name in known else [each for each in known if each.startswith(f"{name}.")]
-        if not found:
-            raise InputError(
-                f"unknown metric {shown(name)}{suggest(name, known)}; history.metrics lists those measured"
-            )
-        return found
+
+def _family(name: Any, known: Sequence[str]) -> list[str]:
+    """The metric of a name, or those that begin with it and a dot."""
+    found = [name] if name in known else [each for each in known if each.startswith(f"{name}.")]
+    if not found:
+        raise InputError(f"unknown metric {shown(name)}{suggest(name, known)}; history.metrics lists those measured")
+    return found
 
 
 def _labelled(run: RunRecords, labels: Mapping[str, Any]) -> RunRecords:
@@ -323,17 +451,7 @@ def _check_known(name: str, values: Sequence[Any], known: Sequence[Any]) -> None
             )
 
 
-def _curve(records: Sequence[Mapping[str, Any]], width: int = 120, height: int = 24) -> str:
-    """NC1 over the epochs as a small drawing; its logarithm, as far as it is finite and above zero."""
-    points = [(record["epoch"], record.get("nc1")) for record in records]
-    logs = [(epoch, math.log10(nc1)) for epoch, nc1 in points if isinstance(nc1, float) and 0 < nc1 < math.inf]
-    if len(logs) < 2:
-        return ""
-    (first, *_), (last, *_) = logs[0], logs[-1]
-    low, high = min(value for _, value in logs), max(value for _, value in logs)
-    across, down = (width - 2) / max(last - first, 1e-12), (height - 2) / max(high - low, 1e-12)
-    line = " ".join(f"{1 + (epoch - first) * across:.1f},{1 + (high - value) * down:.1f}" for epoch, value in logs)
-    return (
-        f'<svg width="{width}" height="{height}" role="img" aria-label="NC1 over the epochs">'
-        f'<polyline points="{line}" fill="none" stroke="currentColor"/></svg>'
-    )
+def _curve(run: RunRecords, name: str, log: bool) -> Html:
+    """A number over the epochs as a small drawing."""
+    points = [(record["epoch"], numbers_of(record).get(name, math.nan)) for record in run.course]
+    return curve([epoch for epoch, _ in points], [value for _, value in points], f"{_FINAL[name]} over epochs", log=log)

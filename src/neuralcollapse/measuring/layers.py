@@ -11,6 +11,7 @@ from torch import nn
 
 from neuralcollapse._checks import InputError, shown
 from neuralcollapse._errors import suggest
+from neuralcollapse._html import curve, folded, listing, paragraph, table
 from neuralcollapse.measuring.batch_norm import layers_to_reestimate, reestimated_on
 from neuralcollapse.measuring.engine import run_passes
 from neuralcollapse.measuring.forward import FeatureReader
@@ -20,9 +21,17 @@ from neuralcollapse.measuring.preparation import prepared
 from neuralcollapse.measuring.report import Report, formatted
 from neuralcollapse.measuring.tidy import UNLABELLED, tidy_table
 from neuralcollapse.moments.class_moments import ClassMoments
+from neuralcollapse.plots import require_matplotlib
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+
+_HEADS = ("layer", "p", "NC1", "NC2 angle", "NC3", "NC4", "nearest", "L_LS")
+_LEGEND = (
+    "NC2 angle: maximal angle of the class means. NC3, NC4: with the layer's least-squares classifier, at the last "
+    "with the network's. nearest: accuracy of the nearest class mean. L_LS: least MSE loss there."
+)
 
 
 @dataclass(frozen=True)
@@ -90,27 +99,73 @@ class LayerReports:
         """The numbers of all layers as a tidy table, see :meth:`Report.to_frame`; `layer` is the layer's name."""
         return tidy_table((UNLABELLED, {**each.report.to_dict(), "layer": each.name}) for each in self)
 
+    def plot(self, metric: str | Sequence[str] = "nc1", *, ax: Axes | None = None) -> Axes:
+        """Draw one or several metrics from the first layer to the last.
+
+        Args:
+            metric: names, as the column `metric` of :meth:`to_frame` has them.
+            ax: where; by default pyplot's current axes.
+
+        Raises:
+            InputError: an unknown metric, or matplotlib or pandas is not installed.
+        """
+        require_matplotlib()
+        from neuralcollapse.plots.layers import over_layers
+        from neuralcollapse.plots.quantities import with_derived
+
+        table = with_derived(self.to_frame())
+        names, known = [metric] if isinstance(metric, str) else list(metric), list(table["metric"].unique())
+        for name in names:
+            if name not in known:
+                raise InputError(f"unknown metric {shown(name)}{suggest(name, known)}; to_frame() has those measured")
+        return over_layers(table[table["metric"].isin(names)], ax)
+
     def __str__(self) -> str:
         width = max(len("layer"), *(len(name) for name in self._reports))
-        heads = ("p", "NC1", "NC2 angle", "NC3", "NC4", "nearest mean", "L_LS")
-        lines = [f"{'layer':<{width}}" + "".join(f"{head:>13}" for head in heads)]
+        lines = [
+            f"{name:<{width}}" + "".join(f"{number:>10}" for number in numbers)
+            for name, *numbers in (_HEADS, *self._cells())
+        ]
+        lines.append("")
+        for sentence in (_LEGEND, *self._sentences()):
+            lines += textwrap.wrap(sentence, 80, subsequent_indent="    ")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        reports = [each.report for each in self]
+        depth = range(len(reports))
+        curves = [
+            (name, curve(depth, [getattr(report, key) for report in reports], f"{name} from layer to layer", log=log))
+            for name, key, log in (("NC1", "nc1", True), ("nearest mean", "nearest_mean_accuracy", False))
+            if all(getattr(report, key) is not None for report in reports)
+        ]
+        last = reports[-1]
+        return "".join(
+            (
+                table(_HEADS, self._cells()),
+                table([f"{name} from layer to layer" for name, _ in curves], [[each for _, each in curves]]),
+                paragraph(_LEGEND),
+                listing(self._sentences()),
+                folded(f"In words, of the last layer, {last.layer}", listing(last.reading())),
+            )
+        )
+
+    def _cells(self) -> Iterator[tuple[str, ...]]:
         for each in self:
             report = each.report
-            numbers = (
+            yield (
+                each.name,
                 f"{report.dim:,}",
-                formatted(report.nc1, missing="–"),
-                formatted(report.nc2.maximal_angle_means, missing="–"),
-                formatted(report.nc3, missing="–"),
+                formatted(report.nc1, ".3g", "–"),
+                formatted(report.nc2.maximal_angle_means, ".3g", "–"),
+                formatted(report.nc3, ".3g", "–"),
                 formatted(report.nc4_mismatch, ".2%", "–"),
                 formatted(report.nearest_mean_accuracy, ".2%", "–"),
-                formatted(report.mse.ls, missing="–"),
+                formatted(report.mse.ls, ".3g", "–"),
             )
-            lines.append(f"{each.name:<{width}}" + "".join(f"{number:>13}" for number in numbers))
-        lines += [
-            "",
-            "NC2 angle: maximal angle of the class means. NC3, NC4: with the layer's least-squares classifier, at the",
-            "last with the network's. Nearest mean: accuracy of the nearest class mean. L_LS: least MSE loss there.",
-        ]
+
+    def _sentences(self) -> list[str]:
+        """The notes, each with its layers, and why layers are left out."""
         notes: dict[str, list[str]] = {}
         for each in self:
             for note in each.report.notes:
@@ -119,10 +174,7 @@ class LayerReports:
         for note, names in notes.items():
             listed = ", ".join(names) if len(names) < 4 else f"{names[0]} … {names[-1]} ({len(names)} layers)"
             sentences.append(f"{listed}: {note}")
-        sentences += [f"{name} is left out: {reason}" for name, reason in self.left_out.items()]
-        for text in sentences:
-            lines += textwrap.wrap(text, 118, initial_indent="  ", subsequent_indent="      ")
-        return "\n".join(lines)
+        return [*sentences, *(f"{name} is left out: {reason}" for name, reason in self.left_out.items())]
 
 
 @with_options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -20,6 +21,8 @@ from neuralcollapse._checks import (
     shown,
 )
 from neuralcollapse.measuring.batch_norm import layers_to_reestimate, reestimated_on
+from neuralcollapse.measuring.bootstrap import RESAMPLES, Sample, Settings
+from neuralcollapse.measuring.confidence import intervals_of
 from neuralcollapse.measuring.decision_counts import DecisionCounts
 from neuralcollapse.measuring.engine import classes_of, run_passes
 from neuralcollapse.measuring.forward import FeatureReader
@@ -45,6 +48,7 @@ def measure_features(
     ood: Tensor | np.ndarray[Any, Any] | None = None,
     reference: ClassMoments | None = None,
     class_names: Sequence[str] | None = None,
+    confidence: float | None = None,
 ) -> Report:
     """Measure features that are already in memory.
 
@@ -61,6 +65,8 @@ def measure_features(
         reference: moments of the training features: these features, of another split, are then measured about their
             class means. The loss keeps these features' own.
         class_names: C names, by label, for ``report.per_class``; without a weight there may be more.
+        confidence: level of intervals to add, such as 0.95, at the cost of two hundred more reports; see
+            :func:`neuralcollapse.confidence_intervals`.
 
     Raises:
         InputError: shapes or values that do not fit, named.
@@ -100,7 +106,7 @@ def measure_features(
     moments = own if reference is None else own.around(reference)
     decisions = DecisionCounts(moments, weight, bias, reference=reference)
     decisions.add(features, labels)
-    return make_report(
+    report = make_report(
         moments,
         weight,
         bias,
@@ -114,6 +120,13 @@ def measure_features(
         notes=() if weight is not None else (NO_CLASSIFIER,),
         class_names=class_names,
     )
+    if confidence is None:
+        return report
+    if reference is not None or ood is not None:
+        raise InputError("expected confidence= without reference= and ood=, whose own uncertainty is not known")
+    sample = Sample.of(features, labels, weight, bias)
+    settings = Settings(weighting, weight_decay, metrics)
+    return replace(report, confidence=intervals_of(sample, settings, confidence, RESAMPLES, seed=0))
 
 
 def _ood_mean(ood: Tensor | np.ndarray[Any, Any], dim: int) -> Tensor:

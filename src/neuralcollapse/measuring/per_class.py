@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from neuralcollapse._checks import InputError, shown
 from neuralcollapse._errors import suggest
+from neuralcollapse._html import paragraph, table
 from neuralcollapse._linalg import scaled
 from neuralcollapse.measuring.decision_counts import DecisionCounts
 from neuralcollapse.measuring.tidy import import_pandas
@@ -204,20 +206,27 @@ class ClassReports:
         return f"ClassReports({len(self)} classes)"
 
     def __str__(self) -> str:
-        rows = self.least_collapsed(_PRINTED)
-        lines = ["class       " + "".join(f"{head:>{width}}" for _, head, width, _ in _TABLE) + "  nearest"]
-        total = float(self._columns["nc1_share"].sum()) if "nc1_share" in self._columns else math.nan
-        for row in rows:
-            numbers = [getattr(row, name) for name, *_ in _TABLE]
-            numbers[3] = None if row.nc1_share is None or not total else row.nc1_share / total
-            cells = [
-                f"{'–' if number is None else format(number, spec):>{width}}"
-                for number, (_, _, width, spec) in zip(numbers, _TABLE, strict=True)
-            ]
-            lines.append(f"{_short(row.name):<12}{''.join(cells)}  {_short(row.nearest or '–')}")
+        heads, rows = self._cells()
+        lines = [_line(heads), *map(_line, rows)]
         if len(self) > len(rows):
             lines.append(f"… and {len(self) - len(rows):,} more classes; per_class.to_frame() has all")
-        return "\n".join([*lines, "", _LEGEND])
+        return "\n".join([*lines, "", *textwrap.wrap(_LEGEND, 80)])
+
+    def _repr_html_(self) -> str:
+        more = paragraph(f"… and {len(self) - _PRINTED:,} more classes") if len(self) > _PRINTED else ""
+        return f"{table(*self._cells())}{more}{paragraph(_LEGEND)}"
+
+    def _cells(self) -> tuple[list[str], list[list[str]]]:
+        """The heads of the table and the cells of its rows, the least collapsed first."""
+        total = float(self._columns["nc1_share"].sum()) if "nc1_share" in self._columns else math.nan
+        rows = []
+        for row in self.least_collapsed(_PRINTED):
+            numbers = {name: getattr(row, name) for name, *_ in _TABLE}
+            if row.nc1_share is not None:
+                numbers["nc1_share"] = row.nc1_share / total if total else math.nan
+            cells = ["–" if numbers[name] is None else format(numbers[name], spec) for name, _, _, spec in _TABLE]
+            rows.append([printable(row.name), *cells, printable(row.nearest or "–")])
+        return ["class", *(head for _, head, *_ in _TABLE), "nearest"], rows
 
     def _order(self) -> np.ndarray[Any, Any]:
         """Rows, the least collapsed first; those whose number is undefined before all others."""
@@ -238,10 +247,11 @@ class ClassReports:
         return ClassReport(**found)
 
 
-_LEGEND = """\
-Least collapsed first. NC1: of the class's own examples; share: of the whole.
-dual: cosine of classifier row and centred class mean, 1 at self-duality. cos:
-of the centred means of class and nearest other class, −1/(C−1) at a simplex."""
+_LEGEND = (
+    "Least collapsed first. NC1: of the class's own examples; share: of the whole. dual: cosine of classifier row and "
+    "centred class mean, 1 at self-duality. cos: of the centred means of class and nearest other class, −1/(C−1) at a "
+    "simplex."
+)
 
 
 def class_reports(
@@ -338,7 +348,13 @@ def nearest_means(means: Tensor) -> tuple[Tensor, Tensor]:
     return where, torch.where(where < 0, torch.nan, best)
 
 
-def _short(name: str, width: int = 12) -> str:
-    """A name in one line of so many characters."""
-    name = "".join(each if each.isprintable() else "�" for each in " ".join(name.split()))
-    return name if len(name) <= width else f"{name[: width - 1]}…"
+def printable(name: str) -> str:
+    """A name in one line, without characters that a terminal would obey."""
+    return "".join(each if each.isprintable() else "�" for each in " ".join(name.split()))
+
+
+def _line(cells: Sequence[str]) -> str:
+    """A row of the printed table, 80 columns wide."""
+    name, *numbers, nearest = (cell if len(cell) <= 12 else f"{cell[:11]}…" for cell in cells)
+    padded = "".join(f"{number:>{width}}" for number, (_, _, width, _) in zip(numbers, _TABLE, strict=True))
+    return f"{name:<12}{padded}  {nearest}"

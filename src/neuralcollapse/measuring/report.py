@@ -14,9 +14,11 @@ from torch import Tensor
 from neuralcollapse._checks import InputError, as_classifier
 from neuralcollapse._errors import suggest
 from neuralcollapse._files import finite
+from neuralcollapse._html import Html, curve, escaped, folded, listing, paragraph, table
 from neuralcollapse._linalg import norm
 from neuralcollapse.measuring.decision_counts import DecisionCounts
-from neuralcollapse.measuring.per_class import ClassReports, check_class_names, class_reports
+from neuralcollapse.measuring.per_class import ClassReports, check_class_names, class_reports, printable
+from neuralcollapse.measuring.reading import Reading, Sentence, reading
 from neuralcollapse.measuring.tidy import UNLABELLED, tidy_table
 from neuralcollapse.metrics.mse import MSEDecomposition, decompose_mse
 from neuralcollapse.metrics.nc1_to_nc4 import NC2, nc1, nc1_along, nc2, nc3
@@ -24,9 +26,13 @@ from neuralcollapse.metrics.registry import METRICS, compute_metrics
 from neuralcollapse.metrics.signal_to_noise import SNRSpectrum, snr_singular_values
 from neuralcollapse.metrics.undefined import one_warning
 from neuralcollapse.moments.class_moments import ClassMoments, Weighting, require_moments
+from neuralcollapse.plots import require_matplotlib
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+
+    from neuralcollapse.measuring.confidence import Interval
 
 NO_CLASSIFIER = "no classifier: what needs one is not measured"
 # How a report says what counts alike.
@@ -58,6 +64,7 @@ class Report:
         extra: the later metrics asked for, by name; ``nc.METRICS`` lists them.
         per_class: the numbers of each class with examples; print it, or read ``report.per_class["cat"].accuracy``.
         moments: of the features, to merge, to save, or to measure another split about.
+        confidence: intervals of the numbers by name, where ``measure_features(confidence=…)`` was asked for them.
     """
 
     layer: str
@@ -78,6 +85,7 @@ class Report:
     extra: dict[str, float]
     per_class: ClassReports
     moments: ClassMoments
+    confidence: dict[str, Interval] | None = None
 
     def __getattr__(self, name: str) -> float:
         extra: dict[str, float] = self.__dict__.get("extra", {})
@@ -119,6 +127,8 @@ class Report:
         flat |= {f"mse.{name}": getattr(self.mse, name) for name in ("total", "nc1", "nc23", "ls", "ls_perp")}
         flat |= {"mse.weight_ls_norm": norm(self.mse.weight_ls), "mse.weight_decay": self.mse.weight_decay}
         flat |= {"snr": self.snr.singular_values.tolist(), "snr_space": self.snr.space, **self.extra}
+        if self.confidence is not None:
+            flat["confidence"] = {name: asdict(interval) for name, interval in self.confidence.items()}
         return finite(flat)  # type: ignore[no-any-return]
 
     def numbers(self) -> dict[str, float]:
@@ -140,35 +150,102 @@ class Report:
         """
         return tidy_table([(UNLABELLED, self.to_dict())])
 
+    def reading(self) -> Reading:
+        """What the numbers say, in words; see :func:`neuralcollapse.measuring.reading.reading`."""
+        said = reading(self.to_dict()).sentences
+        if len(self.per_class) > 2:
+            said += (self._least_collapsed(),)
+        return Reading(said)
+
+    def _least_collapsed(self) -> Sentence:
+        (worst,) = self.per_class.least_collapsed(1)
+        share = ""
+        if worst.nc1_share is not None and 0.0 < self.nc1 < math.inf:
+            of_examples = worst.examples / self.num_examples
+            share = f", with {worst.nc1_share / self.nc1:.1%} of NC1 and {of_examples:.1%} of the examples"
+        near = "" if worst.nearest is None else f"; the class nearest to it is {printable(worst.nearest)}"
+        return Sentence("classes", "none", f"The least collapsed class is {printable(worst.name)}{share}{near}.")
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw NC1 to NC4 and L⊥_LS / L, each as a dot on one logarithmic axis; collapse is to the left.
+
+        Args:
+            ax: where; by default pyplot's current axes.
+
+        Raises:
+            InputError: matplotlib or pandas is not installed.
+        """
+        require_matplotlib()
+        from neuralcollapse.plots.layers import numbers
+        from neuralcollapse.plots.quantities import with_derived
+
+        return numbers(with_derived(self.to_frame()), ax)
+
     def __str__(self) -> str:
-        loss = self.mse
-        lines = [
-            f"Neural Collapse: {self.num_examples:,} examples, {self.classes_present} of {self.num_classes} classes, "
-            f"{self.dim} features, {WEIGHTING_WORDS[self.weighting]}",
-            f"Layer: {self.layer}",
-            "",
-            _row("accuracy", formatted(self.accuracy, ".4%"), "argmax of the logits"),
-            _row("NC1", formatted(self.nc1), "within-class variability, tr(Σ_W Σ_B⁺)/C"),
-            _row("NC2 equinorm", _pair(self.nc2, "equinorm"), "means | classifier"),
-            _row("NC2 equiangularity", _pair(self.nc2, "equiangularity"), "means | classifier, Std of cosines"),
-            _row("NC2 maximal angle", _pair(self.nc2, "maximal_angle"), "means | classifier, Avg |cos + 1/(C−1)|"),
-            _row("NC3", formatted(self.nc3), "self-duality of classifier and means"),
-            _row("NC4 mismatch", formatted(self.nc4_mismatch, ".4%"), "network ≠ nearest class mean"),
-            _row("SNR", _range(self.snr.singular_values), "singular values of Σ_W^{-1/2} M̄"),
-            "",
-            _row("MSE loss", formatted(loss.total), f"weight decay λ = {loss.weight_decay:g}"),
-            _row("  L_NC1", formatted(loss.nc1), "variability within classes"),
-            _row("  L_NC2/3", formatted(loss.nc23), "class means against targets"),
-            _row("  L⊥_LS", formatted(loss.ls_perp), f"distance from the central path{_of_loss(loss)}"),
-        ]
+        lines = [*textwrap.wrap(self._title(), 80), f"Layer: {self.layer}"]
+        for rows in self._rows():
+            lines += ["", *(f"  {name:<18}{value:>21}  {meaning}" for name, value, meaning in rows)]
         if self.extra:
             lines.append("")
             lines += [f"  {name:<33}{value:>9.4g}   {METRICS[name].meaning}" for name, value in self.extra.items()]
+        lines.append("")
+        for sentence in self.reading():
+            lines += textwrap.wrap(str(sentence), 80, initial_indent="  ", subsequent_indent="    ")
+        if self.confidence:
+            level = next(iter(self.confidence.values())).level
+            lines += ["", f"Intervals at {level:.0%}, by the bootstrap over examples:"]
+            lines += [f"  {name:<33}{interval}" for name, interval in self.confidence.items()]
         if self.notes:
             lines.append("")
             for note in self.notes:
-                lines += textwrap.wrap(note, 118, initial_indent="  Note: ", subsequent_indent="        ")
+                lines += textwrap.wrap(note, 80, initial_indent="  Note: ", subsequent_indent="        ")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = [row for group in self._rows() for row in group]
+        rows += [(name, f"{value:.4g}", METRICS[name].meaning) for name, value in self.extra.items()]
+        values = self.snr.singular_values.tolist()
+        spectrum = curve(range(len(values)), values, "the signal-to-noise spectrum, on a logarithmic scale")
+        numbers = [
+            (name, value, Html(f"{escaped(meaning)} {spectrum if name == 'SNR' else ''}"))
+            for name, value, meaning in rows
+        ]
+        parts = [
+            paragraph(self._title()),
+            listing([f"Layer: {self.layer}", *(f"Note: {note}" for note in self.notes)]),
+            listing(self.reading()),
+            table(("", "", ""), numbers),
+            folded("Classes, the least collapsed first", Html(self.per_class._repr_html_())),
+        ]
+        return "".join(parts)
+
+    def _title(self) -> str:
+        return (
+            f"Neural Collapse: {self.num_examples:,} examples, {self.classes_present} of {self.num_classes} classes, "
+            f"{self.dim} features, {WEIGHTING_WORDS[self.weighting]}"
+        )
+
+    def _rows(self) -> list[list[tuple[str, str, str]]]:
+        """Names, values and meanings of the numbers: NC1 to NC4, then the MSE loss."""
+        loss = self.mse
+        return [
+            [
+                ("accuracy", formatted(self.accuracy, ".4%"), "argmax of the logits"),
+                ("NC1", formatted(self.nc1), "variability tr(Σ_W Σ_B⁺)/C"),
+                ("NC2 equinorm", _pair(self.nc2, "equinorm"), "means | classifier"),
+                ("NC2 equiangularity", _pair(self.nc2, "equiangularity"), "means | classifier, Std of cosines"),
+                ("NC2 maximal angle", _pair(self.nc2, "maximal_angle"), "means | classifier, |cos + 1/(C−1)|"),
+                ("NC3", formatted(self.nc3), "self-duality of classifier and means"),
+                ("NC4 mismatch", formatted(self.nc4_mismatch, ".4%"), "network ≠ nearest class mean"),
+                ("SNR", _range(self.snr.singular_values), "singular values of Σ_W^{-1/2} M̄"),
+            ],
+            [
+                ("MSE loss", formatted(loss.total), f"weight decay λ = {loss.weight_decay:g}"),
+                ("  L_NC1", formatted(loss.nc1), "variability within classes"),
+                ("  L_NC2/3", formatted(loss.nc23), "class means against targets"),
+                ("  L⊥_LS", formatted(loss.ls_perp), f"off the central path{_of_loss(loss)}"),
+            ],
+        ]
 
 
 @one_warning()
@@ -261,10 +338,6 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(_same(value, b[name]) for name, value in a.items())
     return bool(a == b or (a != a and b != b))
-
-
-def _row(name: str, value: str, meaning: str) -> str:
-    return f"  {name:<20}{value:>22}   {meaning}"
 
 
 def formatted(value: float | None, spec: str = ".4g", missing: str = "not measured") -> str:

@@ -47,14 +47,19 @@ class RunRecords:
         """The last record; empty before the first."""
         return self.records[-1] if self.records else {}
 
+    @property
+    def course(self) -> Sequence[dict[str, Any]]:
+        """The records of the last layer, the one before the classifier, where there are several."""
+        if len({record["epoch"] for record in self.records}) == len(self.records):
+            return self.records
+        return [record for record in self.records if layer_of(record) == layer_of(self.last)]
+
     def summary(self) -> dict[str, Any]:
         """Its labels, what happened in its course, and its settings.
 
         Of several layers the last counts, which is the one before the classifier.
         """
-        records: Sequence[dict[str, Any]] = self.records
-        if len({record["epoch"] for record in records}) < len(records):
-            records = [record for record in records if layer_of(record) == layer_of(self.last)]
+        records = self.course
         events = {
             "first_zero_error": first_zero_error(records),
             "stays_zero_error": stays_zero_error(records),

@@ -12,6 +12,7 @@ flow keeps its singular vectors, and each ω obeys a separable equation, whose s
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from neuralcollapse._checks import InputError, as_count, as_number, as_tensor, as_word
+from neuralcollapse._html import curve, paragraph, table
 from neuralcollapse.metrics.geometry import equiangularity, equinorm, maximal_angle, simplex_etf
 from neuralcollapse.theory.corollaries import loss_parts, self_duality
 from neuralcollapse.theory.monotone import invert, travelled
@@ -33,6 +35,13 @@ T = TypeVar("T", float, Array, Tensor)
 _MOST, _MOST_CLASSES = 1e30, 10**9
 _LEAST_VALUE, _LARGEST_VALUE = 1e-150, 1e60
 _LONGEST = 1e110  # the longest time in units of N: no ω below 1e60 gets above it
+
+
+_LEGEND = (
+    "ω_j: singular values of the signal-to-noise matrix; all grow, and their ratio falls to 1. NC1: Σ_j 1/ω_j². "
+    "loss: ½ Σ_j κ/(Cκ + ω_j²), κ = 1 + λ. t: time of the gradient flow; in the last row the least ω has grown "
+    "a thousandfold."
+)
 
 
 class Constants(NamedTuple):
@@ -151,6 +160,56 @@ class CentralPath:
         self.num_classes, self.samples_per_class = num_classes, samples_per_class
         self.weight_decay, self.flow = weight_decay, flow
 
+    def __repr__(self) -> str:
+        omega = np.atleast_1d(_numbers(self.omega0, "singular values"))
+        return (
+            f"CentralPath({len(omega)} singular values from {omega.min():.4g} to {omega.max():.4g}, "
+            f"num_classes={self.num_classes}, samples_per_class={self.samples_per_class:g}, "
+            f"weight_decay={self.weight_decay:g}, flow={self.flow!r})"
+        )
+
+    def __str__(self) -> str:
+        heads, rows = self._table()
+        widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+        lines = ["   ".join(map(str.rjust, row, widths)) for row in (heads, *rows)]
+        return "\n".join(
+            [*textwrap.wrap(repr(self), 80, subsequent_indent="    "), "", *lines, "", *textwrap.wrap(_LEGEND, 80)]
+        )
+
+    def _repr_html_(self) -> str:
+        heads, rows = self._table()
+        times = np.concatenate([[0.0], np.geomspace(*self._span(), 60)])
+        omega = np.atleast_2d(_numbers(self.singular_values(times), "singular values")).reshape(len(times), -1)
+        ends = (("smallest ω_j", omega.min(axis=1)), ("greatest ω_j", omega.max(axis=1)), ("loss", self.loss(times)))
+        curves = [curve(np.log(times[1:]).tolist(), values[1:].tolist(), f"{name} over log t") for name, values in ends]
+        pictures = table([f"{name} over log t" for name, _ in ends], [curves])
+        return "".join([paragraph(repr(self)), table(heads, rows), pictures, paragraph(_LEGEND)])
+
+    def _span(self) -> tuple[float, float]:
+        """From when to when the smallest ω_j > 0 grows by a tenth, and a thousandfold; all of it where none is."""
+        omega = np.atleast_1d(_numbers(self.omega0, "singular values"))
+        if not omega.any():
+            return self.samples_per_class, 1e6 * self.samples_per_class
+        least = CentralPath(
+            float(omega[omega > 0].min()),
+            num_classes=self.num_classes,
+            samples_per_class=self.samples_per_class,
+            weight_decay=self.weight_decay,
+            flow=self.flow,
+        )
+        begin, end = (float(least.time(min(factor * float(least.omega0), 1e59))) for factor in (1.1, 1000.0))
+        return begin, end
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        """The singular values and what they make of NC1 and the loss, at times spread evenly over the logarithm."""
+        times = np.concatenate([[0.0], np.geomspace(*self._span(), 7)])
+        omega = np.atleast_2d(_numbers(self.singular_values(times), "singular values")).reshape(len(times), -1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            least, greatest, nc1 = omega.min(axis=1), omega.max(axis=1), (1.0 / omega**2).sum(axis=1)
+            columns = (times, least, greatest, greatest / least, nc1, self.loss(times))
+        rows = [[f"{value:.3g}" for value in row] for row in zip(*columns, strict=True)]
+        return ["t", "least ω", "greatest ω", "ratio", "NC1", "loss"], rows
+
     @property
     def constants(self) -> Constants:
         """c₁, c₂, c₃."""
@@ -207,7 +266,9 @@ class CentralPath:
     def loss(self, t: T) -> T:
         """L = ½ Σ_j κ/(Cκ + ω_j(t)²), at each time."""
         omega = self.singular_values(t)
-        loss = central_path_loss(torch.as_tensor(omega), self.num_classes, self.weight_decay)
+        each = torch.as_tensor(omega)
+        each = each[..., None] if self.omega0.ndim == 0 else each  # one singular value has no axis of its own
+        loss = central_path_loss(each, self.num_classes, self.weight_decay)
         return loss if isinstance(omega, Tensor) else loss.numpy()[()]  # type: ignore[return-value, no-any-return]
 
     def asymptote(self, t: T) -> T:

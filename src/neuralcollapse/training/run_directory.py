@@ -189,12 +189,16 @@ class Run:
     def snapshot(self, epoch: int) -> dict[str, np.ndarray]:
         """The class means and the weight (C, p), some features (n, p) and their labels (n,), after an epoch.
 
+        The global mean (p,) too, where the snapshot has it: one of an older version may not.
+
         Raises:
             InputError: the file is damaged, or holds arrays that do not fit together.
         """
         path = self.snapshots()[epoch]
         with _opened(path) as content:
             arrays = {name: content[name] for name in ("class_means", "weight", "features", "labels")}
+            if "global_mean" in content.files:
+                arrays["global_mean"] = content["global_mean"]
             _check_snapshot(**arrays)
         return arrays
 
@@ -363,7 +367,9 @@ def _opened(path: Path) -> Iterator[Any]:
         yield content
 
 
-def _check_snapshot(class_means: Array, weight: Array, features: Array, labels: Array) -> None:
+def _check_snapshot(
+    class_means: Array, weight: Array, features: Array, labels: Array, global_mean: Array | None = None
+) -> None:
     """Raise ValueError unless the arrays have the shapes and types of a snapshot."""
     classes, dim = class_means.shape
     if not class_means.size or weight.shape != (classes, dim) or features.shape != (*labels.shape, dim):
@@ -371,7 +377,9 @@ def _check_snapshot(class_means: Array, weight: Array, features: Array, labels: 
         raise ValueError(f"expected class means and weight (C, p), features (n, p) and labels (n,), got {shapes}")
     if labels.dtype.kind not in "iu" or not ((labels >= 0) & (labels < classes)).all():
         raise ValueError(f"expected integer labels in 0..{classes - 1}, got others")
-    for value in (class_means, weight, features):
+    if global_mean is not None and global_mean.shape != (dim,):
+        raise ValueError(f"expected a global mean (p,) of {dim} numbers, got {global_mean.shape}")
+    for value in (class_means, weight, features, *([] if global_mean is None else [global_mean])):
         if value.dtype.kind not in "iuf" or not np.isfinite(value).all():
             raise ValueError("expected finite numbers, got NaN, infinity or no numbers")
 

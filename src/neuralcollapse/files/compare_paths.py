@@ -1,0 +1,73 @@
+"""`neuralcollapse compare`: what lies at two paths, and which numbers of theirs differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from neuralcollapse._errors import InputError
+from neuralcollapse._files import read_json
+from neuralcollapse.files.features import open_classifier, open_examples
+from neuralcollapse.files.samples import sample_of
+from neuralcollapse.measuring.bootstrap import RESAMPLES
+from neuralcollapse.measuring.comparison import Comparison, compare
+from neuralcollapse.measuring.history import History
+
+_FEATURES = (".npz", ".npy", ".safetensors", ".parquet")
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """How two paths are compared."""
+
+    level: float = 0.95
+    """Of the intervals, each for its own number."""
+    resamples: int = RESAMPLES
+    """Of the bootstrap over examples; twice as many make an interval's width a third less noisy."""
+    seed: int = 0
+    """Of the bootstrap's draws."""
+    weighting: Literal["example", "class", "mixed", "mixed-example-mean"] = "example"
+    """Of reports on features; see `neuralcollapse measure --help`."""
+    weight_decay: float = 0.0
+    """λ of the paper's loss, for reports on features."""
+    metrics: str | None = None
+    """Later metrics to compare too: all, or names with commas between them."""
+
+
+def compare_paths(
+    a: Path, b: Path, options: CompareOptions, progress: Callable[[float], object] = lambda share: None
+) -> Comparison:
+    """Compare features, reports or runs that lie at two paths.
+
+    Raises:
+        InputError: nothing known is there, or things of two kinds.
+    """
+    names: Any = options.metrics
+    if names is not None and names != "all":
+        names = [name.strip() for name in names.split(",")]
+    return compare(
+        read_side(a),
+        read_side(b),
+        level=options.level,
+        resamples=options.resamples,
+        seed=options.seed,
+        weighting=options.weighting,
+        weight_decay=options.weight_decay,
+        metrics=names,
+        progress=progress,
+    )
+
+
+def read_side(path: Path) -> Any:
+    """A file of features, the JSON of a report, or whatever :meth:`neuralcollapse.History.read` knows."""
+    if not path.exists():
+        raise InputError(f"no file or folder {path}; expected features, a report's JSON, a run or a study")
+    if path.is_file() and path.suffix in _FEATURES:
+        return sample_of(open_examples(path), open_classifier(path))
+    if path.is_file() and path.suffix == ".json":
+        content = read_json(path)
+        if "nc1" in content:
+            return content
+    return History.read(path)

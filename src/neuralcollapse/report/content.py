@@ -1,0 +1,34 @@
+"""What the report of a path shows, whatever lies there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from neuralcollapse._files import read_json
+from neuralcollapse.files.measure_files import measure_files
+from neuralcollapse.files.options import FileOptions
+from neuralcollapse.measuring.run_readers import read_runs
+from neuralcollapse.report.features_view import view_of_printed, view_of_report
+from neuralcollapse.report.study_view import history_view
+from neuralcollapse.study.study_file import FILE as STUDY
+
+_FEATURES = (".npz", ".npy", ".safetensors", ".parquet")
+
+
+def make_content(path: Path, files: FileOptions | None = None) -> dict[str, Any]:
+    """The content of the page about a path; see :func:`neuralcollapse.report.write_report`."""
+    if path.suffix in _FEATURES and not path.is_dir():
+        measured = measure_files(path, files or FileOptions(metrics="all"))
+        assert measured.report is not None  # only shards have none
+        return view_of_report(measured.report, path.name)
+    if path.suffix == ".json" and path.is_file():
+        printed = read_json(path)
+        if {"nc1", "snr", "num_classes"} <= printed.keys() and "epoch" not in printed:
+            return view_of_printed(printed, path.name)
+    runs = read_runs(path)
+    not_begun: list[str] = []
+    if (path / STUDY).is_file():
+        not_begun = [name for name in read_json(path / STUDY)["runs"] if not (path / name / "config.json").is_file()]
+    title = "" if len(runs) == 1 else f"{path.resolve().name}: {len(runs)} runs"
+    return history_view(runs, title, not_begun)

@@ -1,0 +1,99 @@
+"""The HTML file: template, style, scripts, plotly and the data, in one."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from neuralcollapse import __version__
+from neuralcollapse._errors import InputError, install
+from neuralcollapse._files import replacing
+from neuralcollapse.measuring.reading import BOUNDS
+from neuralcollapse.report.explanations import EXPLANATIONS, later_metrics
+
+SCRIPTS = (
+    "elements.js",
+    "numbers.js",
+    "panels.js",
+    "portrait.js",
+    "matrix.js",
+    "tables.js",
+    "run.js",
+    "study.js",
+    "start.js",
+)
+"""The page's own scripts, in the order in which they run."""
+
+
+def write_page(path: Path, content: dict[str, Any]) -> Path:
+    """Write the page of some content; a reader never finds half of it.
+
+    Args:
+        path: the file.
+        content: what the page shows; it has `title`, and `kind`, one of "run", "study" and "features".
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: plotly is not installed.
+    """
+    text = render(content)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def render(content: dict[str, Any]) -> str:
+    """The text of the page."""
+    environment = Environment(
+        loader=PackageLoader("neuralcollapse.report", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    used = _numbers_in(content)
+    return environment.get_template("report.html").render(
+        title=content["title"],
+        version=__version__,
+        data=Markup(as_script_data(content)),
+        explanations=EXPLANATIONS,
+        bounds=BOUNDS,
+        later=later_metrics(used),
+        style=Markup(_own("report.css")),
+        scripts=[Markup(_own(name)) for name in SCRIPTS],
+        plotly=Markup(_plotly()),
+    )
+
+
+def as_script_data(content: dict[str, Any]) -> str:
+    """JSON that may stand inside a script element: no text in it can end the element or begin another."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _numbers_in(content: dict[str, Any]) -> set[str]:
+    """The names of all numbers that the page shows."""
+    return {name for run in content.get("runs", ()) for name in run["values"]} | set(content.get("numbers", ()))
+
+
+@cache
+def _own(name: str) -> str:
+    return resources.files("neuralcollapse.report").joinpath("page", name).read_text(encoding="utf-8")
+
+
+@cache
+def _plotly() -> str:
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError:
+        raise InputError(f"the report needs plotly: {install('plotly')}") from None
+    text: str = get_plotlyjs()
+    return text.replace("</script", "<\\/script")

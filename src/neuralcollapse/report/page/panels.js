@@ -1,0 +1,201 @@
+// Panels: a heading, a plot, a line that says the values at the chosen epoch, and its tools.
+// A plot is drawn when it comes near the window, and again in other colours when the theme changes.
+
+const panels = new Set();
+const settings = { epochAxis: "log" };
+const nearby = new IntersectionObserver(
+  (entries) => entries.forEach((entry) => {
+    const panel = entry.target.panel;
+    panel.visible = entry.isIntersecting;
+    if (panel.visible && panel.stale) panel.draw();
+  }),
+  { rootMargin: "400px" },
+);
+
+const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "toImage"] };
+
+/** The part of a layout that all plots share. */
+function commonLayout() {
+  const axis = { gridcolor: color("grid"), zerolinecolor: color("grid"), linecolor: color("line"), automargin: true };
+  return {
+    font: { family: "system-ui, sans-serif", size: 12, color: color("ink") },
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    margin: { l: 52, r: 12, t: 8, b: 40 },
+    xaxis: { ...axis }, yaxis: { ...axis },
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 11 } },
+    hoverlabel: { bgcolor: color("card"), font: { color: color("ink") } },
+  };
+}
+
+/** Ticks of a logarithmic axis: at powers of ten, and at 2 and 5 too where these are few. */
+function logTicks(values, percent) {
+  const positive = values.filter((value) => isNumber(value) && value > 0);
+  if (!positive.length) return {};
+  const [low, high] = [Math.min(...positive), Math.max(...positive)].map(Math.log10);
+  const span = Math.max(high - low, 0.1);
+  const step = Math.ceil(span / 7);
+  const digits = span < 0.7 ? [1, 1.5, 2, 3, 4, 5, 6, 7, 8] : span < 3 ? [1, 2, 5] : [1];
+  const tickvals = [];
+  for (let power = Math.floor(low) - 1; power <= Math.ceil(high); power++) if (power % step === 0) tickvals.push(...digits.map((digit) => digit * 10 ** power));
+  return { tickvals, ticktext: tickvals.map((value) => (percent ? `${Number((100 * value).toPrecision(3))}%` : tickText(value))), range: [low - 0.05 * span, high + 0.05 * span] };
+}
+
+function tickText(value) {
+  if (value >= 1e-3 && value < 1e4) return String(Number(value.toPrecision(3)));
+  const power = Math.floor(Math.log10(value) + 1e-9);
+  const digit = Math.round(value / 10 ** power);
+  return `${digit === 1 ? "" : `${digit}·`}10<sup>${power}</sup>`;
+}
+
+/** An axis of epochs: logarithmic unless epoch 0 is there or the reader wants it linear. */
+function epochAxis(epochs) {
+  const log = settings.epochAxis === "log" && epochs.every((epoch) => epoch > 0);
+  const ticks = [];
+  for (let ten = 1; ten < 1e9; ten *= 10) ticks.push(ten, 2 * ten, 5 * ten);
+  return log ? { type: "log", title: { text: "epoch" }, tickvals: ticks, ticktext: ticks.map(String) } : { type: "linear", title: { text: "epoch" } };
+}
+
+/**
+ * A panel.
+ *
+ * options: `id`; `title`; `explain`, a key of the glossary; `tall`; `tools`, further buttons; `plot()` gives {data,
+ * layout}; `table()` gives the rows of the CSV file; `at(epoch)` gives the text under the plot, as elements; `move(node,
+ * epoch)` changes what was drawn for another epoch, where drawing it again would be too much.
+ */
+function makePanel(options) {
+  const plot = element("div", { class: options.tall ? "plot tall" : "plot" });
+  const readout = element("p", { class: "readout", "aria-live": "off" });
+  const tools = element("div", { class: "tools" },
+    options.tools ?? [],
+    options.table ? button("CSV", "Save the numbers of this panel", () => download(`${fileName(options.id)}.csv`, asCsv(options.table()), "text/csv")) : null,
+    button("SVG", "Save this picture", () => panel.save()));
+  const node = element("section", { class: "panel", id: `panel-${options.id}`, "aria-label": options.title },
+    element("header", {}, element("h3", {}, options.title), tools),
+    options.controls ? element("div", { class: "controls" }, options.controls) : null,
+    plot, readout, options.explain ? explanationOf(options.explain) : null);
+  const panel = {
+    node, plot, stale: true, visible: false, epoch: null,
+    draw() {
+      const { data, layout } = options.plot(panel.epoch);
+      const base = commonLayout();
+      Plotly.react(plot, data, {
+        ...base, ...layout, height: options.tall ? (innerWidth < 640 ? 340 : 440) : 260,
+        xaxis: { ...base.xaxis, ...layout.xaxis }, yaxis: { ...base.yaxis, ...layout.yaxis },
+      }, CONFIG);
+      if (panel.stale && options.click) plot.on("plotly_click", options.click);
+      panel.stale = false;
+    },
+    refresh() {
+      panel.setReadout();
+      if (panel.visible && !panel.stale) panel.draw();
+      else if (panel.visible) panel.draw();
+    },
+    setReadout() { readout.replaceChildren(...(options.at ? [options.at(panel.epoch)].flat() : [])); },
+    setEpoch(epoch) {
+      panel.epoch = epoch;
+      panel.setReadout();
+      if (panel.visible && !panel.stale && options.move) options.move(plot, epoch);
+    },
+    save() {
+      if (panel.stale) panel.draw();
+      const layout = { ...plot.layout, paper_bgcolor: color("page") };
+      Plotly.downloadImage({ data: plot.data, layout }, { format: "svg", filename: fileName(options.id), width: plot.clientWidth, height: plot.clientHeight });
+    },
+  };
+  node.panel = panel;
+  panels.add(panel);
+  nearby.observe(node);
+  panel.setReadout();
+  return panel;
+}
+
+/** Forget the panels of the view that is left. */
+function clearPanels() {
+  for (const panel of panels) {
+    nearby.unobserve(panel.node);
+    if (!panel.stale) Plotly.purge(panel.plot);
+  }
+  panels.clear();
+}
+
+/** The line of the chosen epoch, then the two zero-error events and the divisions of the learning rate. */
+function epochLines(run, epoch) {
+  const line = (at, stroke, dash, width = 1.5) => ({
+    type: "line", x0: at, x1: at, y0: 0, y1: 1, yref: "paper", line: { color: color(stroke), dash, width }, layer: "below",
+  });
+  const { first, stays, divisions } = run.events;
+  return [
+    { ...line(epoch ?? run.epochs.at(-1), "accent", "solid", 2), layer: "above" },
+    ...(first === null || first === stays ? [] : [line(first, "zero", "dot")]),
+    ...(stays === null ? [] : [line(stays, "zero", "solid")]),
+    ...divisions.map((at) => line(at, "grey", "dash", 1)),
+  ];
+}
+
+/**
+ * Curves over epochs. A logarithmic axis shows a value of zero as a triangle at the foot of the panel.
+ *
+ * options: those of `makePanel`, and `run`; `series()`, each {name, values, color, dash, epochs}; `log`, whether the
+ * axis begins logarithmic; `percent`; `label` of the axis.
+ */
+function curvePanel(options) {
+  const { run } = options;
+  let log = options.log ?? true;
+  const epochsOf = (series) => series.epochs ?? run.epochs;
+  const all = options.series;
+  const scale = button(log ? "log" : "linear", "Logarithmic or linear axis", () => {
+    log = !log;
+    scale.textContent = log ? "log" : "linear";
+    panel.refresh();
+  });
+  const lowest = () => Math.min(1, ...all().flatMap((each) => each.values.filter((value) => isNumber(value) && value > 0))) / 2;
+  const traces = () => {
+    const listed = all();
+    const floor = lowest();
+    return listed.flatMap((each) => {
+      const shown = each.values.map((value) => (isNumber(value) && (!log || value > 0) ? value : null));
+      const line = {
+        type: "scatter", mode: shown.filter((value) => value !== null).length === 1 ? "markers" : "lines", name: each.html ?? plain(each.name),
+        x: epochsOf(each), y: shown, line: { color: each.color, dash: each.dash ?? "solid", width: each.width ?? 2 },
+        marker: { color: each.color }, showlegend: listed.length > 1 && each.legend !== false, legendgroup: each.name,
+        hovertemplate: options.percent ? "%{y:.3%}" : "%{y:.4g}",
+      };
+      const zeros = epochsOf(each).filter((_, place) => each.values[place] === 0);
+      if (!log || !zeros.length) return [line];
+      return [line, {
+        type: "scatter", mode: "markers", name: plain(each.name), legendgroup: each.name, showlegend: false, x: zeros, y: zeros.map(() => floor),
+        marker: { symbol: "triangle-down", size: 7, color: each.color }, hovertemplate: "0",
+      }];
+    });
+  };
+  const panel = makePanel({
+    ...options,
+    tools: [scale, ...(options.tools ?? [])],
+    plot: (epoch) => ({
+      data: traces(),
+      layout: {
+        hovermode: "x unified", shapes: epochLines(run, epoch), xaxis: epochAxis(run.epochs),
+        yaxis: {
+          type: log ? "log" : "linear", title: { text: options.label ?? "" }, exponentformat: "power",
+          ...(log ? logTicks(all().flatMap((each) => [...each.values, each.values.includes(0) ? lowest() : null]), options.percent) : { tickformat: options.percent ? ".0%" : "" }),
+        },
+      },
+    }),
+    move: (plot, epoch) => Plotly.relayout(plot, { "shapes[0].x0": epoch, "shapes[0].x1": epoch }),
+    at: (epoch) => {
+      if (epoch === null) return [];
+      const said = all().filter((each) => each.readout !== false).map((each) => {
+        const place = epochsOf(each).indexOf(epoch);
+        return element("span", {}, `${each.name} `, element("b", {}, format(place < 0 ? null : each.values[place], options.percent)));
+      });
+      return [`Epoch ${epoch}: `, ...said];
+    },
+    table: () => {
+      const listed = all();
+      const epochs = [...new Set(listed.flatMap(epochsOf))].sort((a, b) => a - b);
+      return [["epoch", ...listed.map((each) => each.name)],
+        ...epochs.map((epoch) => [epoch, ...listed.map((each) => each.values[epochsOf(each).indexOf(epoch)] ?? null)])];
+    },
+  });
+  return panel;
+}

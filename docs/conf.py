@@ -9,7 +9,6 @@ import contextlib
 import io
 import logging
 import os
-import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -27,7 +26,8 @@ from neuralcollapse.cli import COMMANDS, parse  # noqa: E402
 
 project, author, version = "neuralcollapse", "The neuralcollapse maintainers", neuralcollapse.__version__
 release, copyright = version, author
-repository = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"]["Source"]
+# a release knows its public address; without one, links to code lead to copies of the files
+repository = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"].get("urls", {}).get("Source", "")
 
 extensions = [
     "myst_nb",
@@ -50,7 +50,8 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_show_sphinx = False
-html_theme_options = {"source_repository": repository, "source_branch": "main", "source_directory": "docs/"}
+if repository:
+    html_theme_options = {"source_repository": repository, "source_branch": "main", "source_directory": "docs/"}
 
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist", "attrs_inline"]
 myst_heading_anchors = 3
@@ -100,4 +101,6 @@ def write_if_new(path: Path, text: str) -> None:
 write_if_new(DOCS / "commands.md", commands_page())
 (DOCS / "notebooks").mkdir(exist_ok=True)
 for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
-    shutil.copy2(notebook, DOCS / "notebooks" / notebook.name)
+    address = f"https://colab.research.google.com/github/{repository.removeprefix('https://github.com/')}/blob/main"
+    badge = f"[Open in Colab]({address}/notebooks/{notebook.name})" if repository else ""
+    write_if_new(DOCS / "notebooks" / notebook.name, notebook.read_text("utf-8").replace("<!-- Colab -->", badge))

@@ -204,7 +204,7 @@ def test_the_same_data_set_under_two_titles_is_two_columns_in_the_papers_order(t
 def test_what_study_json_lists_is_the_study(tmp_path: Path) -> None:
     for seed, name in enumerate(("group/a", "b")):
         write_run(tmp_path / name, config(seed=seed), history(ACCURACIES, 20))
-    with pytest.raises(InputError, match="give a list of the folders to read"):
+    with pytest.raises(InputError, match="name the folders to read, such as"):
         figures.draw(tmp_path)
     assert not list(tmp_path.rglob("figures"))
     add_to_study(tmp_path, ["group/a", "b", "not-begun"])

@@ -44,6 +44,14 @@ class LayerReport:
             positions.
         probe: whether the classifier in the report is the layer's least-squares one (Proposition 1), as at every layer
             but the last, where it is the network's.
+
+    Example:
+        >>> import torch
+        >>> import neuralcollapse as nc
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+        >>> reports = nc.measure_layers(model, [(torch.eye(4), torch.tensor([0, 1, 0, 1]))])
+        >>> [(each.name, each.probe) for each in reports]
+        [('0', True), ('1', True), ('2', False)]
     """
 
     name: str
@@ -58,6 +66,14 @@ class LayerReports:
 
     Attributes:
         left_out: by name, default layers that ran and why they are not measured.
+
+    Example:
+        >>> import torch
+        >>> import neuralcollapse as nc
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+        >>> reports = nc.measure_layers(model, [(torch.eye(4), torch.tensor([0, 1, 0, 1]))])
+        >>> reports['1'].report.dim, len(reports)
+        (3, 3)
     """
 
     def __init__(self, reports: Iterable[LayerReport], left_out: Mapping[str, str] | None = None) -> None:
@@ -216,6 +232,14 @@ def measure_layers(
     Raises:
         InputError: a layer that does not exist, does not run, runs twice or gives no tensor; an axis of features that
             is not certain; or as ``measure``.
+
+    Example:
+        >>> import torch
+        >>> import neuralcollapse as nc
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+        >>> reports = nc.measure_layers(model, [(torch.eye(4), torch.tensor([0, 1, 0, 1]))])
+        >>> [each.name for each in reports]
+        ['0', '1', '2']
     """
     checked = MeasureOptions.of(options, "nc.measure_layers", ("layers", "spatial", "channel_axis"))
     if isinstance(checked.reference, (ClassMoments, Report)):

@@ -17,6 +17,7 @@ from neuralcollapse._files import finite
 from neuralcollapse._html import Html, curve, escaped, folded, listing, paragraph, table
 from neuralcollapse._linalg import norm
 from neuralcollapse.measuring.decision_counts import DecisionCounts
+from neuralcollapse.measuring.interval import Interval
 from neuralcollapse.measuring.per_class import ClassReports, check_class_names, class_reports, printable
 from neuralcollapse.measuring.reading import Reading, Sentence, reading
 from neuralcollapse.measuring.tidy import UNLABELLED, tidy_table
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from neuralcollapse.measuring.confidence import Interval
 
 NO_CLASSIFIER = "no classifier: what needs one is not measured"
 # How a report says what counts alike.
@@ -65,6 +65,14 @@ class Report:
         per_class: the numbers of each class with examples; print it, or read ``report.per_class["cat"].accuracy``.
         moments: of the features, to merge, to save, or to measure another split about.
         confidence: intervals of the numbers by name, where ``measure_features(confidence=…)`` was asked for them.
+
+    Example:
+        >>> import torch
+        >>> import neuralcollapse as nc
+        >>> features, labels = torch.tensor([[2.0], [0.0], [-2.0], [0.0]]), torch.tensor([0, 0, 1, 1])
+        >>> report = nc.measure_features(features, labels, weight=[[1.0], [-1.0]])
+        >>> round(report.nc1, 6), report.nc3, report.num_examples
+        (0.5, 0.0, 4)
     """
 
     layer: str
@@ -279,6 +287,14 @@ def make_report(
 
     Raises:
         InputError: a weight or bias that does not fit the moments, a negative λ, names of another number of classes.
+
+    Example:
+        >>> import torch
+        >>> features, labels = torch.tensor([[2.0], [0.0], [-2.0], [0.0]]), torch.tensor([0, 0, 1, 1])
+        >>> moments = ClassMoments(2)
+        >>> moments.update(features, labels)
+        >>> round(make_report(moments).nc1, 6)
+        0.5
     """
     require_moments(moments)
     check_class_names(class_names, moments.num_classes, exactly=weight is not None)

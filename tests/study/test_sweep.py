@@ -144,7 +144,7 @@ def test_every_setting_survives_json(tmp_path: Path) -> None:
         (f'{{"learning_rate": 1{400 * "0"}}}', "learning_rate must .*, got 10000"),
         ('{"label_noise": NaN}', "label_noise must be a finite number, got"),
         (100_000 * "[", "is not a JSON file"),
-        ('{"milestones": [0.5, "x"]}', "milestones must be a valid number"),
+        ('{"milestones": [0.5, "x"]}', "milestones.1 must be a valid number"),
         ('{"loss": "hinge"}', "loss must be 'mse'.*, got 'hinge'"),
     ],
 )

@@ -99,7 +99,7 @@ def require_once(paths: Iterable[Path]) -> None:
     seen: dict[tuple[int, int], Path] = {}
     for path in paths:
         if not path.is_file():
-            raise InputError(f"expected a file of saved moments or counts, got {path}, which is none")
+            raise InputError(f"expected a file of saved moments or counts, got {path}, which is not a file")
         identity = (path.stat().st_dev, path.stat().st_ino)
         if identity in seen:
             same = "" if seen[identity] == path else f", which is {seen[identity]}"

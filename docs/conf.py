@@ -9,7 +9,6 @@ import contextlib
 import io
 import logging
 import os
-import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -27,6 +26,7 @@ from neuralcollapse.cli import COMMANDS, parse  # noqa: E402
 
 project, author, version = "neuralcollapse", "The neuralcollapse maintainers", neuralcollapse.__version__
 release, copyright = version, author
+# a release knows its public address; without one, links to code lead to copies of the files
 repository = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"].get("urls", {}).get("Source", "")
 
 extensions = [
@@ -101,4 +101,6 @@ def write_if_new(path: Path, text: str) -> None:
 write_if_new(DOCS / "commands.md", commands_page())
 (DOCS / "notebooks").mkdir(exist_ok=True)
 for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
-    shutil.copy2(notebook, DOCS / "notebooks" / notebook.name)
+    address = f"https://colab.research.google.com/github/{repository.removeprefix('https://github.com/')}/blob/main"
+    badge = f"[Open in Colab]({address}/notebooks/{notebook.name})" if repository else ""
+    write_if_new(DOCS / "notebooks" / notebook.name, notebook.read_text("utf-8").replace("<!-- Colab -->", badge))

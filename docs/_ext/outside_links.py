@@ -1,4 +1,4 @@
-"""Links of a page to files outside docs/, which GitHub follows, lead to the repository on the site too."""
+"""Links of a page to files outside docs/: to the repository where its address is known, else to copies of the files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
 DOCS = Path(__file__).parents[1]
+PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 _LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|!?\[[^\]]*\])*)\]\(((?:\.\./)+[^)#\s]*)(#[^)\s]*)?\)")
 
 
@@ -24,7 +25,13 @@ def in_repository(text: str, page: Path, config: Any) -> str:
         if not target.exists():
             logger.warning("no file %s", found[2], location=str(page))
         kind = "tree" if target.is_dir() else "blob"
-        repository = config.html_theme_options["source_repository"].rstrip("/")
+        repository = (config.html_theme_options or {}).get("source_repository", "").rstrip("/")
+        if target.name in PAGES and target.parent == DOCS.parent:
+            return f"[{found[1]}]({os.path.relpath(DOCS / PAGES[target.name], page.parent)}{found[3] or ''})"
+        if not repository:  # a folder is named only
+            if target.suffix == ".md" and "`" not in found[1]:
+                return f"{{download}}`{found[1]} <{found[2]}>`"
+            return found[1] if target.is_dir() else f"[{found[1]}]({found[2]})"
         return f"[{found[1]}]({repository}/{kind}/main/{target.relative_to(DOCS.parent).as_posix()}{found[3] or ''})"
 
     return _LINK.sub(address, text)

@@ -12,7 +12,16 @@ INTERRUPTED = 130
 
 
 class InputError(ValueError):
-    """A mistake in the input, said in one sentence; the command line prints it without a traceback."""
+    """A mistake in the input, said in one sentence; the command line prints it without a traceback.
+
+    Example:
+        >>> import neuralcollapse as nc
+        >>> try:
+        ...     nc.simplex_etf(10, 5)
+        ... except nc.InputError as error:
+        ...     print(error)
+        expected dim of at least 9 for 10 classes, got 5
+    """
 
 
 class Named(dict[str, Entry]):

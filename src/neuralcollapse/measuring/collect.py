@@ -33,9 +33,10 @@ def collect_features(
     """The features and labels of a whole data set, in the loader's order; the model is left as it was.
 
     The features are those that :func:`neuralcollapse.measure` measures: what enters the classifier, which is found in
-    the same way. The arguments are those of ``measure`` too.
+    the same way.
 
     Args:
+        model, loader, layer, features, weight, bias, next_token, device: as for ``measure``.
         memory_budget: bytes of features to keep; joining those of all batches takes as many again for a moment.
 
     Returns:

@@ -21,9 +21,11 @@ from neuralcollapse.measuring.preparation import prepared
 from neuralcollapse.measuring.report import Report, formatted
 from neuralcollapse.measuring.tidy import UNLABELLED, tidy_table
 from neuralcollapse.moments.class_moments import ClassMoments
+from neuralcollapse.plots import require_matplotlib
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 _HEADS = ("layer", "p", "NC1", "NC2 angle", "NC3", "NC4", "nearest", "L_LS")
 _LEGEND = (
@@ -42,6 +44,14 @@ class LayerReport:
             positions.
         probe: whether the classifier in the report is the layer's least-squares one (Proposition 1), as at every layer
             but the last, where it is the network's.
+
+    Example:
+        >>> import torch
+        >>> import neuralcollapse as nc
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+        >>> reports = nc.measure_layers(model, [(torch.eye(4), torch.tensor([0, 1, 0, 1]))])
+        >>> [(each.name, each.probe) for each in reports]
+        [('0', True), ('1', True), ('2', False)]
     """
 
     name: str
@@ -56,6 +66,14 @@ class LayerReports:
 
     Attributes:
         left_out: by name, default layers that ran and why they are not measured.
+
+    Example:
+        >>> import torch
+        >>> import neuralcollapse as nc
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+        >>> reports = nc.measure_layers(model, [(torch.eye(4), torch.tensor([0, 1, 0, 1]))])
+        >>> reports['1'].report.dim, len(reports)
+        (3, 3)
     """
 
     def __init__(self, reports: Iterable[LayerReport], left_out: Mapping[str, str] | None = None) -> None:
@@ -96,6 +114,27 @@ class LayerReports:
     def to_frame(self) -> pd.DataFrame:
         """The numbers of all layers as a tidy table, see :meth:`Report.to_frame`; `layer` is the layer's name."""
         return tidy_table((UNLABELLED, {**each.report.to_dict(), "layer": each.name}) for each in self)
+
+    def plot(self, metric: str | Sequence[str] = "nc1", *, ax: Axes | None = None) -> Axes:
+        """Draw one or several metrics from the first layer to the last.
+
+        Args:
+            metric: names, as the column `metric` of :meth:`to_frame` has them.
+            ax: where; by default pyplot's current axes.
+
+        Raises:
+            InputError: an unknown metric, or matplotlib or pandas is not installed.
+        """
+        require_matplotlib()
+        from neuralcollapse.plots.layers import over_layers
+        from neuralcollapse.plots.quantities import with_derived
+
+        table = with_derived(self.to_frame())
+        names, known = [metric] if isinstance(metric, str) else list(metric), list(table["metric"].unique())
+        for name in names:
+            if name not in known:
+                raise InputError(f"unknown metric {shown(name)}{suggest(name, known)}; to_frame() has those measured")
+        return over_layers(table[table["metric"].isin(names)], ax)
 
     def __str__(self) -> str:
         width = max(len("layer"), *(len(name) for name in self._reports))
@@ -193,6 +232,14 @@ def measure_layers(
     Raises:
         InputError: a layer that does not exist, does not run, runs twice or gives no tensor; an axis of features that
             is not certain; or as ``measure``.
+
+    Example:
+        >>> import torch
+        >>> import neuralcollapse as nc
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+        >>> reports = nc.measure_layers(model, [(torch.eye(4), torch.tensor([0, 1, 0, 1]))])
+        >>> [each.name for each in reports]
+        ['0', '1', '2']
     """
     checked = MeasureOptions.of(options, "nc.measure_layers", ("layers", "spatial", "channel_axis"))
     if isinstance(checked.reference, (ClassMoments, Report)):

@@ -109,6 +109,10 @@ class MeasureOptions:
 
     Raises:
         InputError: a value that is impossible, or does not go with another.
+
+    Example:
+        >>> MeasureOptions(metrics="cdnv", weighting="class").metrics
+        'cdnv'
     """
 
     layer: Layer | None = None

@@ -58,6 +58,13 @@ class ClassReport:
         nearest: name of the class c' ≠ c whose centred mean has the greatest cosine with its own.
         nearest_cosine: that cosine, −1/(C−1) for all classes at a simplex ETF.
         duality: cosine of w_c, its classifier row, and μ_c − μ_G; 1 at self-duality.
+
+    Example:
+        >>> import neuralcollapse as nc
+        >>> features, labels = torch.tensor([[2.0], [0.0], [-2.0], [0.0]]), torch.tensor([0, 0, 1, 1])
+        >>> one = nc.measure_features(features, labels).per_class[0]
+        >>> one.examples, one.variability, round(one.nc1_share, 6)
+        (2, 1.0, 0.25)
     """
 
     label: int

@@ -17,6 +17,7 @@ from neuralcollapse._files import finite
 from neuralcollapse._html import Html, curve, escaped, folded, listing, paragraph, table
 from neuralcollapse._linalg import norm
 from neuralcollapse.measuring.decision_counts import DecisionCounts
+from neuralcollapse.measuring.interval import Interval
 from neuralcollapse.measuring.per_class import ClassReports, check_class_names, class_reports, printable
 from neuralcollapse.measuring.reading import Reading, Sentence, reading
 from neuralcollapse.measuring.tidy import UNLABELLED, tidy_table
@@ -26,11 +27,12 @@ from neuralcollapse.metrics.registry import METRICS, compute_metrics
 from neuralcollapse.metrics.signal_to_noise import SNRSpectrum, snr_singular_values
 from neuralcollapse.metrics.undefined import one_warning
 from neuralcollapse.moments.class_moments import ClassMoments, Weighting, require_moments
+from neuralcollapse.plots import require_matplotlib
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
-    from neuralcollapse.measuring.confidence import Interval
 
 NO_CLASSIFIER = "no classifier: what needs one is not measured"
 # How a report says what counts alike.
@@ -63,6 +65,14 @@ class Report:
         per_class: the numbers of each class with examples; print it, or read ``report.per_class["cat"].accuracy``.
         moments: of the features, to merge, to save, or to measure another split about.
         confidence: intervals of the numbers by name, where ``measure_features(confidence=…)`` was asked for them.
+
+    Example:
+        >>> import torch
+        >>> import neuralcollapse as nc
+        >>> features, labels = torch.tensor([[2.0], [0.0], [-2.0], [0.0]]), torch.tensor([0, 0, 1, 1])
+        >>> report = nc.measure_features(features, labels, weight=[[1.0], [-1.0]])
+        >>> round(report.nc1, 6), report.nc3, report.num_examples
+        (0.5, 0.0, 4)
     """
 
     layer: str
@@ -164,6 +174,21 @@ class Report:
         near = "" if worst.nearest is None else f"; the class nearest to it is {printable(worst.nearest)}"
         return Sentence("classes", "none", f"The least collapsed class is {printable(worst.name)}{share}{near}.")
 
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw NC1 to NC4 and L⊥_LS / L, each as a dot on one logarithmic axis; collapse is to the left.
+
+        Args:
+            ax: where; by default pyplot's current axes.
+
+        Raises:
+            InputError: matplotlib or pandas is not installed.
+        """
+        require_matplotlib()
+        from neuralcollapse.plots.layers import numbers
+        from neuralcollapse.plots.quantities import with_derived
+
+        return numbers(with_derived(self.to_frame()), ax)
+
     def __str__(self) -> str:
         lines = [*textwrap.wrap(self._title(), 80), f"Layer: {self.layer}"]
         for rows in self._rows():
@@ -262,6 +287,14 @@ def make_report(
 
     Raises:
         InputError: a weight or bias that does not fit the moments, a negative λ, names of another number of classes.
+
+    Example:
+        >>> import torch
+        >>> features, labels = torch.tensor([[2.0], [0.0], [-2.0], [0.0]]), torch.tensor([0, 0, 1, 1])
+        >>> moments = ClassMoments(2)
+        >>> moments.update(features, labels)
+        >>> round(make_report(moments).nc1, 6)
+        0.5
     """
     require_moments(moments)
     check_class_names(class_names, moments.num_classes, exactly=weight is not None)

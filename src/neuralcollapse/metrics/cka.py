@@ -24,6 +24,9 @@ def linear_cka(features: Float[Tensor, "n p"] | Array, others: Float[Tensor, "n 
     Returns:
         From 0 to 1; nan, with a warning, where either does not vary.
 
+    Raises:
+        InputError: features of other examples, NaN or infinity.
+
     Source: Kornblith et al. (2019), Similarity of neural network representations revisited, Section 3.
 
     Example:

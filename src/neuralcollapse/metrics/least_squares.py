@@ -50,7 +50,15 @@ def least_squares_classifier(
     Returns:
         The weight (C, p) and the bias (C,).
 
+    Raises:
+        InputError: a negative λ; what is no `ClassMoments` and no features with labels.
+
     Source: Webb & Lowe (1990); Han, Papyan & Donoho (2022), Proposition 1.
+
+    Example:
+        >>> weight, bias = least_squares_classifier(torch.tensor([[1.0], [-1.0]]), torch.tensor([0, 1]))
+        >>> [round(value, 6) for value in (*weight[:, 0].tolist(), *bias.tolist())]
+        [0.5, -0.5, 0.5, 0.5]
     """
     _, weight, bias = solve_least_squares(moments, weight_decay)
     return weight, bias

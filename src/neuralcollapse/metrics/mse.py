@@ -31,6 +31,12 @@ class MSEDecomposition:
         ls_perp: L⊥_LS ≥ 0, what the classifier in use loses against it; None in a report without a classifier.
         weight_ls: (C, p); bias_ls: (C,).
         weight_decay: the λ all of this was computed with.
+
+    Example:
+        >>> features, labels = torch.tensor([[2.0], [0.0], [-2.0], [0.0]]), torch.tensor([0, 0, 1, 1])
+        >>> parts = decompose_mse(features, labels, torch.tensor([[1.0], [-1.0]]))
+        >>> round(parts.ls + parts.ls_perp - parts.total, 12)
+        0.0
     """
 
     total: float | None
@@ -69,6 +75,12 @@ def decompose_mse(
         InputError: shapes that do not match the moments, NaN or infinity, a negative λ.
 
     Source: Han, Papyan & Donoho (2022), Theorem 1; Han, Papyan & Donoho (2022), Theorem 2.
+
+    Example:
+        >>> features, labels = torch.tensor([[2.0], [0.0], [-2.0], [0.0]]), torch.tensor([0, 0, 1, 1])
+        >>> parts = decompose_mse(features, labels, torch.tensor([[1.0], [-1.0]]))
+        >>> round(parts.nc1 + parts.nc23 + parts.ls_perp - parts.total, 12)
+        0.0
     """
     require_moments(moments)
     rows_in_use, own_bias = as_classifier(weight, bias, moments.num_classes, moments.means.shape[1])

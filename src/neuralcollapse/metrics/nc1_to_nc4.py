@@ -36,6 +36,11 @@ class NC2:
     """Convergence to a simplex ETF, of the centred class means and of the classifier's rows; all zero at an ETF.
 
     The classifier's are None in a report without a classifier.
+
+    Example:
+        >>> features, labels = torch.tensor([[2.0], [0.0], [-2.0], [0.0]]), torch.tensor([0, 0, 1, 1])
+        >>> nc2(features, labels, torch.tensor([[1.0], [-1.0]])).maximal_angle_means
+        0.0
     """
 
     equinorm_means: float
@@ -65,7 +70,15 @@ def nc1(moments: ClassMoments, *, divide: bool = True, correction: int = 0) -> f
         dependent, because a direction that should separate classes then does not; nan, with a warning, where all
         features are equal, or of one class.
 
+    Raises:
+        InputError: what is no `ClassMoments` and no features with labels; NaN or infinity in features.
+
     Source: Papyan, Han & Donoho (PNAS 2020), Figure 6.
+
+    Example:
+        >>> features, labels = torch.tensor([[2.0], [0.0], [-2.0], [0.0]]), torch.tensor([0, 0, 1, 1])
+        >>> round(nc1(features, labels), 6)
+        0.5
     """
     require_moments(moments)
     if not has_two_classes(moments, "NC1"):
@@ -170,6 +183,14 @@ def nc2(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -> NC2:
     warning names its class. All are nan, with a warning, where examples are of one class.
 
     The formulas and their sources are in :mod:`neuralcollapse.metrics.geometry`.
+
+    Raises:
+        InputError: a weight of another shape than (C, p); NaN or infinity.
+
+    Example:
+        >>> features, labels = torch.tensor([[2.0], [0.0], [-2.0], [0.0]]), torch.tensor([0, 0, 1, 1])
+        >>> round(nc2(features, labels, torch.tensor([[2.0], [-1.0]])).equinorm_classifier, 4)  # Std √½, Avg 1.5
+        0.4714
     """
     require_moments(moments)
     given, _ = as_classifier(weight, None, moments.num_classes, moments.means.shape[1])
@@ -211,7 +232,15 @@ def nc3(
         centred: class means less μ_G, as the papers have them; False takes μ_c themselves.
         squared: the norm, as in the paper's figures; False gives the norm itself.
 
+    Raises:
+        InputError: a weight of another shape than (C, p); NaN or infinity.
+
     Source: Papyan, Han & Donoho (PNAS 2020), Figure 5.
+
+    Example:
+        >>> features, labels = torch.tensor([[2.0], [0.0], [-2.0], [0.0]]), torch.tensor([0, 0, 1, 1])
+        >>> round(nc3(features, labels, torch.tensor([[3.0], [-3.0]])), 6)
+        0.0
     """
     require_moments(moments)
     given, _ = as_classifier(weight, None, moments.num_classes, moments.means.shape[1])
@@ -256,7 +285,15 @@ def nc4_mismatch(
         weight: (C, p); bias: (C,) or None.
         moments: class means from elsewhere, such as the whole training set.
 
+    Raises:
+        InputError: shapes that do not fit one another; labels outside 0 … C − 1; NaN or infinity.
+
     Source: Papyan, Han & Donoho (PNAS 2020), Figure 7.
+
+    Example:
+        >>> features, labels = torch.tensor([[2.0], [0.4], [-2.0], [-0.4]]), torch.tensor([0, 0, 1, 1])
+        >>> nc4_mismatch(features, labels, torch.tensor([[1.0], [-1.0]]), torch.tensor([1.0, 0.0]))  # by the bias
+        0.25
     """
     examples, classes = as_tensor(features, "features"), as_tensor(labels, "labels")
     rows = as_tensor(weight, "weight")

@@ -65,7 +65,17 @@ def neco_scores(
     Returns:
         (m,) float64; nan where h̃ is zero.
 
+    Raises:
+        InputError: features of another dimension than the moments'.
+
     Source: Ammar et al. (2024), NECO: neural collapse based out-of-distribution detection, Section 4.
+
+    Example:
+        >>> moments = ClassMoments(2)
+        >>> features = torch.tensor([[2.0, 0.1], [2.0, -0.1], [-2.0, 0.1], [-2.0, -0.1]])
+        >>> moments.update(features, torch.tensor([0, 0, 1, 1]))
+        >>> neco_scores(moments, torch.tensor([[2.0, 0.0], [0.0, 5.0]])).shape
+        torch.Size([2])
     """
     moments, rows = _unit_scale(moments, features)
     most = moments.means.shape[1]
@@ -99,6 +109,13 @@ def nearest_mean_scores(
 
     Source: Lee et al. (2018), A simple unified framework for detecting out-of-distribution samples and adversarial
     attacks, Equation 2; with the Euclidean distance it is the decision of NC4.
+
+    Example:
+        >>> features, labels = torch.tensor([[2.0], [0.0], [-2.0], [0.0]]), torch.tensor([0, 0, 1, 1])
+        >>> moments = ClassMoments(2)
+        >>> moments.update(features, labels)
+        >>> nearest_mean_scores(moments, torch.tensor([[1.0], [4.0]])).tolist()
+        [-0.0, -9.0]
     """
     exponent = moments.exponent if isinstance(moments, ClassMoments) else 0
     moments, rows = _unit_scale(moments, features)
@@ -127,6 +144,10 @@ class Detection:
         auroc: the chance that an example of the classes scores higher than another one, ties counting half; 0.5 for
             scores that tell nothing, 1 for perfect ones.
         fpr95: the share of the others that pass a threshold which 95 % of the examples of the classes pass; best at 0.
+
+    Example:
+        >>> detection([3.0, 2.0], [1.0]).auroc
+        1.0
     """
 
     auroc: float
@@ -165,7 +186,7 @@ def detection(
     high, low = sides[0].sort().values, sides[1].contiguous()
     below, up_to = torch.searchsorted(high, low), torch.searchsorted(high, low, right=True)
     # of each pair: 1 where the inner one is above, ½ where both are equal
-    wins = (len(high) - up_to) + 0.5 * (up_to - below)
+    wins = (len(high) - up_to).double() + 0.5 * (up_to - below).double()
     threshold = high[len(high) - max(1, math.ceil(passing * len(high)))]
     return Detection(float(wins.sum() / (len(high) * len(low))), float((low >= threshold).double().mean()))
 

@@ -24,6 +24,11 @@ class RegressionCollapse:
         nrc3: squared distance between the Gram matrix of W and Σ^{1/2} − √γ I, each scaled to norm 1, Σ the covariance
             of the targets.
         gamma: the γ from 0 to the least eigenvalue of Σ for which nrc3 is least.
+
+    Example:
+        >>> targets = torch.tensor([[1.0], [-1.0]])
+        >>> measure_regression(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), targets, torch.tensor([[1.0, 0.0]])).nrc3
+        0.0
     """
 
     nrc1: float

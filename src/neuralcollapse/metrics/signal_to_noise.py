@@ -31,6 +31,11 @@ class SNRSpectrum:
             fewer. Infinite in a direction in which class means differ and nothing varies within classes.
         space: ``"full"``, or ``"limit"`` where some are infinite: the spectrum is then the limit of
             (Σ_W + εI)^{-1/2} M̄ for ε → 0.
+
+    Example:
+        >>> features, labels = torch.tensor([[2.0], [0.0], [-2.0], [0.0]]), torch.tensor([0, 0, 1, 1])
+        >>> snr_singular_values(features, labels).space
+        'full'
     """
 
     singular_values: Float[Tensor, " k"]
@@ -52,7 +57,16 @@ def snr_singular_values(moments: ClassMoments) -> SNRSpectrum:
     Returns:
         The spectrum, on the CPU, in the precision of the moments.
 
+    Raises:
+        InputError: what is no `ClassMoments` and no features with labels, or moments of scatter="trace".
+
     Source: Han, Papyan & Donoho (2022), Definition 2.
+
+    Example:
+        >>> features, labels = torch.tensor([[2.0], [0.0], [-2.0], [0.0]]), torch.tensor([0, 0, 1, 1])
+        >>> spectrum = snr_singular_values(features, labels)  # means ±1, variance 1
+        >>> round(float(spectrum.singular_values[0]), 4)
+        1.4142
     """
     require_moments(moments)
     values = whitened_singular_values(moments, torch.ones_like(moments.weights)).cpu()

@@ -3,12 +3,13 @@
 Accuracy on the training data is useless for telling when to stop in the phase where it is 100 %; NC1 goes on falling.
 
     pip install -e '.[lab,lightning]'       # scikit-learn too, which the digits come with
-    python examples/lightning_callback.py   # about 8 s on one core
+    python examples/lightning_callback.py   # about 8 s on one core; --report nc.html writes a page to explore
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import lightning
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
+import neuralcollapse as nc
 from neuralcollapse.integrations.lightning import NeuralCollapse
 
 
@@ -51,6 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Neural Collapse as a Lightning callback.")
     parser.add_argument("--epochs", type=int, default=100, help="at most")
     parser.add_argument("--until", type=float, default=0.1, help="NC1 to stop at")
+    parser.add_argument("--report", type=Path, help="HTML file in which the training is explored")
     arguments = parser.parse_args()
 
     lightning.seed_everything(0, verbose=False)
@@ -80,6 +83,8 @@ def main() -> None:
             f"  {line['nc4_mismatch']:8.2%}"
         )
     print(f"Stopped after {trainer.current_epoch} epochs at nc/nc1 = {trainer.callback_metrics['nc/nc1']:.4f}")
+    if arguments.report is not None:
+        nc.History.from_monitor(collapse, run="digits", loss="ce").report(arguments.report)
 
 
 if __name__ == "__main__":

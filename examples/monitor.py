@@ -7,6 +7,7 @@ nearest mean (NC4).
     pip install -e '.[lab]'                       # scikit-learn, which the digits come with
     python examples/monitor.py                    # about 8 s on one core
     python examples/monitor.py --path nc.jsonl    # appends a line of JSON a measurement, with every number
+    python examples/monitor.py --report nc.html   # a page in which the training is explored
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--every", type=int, default=20, help="epochs between measurements")
     parser.add_argument("--path", type=Path, help="file that gets the measurements; by default none does")
+    parser.add_argument("--report", type=Path, help="HTML file in which the training is explored")
     arguments = parser.parse_args()
 
     torch.manual_seed(0)
@@ -82,6 +84,8 @@ def main() -> None:
                 f"  {report.nc3:8.4f}  {report.nc4_mismatch:8.2%}"
             )
     print(f"\n{last}")
+    if arguments.report is not None:
+        nc.History.from_monitor(monitor, run="digits", loss="mse").report(arguments.report)
 
 
 if __name__ == "__main__":

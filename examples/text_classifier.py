@@ -14,6 +14,7 @@ import argparse
 import re
 import tempfile
 from collections import Counter
+from pathlib import Path
 from pydoc_data.topics import topics
 
 import torch
@@ -54,6 +55,7 @@ def main() -> None:
     """Train, and print a row an epoch and the accuracy on passages not seen."""
     parser = argparse.ArgumentParser(description="Neural Collapse of a text classifier.")
     parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--report", type=Path, help="HTML file in which the training is explored")
     arguments = parser.parse_args()
 
     torch.manual_seed(0)
@@ -80,7 +82,7 @@ def main() -> None:
             train_dataset=train,
         )
         trainer.remove_callback(PrinterCallback)
-        collapse = NeuralCollapse(trainer)
+        collapse = NeuralCollapse(trainer, class_names=CHAPTERS)
         trainer.add_callback(collapse)
         trainer.train()
 
@@ -92,6 +94,8 @@ def main() -> None:
         )
     unseen = nc.measure(model, batches(test))
     print(f"{before.num_examples} passages; of {unseen.num_examples} others {unseen.accuracy:.0%} find their chapter")
+    if arguments.report is not None:
+        nc.History.from_monitor(collapse, run="chapters", loss="ce").report(arguments.report)
 
 
 if __name__ == "__main__":

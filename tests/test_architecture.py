@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "neuralcollapse"
 BASE = ("_errors", "_checks", "_files", "_linalg", "_html")
-LIBRARY = (*BASE, "moments", "metrics", "theory", "measuring", "integrations")
+LIBRARY = (*BASE, "moments", "metrics", "theory", "plots", "measuring", "integrations")
 LABORATORY = ("data", "networks", "training", "study", "files", "figures", "report", "cli")
 LAYERS = (*LIBRARY, *LABORATORY)  # each imports only from those before it
 MODULES = {

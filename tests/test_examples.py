@@ -17,11 +17,13 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 NEEDS = {
     "monitor": ["sklearn"],
     "layers": ["sklearn"],
+    "out_of_distribution": [],
     "read_history": ["pandas"],
     "torchmetrics_metric": ["sklearn", "torchmetrics"],
     "lightning_callback": ["sklearn", "lightning"],
     "text_classifier": ["transformers", "accelerate"],
     "next_token": ["transformers", "accelerate"],
+    "timm_network": ["sklearn", "timm"],
 }
 # Lightning's own, about its use of PyTorch and about loaders without worker processes
 ITS_OWN = [
@@ -63,6 +65,13 @@ def table(output: str) -> list[dict[str, float]]:
     return rows
 
 
+def page(path: Path, run: str) -> None:
+    """A report on a run of this name is there; it is removed, as nothing else is to be left."""
+    text = path.read_text(encoding="utf-8")
+    assert text.lstrip().lower().startswith("<!doctype html") and run in text and "NC1" in text
+    path.unlink()
+
+
 def test_each_example_is_tested_and_in_the_table() -> None:
     scripts = {path.stem for path in EXAMPLES.glob("*.py")}
     assert scripts == set(NEEDS)
@@ -73,7 +82,7 @@ def test_each_example_is_tested_and_in_the_table() -> None:
 
 
 def test_monitor(tmp_path: Path) -> None:
-    output = run("monitor", tmp_path, "--epochs", "20", "--every", "10", "--path", "nc.jsonl")
+    output = run("monitor", tmp_path, "--epochs", "20", "--every", "10", "--path", "nc.jsonl", "--report", "nc.html")
     first, middle, last = table(output)
     assert first["accuracy"] < 0.3
     assert last["accuracy"] > 0.99
@@ -84,6 +93,7 @@ def test_monitor(tmp_path: Path) -> None:
     assert "1,797 examples, 10 of 10 classes, 256 features" in output
     parts = [float(re.search(rf"{part}\s+(\S+)", output)[1]) for part in ("L_NC1", "L_NC2/3", "L⊥_LS")]  # type: ignore[index]
     assert sum(parts) == pytest.approx(float(re.search(r"MSE loss\s+(\S+)", output)[1]), rel=1e-3)  # type: ignore[index]
+    page(tmp_path / "nc.html", "digits")
     assert [path.name for path in tmp_path.iterdir()] == ["nc.jsonl"]
     written = [json.loads(line) for line in (tmp_path / "nc.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in written] == [0, 10, 20]
@@ -130,7 +140,8 @@ def test_torchmetrics(tmp_path: Path) -> None:
 
 
 def test_lightning(tmp_path: Path) -> None:
-    output = run("lightning_callback", tmp_path, "--until", "0.15")
+    output = run("lightning_callback", tmp_path, "--until", "0.15", "--report", "nc.html")
+    page(tmp_path / "nc.html", "digits")
     rows = table(output)
     assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
     assert rows[-1]["NC1"] < 0.15 < min(row["NC1"] for row in rows[:-1])
@@ -140,7 +151,8 @@ def test_lightning(tmp_path: Path) -> None:
 
 
 def test_text_classifier(tmp_path: Path) -> None:
-    output = run("text_classifier", tmp_path, "--epochs", "6")
+    output = run("text_classifier", tmp_path, "--epochs", "6", "--report", "nc.html")
+    page(tmp_path / "nc.html", "chapters")
     rows = table(output)
     assert [row["epoch"] for row in rows] == list(range(7))
     assert rows[0]["accuracy"] < 0.4
@@ -166,3 +178,23 @@ def test_next_token(tmp_path: Path) -> None:
     foretold = [word for index, word in enumerate(words[: len(words) // 32 * 32]) if index % 32 and word in frequent]
     assert f"{len(foretold)} positions, {len(set(foretold))} words, 64 features" in output
     assert not list(tmp_path.iterdir())
+
+
+def test_timm(tmp_path: Path) -> None:
+    output = run("timm_network", tmp_path, "--epochs", "6", "--report", "nc.html")
+    page(tmp_path / "nc.html", "test_resnet")
+    rows = table(output)
+    assert [row["epoch"] for row in rows] == [0, 3, 6]
+    assert rows[-1]["NC1"] < rows[0]["NC1"] / 5 and rows[-1]["accuracy"] > 0.9
+    assert "Layer: fc" in output and {"zero", "nine"} <= set(output.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_out_of_distribution(tmp_path: Path) -> None:
+    output = run("out_of_distribution", tmp_path, "--quick")
+    if "are needed" in output:
+        pytest.skip("FashionMNIST or MNIST is not on this machine")
+    scores = {line[:20].strip(): [float(v) for v in line[20:].split()] for line in output.splitlines()[2:]}
+    assert scores.keys() == {"NECO", "nearest class mean"}
+    assert all(0.0 <= value <= 1.0 for pair in scores.values() for value in pair)
+    assert max(auroc for auroc, _ in scores.values()) > 0.6

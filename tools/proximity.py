@@ -143,7 +143,7 @@ def report(runs: pd.DataFrame, out: Path) -> None:
         axes, ("noise alone, first order in η", f"{a:.2f} × remnant + {c:.2f} × noise"), strict=True
     ):
         axis.plot(limits, limits, color="0.5", lw=0.8)
-        axis.set(xlabel=f"predicted L⊥/L: {label}", xlim=limits, ylim=limits, aspect="equal")
+        axis.set(xlabel=f"predicted L⊥/L:\n{label}", xlim=limits, ylim=limits, aspect="equal")
     axes[0].set_ylabel("measured L⊥/L")
     axes[0].legend(frameon=False)
     figure.savefig(out / "proximity.png", dpi=200)

@@ -15,6 +15,7 @@ Measure a model or features:
     collect_features          the features and labels of a data set: two tensors
     make_report               class moments and a classifier: a Report
     Monitor                   measures a model whenever it is called, and keeps the history
+    Tracking                  writes reports to TensorBoard, wandb, MLflow, trackio or a function
     MeasureOptions            the options of measure, measure_layers and Monitor, in one object
 
 Whether a difference is one:
@@ -82,9 +83,9 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time a name is import
     from neuralcollapse.measuring.collect import collect_features as collect_features
     from neuralcollapse.measuring.comparison import Comparison as Comparison
     from neuralcollapse.measuring.comparison import compare as compare
-    from neuralcollapse.measuring.confidence import Interval as Interval
     from neuralcollapse.measuring.confidence import confidence_intervals as confidence_intervals
     from neuralcollapse.measuring.history import History as History
+    from neuralcollapse.measuring.interval import Interval as Interval
     from neuralcollapse.measuring.layers import LayerReport as LayerReport
     from neuralcollapse.measuring.layers import LayerReports as LayerReports
     from neuralcollapse.measuring.layers import measure_layers as measure_layers
@@ -96,6 +97,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time a name is import
     from neuralcollapse.measuring.per_class import ClassReports as ClassReports
     from neuralcollapse.measuring.report import Report as Report
     from neuralcollapse.measuring.report import make_report as make_report
+    from neuralcollapse.measuring.trackers import Tracking as Tracking
     from neuralcollapse.metrics.cka import linear_cka as linear_cka
     from neuralcollapse.metrics.geometry import equiangularity as equiangularity
     from neuralcollapse.metrics.geometry import equinorm as equinorm
@@ -131,11 +133,12 @@ _HOME = {
     "collect_features": "measuring.collect",
     "make_report": "measuring.report",
     "Monitor": "measuring.monitor",
+    "Tracking": "measuring.trackers",
     "MeasureOptions": "measuring.options",
     "compare": "measuring.comparison",
     "Comparison": "measuring.comparison",
     "confidence_intervals": "measuring.confidence",
-    "Interval": "measuring.confidence",
+    "Interval": "measuring.interval",
     "linear_cka": "metrics.cka",
     "History": "measuring.history",
     "Report": "measuring.report",

@@ -57,8 +57,14 @@ def _as_array(value: Any, name: str) -> np.ndarray[Any, Any]:
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"expected numeric {name} of one shape, got {type(value).__name__}: {error}") from None
     if array.ndim == 0 and array.dtype.kind in "OUSV":
-        raise InputError(f"expected numeric {name}, got {type(value).__name__}")
+        raise InputError(f"expected numeric {name}, got {_given(value)}")
     return array
+
+
+def _given(value: Any) -> str:
+    """The type of a value that is no array, and what to give instead where it is a layer of PyTorch."""
+    hint = ": give its .weight and its .bias" if hasattr(value, "weight") and hasattr(value, "bias") else ""
+    return type(value).__name__ + hint
 
 
 def _from_array(array: np.ndarray[Any, Any], name: str) -> Tensor:
@@ -75,7 +81,8 @@ def _from_array(array: np.ndarray[Any, Any], name: str) -> Tensor:
     elif kind == "V" and stored.startswith(("bfloat16", "float8")):  # types that ml_dtypes adds to NumPy
         array = array.astype(np.float32)
     elif kind not in "biuf":
-        raise InputError(f"expected numeric {name}, got an array of {array.dtype}")
+        hint = ": number the classes, such as by np.unique(names, return_inverse=True)[1]" if kind in "OUS" else ""
+        raise InputError(f"expected numeric {name}, got an array of {array.dtype}{hint if 'labels' in name else ''}")
     # PyTorch takes arrays of the machine's own byte order, with strides of at least 0, that it may write to.
     array = np.asarray(array, dtype=array.dtype.newbyteorder("="))
     if not array.flags.writeable or any(stride < 0 or stride % array.itemsize for stride in array.strides):
@@ -113,7 +120,9 @@ def check_features(features: Tensor, dim: int | None = None) -> None:
     """Raise unless `features` is a floating (n, p) tensor, with p = `dim` where that is known."""
     require_values(features, "features")
     if features.ndim != 2:
-        raise InputError(f"expected features of shape (n, p), got {tuple(features.shape)}")
+        hint = ": give features first and labels second" if features.ndim == 1 else ""
+        hint = ": give features.flatten(1), or their mean over positions" if features.ndim > 2 else hint
+        raise InputError(f"expected features of shape (n, p), got {tuple(features.shape)}{hint}")
     if not features.is_floating_point():
         raise InputError(f"expected floating-point features, got {features.dtype}")
     if not features.shape[1]:
@@ -139,7 +148,9 @@ def check_labels(labels: Tensor, examples: int, num_classes: int) -> None:
     if examples:
         low, high = (int(v) for v in torch.aminmax(_widened(labels, "labels")))
         if low < 0 or high >= num_classes:
-            raise InputError(f"expected labels in 0..{num_classes - 1}, got {low if low < 0 else high}")
+            hint = f": classes count from 0, give labels - {low}" if low >= 1 and high - low < num_classes else ""
+            hint = ": leave out examples without a class" if low < 0 else hint
+            raise InputError(f"expected labels in 0..{num_classes - 1}, got {low if low < 0 else high}{hint}")
 
 
 def _shape_hint(labels: Tensor) -> str:
@@ -158,7 +169,9 @@ def check_classifier(weight: Tensor, bias: Tensor | None, num_classes: int, dim:
     if bias is not None:
         require_values(bias, "bias")
     if tuple(weight.shape) != (num_classes, dim):
-        raise InputError(f"expected a classifier weight of shape ({num_classes}, {dim}), got {tuple(weight.shape)}")
+        hint = ": give weight.T" if weight.ndim == 2 and weight.shape[0] == dim != weight.shape[1] else ""
+        shape = tuple(weight.shape)
+        raise InputError(f"expected a classifier weight of shape ({num_classes}, {dim}), got {shape}{hint}")
     if bias is not None and tuple(bias.shape) != (num_classes,):
         raise InputError(f"expected a classifier bias of shape ({num_classes},), got {tuple(bias.shape)}")
     for name, value in (("weight", weight), ("bias", bias)):

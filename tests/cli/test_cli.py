@@ -363,8 +363,8 @@ def test_figures_refuses_what_is_no_run(trained: Path, tmp_path: Path, capsys: p
     run = shutil.copytree(trained, tmp_path / "run")
     (tmp_path / "file").write_text("x")
     (tmp_path / "empty").mkdir()
-    refused(capsys, ["figures", str(tmp_path / "empty")], "no config.json")
-    refused(capsys, ["figures", str(tmp_path / "absent")], "neither a run directory nor a folder of them")
+    refused(capsys, ["figures", str(tmp_path / "empty")], "holds no run")
+    refused(capsys, ["figures", str(tmp_path / "absent")], "it is not there")
     refused(capsys, ["figures", str(tmp_path), "--animate"], "is not a run directory")
     refused(capsys, ["figures", str(run), "--out", str(tmp_path / "file")], "File exists")
     (run / "snapshots" / "epoch_0002.npz").write_bytes(b"PK")
@@ -432,3 +432,16 @@ def test_dynamics_refuses_what_no_flow_can_have(tmp_path: Path, capsys: pytest.C
     refused(capsys, ["dynamics", "--weight-decay", "-1", *out], "weight decay")
     refused(capsys, ["dynamics", "--run", str(tmp_path / "absent"), *out], "not a run directory")
     assert not (tmp_path / "pictures").exists()
+
+
+def test_a_run_writes_for_tensorboard_and_goes_on_without_gaps(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    out = tmp_path / "run"
+    assert call([*RUN, "--epochs", "3", "--out", str(out), "--log", "tensorboard"]) == 0
+    history = {line["epoch"]: line for line in map(json.loads, (out / "history.jsonl").read_text().splitlines())}
+    frame = nc.History.read(out / "tensorboard").to_frame().set_index(["epoch", "metric"])["value"]
+    for epoch, line in history.items():
+        for name in ("nc1", "nc3", "mse.ls_perp"):
+            assert frame[epoch, name] == pytest.approx(line[name], rel=1e-6)
+        assert frame[epoch, "train/loss"] == pytest.approx(line["loss"], rel=1e-6)
+    assert (1, "num_classes") in frame.index and (2, "num_classes") not in frame.index

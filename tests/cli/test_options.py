@@ -17,6 +17,7 @@ from neuralcollapse.cli import COMMANDS, command_class, main, parse
 from neuralcollapse.cli.completion import completion_script
 from neuralcollapse.cli.help import SECTIONS, field_texts, options_of
 from neuralcollapse.cli.option_types import MARKERS, RULES
+from neuralcollapse.measuring.bootstrap import RESAMPLES
 from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.recipes import paper_recipe
 
@@ -161,7 +162,7 @@ def test_completion_is_written_where_the_shell_looks(
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 @pytest.mark.parametrize(
     ("typed", "completed"),
-    [("r", "run"), ("run --ep", "--epochs"), ("run --loss m", "mse mse-torch"), ("figures --o", "--out")],
+    [("ru", "run"), ("run --ep", "--epochs"), ("run --loss m", "mse mse-torch"), ("figures --o", "--out")],
 )
 def test_bash_completes(typed: str, completed: str, tmp_path: Path) -> None:
     script = tmp_path / "neuralcollapse"
@@ -191,6 +192,10 @@ def test_a_switch_that_is_not_given_is_left_open() -> None:
     assert parse("run", []).training.notebook_weight_decay is None
     assert parse("run", ["--notebook-weight-decay"]).training.notebook_weight_decay is True
     assert parse("grid", ["--dry-run"]).running.dry_run is True
+
+
+def test_the_resamples_of_the_command_are_those_of_the_library() -> None:
+    assert parse("compare", ["a.npz", "b.npz"]).comparing.resamples == RESAMPLES
 
 
 def test_options_are_read_by_their_types() -> None:

@@ -1,29 +1,26 @@
-"""The figures show what the run directory holds: the drawn data are read back from the axes."""
+"""The figures of one run, in each format and style: what they show, their sizes, their type, their captions."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
+import contextlib
+import re
+import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from helpers.run_directories import CONFIG, DIM, make_run, record, snapshot
-from hypothesis import given
-from hypothesis import strategies as st
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from helpers.run_directories import make_run, record
+from helpers.studies import config, history, write_run
 
 from neuralcollapse import InputError, figures
-from neuralcollapse._files import append_line
-from neuralcollapse.figures import curves
-from neuralcollapse.figures.history import read_history
-from neuralcollapse.figures.portrait import portrait_legend, project
-from neuralcollapse.figures.run import draw_panels
+from neuralcollapse.figures.captions import formula, latex, readable
+from neuralcollapse.figures.grid import FIGURES, draw_grid
+from neuralcollapse.figures.study_runs import Study
+from neuralcollapse.plots.options import Drawing
 from neuralcollapse.training.run_directory import Run
 
 EPOCHS = (1, 2, 5, 10, 30)
+NAMES = ["overview", "portrait", "portrait-3d", "decomposition", "nc1", "nc2", "nc3", "nc4", "accuracy", "snr"]
 
 
 @pytest.fixture
@@ -31,129 +28,143 @@ def run(tmp_path: Path) -> Run:
     return make_run(tmp_path / "run", [record(epoch) for epoch in EPOCHS])
 
 
-def drawn(draw: Any, run: Run) -> dict[str, tuple[list[float], list[float]]]:
-    axes = Figure().add_subplot()
-    assert draw(read_history(run), axes) is axes
-    return {
-        str(line.get_label()): (list(np.asarray(line.get_xdata())), list(np.asarray(line.get_ydata())))
-        for line in axes.lines
-    }
+def test_each_panel_is_the_histories_numbers(run: Run) -> None:
+    lines = run.history()
+    for name, (_, rows) in FIGURES.items():
+        if name == "robustness":
+            continue
+        figure, _ = draw_grid(Study.read(run.path), name, Drawing())
+        panels = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
+        assert len(panels) == len(rows)
+        for row, ax in zip(rows, panels, strict=True):
+            drawn = [list(each.get_ydata()) for each in ax.lines if each.get_gid() == "curve"]
+            if row.metrics == ("snr",):
+                expected = [[epoch * rank for epoch in EPOCHS] for rank in (4.0, 3.0, 2.0, 1.0)]
+            elif row.metrics == ("mse.ls_perp_share",):
+                expected = [[line["mse.ls_perp"] / line["mse.total"] for line in lines]]
+            elif row.metrics == ("test_error",):
+                expected = [[1 - line["test_accuracy"] for line in lines]]
+            else:
+                expected = [[line[metric] or 1e-100 for line in lines] for metric in row.metrics]
+            assert drawn == expected, name
 
 
-@pytest.mark.parametrize(
-    ("draw", "keys"),
-    [
-        (curves.decomposition, ("mse.total", "mse.nc1", "mse.nc23", "mse.ls_perp")),
-        (curves.nc1, ("nc1",)),
-        (curves.nc2_equinorm, ("nc2.equinorm_means", "nc2.equinorm_classifier")),
-        (curves.nc2_equiangularity, ("nc2.equiangularity_means", "nc2.equiangularity_classifier")),
-        (curves.nc2_maximal_angle, ("nc2.maximal_angle_means", "nc2.maximal_angle_classifier")),
-        (curves.nc3, ("nc3",)),
-        (curves.nc4, ("nc4_mismatch",)),
-        (curves.accuracy, ("train_error",)),
-    ],
-)
-def test_each_curve_is_the_histories_numbers(run: Run, draw: Any, keys: tuple[str, ...]) -> None:
-    lines = drawn(draw, run)
-    zero = lines.pop("_zero_error")
-    assert zero[0] == [10, 10]  # 0.3 − 0.03 · 10 is the first error of zero
-    for (x, y), key in zip(lines.values(), keys, strict=False):
-        assert x == list(EPOCHS)
-        assert y == [line[key] for line in run.history()]
-    assert len(lines) == len(keys) + (draw is curves.accuracy)
-
-
-def test_the_spectrum_is_drawn_whole(run: Run) -> None:
-    axes = Figure().add_subplot()
-    curves.snr(read_history(run), axes)
-    ranks = [list(np.asarray(line.get_ydata())) for line in axes.lines if line.get_label() != "_zero_error"]
-    assert ranks == [[epoch * rank for epoch in EPOCHS] for rank in (4.0, 3.0, 2.0, 1.0)]
-
-
-def test_what_a_logarithm_cannot_show_is_marked_at_the_edges(tmp_path: Path) -> None:
-    values = {1: math.inf, 2: 0.5, 5: 0.0, 10: math.nan, 30: 0.1}
-    run = make_run(tmp_path / "run", [record(epoch, nc1=value, train_error=0.1) for epoch, value in values.items()])
-    axes = Figure().add_subplot()
-    curves.nc1(read_history(run), axes)
-    line, zero, infinite = axes.lines
-    np.testing.assert_array_equal(line.get_ydata(), [np.nan, 0.5, np.nan, np.nan, 0.1])
-    assert (list(zero.get_xdata()), zero.get_marker(), list(zero.get_ydata())) == ([5], "v", [0.0])
-    assert (list(infinite.get_xdata()), infinite.get_marker(), list(infinite.get_ydata())) == ([1], "^", [1.0])
-
-
-@given(seed=st.integers(0, 1000), count=st.sampled_from([2, 3, 4]), turn=st.integers(0, 1000))
-def test_a_collapsed_network_is_the_simplex_however_it_is_turned(seed: int, count: int, turn: int) -> None:
-    content = snapshot(0.0, seed)
-    rotation = np.linalg.qr(np.random.default_rng(turn).normal(size=(DIM, DIM)))[0]
-    for name in ("class_means", "weight", "features"):
-        content[name] = content[name] @ rotation
-    view = project(content, tuple(range(count)))
-    np.testing.assert_allclose(np.linalg.norm(view.simplex, axis=1), 1, atol=1e-12)
-    cosines = view.simplex @ view.simplex.T
-    np.testing.assert_allclose(cosines[~np.eye(count, dtype=bool)], -1 / (count - 1), atol=1e-12)
-    np.testing.assert_allclose(view.means, view.simplex, atol=1e-5)
-    np.testing.assert_allclose(view.classifier, view.simplex, atol=1e-5)
-    for label, features in enumerate(view.features):
-        np.testing.assert_allclose(features, np.repeat(view.simplex[[label]], 6, axis=0), atol=1e-5)
-
-
-def test_all_figures_are_written_and_the_same_run_gives_the_same_bytes(run: Run, tmp_path: Path) -> None:
-    first, again = figures.draw_run(run.path), figures.draw_run(run.path, tmp_path / "again")
-    names = ["overview", "portrait", "portrait-3d", "nc2", "decomposition", "nc1", "nc3", "nc4", "accuracy", "snr"]
-    assert [path.name for path in first] == [f"{name}.{ending}" for name in names for ending in ("png", "svg")]
+def test_every_figure_has_its_caption_and_the_same_run_gives_the_same_bytes(run: Run, tmp_path: Path) -> None:
+    drawing = Drawing(format=("pdf", "svg", "png"))
+    first = figures.draw(run.path, drawing=drawing)
+    again = figures.draw(run.path, tmp_path / "again", drawing=drawing)
+    endings = ("pdf", "svg", "png", "tex", "txt")
+    assert [path.name for path in first] == [f"{name}.{ending}" for name in NAMES for ending in endings]
     for one, other in zip(first, again, strict=True):
         assert one.read_bytes() == other.read_bytes()
     assert {path.name for path in (run.path / "figures").iterdir()} == {path.name for path in first}
+    text = ((run.path / "figures") / "nc1.txt").read_text()
+    assert (
+        "mlp on digits $1, MSE loss, λ = 0.01; seed 0 (n = 1). NC1, the variability within classes, is tr(Σ_WΣ_B⁺)/C."
+        in text
+    )
+    assert "width ×0.5" in text
+    markup = ((run.path / "figures") / "nc1.tex").read_text()
+    assert markup.startswith(
+        "\\caption{NC1: variability within classes. mlp on digits \\$1, MSE loss, $\\lambda$ = 0.01"
+    )
+    assert r"$\mathrm{tr}(\Sigma_W\Sigma_B^{\dagger})/C$" in markup and markup.count("{") == markup.count("}")
 
 
-def test_robustness_is_drawn_where_it_was_measured(run: Run, tmp_path: Path) -> None:
-    """A run without it, like those made before it could be asked for, has the other figures."""
-    assert not [path for path in figures.draw_run(run.path) if path.stem == "robustness"]
-    values = {1: 0.02, 2: math.nan, 5: 0.05, 10: 0.07, 30: 0.09}
-    columns = [{"robustness": mean, "robustness.median": mean / 2} for mean in values.values()]
-    lines = [record(epoch, **column) for epoch, column in zip(EPOCHS, columns, strict=True)]
+@pytest.mark.parametrize(("style", "inches"), [("iclr", 5.5), ("neurips", 5.5), ("column", 3.25), ("talk", 10.0)])
+def test_a_pdf_has_the_exact_width_embedded_type_42_fonts_and_no_small_text(
+    run: Run, tmp_path: Path, style: Any, inches: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if style != "iclr":  # one curve and the overview stand for all
+        monkeypatch.setattr("neuralcollapse.figures.grid.FIGURES", {"nc1": FIGURES["nc1"]})
+    written = figures.draw(run.path, tmp_path / style, drawing=Drawing(format=("pdf",), style=style, title=False))
+    for path in [path for path in written if path.suffix == ".pdf"]:
+        content = path.read_bytes()
+        (box,) = re.findall(rb"/MediaBox \[ 0 0 ([\d.]+) [\d.]+ \]", content)
+        assert float(box) == pytest.approx(72 * inches, abs=0.01)
+        text = content + b"".join(streams(content))
+        assert b"/Type3" not in text
+        assert b"/FontFile2" in text and re.search(rb"/Subtype /(TrueType|CIDFontType2)", text)
+        sizes = [float(size) for size in re.findall(rb"/F[\w-]+ ([\d.]+) Tf", text)]
+        assert sizes and min(sizes) >= 6, (path.name, min(sizes))
+
+
+def streams(pdf: bytes) -> list[bytes]:
+    """What the compressed streams of a PDF hold."""
+    found = []
+    for stream in re.findall(rb"stream\r?\n(.*?)endstream", pdf, re.DOTALL):
+        with contextlib.suppress(zlib.error):
+            found.append(zlib.decompress(stream))
+    return found
+
+
+def test_text_is_text_in_svg_and_a_title_can_be_left_out(run: Run, tmp_path: Path) -> None:
+    svg = Drawing(format=("svg",))
+    figures.draw(run.path, tmp_path / "with", drawing=svg)
+    figures.draw(run.path, tmp_path / "without", drawing=Drawing(format=("svg",), title=False))
+    shown = (tmp_path / "with" / "nc1.svg").read_text()
+    assert ">epoch</text>" in shown and ">NC1: variability within classes</text>" in shown
+    assert "NC1: variability" not in (tmp_path / "without" / "nc1.svg").read_text()
+
+
+def test_robustness_is_drawn_where_it_was_measured_and_called_an_upper_bound(tmp_path: Path) -> None:
+    values = dict(zip(EPOCHS, (0.02, float("nan"), 0.05, 0.07, 0.09), strict=True))
+    lines = [record(epoch, robustness=mean, **{"robustness.median": mean / 2}) for epoch, mean in values.items()]
     attacked = make_run(tmp_path / "attacked", lines)
-    assert [path.suffix for path in figures.draw_run(attacked.path) if path.stem == "robustness"] == [".png", ".svg"]
-    found = drawn(curves.robustness, attacked)
-    assert found["_zero_error"][0] == [10, 10]
-    for name, factor in (("mean", 1), ("median", 0.5)):
-        assert found[name][0] == list(EPOCHS)
-        np.testing.assert_array_equal(found[name][1], [factor * value for value in values.values()])
+    figure, caption = draw_grid(Study.read(attacked.path), "robustness", Drawing())
+    assert "(upper bound)" in figure.axes[0].get_ylabel() and "an upper bound of the smallest one" in readable(caption)
+
+
+def test_a_run_trained_with_cross_entropy_shows_its_own_loss(tmp_path: Path) -> None:
+    lines = [{**line, "loss": 0.5} for line in history({1: 0.5, 350: 0.6}, 1)]
+    study = Study.read(write_run(tmp_path / "a", config(loss="ce"), lines))
+    from neuralcollapse.figures.grid import has
+
+    assert not has(study.runs[0], FIGURES["decomposition"][1]) and has(study.runs[0], FIGURES["nc1"][1])
+    with pytest.raises(InputError, match="describes training with the MSE loss; a was trained with ce"):
+        figures.compare_run(tmp_path / "a")
 
 
 def test_one_epoch_is_enough(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [record(1)])
-    assert len(figures.draw_run(run.path)) == 20
+    assert len(figures.draw(run.path, drawing=Drawing(format=("png",)))) == 3 * len(NAMES)
 
 
 def test_without_snapshots_there_is_no_portrait_and_that_is_said(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [record(1), record(2)], snapshots=False)
     with pytest.warns(UserWarning, match="no snapshots, so there is no portrait"):
-        paths = figures.draw_run(run.path)
+        paths = figures.draw(run.path, drawing=Drawing(format=("png",)))
     assert not [path for path in paths if "portrait" in path.name or "overview" in path.name]
 
 
-def test_a_measurement_that_is_absent_is_named(tmp_path: Path) -> None:
-    line = record(1)
-    del line["nc3"]
-    run = make_run(tmp_path / "run", [line])
-    with pytest.raises(InputError, match="'nc3' in every line"):
-        figures.draw_run(run.path)
+def test_what_was_not_measured_has_no_panel(tmp_path: Path) -> None:
+    lines = [record(1), record(2)]
+    for line in lines:
+        del line["nc3"]
+    run = make_run(tmp_path / "run", lines)
+    assert not [path for path in figures.draw(run.path, drawing=Drawing(format=("png",))) if path.stem == "nc3"]
 
 
-def test_names_of_classes_are_not_read_as_formulas() -> None:
-    handles = portrait_legend((0, 1, 2), ["$x", "7"])
-    assert [str(handle.get_label()) for handle in handles[4:]] == [r"\$x", "class 7", "class 2"]
+def test_a_log_of_another_program_is_drawn_too(tmp_path: Path) -> None:
+    path = tmp_path / "monitor.jsonl"
+    path.write_text("".join(f'{{"epoch": {at}, "nc1": {1 / at}, "accuracy": 0.5}}\n' for at in (1, 2, 3)))
+    written = figures.draw(path, drawing=Drawing(format=("png",)))
+    assert {each.stem for each in written} == {"nc1", "accuracy"}
+    assert written[0].parent == tmp_path / "figures"
+    path.write_text('{"epoch": 1, "mine": 2.0}\n')
+    with pytest.raises(InputError, match="none of the metrics that figures show"):
+        figures.draw(path)
 
 
-def test_a_long_title_stays_inside_the_figure(tmp_path: Path) -> None:
-    options = {"imbalance": "exponential", "imbalance_ratio": 50.0, "label_noise": 0.25, "head": "etf"}
-    config = dataclasses.replace(CONFIG, **options, optimizer="adamw", weight_decay=0.01)
-    run = Run.create(tmp_path / "run", config)
-    append_line(run.history_path, record(1, train_error=0.0))
-    figure = draw_panels(run, read_history(run), curves.nc1)
-    (title,) = (text for text in figure.texts if "imbalance" in text.get_text())
-    for words in ("exponential imbalance 50:1", "25 % label noise", "fixed ETF head", "AdamW (decay 0.01)"):
-        assert words in " ".join(title.get_text().split())
-    box = title.get_window_extent(FigureCanvasAgg(figure).get_renderer())
-    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"A&B_50% #{x} | [y] \$^~ <", r"A\&B\_50\% \#\{x\} \textbar{} {[}y{]} "
+         r"\textbackslash{}\$\textasciicircum{}\textasciitilde{} \textless{}"),
+        ("width ×0.25, λ = 0.1 ± 2", r"width $\times$0.25, $\lambda$ = 0.1 $\pm$ 2"),
+    ],
+)  # fmt: skip
+def test_text_from_outside_is_escaped(text: str, expected: str) -> None:
+    assert latex(text) == expected
+    assert latex(formula(r"so $\omega_j$ is") + text) == rf"so $\omega_j$ is{expected}"
+    assert readable(formula(r"so $\omega_j$ is") + text) == f"so ω_j is{text}"

@@ -1,172 +1,130 @@
-"""The figures of a study show what its run directories hold, and say of each panel what it is."""
+"""The figures of a study: seeds, bands, both losses in one panel, and captions that say what is shown and what not."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers.studies import KEYS, config, history, write_run
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 
 from neuralcollapse import InputError, figures
-from neuralcollapse.figures import study as drawing
+from neuralcollapse.figures import captions
+from neuralcollapse.figures.captions import readable
+from neuralcollapse.figures.grid import draw_grid, draw_grids
 from neuralcollapse.figures.study_runs import Study
+from neuralcollapse.plots import style
+from neuralcollapse.plots.options import Drawing
 from neuralcollapse.study.study_file import add_to_study
 from neuralcollapse.training.config import RunConfig
-from neuralcollapse.training.losses import LOSSES
 
 EPOCHS = (1, 5, 20, 100, 350)
 ACCURACIES = {epoch: 0.5 + 0.001 * epoch for epoch in EPOCHS}
-DATASETS = ("mnist", "fashion-mnist", "cifar10", "digits")
-DEPTHS = {  # the paper's
-    "mnist": ("vgg11", "resnet18", "densenet40"),
-    "fashion-mnist": ("vgg11", "resnet18", "densenet250"),
-    "cifar10": ("vgg11", "resnet50", "densenet100"),
-    "digits": ("vgg11", "resnet18", "densenet40"),
-}
-FACTORS = {name: 1.0 + place for place, name in enumerate(DATASETS)}
-
-
-def build(folder: Path, *, order: int = 1) -> Path:
-    """Three networks × four data sets in two levels of folders, as study.json says; names sort forwards or backwards.
-
-    One cell is absent, one diverged, one unfinished, one without an epoch, and one reduced.
-    """
-    place = 0
-    for dataset in DATASETS:
-        for model in DEPTHS[dataset]:
-            place += order
-            path = folder / f"group{place % 2}" / f"{100 + place}"
-            records = history(ACCURACIES, zero=20, factor=FACTORS[dataset])
-            match dataset, model:
-                case "cifar10", "densenet100":
-                    continue
-                case "mnist", "densenet40":
-                    write_run(path, config(dataset, model), history({1: 0.5, 2: 0.6}, None), "diverged", epoch=3)
-                case "fashion-mnist", "resnet18":
-                    write_run(path, config(dataset, model, num_examples=60_000), records[:3], "running", epoch=31)
-                case "fashion-mnist", "vgg11":
-                    write_run(path, config(dataset, model, num_examples=60_000), [], "running")
-                case "mnist", "vgg11":
-                    reduced = config(dataset, model, num_examples=3000, width=0.25, epochs=150)
-                    write_run(path, reduced, history({1: 0.5, 20: 0.6, 150: 0.7}, 20))
-                case _:
-                    full = 60_000 if dataset == "fashion-mnist" else 50_000
-                    write_run(path, config(dataset, model, num_examples=full), records)
-    listed = sorted(str(path.parent.relative_to(folder)) for path in folder.glob("*/*/config.json"))
-    add_to_study(folder, [*listed, "not-begun"])
-    return folder
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("study"))
+    """Two networks × two data sets × two losses × three seeds; one cell has one seed, one was not run, one diverged."""
+    root = tmp_path_factory.mktemp("study")
+    place = 0
+    for dataset, model in (("mnist", "vgg11"), ("mnist", "resnet18"), ("cifar10", "vgg11")):
+        for loss in ("mse", "ce"):
+            for seed in (0, 1, 2) if (dataset, model) != ("cifar10", "vgg11") else (0,):
+                place += 1
+                path = root / f"{99 - place}"
+                settings = config(dataset, model, loss, seed=seed, width=0.25)
+                if (dataset, model, loss) == ("mnist", "resnet18", "ce"):
+                    write_run(path, settings, history({1: 0.5, 5: 0.6}, None), "diverged", epoch=6)
+                else:
+                    factor = (seed + 1) * (10.0 if loss == "ce" else 1.0)
+                    write_run(path, settings, history(ACCURACIES, 20, factor))
+    return root
 
 
-def panels(folder: Path, name: str, loss: str = "mse") -> dict[tuple[str, str], Axes]:
+def panels(folder: Path, name: str) -> tuple[dict[tuple[str, str], list[Axes]], str]:
+    """The panels of each cell from top to bottom, and the caption."""
     study = Study.read(folder)
-    axes = drawing.draw_panels(study, loss, name).axes
-    keys = [(network, dataset) for network in study.networks for dataset, _ in study.datasets]
-    return dict(zip(keys, axes, strict=True))
+    figure, caption = draw_grid(study, name, Drawing())
+    found: dict[tuple[str, str], list[Axes]] = {}
+    for ax in figure.axes:
+        spec = ax.get_subplotspec()
+        rows = spec.get_gridspec().nrows // len(study.networks)
+        cell = study.networks[spec.rowspan.start // rows], study.datasets[spec.colspan.start]
+        found.setdefault(cell, []).append(ax)
+    return found, readable(caption)
 
 
-def texts(axes: Axes) -> list[str]:
-    """Title and what is written into the panel, as one reads it."""
-    found = [axes.get_title(), *(text.get_text() for text in axes.texts)]
-    return [text.replace("\n", " ").replace("\N{NO-BREAK SPACE}", " ") for text in found]
+def test_losses_share_a_panel_with_means_and_bands_over_the_seeds(folder: Path) -> None:
+    found, caption = panels(folder, "nc1")
+    assert list(found) == [("VGG", "MNIST"), ("ResNet", "MNIST"), ("VGG", "CIFAR10 (JPEG)")]
+    (ax,) = found["VGG", "MNIST"]
+    place = 2 + KEYS.index("nc1")
+    thick = {to_hex(each.get_color()): each for each in ax.lines if each.get_gid() == "curve" and not each.get_alpha()}
+    for loss, factor in (("mse", 1), ("ce", 10)):
+        mean = np.array([factor * place * 6 ** (1 / 3) / epoch for epoch in EPOCHS])  # geometric, of 1, 2, 3
+        np.testing.assert_allclose(thick[style.COLORS[loss].lower()].get_ydata(), mean)
+    assert sum(each.get_gid() == "curve" and each.get_alpha() == 0.5 for each in ax.lines) == 6
+    assert len(ax.collections) == 2
+    (alone,) = found["VGG", "CIFAR10 (JPEG)"]
+    assert not alone.collections
+    assert {tuple(panel.get_ylim()) for (panel,) in found.values()} == {tuple(ax.get_ylim())}
+    assert {tuple(panel.get_xlim()) for (panel,) in found.values()} == {tuple(ax.get_xlim())}
+    assert "n = 1 to 3 seeds: lines are means over the seeds, geometric" in caption
 
 
-@pytest.mark.parametrize(
-    ("name", "keys"),
-    [
-        ("decomposition", ("mse.total", "mse.nc1", "mse.nc23", "mse.ls_perp")),
-        ("nc1", ("nc1",)),
-        ("nc2-equinorm", ("nc2.equinorm_means", "nc2.equinorm_classifier")),
-        ("nc2-equiangularity", ("nc2.equiangularity_means", "nc2.equiangularity_classifier")),
-        ("nc2-maximal-angle", ("nc2.maximal_angle_means", "nc2.maximal_angle_classifier")),
-        ("nc3", ("nc3",)),
-    ],
-)
-def test_each_panel_shows_the_numbers_of_its_own_run(folder: Path, name: str, keys: tuple[str, ...]) -> None:
-    found = panels(folder, name)
-    assert [pair for pair in found] == [
-        (network, dataset) for network in ("vgg", "resnet", "densenet") for dataset in DATASETS
+def test_captions_say_what_was_not_run_what_has_ended_and_what_is_reduced(folder: Path) -> None:
+    _, caption = panels(folder, "nc1")
+    assert "Not run: ResNet on CIFAR10 (JPEG)." in caption
+    assert "Not at their end: diverged after epoch 6 (ResNet with cross-entropy)." in caption
+    assert "Reduced: not the paper's protocol" in caption and "but width ×0.25" in caption
+    assert "Open triangles: the first measured epoch without a training error" in caption
+
+
+def test_the_decomposition_has_the_share_in_a_row_of_its_own_and_is_about_mse(folder: Path) -> None:
+    found, caption = panels(folder, "decomposition")
+    parts, share = found["ResNet", "MNIST"]
+    assert parts.get_position().height > share.get_position().height
+    (mean,) = (each for each in share.lines if each.get_gid() == "curve" and not each.get_alpha())
+    assert mean.get_ydata()[0] == pytest.approx((2 + KEYS.index("mse.ls_perp")) / (2 + KEYS.index("mse.total")))
+    assert "cross-entropy" not in caption
+
+
+def test_nc2_is_three_rows_for_each_network_and_empty_figures_are_not_written(folder: Path, tmp_path: Path) -> None:
+    written = draw_grids(Study.read(folder), tmp_path, Drawing(format=("png",)))
+    names = [path.stem for path in written if path.suffix == ".png"]
+    assert names == ["decomposition", "nc1", "nc2-vgg", "nc2-resnet", "nc3", "nc4", "accuracy"]
+    assert "ResNet" not in (tmp_path / "nc2-vgg.txt").read_text()
+
+
+def test_test_errors_have_a_linear_axis_of_each_data_set(folder: Path) -> None:
+    found, _ = panels(folder, "accuracy")
+    training, test = found["VGG", "MNIST"]
+    assert (training.get_yscale(), test.get_yscale(), test.get_ylim()[0]) == ("log", "linear", 0)
+
+
+def test_the_lowest_edges_and_titles_of_panels_do_not_touch(folder: Path) -> None:
+    figure, _ = draw_grid(Study.read(folder), "nc1", Drawing())
+    figure.draw_without_rendering()
+    top = figure.axes[0]
+    title = top.title.get_window_extent()
+    marks = [
+        each.get_window_extent() for each in top.lines if each.get_gid() in ("first zero error", "error stays zero")
     ]
-    for network, dataset in (("vgg", "cifar10"), ("resnet", "mnist"), ("densenet", "digits")):
-        *curves, zero = found[network, dataset].lines
-        for line, key in zip(curves, keys, strict=True):
-            assert list(line.get_xdata()) == list(EPOCHS)
-            assert list(line.get_ydata()) == [FACTORS[dataset] * (2 + KEYS.index(key)) / epoch for epoch in EPOCHS]
-        assert list(zero.get_xdata()) == [20, 20]
-    diverged, unfinished = found["densenet", "mnist"], found["resnet", "fashion-mnist"]
-    assert list(diverged.lines[0].get_xdata()) == [1, 2]
-    assert list(unfinished.lines[0].get_xdata()) == [1, 5, 20]
-    assert len(diverged.lines) == len(keys)  # no red line: it never came to zero error
+    assert marks and all(mark.y1 <= title.y0 + 1 for mark in marks)
 
 
-def test_errors_and_nc4_are_shown_down_to_zero(folder: Path) -> None:
-    training, test, _ = panels(folder, "accuracy")["resnet", "mnist"].lines
-    assert list(training.get_ydata()) == [0.023, 0.023, 0.0, 0.0, 0.0]
-    assert list(test.get_ydata()) == pytest.approx([1 - value for value in ACCURACIES.values()])
-    mismatch = panels(folder, "nc4")["resnet", "mnist"].lines[0]
-    assert list(mismatch.get_ydata()) == [0.1 / epoch for epoch in EPOCHS]
+def test_files_do_not_depend_on_the_names_of_folders(folder: Path, tmp_path: Path) -> None:
+    import shutil
 
-
-def test_every_panel_says_what_it_is(folder: Path) -> None:
-    found = {pair: texts(axes) for pair, axes in panels(folder, "nc1").items()}
-    assert found["densenet", "cifar10"] == ["", "not run"]
-    assert found["vgg", "fashion-mnist"] == ["VGG11", "unfinished: epoch 0 of 350", "FashionMNIST"]
-    assert found["densenet", "mnist"] == ["DenseNet40 diverged after epoch 3"]
-    assert found["resnet", "fashion-mnist"] == ["ResNet18 unfinished: epoch 31 of 350"]
-    assert found["vgg", "mnist"] == ["VGG11 300 a class, width ×0.25, 150 epochs", "MNIST"]
-    assert found["resnet", "cifar10"] == ["ResNet50"]
-
-
-def test_an_empty_cell_is_gray_and_shares_the_scale(folder: Path) -> None:
-    found = panels(folder, "nc1")
-    absent, present = found["densenet", "cifar10"], found["resnet", "cifar10"]
-    assert absent.get_facecolor() != present.get_facecolor()
-    assert {axes.get_ylim() for axes in found.values()} == {present.get_ylim()}
-    assert {axes.get_xlim() for axes in found.values()} == {present.get_xlim()}
-    low, high = present.get_ylim()
-    for axes in found.values():
-        for line in axes.lines:
-            if line.get_label() != "_zero_error":
-                assert all(low <= value <= high for value in line.get_ydata())
-
-
-def test_only_the_outer_panels_carry_labels_and_one_legend_stands_below(folder: Path) -> None:
-    study = Study.read(folder)
-    figure = drawing.draw_panels(study, "mse", "decomposition")
-    for place, axes in enumerate(figure.axes):
-        row, column = divmod(place, 4)
-        assert axes.get_ylabel() == (["VGG", "ResNet", "DenseNet"][row] if column == 0 else "")
-        assert axes.get_xlabel() == ("epoch" if row == 2 else "")
-        assert axes.get_legend() is None
-        assert bool(axes.yaxis.get_tick_params(which="major")["labelleft"]) == (column == 0)
-        assert bool(axes.xaxis.get_tick_params(which="major")["labelbottom"]) == (row == 2)
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()][-1] == "zero training error"
-    assert len(legend.get_texts()) == 5
-    assert "REDUCED" in figure.get_suptitle()
-
-
-def test_a_study_of_the_papers_own_protocol_is_not_called_reduced(tmp_path: Path) -> None:
-    write_run(tmp_path / "a", config(), history(ACCURACIES, 20))
-    assert "REDUCED" not in drawing.draw_panels(Study.read(tmp_path), "mse", "decomposition").get_suptitle()
-
-
-def test_the_papers_networks_are_rows_whether_run_or_not(tmp_path: Path) -> None:
-    write_run(tmp_path / "a", config("cifar10", "resnet50"), history(ACCURACIES, 20))
-    found = panels(tmp_path, "nc1")
-    assert list(found) == [(network, "cifar10") for network in ("vgg", "resnet", "densenet")]
-    assert "not run" in texts(found["vgg", "cifar10"]) and "not run" in texts(found["densenet", "cifar10"])
-    write_run(tmp_path / "b", config("cifar10", "mlp"), history(ACCURACIES, 20))
-    assert Study.read(tmp_path).networks == ("vgg", "resnet", "densenet", "mlp")
-    shutil.rmtree(tmp_path / "a")
-    assert Study.read(tmp_path).networks == ("mlp",)
+    other = tmp_path / "other"
+    for path in sorted(folder.iterdir()):
+        if (path / "config.json").exists():
+            shutil.copytree(path, other / f"{100 - int(path.name)}")
+    drawn = [draw_grid(Study.read(each), "nc1", Drawing())[1] for each in (folder, other)]
+    assert drawn[0] == drawn[1]
 
 
 # rates and decay of the published table for PyTorch's mean, times 2/C and C/2 for the paper's loss, C = 10
@@ -192,114 +150,65 @@ VGG11 = {"learning_rate": 0.0051039236, "weight_decay": 2.5e-3, "milestones": [0
             {**VGG11, "optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 0.01},
             ("AdamW (decay 0.01)", "rate 0.001"),
         ),
+        ({"num_examples": 49_990}, ("4,999 examples a class",)),
+        ({"width": 0.5}, ("width ×0.5",)),
+        ({"epochs": 349}, ("349 epochs",)),
+        ({"model": "vgg13"}, ("VGG13 for VGG11",)),
+        ({"dataset": "svhn", "model": "vgg13", "num_examples": 46_000}, ("rate 0.0051",)),
+        ({"dataset": "digits", "num_examples": 300, "examples_per_class": 30}, ("30 examples a class",)),
+        ({"dataset": "digits", "num_examples": 1497}, ()),
+        ({"model": "torchvision:vgg11_bn"}, ()),
     ],
 )
-def test_what_is_not_the_papers_sgd_is_named(tmp_path: Path, changes: dict[str, Any], said: tuple[str, ...]) -> None:
-    write_run(tmp_path / "a", RunConfig.from_json({**config().to_json(), **changes}, "test"), history(ACCURACIES, 20))
+def test_each_departure_from_the_paper_is_named(tmp_path: Path, changes: dict[str, Any], said: tuple[str, ...]) -> None:
+    settings = RunConfig.from_json({**config().to_json(), **changes}, "test")
+    write_run(tmp_path / "a", settings, history({1: 0.5, settings.epochs: 0.6}, 1))
     (found,) = Study.read(tmp_path).runs
     assert found.departures == said
 
 
-def test_what_all_runs_share_is_said_once_in_the_head(tmp_path: Path) -> None:
-    shared = {"width": 0.25, "weight_decay": 0.005, "batch_size": 64}
-    write_run(tmp_path / "a", config(**shared), history(ACCURACIES, 20))
-    write_run(tmp_path / "b", config(model="resnet18", **shared), history(ACCURACIES, 20))
-    head = drawing.draw_panels(Study.read(tmp_path), "mse", "nc1").get_suptitle()
-    assert " ".join(head.split()).endswith("and 350 epochs of tuned SGD; everywhere width ×0.25, decay 0.005, batch 64")
-    write_run(tmp_path / "c", config("cifar10", epochs=150, **shared), history({1: 0.5, 150: 0.6}, 1))
-    head = drawing.draw_panels(Study.read(tmp_path), "mse", "nc1").get_suptitle()
-    assert " ".join(head.split()).endswith("width ×0.25, decay 0.005, batch 64; each panel says what else")
-    found = panels(tmp_path, "nc1")
-    assert texts(found["vgg", "mnist"])[0] == "VGG11"
-    assert texts(found["vgg", "cifar10"])[0] == "VGG11 150 epochs"
-
-
-def test_the_decomposition_is_drawn_for_the_losses_whose_optimum_it_is_about() -> None:
-    assert [name for name, loss in LOSSES.items() if loss.decomposed] == ["mse", "mse-torch"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"num_examples": 49_990}, "VGG11 4,999 a class"),
-        ({"width": 0.5}, "VGG11 width ×0.5"),
-        ({"epochs": 349}, "VGG11 349 epochs"),
-        ({"model": "vgg13"}, "VGG13; the paper's is VGG11"),
-        ({"dataset": "svhn", "model": "vgg13", "num_examples": 46_000}, "VGG13"),
-        ({"dataset": "stl10", "num_examples": 5_000}, "VGG11"),
-        ({"dataset": "svhn", "num_examples": 45_990}, "VGG11; the paper's is VGG13 4,599 a class"),
-        ({"dataset": "digits", "num_examples": 300, "examples_per_class": 30}, "VGG11 30 a class"),
-        ({"dataset": "digits", "num_examples": 1497}, "VGG11"),
-        ({"model": "mlp"}, "mlp"),
-        ({"model": "torchvision:vgg11_bn"}, "torchvision:vgg11_bn"),
-    ],
-)
-def test_each_way_to_fall_short_of_the_paper_is_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
-    settings = config(**changes)
-    write_run(tmp_path / "a", settings, history({1: 0.5, settings.epochs: 0.6}, 1))
-    figure = drawing.draw_panels(Study.read(tmp_path), "mse", "nc1")
-    assert texts(figure.axes[0])[0] == said
-    assert ("REDUCED" in figure.get_suptitle()) == (said not in ("VGG11", "VGG13", "mlp", "torchvision:vgg11_bn"))
-
-
-def test_the_lowest_of_several_seeds_is_drawn_and_that_is_said(tmp_path: Path) -> None:
-    for name, seed in (("a", 7), ("b", 3), ("c", 5)):
-        write_run(tmp_path / name, config(seed=seed), history(ACCURACIES, 20, factor=seed))
-    axes = panels(tmp_path, "nc1")["vgg", "mnist"]
-    assert texts(axes)[0] == "VGG11 seed 3, the lowest of 3"
-    assert next(iter(axes.lines[0].get_ydata())) == 3 * (2 + KEYS.index("nc1"))
+def test_where_something_holds_is_said_in_few_words(tmp_path: Path) -> None:
+    cells = [
+        (dataset, model, loss)
+        for dataset in ("mnist", "cifar10")
+        for model in ("vgg11", "mlp")
+        for loss in ("mse", "ce")
+    ]
+    for place, cell in enumerate(cells):
+        write_run(tmp_path / str(place), config(*cell), history(ACCURACIES, 20))
+    runs = Study.read(tmp_path).runs
+    for wanted, expected in (
+        (lambda run: run.cell[0] == "MNIST", "MNIST"),
+        (lambda run: run.cell[1] == "mlp", "mlp"),
+        (lambda run: run.cell[2] == "ce", "cross-entropy"),
+        (lambda run: run.cell[:2] == ("MNIST", "VGG"), "VGG on MNIST"),
+        (lambda run: run.cell[1:] == ("VGG", "mse"), "VGG with MSE"),
+        (lambda run: run.cell[0] == "MNIST" and run.cell[2] == "ce", "MNIST with cross-entropy"),
+    ):
+        assert captions.where([run for run in runs if wanted(run)], runs) == expected
 
 
 def test_the_same_data_set_under_two_titles_is_two_columns_in_the_papers_order(tmp_path: Path) -> None:
-    for place, (dataset, title) in enumerate(
-        (
-            ("mine", "$ mine"),
-            ("digits", "digits"),
-            ("cifar10", "CIFAR10"),
-            ("cifar10", "CIFAR10 (JPEG)"),
-            ("mnist", "MNIST"),
-        )
-    ):
+    names = (
+        ("mine", "$ mine"),
+        ("digits", "digits"),
+        ("cifar10", "CIFAR10"),
+        ("cifar10", "CIFAR10 (JPEG)"),
+        ("mnist", "MNIST"),
+    )
+    for place, (dataset, title) in enumerate(names):
         write_run(tmp_path / str(place), config(dataset, dataset_title=title), history(ACCURACIES, 20))
-    found = Study.read(tmp_path)
-    assert [title for _, title in found.datasets] == ["MNIST", "CIFAR10", "CIFAR10 (JPEG)", "digits", "$ mine"]
+    assert Study.read(tmp_path).datasets == ["MNIST", "CIFAR10", "CIFAR10 (JPEG)", "digits", "$ mine"]
 
 
-def test_files_are_the_same_whatever_the_folders_are_called(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(drawing, "CURVES", {"decomposition": drawing.CURVES["decomposition"]})  # one is enough here
-    other = build(tmp_path / "other", order=-1)
-    first = figures.draw_study(folder, tmp_path / "first")
-    again = figures.draw_study(other)
-    assert {path.parent for path in again} == {other / "figures"}
-    names = ["decomposition.png", "decomposition.svg"]
-    assert [path.name for path in first] == [*names, "table1.md", "table1.tex", "table1.csv"]
-    for one, two in zip(first, again, strict=True):
-        assert one.read_bytes() == two.read_bytes()
-    assert len(Study.read(other).runs) == 11  # the pictures are no runs
-
-
-def test_cross_entropy_has_figures_of_its_own_without_the_decomposition(tmp_path: Path, monkeypatch: Any) -> None:
-    some = ("decomposition", "nc1", "robustness")
-    monkeypatch.setattr(drawing, "CURVES", {name: drawing.CURVES[name] for name in some})
-    robustness = {epoch: 0.1 + 0.001 * epoch for epoch in EPOCHS}
-    write_run(tmp_path / "runs" / "a", config(), history(ACCURACIES, 20))
-    write_run(tmp_path / "runs" / "b", config(loss="ce"), history(ACCURACIES, 5, 2.0, robustness))
-    names = [path.name for path in figures.draw(tmp_path / "runs") if path.suffix == ".png"]
-    assert names == ["decomposition.png", "nc1.png", "nc1-ce.png", "robustness-ce.png"]
-    axes = panels(tmp_path / "runs", "robustness", "ce")["vgg", "mnist"]
-    mean, median, _ = axes.lines
-    assert list(mean.get_ydata()) == list(robustness.values())
-    assert list(median.get_ydata()) == [value / 2 for value in robustness.values()]
-    absent = panels(tmp_path / "runs", "robustness", "mse")["vgg", "mnist"]
-    assert "robustness not recorded" in texts(absent)
-
-
-def test_a_run_with_robustness_has_it_among_its_figures(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("neuralcollapse.figures.run.CURVES", {})
-    run = write_run(tmp_path / "a", config(), history(ACCURACIES, 20, robustness=dict.fromkeys(EPOCHS, 0.1)))
-    with pytest.warns(UserWarning, match="no snapshots"):
-        names = {path.name for path in figures.draw(run)}
-    assert "robustness.svg" in names
+def test_what_study_json_lists_is_the_study(tmp_path: Path) -> None:
+    for seed, name in enumerate(("group/a", "b")):
+        write_run(tmp_path / name, config(seed=seed), history(ACCURACIES, 20))
+    with pytest.raises(InputError, match="name the folders to read, such as"):
+        figures.draw(tmp_path)
+    assert not list(tmp_path.rglob("figures"))
+    add_to_study(tmp_path, ["group/a", "b", "not-begun"])
+    assert [run.records.seed for run in Study.read(tmp_path).runs] == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -311,7 +220,7 @@ def test_a_run_with_robustness_has_it_among_its_figures(tmp_path: Path, monkeypa
         ({"device": "cuda", "precision": "bf16"}, "the same seed, 0"),
     ],
 )
-def test_two_runs_for_one_panel_are_refused_by_name(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_two_runs_for_one_place_are_refused_by_name(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     write_run(tmp_path / "first", config(), history(ACCURACIES, 20))
     write_run(tmp_path / "second", config(**changes), history({1: 0.5}, 1))
     with pytest.raises(InputError, match=rf"first and .*second are both VGG on MNIST with MSE, .*{message}"):
@@ -320,10 +229,9 @@ def test_two_runs_for_one_panel_are_refused_by_name(tmp_path: Path, changes: dic
 
 def test_a_damaged_line_of_a_history_is_named(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", config(), history({1: 0.5, 350: 0.6}, 1))
-    lines = (run / "history.jsonl").read_text().replace('"nc1":', '"nc":')
-    (run / "history.jsonl").write_text(lines)
+    (run / "history.jsonl").write_text((run / "history.jsonl").read_text().replace('"epoch": 1,', '"epoch": "one",'))
     for path in (run, tmp_path):
-        with pytest.raises(InputError, match=r"history\.jsonl, line 1: nc1"):
+        with pytest.raises(InputError, match=r"history\.jsonl, record 1: expected an epoch"):
             figures.draw(path)
 
 

@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuralcollapse.figures import table1
-from neuralcollapse.figures.study_runs import Study
+from neuralcollapse.figures.study_runs import Study, StudyRun
+from neuralcollapse.measuring.run_records import RunRecords
+from neuralcollapse.training.run_directory import Status
 
 NASTY = r'A&B_50% #{x} | [y] \$^~ <"`*'
 
@@ -54,29 +56,36 @@ def test_medians_and_means_are_over_finished_pairs_that_reached_zero_error(study
     assert bold[1] == ["mean", "", "of 3 pairs", "", "+3.00", "of 1 pair", "", "-1.00"]
 
 
-def test_markdown_shows_every_cell_and_says_what_is_wrong_with_it(study: Study) -> None:
+def test_markdown_shows_every_cell_and_says_in_three_notes_what_is_wrong_with_some(study: Study) -> None:
     text = table1.markdown(study, table1.TEST_ACCURACY)
     rows = {tuple(entries(line)[:2]): entries(line)[2:] for line in text.splitlines() if line.startswith("| ")}
-    notes = dict(re.findall(r"<sup>(\w+)</sup> ([^<\n]+)", text))
+    notes = dict(re.findall(r"^<sup>(\w+)</sup> ([^<\n]+)", text, re.MULTILINE))
     assert rows["MNIST", "VGG11"] == ["90.00 (10)", "91.00 (350)", "+1.00", "92.00 (10)", "91.00 (350)", "-1.00"]
     assert rows["MNIST", "ResNet18"][:3] == ["80.00 (20)", "82.00 (350)", "+2.00"]
-
-    def marked(pair: tuple[str, str], place: int = 0) -> tuple[list[str], str]:
-        found = rows[pair][3 * place : 3 * place + 3]
-        value, _, mark = found[0].partition("<sup>")
-        return [value, *found[1:]], notes[mark.removesuffix("</sup>")]
-
-    never, why = marked(("MNIST", "DenseNet40"))
-    assert (never, why) == (["–", "70.00 (350)", "–"], "no epoch without a training error: 2.3 % at epoch 350")
-    reduced, why = marked(("CIFAR10 (JPEG)", "VGG11"))
-    assert (reduced, why) == (["40.00 (100)", "46.00 (150)", "+6.00"], "reduced: width ×0.25, 150 epochs")
-    running, why = marked(("CIFAR10 (JPEG)", "ResNet50"))
-    assert (running, why) == (["40.00 (50)", "99.00 (101)", "–"], "unfinished: epoch 101 of 350")
-    diverged, why = marked(("CIFAR10 (JPEG)", "DenseNet100"))
-    assert (diverged, why) == (["20.00 (1)", "30.00 (2)", "–"], "diverged after epoch 2")
-    absent, why = marked(("CIFAR10 (JPEG)", "DenseNet100"), 1)
-    assert (absent, why) == (["–", "–", "–"], "not run")
+    assert rows["MNIST", "DenseNet40"][:3] == ["–<sup>c</sup>", "70.00 (350)", "–"]
+    assert rows["CIFAR10 (JPEG)", "VGG11"][:3] == ["40.00 (100)<sup>a</sup>", "46.00 (150)", "+6.00"]
+    assert rows["CIFAR10 (JPEG)", "ResNet50"][:3] == ["40.00 (50)<sup>b</sup>", "99.00 (101)", "–"]
+    assert rows["CIFAR10 (JPEG)", "DenseNet100"] == ["20.00 (1)<sup>b</sup>", "30.00 (2)", "–", "–", "–", "–"]
+    assert list(notes) == ["a", "b", "c"]
+    assert notes["a"].endswith("but width ×0.25 (VGG on CIFAR10 (JPEG)); 150 epochs (VGG on CIFAR10 (JPEG))")
+    unfinished = (
+        "unfinished: epoch 101 of 350 (ResNet on CIFAR10 (JPEG))",
+        "diverged after epoch 2 (DenseNet on CIFAR10 (JPEG))",
+    )
+    assert notes["b"] == "; ".join(unfinished)
+    assert notes["c"] == "training errors at the last epoch: 2.3 % at epoch 350 (DenseNet on MNIST)"
     assert "+0.962 in the median and +1.833 in the mean" in text
+
+
+def test_the_error_must_stay_zero(tmp_path: Path) -> None:
+    records = history({1: 0.1, 10: 0.2, 20: 0.25, 40: 0.4, 350: 0.5}, 10)
+    records[2]["train_error"] = 0.01  # zero first at 10, for good from 40 on
+    write_run(tmp_path / "a", config(), records)
+    study = Study.read(tmp_path)
+    (row,) = (entries(line) for line in table1.markdown(study, table1.TEST_ACCURACY).splitlines() if "VGG11" in line)
+    assert row[2:] == ["40.00 (40)", "50.00 (350)", "+10.00"]
+    line = next(csv.DictReader(io.StringIO(csv_of(study))))
+    assert (line["first_zero_error"], line["stays_zero_error"]) == ("10", "40")
 
 
 def test_robustness_has_a_table_only_where_it_was_recorded(study: Study, tmp_path: Path) -> None:
@@ -153,9 +162,10 @@ def test_what_a_data_set_is_called_breaks_no_format(tmp_path: Path) -> None:
 
 @given(text=st.text(min_size=1, max_size=30))
 def test_any_text_is_escaped_to_balanced_latex_on_one_line(text: str) -> None:
-    study = Study((("npz", text),), (text,), (text,), panels={(("npz", text), text, text): ()})
     if not re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u0085]", text):
-        assert len(check_latex(table1.latex(study, table1.TEST_ACCURACY))) == 1 + 2
+        records = tuple(history({1: 0.5, 350: 0.6}, 1))
+        run = StudyRun(RunRecords("a", text, text, text, 0, records=records), None, Status(status="finished"))
+        assert len(check_latex(table1.latex(Study((run,)), table1.TEST_ACCURACY))) == 1 + 2
 
 
 def test_csv_gives_every_number_back(study: Study) -> None:
@@ -163,16 +173,14 @@ def test_csv_gives_every_number_back(study: Study) -> None:
     assert len(lines) == 2 * 3 * 2  # each network, data set and loss, run or not
     by_cell = {(line["dataset"], line["network"], line["loss"]): line for line in lines}
     for found in study.runs:
-        (_, dataset), network, loss = found.panel
-        line = by_cell[dataset, {"vgg": "VGG", "resnet": "ResNet", "densenet": "DenseNet"}[network], loss]
-        last = found.history.iloc[-1]
+        line, last = by_cell[found.cell], found.records.last
         assert float(line["test_accuracy_last"]) == last["test_accuracy"]
         assert float(line["nc1_last"]) == last["nc1"]
-        assert int(line["last_epoch"]) == last.name
-        assert line["status"] == found.status
+        assert int(line["last_epoch"]) == last["epoch"]
+        assert line["status"] == found.status.status
     best = by_cell["CIFAR10 (JPEG)", "VGG", "mse"]
     assert float(best["test_accuracy_improvement"]) == 0.46 - 0.40
-    assert (best["zero_error_epoch"], best["departures"]) == ("100", "width ×0.25; 150 epochs")
+    assert (best["stays_zero_error"], best["departures"]) == ("100", "width ×0.25; 150 epochs")
     assert by_cell["CIFAR10 (JPEG)", "ResNet", "mse"]["test_accuracy_improvement"] == ""
     absent = by_cell["CIFAR10 (JPEG)", "VGG", "ce"]
     assert {key: value for key, value in absent.items() if value} == {
@@ -183,17 +191,20 @@ def test_csv_gives_every_number_back(study: Study) -> None:
     }
 
 
-def test_every_seed_is_in_the_csv_and_the_lowest_in_the_tables(tmp_path: Path) -> None:
+def test_tables_have_the_mean_and_the_deviation_over_the_seeds_and_csv_every_seed(tmp_path: Path) -> None:
     for seed in (4, 2):
-        write_run(tmp_path / f"{9 - seed}", config(seed=seed), history({1: 0.1 * seed, 350: 0.15 * seed}, 1))
+        records = history({1: 0.1 * seed, 2: 0.12 * seed, 350: 0.15 * seed}, 1 if seed == 2 else 2)
+        write_run(tmp_path / f"{9 - seed}", config(seed=seed), records)
     study = Study.read(tmp_path)
     lines = list(csv.DictReader(io.StringIO(csv_of(study))))
-    runs = [(line["seed"], line["in_table"]) for line in lines if line["status"] != "not run"]
-    assert runs == [("2", "True"), ("4", "False")]
+    assert [(line["seed"], line["stays_zero_error"]) for line in lines] == [("2", "1"), ("4", "2")]
     text = table1.markdown(study, table1.TEST_ACCURACY)
     (row,) = (entries(line) for line in text.splitlines() if "VGG11" in line)
-    assert row[2:] == ["20.00 (1)<sup>a</sup>", "30.00 (350)", "+10.00"]
-    assert "<sup>a</sup> seed 2 of 2 seeds" in text
+    # 20 and 48 at zero error, 30 and 60 at the end: deviations are those of two values, their distance over √2
+    assert row[2:] == ["34.00 ± 19.80 (1–2)", "45.00 ± 21.21 (350)", "+11.00 ± 1.41"]
+    assert "Means ± standard deviations over 2 seeds." in text
+    (row, *_) = check_latex(table1.latex(study, table1.TEST_ACCURACY))
+    assert row[2:] == [r"34.00 $\pm$ 19.80 (1--2)", r"45.00 $\pm$ 21.21 (350)", r"$+11.00 \pm 1.41$"]
 
 
 @given(order=st.permutations(range(6)))
@@ -209,8 +220,3 @@ def test_the_order_of_the_folders_does_not_matter(order: list[int], tmp_path_fac
         [str(0.5 + 0.02 * place) for place in range(4)] + [str(0.5 + 0.02 * place) for place in (4, 5)] + ["", ""]
     )
     assert accuracies == expected
-
-
-@pytest.mark.parametrize(("number", "mark"), [(0, "a"), (25, "z"), (26, "aa"), (27, "ab"), (701, "zz"), (702, "aaa")])
-def test_marks_go_on_after_z(number: int, mark: str) -> None:
-    assert table1.note_letter(number) == mark

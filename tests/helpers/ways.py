@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import neuralcollapse as nc
 from neuralcollapse.measuring.decision_counts import DecisionCounts
+from neuralcollapse.measuring.trackers import name_of_tag
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -130,7 +131,7 @@ def lightning_callback(batches: Batches, layer: nn.Linear, distributed: bool = F
         trainer.fit(Module(), DataLoader(dataset, batch_size=32, shuffle=True))
     (found,) = callback.history
     for name, value in trainer.callback_metrics.items():
-        wanted = float(found[name.removeprefix("nc/")])  # type: ignore[arg-type]
+        wanted = float(found[name_of_tag(name)])  # type: ignore[arg-type]
         torch.testing.assert_close(float(value), wanted, rtol=1e-6, atol=1e-9, equal_nan=True)
     assert "nc/nc1" in trainer.callback_metrics
     return found

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import neuralcollapse as nc
 from neuralcollapse.measuring.events import first_zero_error, rate_divisions, stays_zero_error
 from neuralcollapse.measuring.tidy import COLUMNS
+from neuralcollapse.measuring.trackers import tag_of
 
 pd = pytest.importorskip("pandas", reason="pandas is not installed")
 
@@ -328,7 +329,7 @@ def test_a_transformers_trainer(trainer_folder: tuple[Path, list[dict[str, Any]]
     history = nc.History.read(folder)
     log = json.loads((folder / "checkpoint-9" / "trainer_state.json").read_text())["log_history"]
     for name in ("nc1", "nc2.equinorm_means", "accuracy"):
-        logged = {line["epoch"]: line[f"nc/{name}"] for line in log if f"nc/{name}" in line}
+        logged = {line["epoch"]: line[tag_of(name)] for line in log if tag_of(name) in line}
         assert values(history, name) == logged == {line["epoch"]: line[name] for line in kept}
     assert values(history, "loss") == {line["epoch"]: line["loss"] for line in log if "loss" in line}
     assert history.to_frame()["epoch"].dtype == "float64"  # the loss was logged within epochs, too

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from functools import cache
 
@@ -12,6 +13,7 @@ from reference import conventions as reference
 from reference.conventions import FeatureSet
 
 import neuralcollapse as nc
+from neuralcollapse.metrics import duality, feature_rank, geometry, margins, silhouette
 
 SETS = ("balanced", "unbalanced", "more classes than features", "collapsed float32", "missing class", "digits")
 
@@ -181,3 +183,55 @@ def test_scales_that_overflow_give_the_same_numbers() -> None:
     for name in set(names) - of_unit:
         assert got[name] == pytest.approx(small[name], rel=1e-9), name
     assert got["duality_product_mean"] == pytest.approx(small["duality_product_mean"] * 2.0**600, rel=1e-9)
+
+
+@pytest.mark.parametrize("size", [2, 3, 10])
+def test_at_a_simplex_etf(size: int) -> None:
+    """Three times a simplex in three more dimensions than it needs, and within classes ±s in two of these."""
+    frame = 3.0 * nc.simplex_etf(size, size + 2)
+    spread = 0.01 * torch.eye(size + 2, dtype=torch.float64)[-2:]
+    features = torch.cat([frame + shift for shift in (*spread, *-spread)])
+    labels = torch.arange(size).repeat(4)
+    moments = nc.ClassMoments(size, weighting="class")
+    moments.update(features, labels)
+    near = {"abs": 1e-12}
+    assert duality.alignment_cosine(moments, frame) == pytest.approx(0.0, **near)
+    assert duality.principal_angles(moments, frame).tolist() == pytest.approx([0.0] * (size - 1), abs=1e-9)
+    assert duality.duality_products(moments, frame).tolist() == pytest.approx([9.0] * size, rel=1e-12)
+    assert duality.bias_collapse(moments, frame) == pytest.approx(0.0, **near)
+    assert duality.bias_collapse(moments, frame, torch.ones(size)) == pytest.approx(size**0.5, rel=1e-12)
+    assert geometry.log_equinorm(frame) == pytest.approx(0.0, **near)
+    # a root of Σ has C − 1 singular values 3/√(C−1) and two of s/√2
+    singular = np.array([3.0 / math.sqrt(size - 1)] * (size - 1) + [0.01 / math.sqrt(2)] * 2 + [0.0])
+    shares = singular / singular.sum() + 1e-7
+    assert feature_rank.rankme(moments) == pytest.approx(math.exp(-(shares * np.log(shares)).sum()), rel=1e-9)
+    root = 0.01 / math.sqrt(2)
+    ratio = (3.0 + 2 * root) ** 2 / (9.0 + 2 * root**2)
+    assert feature_rank.numerical_rank(moments) == pytest.approx(ratio, rel=1e-9)
+    assert feature_rank.class_effective_rank(moments) == pytest.approx(2.0, rel=1e-9)
+    collapsed = frame.repeat(2, 1), torch.arange(size).repeat(2)
+    margins_of = margins.cosine_margins(*collapsed, frame)
+    assert margins_of.tolist() == pytest.approx([size / (size - 1)] * 2 * size, rel=1e-12)
+    assert silhouette.silhouette(*collapsed) == 1.0
+
+
+def test_silhouette_is_scikit_learns() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    data = feature_set("missing class")
+    got = silhouette.silhouette(data.features, data.labels)
+    assert got == pytest.approx(metrics.silhouette_score(data.features, data.labels), rel=1e-12)
+
+
+@pytest.mark.wrong_input
+def test_what_has_no_margin_or_angle_warns_or_is_refused() -> None:
+    features, labels = torch.eye(4, 3), torch.arange(4) % 2
+    with pytest.raises(nc.InputError, match=r"expected a classifier weight of shape .C, p. with C ≥ 2"):
+        margins.cosine_margins(features, labels, torch.ones(1, 3))
+    with pytest.warns(UserWarning, match="the cosine margin is undefined: row 0 of 2 is zero"):
+        assert margins.cosine_margins(features, labels, torch.ones(2, 3)).isnan().all()
+    with pytest.warns(UserWarning, match="the silhouette is undefined: all examples are of one class"):
+        assert np.isnan(silhouette.silhouette(features, torch.zeros(4, dtype=torch.int64)))
+    moments = nc.ClassMoments(3)
+    moments.update(torch.eye(6, 3), torch.arange(6) % 3)
+    with pytest.warns(UserWarning, match="the principal angles are undefined: the classifier's rows span fewer"):
+        assert duality.principal_angles(moments, torch.ones(3, 3)).isnan().all()

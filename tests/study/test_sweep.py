@@ -14,8 +14,8 @@ from helpers.grids import TINY
 from neuralcollapse import InputError
 from neuralcollapse._files import append_line
 from neuralcollapse.cli import dispatch
-from neuralcollapse.figures import style
 from neuralcollapse.figures.sweep import sweep_panels
+from neuralcollapse.plots.options import Drawing
 from neuralcollapse.study import sweep
 from neuralcollapse.training import recipes
 from neuralcollapse.training.config import TrainingConfig
@@ -74,15 +74,19 @@ def test_the_best_has_the_least_test_error_then_the_least_nc1(six: sweep.Sweep) 
 
 
 def test_the_picture_shows_winner_and_diverged(six: sweep.Sweep) -> None:
-    figure = sweep_panels(six, six.points())
-    assert len(figure.axes) == 3
-    for axes, star in zip(figure.axes, (0.125, 0.0, 0.01), strict=True):
-        dashed = [line for line in axes.lines if line.get_color() == style.GREEN]
-        assert [list(line.get_xdata()) for line in dashed] == [[0.04, 0.04], [0.04]]  # the line, then the star on it
-        assert list(dashed[1].get_ydata()) == [star]
-        (crosses,) = (line for line in axes.lines if line.get_marker() == "x")
-        assert list(crosses.get_xdata()) == [0.32]
-    assert "red crosses: 1 diverged; 2 of 7 not finished" in figure.get_suptitle()
+    figure, caption = sweep_panels(six, six.points(), Drawing())
+    errors, nc1 = figure.axes
+    assert errors.get_shared_x_axes().joined(errors, nc1)
+    for axes, stars in ((errors, [0.125, 0.0]), (nc1, [0.01])):
+        found = [line for line in axes.lines if line.get_marker() == "*"]
+        assert [(list(line.get_xdata()), list(line.get_ydata())) for line in found] == [
+            ([0.04], [star]) for star in stars
+        ]
+        (shaded,) = (patch for patch in axes.patches if patch.get_gid() == "diverged")
+        assert shaded.get_x() == pytest.approx((0.16 * 0.32) ** 0.5)  # half way, on the logarithmic axis
+        assert shaded.get_x() + shaded.get_width() == pytest.approx((0.32 * 0.64) ** 0.5)
+    assert "Star: the best, learning rate 0.04, test error 12.50 %." in caption
+    assert "Shaded: 1 diverged. 2 of 7 not finished." in caption
 
 
 def test_a_damaged_run_of_a_sweep_is_named(six: sweep.Sweep) -> None:
@@ -200,8 +204,7 @@ def test_a_sweep_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert {path.name for path in out.iterdir() if path.is_file()} == {
         "recipe.json",
         "study.json",
-        "sweep.png",
-        "sweep.svg",
+        *(f"sweep.{ending}" for ending in ("png", "svg", "tex", "txt")),
     }
     run = ["run", "--recipe", str(out / "recipe.json"), "--precision", "32", "--device", "cpu"]
     assert dispatch([*run, "--out", str(tmp_path / "run")]) == 0

@@ -13,7 +13,8 @@ from helpers.progress import Interrupt
 
 from neuralcollapse import InputError
 from neuralcollapse.data import Dataset
-from neuralcollapse.figures.titles import objective, subject
+from neuralcollapse.figures.captions import subject
+from neuralcollapse.figures.study_runs import Study
 from neuralcollapse.training import checkpoint
 from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.resolve import prepare
@@ -82,10 +83,7 @@ def test_an_older_run_goes_on_with_the_defaults(tmp_path: Path) -> None:
     assert train(again, data) == "finished" and run.history_path.read_bytes() == history
     with pytest.warns(UserWarning, match="has no fingerprint of the data"):
         made(tmp_path / "run")  # taken up by the same settings too
-    assert (subject(run.config), objective(run.config)) == (
-        "digits, mlp (width ×0.0625)",
-        "MSE loss, $\\lambda$ = 0.01",
-    )
+    assert subject(Study.read(run.path)) == "mlp on digits, MSE loss, λ = 0.01; seed 0 (n = 1)."
     with pytest.raises(InputError, match=r"expected head linear, .*, got etf"):
         prepare(TrainingConfig(head="etf"), resume=run.path)
 
@@ -100,10 +98,10 @@ def test_options_are_in_the_configuration_the_name_and_the_titles(
     assert run.path.name == "digits-mlp-focal-step-ratio5-noise0.25-normalised-adamw-w0.0625-n10-e1-p32"
     assert run.config.num_examples == 5 * 10 + 5 * 2 and run.config.measured_weight_decay == 0
     assert train(run, data) == "finished"
-    assert subject(run.config) == (
-        "digits, step imbalance 5:1, 25 % label noise, mlp (width ×0.0625), normalised head (τ = 0.1)"
+    assert subject(Study.read(run.path)) == (
+        "mlp on digits, focal (γ = 2) loss, step imbalance 5:1, 25 % label noise, normalised head (τ = 0.1), "
+        "AdamW (decay 0.01), λ = 0; seed 0 (n = 1)."
     )
-    assert objective(run.config) == "focal (γ = 2) loss, AdamW (decay 0.01), $\\lambda$ = 0"
 
 
 @pytest.mark.parametrize(

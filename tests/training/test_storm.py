@@ -337,7 +337,7 @@ def test_what_is_out_of_range_is_said_in_one_line(
 def test_what_is_too_large_diverges(
     tmp_path: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "draw_run", lambda _: [])
+    monkeypatch.setattr(figures, "draw", lambda _: [])
     code, line = said(capsys, *SMALL, *options, "--out", str(tmp_path / "run"))
     assert code == 1 and "diverged: the loss is no longer finite" in line
     assert Run.open(tmp_path / "run").status().status == "diverged"

@@ -121,6 +121,7 @@ To begin, and what may follow:
   neuralcollapse run --loss ce --epochs 100
   neuralcollapse measure layer.npz        features, labels, weight and bias
   neuralcollapse grid --dry-run           the paper's study: what it takes
+  neuralcollapse report runs/grid         one page to explore a run or study
 
   neuralcollapse COMMAND --help           the options of a command
   neuralcollapse --version

@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import tyro
+
+from neuralcollapse.plots.options import Drawing
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -16,8 +20,8 @@ _FLOW = {"section": "Flow"}
 class DynamicsCommand:
     """Draw the central path: the closed form against an integrated flow, or against a trained network.
 
-    Without --run: features start at random and collapse; figures and an animation.
-    With --run: the singular values of that run against the closed form, by one change of time.
+    Without --run: features start at random and collapse; figures and an animation (extra: video).
+    With --run: the singular values of that run, trained with MSE, against the closed form, by one change of time.
     """
 
     classes: int = field(default=10, metadata=_FLOW)
@@ -38,6 +42,7 @@ class DynamicsCommand:
     """Compare the singular values of the run in this directory with the closed form instead."""
     out: Path | None = None
     """Where the pictures go; by default dynamics/, or the run's own figures/."""
+    drawing: tyro.conf.OmitArgPrefixes[Drawing] = field(default_factory=Drawing)
 
     def __call__(self, console: Console) -> int:
         from neuralcollapse import figures
@@ -45,7 +50,7 @@ class DynamicsCommand:
         from neuralcollapse.theory import simulation
 
         if self.run is not None:
-            fit, written = figures.compare_run(self.run, self.flow, self.out)
+            fit, written = figures.compare_run(self.run, self.flow, self.out, self.drawing)
             console.print(tables.clock_table(fit))
         else:
             with tables.share_bar(console, "integrating") as advance:
@@ -61,7 +66,7 @@ class DynamicsCommand:
                 )
             console.print(tables.simulation_summary(found), soft_wrap=True, highlight=False)
             folder = Path("dynamics") if self.out is None else self.out
-            written = figures.draw_simulation(found, folder)
+            written = figures.draw_simulation(found, folder, self.drawing)
         for path in written:
             console.print(str(path), soft_wrap=True, highlight=False)
         return 0

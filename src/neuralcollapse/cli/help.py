@@ -46,7 +46,7 @@ class OptionHelp:
     """What the help says of one option.
 
     Args:
-        name: as it is typed, such as ``--epochs``; of a positional argument its value, such as ``PATH``.
+        name: as it is typed, such as ``--epochs``; of a positional argument such as ``[PATH]``.
         value: what follows it, such as ``INT`` or ``{mse,ce}``; empty for a switch.
         section: the heading it stands under.
         text: what it does.
@@ -88,7 +88,9 @@ def options_of(command: type, section: str = "Output") -> Iterator[OptionHelp]:
         elif tyro.conf.Suppress not in markers:
             positional = tyro.conf.Positional in markers
             value, text = _value(kind), texts.get(field.name, "")
-            name = f"[{value}]" if positional else f"--{field.name.replace('_', '-')}"
+            name = f"--{field.name.replace('_', '-')}"
+            if positional:
+                name = field.name.upper() if field.default is dataclasses.MISSING else f"[{field.name.upper()}]"
             yield OptionHelp(
                 name, "" if positional else value, "Arguments" if positional else own, text, default_hint(field)
             )

@@ -102,7 +102,8 @@ def described(info: StructTypeInfo) -> StructConstructorSpec | None:
     fields = []
     for field in dataclasses.fields(made):
         hint: Any = Annotated[hints[field.name], tyro.conf.arg(help_behavior_hint=default_hint(field))]
-        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        default: Any = tyro.MISSING if field.default is dataclasses.MISSING else field.default
+        default = default if field.default_factory is dataclasses.MISSING else field.default_factory()
         default = False if field.name in switches else default
         fields.append(StructFieldSpec(field.name, hint, default, helptext=texts.get(field.name, "")))
     return StructConstructorSpec(instantiate, tuple(fields))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,8 @@ import tyro
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_FEATURES = {"section": "Arguments"}
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,11 @@ class ReportCommand:
     """The HTML file; by default report.html in the folder, or beside the file with its name."""
     watch: bool = False
     """Write it again while a run goes on; the page in the browser then loads itself again."""
-    labels: Path | None = None
+    labels: Path | None = field(default=None, metadata=_FEATURES)
     """Of features: their labels (n,), if they are not in the same file."""
-    weight: Path | None = None
+    weight: Path | None = field(default=None, metadata=_FEATURES)
     """Of features: the classifier's weight (C, p), if it is not in the same file."""
-    bias: Path | None = None
+    bias: Path | None = field(default=None, metadata=_FEATURES)
     """Of features: the classifier's bias (C,), if it is not in the weight's file."""
 
     def __call__(self, console: Console) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -41,6 +41,8 @@ class RunCommand:
     """The run directory; by default a folder under runs/. If it holds an unfinished run, that run is continued."""
     resume: Path | None = None
     """Continue the run in this directory with the settings it was started with."""
+    log: Literal["tensorboard"] | None = None
+    """Write the numbers of each measured epoch for TensorBoard too, into the run directory's folder `tensorboard`."""
 
     def __call__(self, console: Console) -> int:
         from neuralcollapse import figures, report
@@ -63,7 +65,8 @@ class RunCommand:
         print_settings(console, run)
         if run.config.device == "cpu":
             hardware.keep_memory()
-        status = trainer.train(run, data, progress=TrainingProgress())
+        events = None if self.log is None else run.path / self.log
+        status = trainer.train(run, data, progress=TrainingProgress(tensorboard=events))
         history = run.history(*tables.SUMMARY_COLUMNS)
         if history:
             console.print(tables.summary_table(history, first_zero_error(history)))
@@ -71,7 +74,7 @@ class RunCommand:
             console.print(f"interrupted; continue with: neuralcollapse run --resume {run.path}", soft_wrap=True)
             return INTERRUPTED
         if history:
-            pictures = figures.draw_run(run.path)
+            pictures = {path.stem for path in figures.draw(run.path)}
             page = report.write_report(run.path)
             console.print(
                 f"{len(pictures)} pictures in {run.path / 'figures'}\nreport: {page}", soft_wrap=True, highlight=False

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from neuralcollapse._errors import InputError, install
 from neuralcollapse.cli.tables import number, percent
+from neuralcollapse.measuring.trackers import Tracking
 from neuralcollapse.training import progress
 
 COLLAPSED = 1e-3
@@ -49,9 +53,17 @@ class TrainingProgress(progress.Progress):
 
     Args:
         console: where to show it; by default standard output.
+        tensorboard: a folder that gets TensorBoard's events of each measured epoch, or None.
+
+    Raises:
+        InputError: TensorBoard is not installed.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, *, tensorboard: Path | None = None) -> None:
+        if tensorboard is not None and importlib.util.find_spec("tensorboard") is None:
+            raise InputError(f"--log tensorboard needs TensorBoard: {install('tensorboard')}")
+        self._tensorboard = tensorboard
+        self._writer: Any = None  # made by `begin` too
         self._console = console
         self._bar: Progress | None = None
         self._epochs, self._measured = 0, ""
@@ -61,6 +73,12 @@ class TrainingProgress(progress.Progress):
         """Show the bar, on a terminal."""
         self._console = self._console or Console()
         self._epochs = epochs
+        if self._tensorboard is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # what a killed process wrote after its last checkpoint is measured, and written, again
+            self._writer = SummaryWriter(str(self._tensorboard), purge_step=done + 1)
+            self._tracking = Tracking(self._writer)
         if self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("epoch"),
@@ -91,6 +109,9 @@ class TrainingProgress(progress.Progress):
                 highlight=False,
                 soft_wrap=True,
             )
+        if self._writer is not None:
+            self._tracking.write(record, record["epoch"])
+            self._writer.flush()
         for sentence in self._phases.reached(record):
             if self._console is not None:
                 self._console.print(f"epoch {record['epoch']}: {sentence}", highlight=False)
@@ -102,5 +123,7 @@ class TrainingProgress(progress.Progress):
 
     def end(self) -> None:
         """Leave the bar as it is."""
+        if self._writer is not None:
+            self._writer.close()
         if self._bar is not None:
             self._bar.stop()

@@ -1,51 +1,68 @@
-"""Figures and tables of runs, studies, sweeps and the theory, drawn from run directories alone.
+"""Whole figures, their captions and Table 1, written to files, from whatever `History.read` reads.
 
 What draws which figure of the paper (Han, Papyan & Donoho, 2022):
 
     ========  ====================================================  ==============================================
-    figure    what it shows                                         function
+    figure    what it shows                                         where
     ========  ====================================================  ==============================================
     Fig. 1    features, class means and classifier at the simplex   `portrait.portrait`; moving: `animate_run`
-    Fig. 2    the MSE loss and its parts L_NC1, L_NC2/3, L⊥_LS      `curves.decomposition`
-    Fig. 3    NC2: equal norms                                      `curves.nc2_equinorm`
-    Fig. 4    NC2: equal angles                                     `curves.nc2_equiangularity`
-    Fig. 5    NC2: maximal angles                                   `curves.nc2_maximal_angle`
+    Fig. 2    the MSE loss and its parts L_NC1, L_NC2/3, L⊥_LS      `grid.FIGURES`, "decomposition"
+    Figs. 3–5 NC2: equal norms, equal angles, maximal angles        `grid.FIGURES`, "nc2"
     Table 1   improvement after zero training error                 `table1.write_table1`
     ========  ====================================================  ==============================================
 
-The functions of `curves` and `portrait` draw into axes they are given; `animate_run` and `write_table1` write files.
-`draw_run` (run.py) arranges the curves for one run, `draw_study` (study.py) as networks × data sets, `draw_sweep`
-(sweep.py) over the values of a setting; `compare_run` and `draw_simulation` (theory.py) show the closed form of the
-central path. Nothing here trains or measures.
+The panels are those of `neuralcollapse.plots`; here they are arranged, captioned and written. `draw` takes a run, a
+study or a log; `draw_sweep` (sweep.py) shows the values of a setting; `compare_run` and `draw_simulation` (theory.py)
+the closed form of the central path. Nothing here trains or measures.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import matplotlib
+
 from neuralcollapse._checks import InputError
 from neuralcollapse.figures.animation import animate_run
-from neuralcollapse.figures.run import draw_run
-from neuralcollapse.figures.study import draw_study
+from neuralcollapse.figures.grid import check_measured, draw_grids
+from neuralcollapse.figures.overview import draw_portraits
+from neuralcollapse.figures.study_runs import Study
 from neuralcollapse.figures.sweep import draw_sweep
+from neuralcollapse.figures.table1 import write_table1
 from neuralcollapse.figures.theory import compare_run, draw_simulation
+from neuralcollapse.plots import style
+from neuralcollapse.plots.options import Drawing
 
-__all__ = ["animate_run", "compare_run", "draw", "draw_run", "draw_simulation", "draw_study", "draw_sweep"]
+__all__ = ["Drawing", "animate_run", "compare_run", "draw", "draw_simulation", "draw_sweep"]
 
 
-def draw(path: Path, out: Path | None = None, *, animate: bool = False) -> list[Path]:
-    """Draw a run, or a whole study.
+def draw(path: Path, out: Path | None = None, *, drawing: Drawing | None = None, animate: bool = False) -> list[Path]:
+    """Draw a run, a study, or the log of another program.
 
     Args:
-        path: a run directory, or the folder of a study.
-        out: the folder of the files; by default `figures/` in `path`.
+        path: what `History.read` takes.
+        out: the folder of the files; by default `figures/` in the folder `path`, or beside the file.
+        drawing: formats, size and title.
         animate: animate the portrait of a run, too.
 
+    Returns:
+        The files written: each figure in each format, and its caption as .tex and .txt. The figures are those of
+        `grid.FIGURES` whose metrics were measured; of a run with snapshots also `overview`, `portrait` and
+        `portrait-3d` (Fig. 1); of several runs of ours also `table1.md`, `table1.tex` and `table1.csv`.
+
     Raises:
-        InputError: neither a run nor a folder of runs, and whatever `draw_run`, `draw_study` and `animate_run` raise.
+        InputError: nothing known is there, nothing was measured yet, or a file is damaged.
     """
-    if (path / "config.json").is_file():
-        return draw_run(path, out) + (animate_run(path, out) if animate else [])
-    if animate:
+    drawing = drawing or Drawing()
+    run = (path / "config.json").is_file()
+    if animate and not run:
         raise InputError(f"--animate shows one run over its epochs, and {path} is not a run directory")
-    return draw_study(path, out)
+    study = Study.read(path)
+    check_measured(study, path)
+    folder = (path if path.is_dir() else path.parent) / "figures" if out is None else out
+    with matplotlib.rc_context(style.rc(drawing)):
+        written = draw_portraits(study.runs[0], folder, drawing) if run else []
+        written += draw_grids(study, folder, drawing)
+    if len(study.runs) > 1 and all(each.config for each in study.runs):
+        written += write_table1(study, folder)
+    return written + (animate_run(path, folder) if animate else [])

@@ -1,74 +1,103 @@
-"""Fig. 1 of the paper over time: the portrait of a run, with a frame for each epoch that has a snapshot."""
+"""Fig. 1 of the paper over time: the portrait of a run or of a flow, with NC1 beside it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.figures import style
-from neuralcollapse.figures.curves import nc1
-from neuralcollapse.figures.history import column, read_history
-from neuralcollapse.figures.portrait import portrait, portrait_classes, portrait_legend, project
-from neuralcollapse.figures.titles import objective, subject
+from neuralcollapse.figures.overview import explain
+from neuralcollapse.figures.portrait import Projection, portrait, portrait_classes, project
+from neuralcollapse.figures.study_runs import Study
 from neuralcollapse.figures.writing import write_animation
+from neuralcollapse.plots import style
+from neuralcollapse.plots.options import Drawing
 from neuralcollapse.training.run_directory import Run
 
-FPS = 6
-"""Frames per second: much changes in an epoch at first, so they pass slowly enough to follow."""
-_PAUSE = 2 * FPS  # the last epoch is shown for two seconds
+FPS, SECONDS = 12, 10
+"""Frames per second, and the length of the film without its end, which is shown for two seconds."""
 
 
-@matplotlib.rc_context(style.RC)
-def animate_run(run_dir: Path, out: Path | None = None) -> list[Path]:
-    """Write `portrait.gif` and `portrait.mp4`: three classes in the plane of their simplex, with error and NC1.
-
-    Every frame is a measured epoch. Nothing is drawn between two of them: how the network went from one to the other
-    was not measured, and may be far from a straight line.
-
-    Args:
-        run_dir: the run directory, with snapshots of at least two epochs.
-        out: the folder of the files; by default `figures/` in the run directory.
+def animate_run(run_dir: Path, folder: Path) -> list[Path]:
+    """Write `portrait.gif` and `portrait.mp4` of a run with snapshots of at least two epochs.
 
     Raises:
         InputError: no run, fewer than two snapshots, or no imageio-ffmpeg for the MP4; the GIF is then still written.
     """
-    run = Run.open(run_dir)
-    history = read_history(run)
+    run, study = Run.open(run_dir), Study.read(run_dir)
+    history = study.history()
+    nc1 = history.select(metric="nc1").to_frame().set_index("epoch")["value"]
     # a process that was killed may have left a snapshot without its line of the history
-    epochs = [epoch for epoch in run.snapshots() if epoch in history.index]
+    epochs = [epoch for epoch in run.snapshots() if epoch in nc1.index]
     if len(epochs) < 2:
         raise InputError(f"{run_dir} has {len(epochs)} measured epochs with a snapshot; an animation needs at least 2")
     classes = portrait_classes(run.snapshot(epochs[-1]), 3)
-    views = {epoch: project(run.snapshot(epoch), classes) for epoch in epochs}
-    extent = np.concatenate([np.abs(np.concatenate(view.features)).ravel() for view in views.values()])
-    reach = float(np.clip(np.quantile(extent, 0.98), 1.15, 1.6))  # one for all frames: nothing jumps
-    measured = dict(zip(history.index, column(history, "nc1"), strict=True))
+    views = {float(epoch): project(run.snapshot(epoch), classes, run.config.class_names) for epoch in epochs}
+    title = f"{study.runs[0].model_title} on {study.runs[0].records.dataset}, {study.runs[0].loss_title} loss"
+    return animate(
+        views,
+        nc1.to_dict(),
+        lambda ax: history.plot("nc1", hue="loss", legend=False, ax=ax),
+        "epoch",
+        title,
+        folder / "portrait",
+    )
 
-    figure = Figure(figsize=(4.6, 5.8))  # an even number of dots both ways, as the film's format wants
-    grid = figure.add_gridspec(2, 1, height_ratios=(3.4, 1))
-    above, below = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
-    nc1(history, below).set_ylabel("NC1")
-    below.lines[0].set_alpha(0.35)
-    (now,) = below.plot([], [], marker="o", color=style.BLACK, markersize=6, zorder=5)
-    figure.suptitle(f"{subject(run.config)}\n{objective(run.config)}", fontsize=8)
-    handles = portrait_legend(classes, run.config.class_names)
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=7)
 
-    def draw(epoch: int) -> None:
-        above.clear()
-        portrait(views[epoch], above, reach=reach)
-        error = 100 * history.at[epoch, "train_error"]
-        above.set_title(f"epoch {epoch}   training error {error:.3g} %   NC1 {measured[epoch]:.2g}", fontsize=9)
-        now.set_data([epoch], [measured[epoch]])
+def animate(
+    views: Mapping[float, Projection],
+    nc1: Mapping[float, float],
+    curve: Callable[[Axes], Axes],
+    clock: str,
+    title: str,
+    path: Path,
+) -> list[Path]:
+    """Write a film as GIF and MP4: a portrait that moves, its legend, and NC1 with a dot that moves along.
 
-    draw(epochs[0])
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once: no frame shifts, and each is drawn in a quarter of the time
-    folder = run.path / "figures" if out is None else out
-    folder.mkdir(parents=True, exist_ok=True)
-    frames = [*epochs, *[epochs[-1]] * _PAUSE]
-    return [write_animation(figure, draw, frames, folder / name, FPS) for name in ("portrait.gif", "portrait.mp4")]
+    The film's time is the logarithm of the epoch, so that each decade is as long as any other. Every frame is what was
+    measured last: between two measurements nothing was, so nothing is made up. The frame draws in as the classes
+    collapse, never out, and nothing is cut off.
+
+    Args:
+        views: by epoch or time, rising.
+        nc1: of every one of them.
+        curve: draws NC1.
+        clock: what the axis of time is called, "epoch" or "time".
+        title: above it.
+        path: of the files, without an ending.
+    """
+    times = list(views)
+    frame, low, high = {}, np.full(2, np.inf), np.full(2, -np.inf)
+    for at in reversed(times):  # backwards, a frame that grows
+        middle, half = views[at].frame(limit=np.inf)
+        low, high = np.minimum(low, middle - half), np.maximum(high, middle + half)
+        frame[at] = (low + high) / 2, 0.5 * float((high - low).max())
+    with matplotlib.rc_context(style.rc(Drawing(style="iclr"))):
+        figure = Figure(figsize=(6.4, 3.6), layout="constrained")  # an even number of dots both ways, for the film
+        left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
+        curve(right).set_xlabel(clock)
+        (now,) = right.plot([], [], "o", color=style.BLACK, zorder=6)
+        figure.suptitle(style.plain(title))
+        explain(figure, views[times[0]].names, right)
+
+        def draw(at: float) -> None:
+            left.clear()
+            portrait(views[at], left, frame=frame[at])
+            left.set_title(f"{clock} {at:.4g}")
+            right.set_title(f"NC1 {nc1[at]:.2g}", pad=10)
+            now.set_data([at], [nc1[at]])
+
+        draw(times[0])
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once: no frame shifts, and each is drawn in a quarter of the time
+        clocked = np.geomspace(times[0], times[-1], FPS * SECONDS)
+        frames = [times[int(np.searchsorted(times, at * (1 + 1e-9), side="right")) - 1] for at in clocked]
+        frames += [times[-1]] * (2 * FPS)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files = [path.with_name(f"{path.name}.{ending}") for ending in ("gif", "mp4")]
+        return [write_animation(figure, draw, frames, file, FPS) for file in files]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from neuralcollapse.figures import style
 from neuralcollapse.metrics.geometry import simplex_etf
+from neuralcollapse.plots import style
 
-_COLORS = (style.BLUE, style.ORANGE, style.GREEN, style.PURPLE)
 _EDGE, _SPOKE = "#BBBBBB", "#DDDDDD"
+_VIEW = (14.0, 47.0)  # elevation and azimuth in degrees
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,25 @@ class Projection:
         classifier: (k, k−1) rows of the classifier, on the scale of their own mean norm.
         features: one (m_c, k−1) array per class.
         simplex: (k, k−1) the simplex ETF that collapse leads to.
+        names: of the classes.
     """
 
     means: np.ndarray
     classifier: np.ndarray
     features: tuple[np.ndarray, ...]
     simplex: np.ndarray
+    names: tuple[str, ...]
+
+    def frame(self, limit: float = 3.0) -> tuple[np.ndarray, float]:
+        """Middle and half width of a frame that holds everything, but for features beyond `limit` mean norms."""
+        fixed = np.concatenate([self.means, self.classifier, self.simplex])
+        loose = np.concatenate(self.features)
+        inside = np.concatenate([fixed, loose[np.abs(loose).max(axis=1) <= limit]])
+        low, high = inside.min(axis=0), inside.max(axis=0)
+        return (low + high) / 2, 0.56 * float((high - low).max())
 
 
-def project(snapshot: Mapping[str, np.ndarray], classes: Sequence[int]) -> Projection:
+def project(snapshot: Mapping[str, np.ndarray], classes: Sequence[int], names: Sequence[str] = ()) -> Projection:
     """Project on the space of the means of k classes, turned so that they lie nearest to the standard simplex.
 
     With centred means M (k × p) and the simplex S (k × k−1), the directions are the orthonormal columns V (p × k−1)
@@ -45,6 +56,7 @@ def project(snapshot: Mapping[str, np.ndarray], classes: Sequence[int]) -> Proje
     Args:
         snapshot: `class_means` (C, p), `weight` (C, p), `features` (n, p) and `labels` (n,).
         classes: k of the C classes.
+        names: of all classes; a class without one, or with a number for a name, becomes `class 3`.
     """
     chosen = list(classes)
     frame = simplex_etf(len(chosen), len(chosen) - 1).numpy()
@@ -61,55 +73,79 @@ def project(snapshot: Mapping[str, np.ndarray], classes: Sequence[int]) -> Proje
         (snapshot["features"][snapshot["labels"] == label].astype(np.float64) - origin) @ directions / scale
         for label in chosen
     )
-    return Projection(means / scale, rows / _mean_norm(rows), features, simplex)
+    known = [str(names[label]) if label < len(names) else str(label) for label in chosen]
+    named = tuple(f"class {name}" if name.isdigit() else name for name in known)
+    return Projection(means / scale, rows / _mean_norm(rows), features, simplex, named)
 
 
-def portrait(view: Projection, axes: Axes, *, reach: float | None = None) -> Axes:
+def portrait(
+    view: Projection, axes: Axes, *, frame: tuple[np.ndarray, float] | None = None, zoom: bool = False
+) -> Axes:
     """Fig. 1: draw features, means, classifier and simplex; three classes in a plane, four in space.
 
     Args:
         view: the classes, from `project`.
         axes: where to draw; with the projection "3d" for four classes.
-        reach: half the width of the picture; by default what the content needs.
+        frame: its middle and half its width; by default what the content needs. Features outside are counted.
+        zoom: whether an inset shows the first class enlarged.
     """
+    space: Any = axes  # of four classes it is an Axes3D
     dimensions = view.means.shape[1]
     spatial = dimensions == 3
-    depth: dict[str, Any] = {"depthshade": False} if spatial else {}
-
+    middle, half = view.frame() if frame is None else frame
+    towards = _towards_viewer() if spatial else np.zeros(dimensions)
     plane = np.eye(dimensions, max(dimensions, 2))  # two classes have a line only
 
-    def points(at: np.ndarray, **options: Any) -> None:
-        axes.scatter(*(at @ plane).T, **{**options, **depth})
+    def points(at: np.ndarray, size: float, **options: Any) -> None:
+        depth = 1 + 0.5 * np.clip(at @ towards / half, -1, 1)  # what is nearer is larger
+        space.scatter(*(at @ plane).T, s=size * depth, **options, **({"depthshade": False} if spatial else {}))
 
     def segment(start: np.ndarray, end: np.ndarray, **options: Any) -> None:
-        axes.plot(*(np.stack([start, end]) @ plane).T, **options)
+        space.plot(*(np.stack([start, end]) @ plane).T, **options)
 
-    origin = np.zeros(dimensions)
-    for start in range(len(view.simplex)):
-        for end in range(start):
-            segment(view.simplex[start], view.simplex[end], color=_EDGE, linewidth=0.8, zorder=1)
-    for index, color in enumerate(_COLORS[: len(view.means)]):
-        mean, row = view.means[index : index + 1], view.classifier[index : index + 1]
-        segment(origin, view.simplex[index], color=_SPOKE, linewidth=0.8, zorder=1)
-        points(view.features[index], color=color, marker=".", s=14, alpha=0.45, linewidths=0, zorder=2)
-        segment(origin, row[0], color=color, linewidth=1.6, zorder=3)
-        points(row, color=color, marker="D", s=34, edgecolors="white", zorder=4)
-        points(mean, color=color, marker="o", s=70, edgecolors="black", alpha=0.8, zorder=5)
-    if reach is None:  # far outliers of the first epochs may leave the picture, rather than make the simplex tiny in it
-        everything = np.concatenate([view.means, view.classifier, view.simplex, *view.features])
-        reach = 1.05 * float(np.clip(np.quantile(np.abs(everything), 0.98), 1.05, 1.6))
-    axes.set_xlim(-reach, reach)
-    if dimensions > 1:
-        middle = 0.0 if spatial else 0.25 * (reach < 1.3)  # a triangle standing on its side is not centred on its mean
-        axes.set_ylim(middle - reach, middle + reach)
     if spatial:
-        space: Any = axes
-        space.set_zlim(-reach, reach)
-        space.set_box_aspect((1, 1, 1), zoom=1.6)
-        space.view_init(elev=14, azim=47)
+        from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+
+        faces = [view.simplex[list(corners)] for corners in itertools.combinations(range(len(view.simplex)), 3)]
+        space.add_collection3d(Poly3DCollection(faces, shade=True, facecolors=["#C8C8C8"] * len(faces), alpha=0.16))
+    origin = np.zeros(dimensions)
+    for start, end in itertools.combinations(range(len(view.simplex)), 2):
+        behind = spatial and (view.simplex[[start, end]] @ towards).max() < 0.2
+        dashes = ":" if behind else "-"
+        segment(view.simplex[start], view.simplex[end], color=_EDGE, linewidth=0.8, linestyle=dashes, zorder=1)
+    near_last = np.argsort(view.means @ towards, kind="stable")
+    for index in near_last:
+        color, mean, row = style.CLASS_COLORS[index], view.means[[index]], view.classifier[[index]]
+        segment(origin, view.simplex[index], color=_SPOKE, linewidth=0.8, zorder=1)
+        points(
+            view.features[index][_inside(view.features[index], middle, half)],
+            7,
+            color=color,
+            marker=".",
+            alpha=0.6,
+            linewidths=0,
+            zorder=2,
+        )
+        segment(origin, row[0], color=color, linewidth=1.2, zorder=3)
+        points(row, 14, color=color, marker="D", edgecolors="white", linewidths=0.5, zorder=5)
+        points(mean, 34, facecolors="none" if spatial else color, edgecolors=color if spatial else "black",
+               linewidths=1.0 if spatial else 0.7, marker="o", alpha=None if spatial else 0.75, zorder=4)  # fmt: skip
+    limits = [(float(at) - half, float(at) + half) for at in middle @ plane]
+    axes.set(xlim=limits[0], ylim=limits[1])
+    if spatial:
+        space.set_zlim(*limits[2])
+        space.set_box_aspect((1, 1, 1), zoom=1.3)
+        space.view_init(elev=_VIEW[0], azim=_VIEW[1])
     else:
         axes.set_aspect("equal")
+    everything = np.concatenate(view.features)
+    if outside := int((~_inside(everything, middle, half)).sum()):
+        where: dict[str, Any] = {"transform": axes.transAxes, "va": "bottom", "ha": "left"}
+        text = f"{outside} of {len(everything)} features outside"
+        (space.text2D if spatial else axes.text)(0.0, 0.0, text, gid="outside", fontsize="small", **where)
     axes.axis("off")
+    if zoom and dimensions == 2:
+        _enlarge(view, axes)
     return axes
 
 
@@ -119,20 +155,48 @@ def portrait_classes(snapshot: Mapping[str, np.ndarray], count: int) -> tuple[in
     return tuple(int(label) for label in present[: snapshot["weight"].shape[1] + 1])
 
 
-def portrait_legend(classes: Sequence[int], class_names: Sequence[str]) -> list[Line2D]:
+def portrait_legend(names: Sequence[str]) -> list[Line2D]:
     """What the symbols and colours of a portrait mean."""
     grey: dict[str, Any] = {"color": style.GREY, "linestyle": ""}
-    handles = [
-        Line2D([], [], marker=".", markersize=6, label="features", **grey),
-        Line2D([], [], marker="o", markersize=8, markeredgecolor="black", label="class mean", **grey),
-        Line2D([], [], marker="D", markersize=5, label="classifier", color=style.GREY, linewidth=1.6),
-        Line2D([], [], color=_EDGE, linewidth=0.8, label="simplex ETF"),
+    return [
+        Line2D([], [], marker=".", markersize=4, label="features", **grey),
+        Line2D([], [], marker="o", markersize=5, markeredgecolor="black", label="class mean", **grey),
+        Line2D([], [], marker="D", markersize=3.5, label="classifier", color=style.GREY, linewidth=1.2),
+        Line2D([], [], color=_EDGE, linewidth=0.8, label="simplex"),
+        *(
+            Line2D([], [], marker="s", linestyle="", markersize=5, color=color, label=style.plain(name))
+            for name, color in zip(names, style.CLASS_COLORS, strict=False)
+        ),
     ]
-    for label, color in zip(classes, _COLORS, strict=False):
-        name = class_names[label] if label < len(class_names) else str(label)
-        name = f"class {name}" if name.isdigit() else style.plain(name)
-        handles.append(Line2D([], [], marker="s", linestyle="", markersize=6, color=color, label=name))
-    return handles
+
+
+def _enlarge(view: Projection, axes: Axes) -> None:
+    """An inset with the first class about its mean, and by how much it is enlarged."""
+    around = np.concatenate([view.features[0], view.classifier[:1], view.simplex[:1]]) - view.means[0]
+    half = 1.15 * float(np.abs(around).max())
+    if not 0 < half < 0.2:
+        return
+    inset = axes.inset_axes((0.62, 0.62, 0.38, 0.38))
+    color = style.CLASS_COLORS[0]
+    inset.plot(*view.features[0].T, ".", color=color, markersize=2.5, markeredgewidth=0, alpha=0.7)
+    inset.plot(*view.classifier[0], "D", color=color, markersize=3.5, markeredgecolor="white", markeredgewidth=0.5)
+    inset.plot(*view.means[0], "o", color=color, markersize=5, markeredgecolor="black", markeredgewidth=0.6, alpha=0.75)
+    inset.plot(*view.simplex[0], "+", color=style.GREY, markersize=5, markeredgewidth=0.8)
+    inset.set(xlim=view.means[0, 0] + np.array([-half, half]), ylim=view.means[0, 1] + np.array([-half, half]))
+    inset.set(xticks=[], yticks=[], aspect="equal")
+    inset.spines[:].set(visible=True, color=_EDGE)
+    times = np.diff(axes.get_xlim())[0] * 0.38 / (2 * half)
+    inset.set_title(f"{style.plain(view.names[0])}, × {float(f'{times:.2g}'):g}", fontsize="small", pad=2)
+
+
+def _inside(points: np.ndarray, middle: np.ndarray, half: float) -> np.ndarray:
+    return np.asarray((np.abs(points - middle) <= half).all(axis=1))
+
+
+def _towards_viewer() -> np.ndarray:
+    """The unit vector from the origin to the eye."""
+    up, round_ = np.radians(_VIEW)
+    return np.array([np.cos(up) * np.cos(round_), np.cos(up) * np.sin(round_), np.sin(up)])
 
 
 def _mean_norm(rows: np.ndarray) -> float:

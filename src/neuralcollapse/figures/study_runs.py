@@ -1,4 +1,7 @@
-"""The runs of a study: networks × data sets for each loss, and in what each run departs from the paper's protocol."""
+"""The runs that figures and tables are about, and in what each departs from the paper's protocol.
+
+A single run, a study, or a log of another program: each is a `Study`, whose numbers are a `History`.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from neuralcollapse._errors import InputError
-from neuralcollapse.figures.history import read_history
-from neuralcollapse.study.study_file import runs_of_study
+from neuralcollapse.measuring.history import History
+from neuralcollapse.measuring.run_readers import read_runs
+from neuralcollapse.measuring.run_records import RunRecords
 from neuralcollapse.training import losses, recipes
 from neuralcollapse.training.config import RunConfig
-from neuralcollapse.training.run_directory import Run
+from neuralcollapse.training.run_directory import Run, Status
 
 NETWORKS = {"vgg": "VGG", "resnet": "ResNet", "densenet": "DenseNet"}
 """The rows, in the paper's order; other networks follow by name."""
@@ -25,165 +27,167 @@ PAPER_EXAMPLES = {**recipes.EXAMPLES_PER_CLASS, "fashion-mnist": 6000, "cifar10"
 """The number of training examples of each class in the paper."""
 PAPER_EPOCHS = 350
 _MAY_DIFFER = ("seed", "data_dir", "data_sha256", "device", "devices", "precision")
-"""Runs that differ only in these share a panel; the data differ because a seed draws other examples, too."""
-
-Panel = tuple[tuple[str, str], str, str]
-"""Data set (name and title: CIFAR10 and CIFAR10 (JPEG) are two), network without its depth, and loss."""
+"""Runs that differ only in these are seeds of one cell; the data differ because a seed draws other examples, too."""
 
 
 @dataclass(frozen=True)
 class StudyRun:
-    """One run of a study.
+    """One run.
 
     Args:
-        path: the run directory.
-        config: its configuration.
-        history: its measured epochs; empty before the first.
-        status: "finished", "running", "interrupted", "diverged", or "" before the first epoch ended.
-        epoch: the last epoch trained or measured.
+        records: what was measured, under the name it has in the history.
+        config: its configuration, or None where another program made it.
+        status: of a run directory.
     """
 
-    path: Path
-    config: RunConfig
-    history: pd.DataFrame
-    status: str
-    epoch: int
+    records: RunRecords
+    config: RunConfig | None
+    status: Status
 
     @property
-    def panel(self) -> Panel:
-        """The panel of the figures that shows it."""
-        config = self.config
-        return (config.dataset, config.dataset_title), recipes.family(config.model), config.loss
+    def network(self) -> str:
+        """The network without its depth, as rows of figures are called."""
+        family = recipes.family(self.records.network)
+        return NETWORKS.get(family, family)
+
+    @property
+    def cell(self) -> tuple[str, str, str]:
+        """Data set, network and loss."""
+        return self.records.dataset, self.network, self.records.loss
 
     @property
     def model_title(self) -> str:
         """The network with its depth, as figures and tables write it."""
-        _, network, _ = self.panel
-        ours = network in NETWORKS and ":" not in self.config.model  # a network of another package keeps its name there
-        return NETWORKS[network] + self.config.model.removeprefix(network) if ours else self.config.model
+        model = self.records.network
+        family = recipes.family(model)
+        ours = family in NETWORKS and ":" not in model  # a network of another package keeps its name there
+        return NETWORKS[family] + model.removeprefix(family) if ours else model
 
     @property
-    def other_depth(self) -> str:
-        """Which network the paper takes on this data set, if it is another one of the same family."""
-        (dataset, _), network, _ = self.panel
-        paper = recipes.network(dataset, network)
-        model = self.config.model.rpartition(":")[2].removesuffix("_bn")
-        if dataset not in PAPER_EXAMPLES or network not in NETWORKS or model == paper:
-            return ""
-        return f"the paper's is {NETWORKS[network]}{paper.removeprefix(network)}"
+    def loss_title(self) -> str:
+        """What figures and tables call the loss."""
+        return self.config.loss_title if self.config else self.records.loss
+
+    @property
+    def last_epoch(self) -> int:
+        """The last epoch trained or measured."""
+        return max(self.status.epoch, int(self.records.last.get("epoch", 0)))
 
     @property
     def reduced(self) -> tuple[str, ...]:
-        """In what, beside its depth, this run is smaller than the paper's, each in a few words."""
-        config = self.config
+        """In what this run is smaller than the paper's, each in a few words."""
+        if (config := self.config) is None:
+            return ()
         per_class = config.num_examples // config.num_classes
         full = PAPER_EXAMPLES.get(config.dataset, 0)
         words = []
         if 0 < per_class < full or (not full and config.examples_per_class):
-            words.append(f"{per_class:,} a class")
+            words.append(f"{per_class:,} examples a class")
         if config.test_examples_per_class:
-            words.append(f"test {config.test_examples_per_class:,} a class")
+            words.append(f"{config.test_examples_per_class:,} test examples a class")
         if config.width != 1:
             words.append(f"width ×{config.width:g}")
         if config.epochs < PAPER_EPOCHS:
             words.append(f"{config.epochs} epochs")
+        family = recipes.family(config.model)
+        paper = recipes.network(config.dataset, family)
+        depth = config.model.rpartition(":")[2].removesuffix("_bn")
+        if config.dataset in PAPER_EXAMPLES and family in NETWORKS and depth != paper:
+            words.append(f"{self.model_title} for {NETWORKS[family]}{paper.removeprefix(family)}")
         return tuple(words)
 
     @property
-    def options(self) -> tuple[str, ...]:
-        """What else it does that the paper does not: noise, imbalance, another last layer, optimizer, rate or decay."""
-        config = self.config
-        changes = (*config.data_description(), *config.head_description(), *config.optimizer_description())
-        return (*changes, *recipes.departures(config))
-
-    @property
     def departures(self) -> tuple[str, ...]:
-        """Every departure from the paper's protocol, in words."""
-        return (*self.reduced, *self.options, *filter(None, [self.other_depth]))
+        """In what it departs from the paper: size, noise, imbalance, last layer, optimizer, rate or decay."""
+        if (config := self.config) is None:
+            return ()
+        changes = (*config.data_description(), *config.head_description(), *config.optimizer_description())
+        return (*self.reduced, *changes, *recipes.departures(config))
 
     @property
     def unfinished(self) -> str:
         """Why this run has not reached its end, in words; empty when it has."""
-        if self.status == "finished" or (not self.status and self.epoch >= self.config.epochs):
+        status = self.status.status
+        if self.config is None or status == "finished" or (not status and self.last_epoch >= self.config.epochs):
             return ""
-        if self.status == "diverged":
-            return f"diverged after epoch {self.epoch}"
+        if status == "diverged":
+            return f"diverged after epoch {self.last_epoch}"
         # a directory does not tell whether its process still runs: it may be a copy, or the process was killed
-        return f"unfinished: epoch {self.epoch} of {self.config.epochs}"
+        return f"unfinished: epoch {self.last_epoch} of {self.config.epochs}"
 
 
 @dataclass(frozen=True)
 class Study:
-    """The runs of a folder, in an order that does not depend on the names of their directories.
+    """Runs, in an order that does not depend on the names of their directories: data set, network, loss, seed."""
 
-    Args:
-        datasets: the columns that occur, name and title.
-        networks: the rows: those that occur and, with one of the paper's three, the other two, whether run or not.
-        losses: the training losses that occur.
-        panels: the runs of every data set, network and loss, in the order of their seeds; empty where there is none.
-    """
-
-    datasets: tuple[tuple[str, str], ...]
-    networks: tuple[str, ...]
-    losses: tuple[str, ...]
-    panels: dict[Panel, tuple[StudyRun, ...]]
+    runs: tuple[StudyRun, ...]
 
     @classmethod
-    def read(cls, folder: Path) -> Study:
-        """Read the runs of a study: those that `study.json` lists or, without that file, those directly in the folder.
+    def read(cls, path: Path) -> Study:
+        """Read a run, a study, or the log of another program, as `History.read` does.
 
         Raises:
-            InputError: no run is there, or nothing says which of them belong together (see `study.study_file`); a file
-                is damaged; or two runs of one network, data set and loss differ in more than their seed.
+            InputError: nothing is there, or a file is damaged; two runs of one network, data set and loss differ in
+                more than their seed; or nothing was measured yet.
         """
-        runs = [_read_run(path) for path in runs_of_study(folder)]
-        networks = {network for _, network, _ in (each.panel for each in runs)}
-        networks |= NETWORKS.keys() if networks & NETWORKS.keys() else set()
-        rows = sorted(networks, key=lambda name: _rank(NETWORKS, name))
-        columns = sorted({each.panel[0] for each in runs}, key=lambda names: (_rank(DATASETS, names[0]), names[1]))
-        trained = sorted({each.config.loss for each in runs}, key=lambda name: _rank(losses.LOSSES, name))
-        panels = {}
-        for panel in itertools.product(columns, rows, trained):
-            group = [each for each in runs if each.panel == panel]
-            panels[panel] = tuple(sorted(group, key=lambda each: (each.config.seed, str(each.path))))
-            for first, second in itertools.pairwise(panels[panel]):
-                _require_equal_but_for_the_seed(first, second, folder)
-        return cls(tuple(columns), tuple(rows), tuple(trained), panels)
+        found = []
+        for records in read_runs(path):
+            run = Run.open(records.path) if records.path and "model" in records.settings else None
+            found.append(StudyRun(records, run.config if run else None, run.status() if run else Status()))
+        if not any(each.records.records for each in found):
+            resume = f"; continue with: neuralcollapse run --resume {path}" if len(found) == 1 else ""
+            raise InputError(f"{path} has no measured epoch yet{resume}")
+        found.sort(key=_place)
+        for first, second in itertools.pairwise(found):
+            if first.cell == second.cell and first.config and second.config:
+                _require_equal_but_for_the_seed(first, second, path)
+        named = History([each.records for each in found]).runs["run"]
+        renamed = (
+            dataclasses.replace(each, records=dataclasses.replace(each.records, run=name))
+            for each, name in zip(found, named, strict=True)
+        )
+        return cls(tuple(renamed))
+
+    def history(self, runs: Sequence[StudyRun] = ()) -> History:
+        """What these runs measured, or all."""
+        return History([each.records for each in runs or self.runs if each.records.records])
 
     @property
-    def runs(self) -> list[StudyRun]:
-        """Every run."""
-        return [each for group in self.panels.values() for each in group]
+    def datasets(self) -> list[str]:
+        """The data sets, in the order of columns."""
+        return list(dict.fromkeys(each.records.dataset for each in self.runs))
 
-    def shown(self, loss: str) -> list[StudyRun]:
-        """The runs of one loss that figures and tables show: the lowest seed of each data set and network."""
-        return [group[0] for (_, _, trained), group in self.panels.items() if group and trained == loss]
+    @property
+    def networks(self) -> list[str]:
+        """The networks, in the order of rows."""
+        found = sorted(self.runs, key=lambda each: _rank(NETWORKS.values(), each.network))
+        return list(dict.fromkeys(each.network for each in found))
+
+    @property
+    def losses(self) -> dict[str, str]:
+        """The titles of the losses, by name."""
+        found = sorted(self.runs, key=lambda each: _rank(losses.LOSSES, each.records.loss))
+        return {each.records.loss: each.loss_title for each in found}
+
+    def group(self, dataset: str, network: str, loss: str | None = None) -> list[StudyRun]:
+        """The runs of a network on a data set, of one loss or of all."""
+        return [each for each in self.runs if each.cell[:2] == (dataset, network) and loss in (None, each.cell[2])]
 
 
-def loss_title(name: str) -> str:
-    """What figures and tables call a loss."""
-    return losses.LOSSES[name].title if name in losses.LOSSES else name
-
-
-def network_title(name: str) -> str:
-    """What figures and tables call a network of any depth."""
-    return NETWORKS.get(name, name)
-
-
-def _read_run(path: Path) -> StudyRun:
-    run = Run.open(path)
-    history, status = read_history(run), run.status()
-    return StudyRun(path, run.config, history, status.status, max(status.epoch, *history.index, 0))
+def _place(run: StudyRun) -> tuple[object, ...]:
+    records, name = run.records, run.config.dataset if run.config else run.records.dataset
+    order = _rank(DATASETS, name), records.dataset, _rank(NETWORKS.values(), run.network)
+    return (*order, _rank(losses.LOSSES, records.loss), records.seed or 0, str(records.path))
 
 
 def _require_equal_but_for_the_seed(first: StudyRun, second: StudyRun, folder: Path) -> None:
     fields = sorted(field.name for field in dataclasses.fields(RunConfig) if field.name not in _MAY_DIFFER)
     differing = [name for name in fields if getattr(first.config, name) != getattr(second.config, name)]
-    if differing or first.config.seed == second.config.seed:
-        (_, dataset), network, loss = first.panel
-        why = f"but differ in {', '.join(differing)}" if differing else f"with the same seed, {first.config.seed}"
+    if differing or first.records.seed == second.records.seed:
+        dataset, network, _ = first.cell
+        why = f"but differ in {', '.join(differing)}" if differing else f"with the same seed, {first.records.seed}"
         raise InputError(
-            f"{first.path} and {second.path} are both {network_title(network)} on {dataset} with {loss_title(loss)}, "
+            f"{first.records.path} and {second.records.path} are both {network} on {dataset} with {first.loss_title}, "
             f"{why}; a study has one run for each network, data set, loss and seed, so move one of them out of {folder}"
         )
 

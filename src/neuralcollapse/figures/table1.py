@@ -6,17 +6,18 @@ import itertools
 import math
 import re
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from neuralcollapse._files import replacing
-from neuralcollapse.figures.history import zero_error_epoch
-from neuralcollapse.figures.study_runs import Study, StudyRun, loss_title, network_title
+from neuralcollapse.figures.captions import grouped
+from neuralcollapse.figures.captions import latex as escape_latex
+from neuralcollapse.figures.study_runs import Study, StudyRun
+from neuralcollapse.measuring.tidy import numbers_of
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Measure:
     """A number that is to improve after zero training error.
 
     Args:
-        key: its column in the history.
+        key: its name in the history.
         title: what the table calls it.
         scale: what the table multiplies it by.
         digits: decimals in the table.
@@ -39,29 +40,25 @@ class Measure:
 
 
 TEST_ACCURACY = Measure("test_accuracy", "Test accuracy (%)", 100.0, 2, (0.962, 1.833))
-ROBUSTNESS = Measure("robustness", "Adversarial robustness, mean of ‖r(x)‖/‖x‖", 1.0, 4, (0.1762, 0.9278))
+ROBUSTNESS = Measure(
+    "robustness", "Adversarial robustness, the upper bound ‖r(x)‖/‖x‖ in the mean,", 1.0, 4, (0.1762, 0.9278)
+)
 MEASURES = (TEST_ACCURACY, ROBUSTNESS)
 _SETTINGS = ("num_examples", "width", "epochs", "batch_size", "learning_rate", "weight_decay")
 COLUMNS = (
-    *("dataset", "network", "model", "loss", "seed", "status", "in_table", "departures", *_SETTINGS),
-    *("last_epoch", "zero_error_epoch", "train_error_last", "nc1_zero_error", "nc1_last"),
+    *("dataset", "network", "model", "loss", "seed", "status", "departures", *_SETTINGS),
+    *("last_epoch", "first_zero_error", "stays_zero_error", "train_error_last", "nc1_zero_error", "nc1_last"),
     *(f"{measure.key}_{part}" for measure in MEASURES for part in ("zero_error", "last", "improvement")),
 )
-"""Of `table1.csv`. `in_table`: whether this is the seed that the other tables and the figures show."""
+"""Of `table1.csv`; `…_zero_error` is at the epoch from which the training error stays zero."""
 LATEX_HEAD = "% \\input this file; the document needs \\usepackage{booktabs} and \\usepackage[utf8]{inputenc}\n"
-_LATEX = str.maketrans(
-    {character: f"\\{character}" for character in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", '"': r"\textquotedbl{}"}
-    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "×": r"$\times$", "‖": r"$\|$"}
-    | {"–": "--", "“": "``", "”": "''"}
-    | {"[": "{[}", "]": "{]}"}  # after \\ a bracket would be its argument
-)
+_HEADINGS = ("zero error", "last epoch", "improvement")
 
 
 class Change(NamedTuple):
-    """A measurement at the first epoch without a training error and at the last; NaN where it was not measured.
+    """A measurement at the epoch from which the training error stays zero, and at the last; NaN if not measured.
 
-    The improvement is that of a finished run that reached zero training error.
+    The improvement is that of a finished run whose error stays zero.
     """
 
     zero_error: float
@@ -72,16 +69,16 @@ class Change(NamedTuple):
 def write_table1(study: Study, folder: Path) -> list[Path]:
     """Write `table1.md`, `table1.tex` and `table1.csv`, each whole or not at all.
 
-    Markdown and LaTeX show the lowest seed of each network, data set and loss, as the figures do; CSV has a line for
-    every run, and for every combination that was not run. Robustness has a table where a run measured it.
+    Markdown and LaTeX show the mean over the seeds and, from two on, ± their standard deviation; CSV has a line
+    for every run, and for every combination that was not run. Robustness has a table where a run measured it.
     """
-    attacked = any(np.isfinite(each.history.get("robustness", [])).any() for each in study.runs)
-    measures = MEASURES if attacked else (TEST_ACCURACY,)
+    measures = [each for each in MEASURES if any(_measured(run, each) for run in study.runs)]
     contents = {
         "table1.md": "\n".join(markdown(study, measure) for measure in measures),
         "table1.tex": LATEX_HEAD + "\n".join(latex(study, measure) for measure in measures),
         "table1.csv": runs_table(study).to_csv(index=False, lineterminator="\n"),
     }
+    folder.mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
         with replacing(folder / name) as temporary:
             temporary.write_bytes(text.encode())
@@ -91,37 +88,43 @@ def write_table1(study: Study, folder: Path) -> list[Path]:
 def change(run: StudyRun, key: str) -> Change:
     """What a run reached in one measurement."""
     # robustness is NaN when no image could be attacked
-    values = run.history.get(key, pd.Series(dtype=float)).replace([math.inf, -math.inf], math.nan)
-    first = float(values.get(zero_error_epoch(run.history), math.nan))
-    last = math.nan if values.empty else float(values.iloc[-1])
-    return Change(first, last, math.nan if run.unfinished else last - first)
+    values = {record["epoch"]: numbers_of(record).get(key, math.nan) for record in run.records.records}
+    zero, last = values.get(_events(run)["stays_zero_error"], math.nan), next(reversed(values.values()), math.nan)
+    zero, last = (value if math.isfinite(value) else math.nan for value in (zero, last))
+    return Change(zero, last, math.nan if run.unfinished else last - zero)
+
+
+def _measured(run: StudyRun, measure: Measure) -> bool:
+    return any(map(math.isfinite, change(run, measure.key)[:2]))
 
 
 def improvements(study: Study, loss: str, key: str) -> list[float]:
-    """The improvements of all pairs of network and data set that have one, for one loss."""
-    return [value for run in study.shown(loss) if not math.isnan(value := change(run, key).improvement)]
+    """The mean improvement over the seeds of each pair of network and data set that has one, for one loss."""
+    cells = [study.group(*pair, loss) for pair in itertools.product(study.datasets, study.networks)]
+    found = [[value for run in cell if not math.isnan(value := change(run, key).improvement)] for cell in cells]
+    return [statistics.fmean(values) for values in found if values]
 
 
 def runs_table(study: Study) -> pd.DataFrame:
     """Every run with its numbers, unrounded, accuracies as shares; a line for each combination not run, too."""
     lines: list[dict[str, Any]] = []
-    for ((_, dataset), network, loss), group in study.panels.items():
-        names = {"dataset": dataset, "network": network_title(network), "loss": loss}
-        if not group:
-            lines.append(names | {"status": "not run"})
+    for dataset, network, loss in itertools.product(study.datasets, study.networks, study.losses):
+        names = {"dataset": dataset, "network": network, "loss": loss}
+        group = study.group(dataset, network, loss)
+        lines += [] if group else [names | {"status": "not run"}]
         for run in group:
             line = names | {
-                "model": run.config.model,
-                "seed": run.config.seed,
-                "status": run.status or ("unfinished" if run.unfinished else "finished"),
-                "in_table": run is group[0],
+                "model": run.records.network,
+                "seed": run.records.seed,
+                "status": run.status.status or ("unfinished" if run.unfinished else "finished"),
                 "departures": "; ".join(run.departures),
                 **{name: getattr(run.config, name) for name in _SETTINGS},
             }
-            if not run.history.empty:
-                zero, last = zero_error_epoch(run.history), run.history.iloc[-1]
-                line |= {"last_epoch": last.name, "zero_error_epoch": zero, "train_error_last": last["train_error"]}
-                line |= {"nc1_zero_error": run.history["nc1"].get(zero), "nc1_last": last["nc1"]}
+            if run.records.records:
+                events, last = _events(run), run.records.last
+                line |= {name: events[name] for name in ("last_epoch", "first_zero_error", "stays_zero_error")}
+                line |= {"train_error_last": last.get("train_error"), "nc1_last": last.get("nc1")}
+                line["nc1_zero_error"] = change(run, "nc1").zero_error
             for measure in MEASURES:
                 line |= {f"{measure.key}_{part}": value for part, value in change(run, measure.key)._asdict().items()}
             lines.append(line)
@@ -147,7 +150,8 @@ def latex(study: Study, measure: Measure) -> str:
     """The table as a LaTeX `table` for booktabs."""
 
     def escape(text: str) -> str:
-        return re.sub(r"^([+-][\d.]+)$", r"$\1$", " ".join(text.split()).translate(_LATEX))
+        number = re.fullmatch(r"([+-][\d.]+)( ± [\d.]+)?", text)
+        return f"${text.replace('±', chr(92) + 'pm')}$" if number else escape_latex(text)
 
     body, summary, notes = _entries(study, measure, escape, r"\textsuperscript{{{}}}")
     # pandas has no rules and spaces inside a table, so they stand before the text of a line's first cell
@@ -161,11 +165,11 @@ def latex(study: Study, measure: Measure) -> str:
     table = pd.concat([body, summary], ignore_index=True).rename(columns={"data set": f"{rules}\ndata set"})
     styler = table.style.hide(axis="index")
     tabular = styler.to_latex(column_format="ll" + "rrr" * losses, hrules=True, multicol_align="c")
-    lines = [*(f"{note}\\\\" for note in notes), *map(escape, _remarks(study, measure))]
+    lines = [*(f"{note}\\\\" for note in notes), *map(escape_latex, _remarks(study, measure))]
     return "\n".join(
         [
             "\\begin{table}\n\\centering\n\\small\n\\setlength{\\tabcolsep}{4pt}",
-            f"\\caption{{{escape(_title(measure))}}}",
+            f"\\caption{{{escape_latex(_title(measure))}}}",
             tabular,
             "\\smallskip\n\\begin{minipage}{\\linewidth}\\footnotesize\\raggedright",
             *lines,
@@ -177,34 +181,51 @@ def latex(study: Study, measure: Measure) -> str:
 def _entries(
     study: Study, measure: Measure, escape: Callable[[str], str], superscript: str
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    """The entries of the table in a markup, its last lines, and the notes that letters refer to.
+    """The entries of the table in a markup, its last lines, and at most three notes that letters refer to.
 
     Args:
         study, measure: what the table shows.
         escape: makes text safe in the markup.
         superscript: the markup of a superscript, with {} in its place.
     """
-    letters: dict[str, str] = {}  # of each note
 
-    def mark(note: str) -> str:
-        return superscript.format(letters.setdefault(note, note_letter(len(letters)))) if note else ""
+    def number(values: Sequence[float], form: str = "", epochs: Sequence[float | None] = ()) -> str:
+        known = [measure.scale * value for value in values if not math.isnan(value)]
+        if not known:
+            return escape("–")
+        text = f"{statistics.fmean(known):{form}.{measure.digits}f}"
+        text += f" ± {statistics.stdev(known):.{measure.digits}f}" if len(known) > 1 else ""
+        reached = sorted({epoch for epoch in epochs if epoch is not None})
+        return escape(
+            text + (f" ({'–'.join(f'{each:g}' for each in reached[:: max(1, len(reached) - 1)])})" if reached else "")
+        )
 
-    def number(value: float, form: str = "", epoch: object = None) -> str:
-        shown = f"{measure.scale * value:{form}.{measure.digits}f}" + ("" if epoch is None else f" ({epoch})")
-        return escape("–" if math.isnan(value) else shown)
-
+    kinds = (
+        (_departs(study), lambda run: bool(run.departures)),
+        (_unfinished(study), lambda run: bool(run.unfinished)),
+        (_never(study), _stays_above),
+    )
+    alike = [all(map(holds, study.runs)) for _, holds in kinds]  # what holds for all entries needs no letter
     rows = []
     for dataset, network in itertools.product(study.datasets, study.networks):
-        groups = [study.panels[dataset, network, loss] for loss in study.losses]
-        titles = dict.fromkeys(group[0].model_title for group in groups if group)
-        row = [escape(dataset[1]), escape(" / ".join(titles) or network_title(network))]
-        for group in groups:
-            if group:
-                history, (first, last, improvement) = group[0].history, change(group[0], measure.key)
-                row.append(number(first, epoch=zero_error_epoch(history)) + mark(_note(group)))
-                row += [number(last, epoch=history.index.max()), number(improvement, "+")]
-            else:
-                row += [escape("–") + mark("not run"), escape("–"), escape("–")]
+        cells = [study.group(dataset, network, loss) for loss in study.losses]
+        if not any(_measured(run, measure) for cell in cells for run in cell):
+            continue
+        titles = dict.fromkeys(run.model_title for cell in cells for run in cell)
+        row = [escape(dataset), escape(" / ".join(titles))]
+        for cell in cells:
+            changes, events = [change(run, measure.key) for run in cell], [_events(run) for run in cell]
+            letters = [
+                letter
+                for letter, (_, holds), everywhere in zip("abc", kinds, alike, strict=True)
+                if not everywhere and any(map(holds, cell))
+            ]
+            mark = superscript.format(",".join(letters)) if letters else ""
+            row.append(
+                number([each.zero_error for each in changes], "", [each["stays_zero_error"] for each in events]) + mark
+            )
+            row.append(number([each.last for each in changes], "", [each["last_epoch"] for each in events]))
+            row.append(number([each.improvement for each in changes], "+"))
         rows.append(row)
     summary = []
     for name, average in (("median", statistics.median), ("mean", statistics.fmean)):
@@ -212,48 +233,65 @@ def _entries(
         for loss in study.losses:
             values = improvements(study, loss, measure.key)
             pairs = f"of {len(values)} {'pair' if len(values) == 1 else 'pairs'}"
-            row += [pairs, "", number(average(values) if values else math.nan, "+")]
+            row += [pairs, "", number([average(values)] if values else [], "+")]
         summary.append(row)
-    headings = itertools.product([escape(loss_title(loss)) for loss in study.losses], _HEADINGS)
+    headings = itertools.product([escape(title) for title in study.losses.values()], _HEADINGS)
     columns = pd.MultiIndex.from_tuples([("", "data set"), ("", "network"), *headings])
-    notes = [f"{superscript.format(letter)} {escape(note)}" for note, letter in letters.items()]
-    return pd.DataFrame(rows, columns=columns), pd.DataFrame(summary, columns=columns), notes
+    told = [
+        f"{'All entries:' if everywhere else superscript.format(letter)} {escape(note)}"
+        for letter, (note, _), everywhere in zip("abc", kinds, alike, strict=True)
+        if note
+    ]
+    return pd.DataFrame(rows, columns=columns), pd.DataFrame(summary, columns=columns), told
 
 
-_HEADINGS = ("zero error", "last epoch", "improvement")
+def _departs(study: Study) -> str:
+    words = "; ".join(grouped(study.runs, lambda run: run.departures))
+    kind = "reduced: " if any(run.reduced for run in study.runs) else ""
+    return (
+        f"{kind}not the paper's protocol of full width, all examples and 350 epochs of tuned SGD, but {words}"
+        if words
+        else ""
+    )
 
 
-def note_letter(number: int) -> str:
-    """The mark of a note: a … z, aa, ab, …"""
-    return (note_letter(number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)
+def _unfinished(study: Study) -> str:
+    return "; ".join(grouped(study.runs, lambda run: [run.unfinished] if run.unfinished else []))
 
 
-def _note(group: tuple[StudyRun, ...]) -> str:
-    """In what the run that is shown departs from the paper's, and how far it came."""
-    run = group[0]
-    kind = "reduced" if run.reduced or run.other_depth else "other"
-    remarks = [f"{kind}: {', '.join(run.departures)}"] if run.departures else []
-    if run.unfinished:
-        remarks.append(run.unfinished)
-    if not run.history.empty and zero_error_epoch(run.history) is None:
-        error = 100 * run.history["train_error"].iloc[-1]
-        remarks.append(f"no epoch without a training error: {error:.3g} % at epoch {run.history.index[-1]}")
-    if len(group) > 1:
-        remarks.append(f"seed {run.config.seed} of {len(group)} seeds; table1.csv has all")
-    return "; ".join(remarks)
+def _never(study: Study) -> str:
+    def words(run: StudyRun) -> list[str]:
+        error = run.records.last.get("train_error")
+        return [f"{100 * error:.3g} % at epoch {run.records.last['epoch']}"] if _stays_above(run) and error else []
+
+    found = "; ".join(grouped(study.runs, words))
+    return f"training errors at the last epoch: {found}" if found else ""
+
+
+def _stays_above(run: StudyRun) -> bool:
+    return bool(run.records.records) and _events(run)["stays_zero_error"] is None
+
+
+def _events(run: StudyRun) -> dict[str, Any]:
+    return run.records.summary()
 
 
 def _title(measure: Measure) -> str:
-    return f"{measure.title} at the first epoch without a training error and at the last"
+    return f"{measure.title} at the epoch from which the training error stays zero, and at the last"
 
 
 def _remarks(study: Study, measure: Measure) -> list[str]:
     """Sentences below the table."""
     median, mean = measure.paper
-    remarks = [
-        "In brackets the epoch. Improvements are those of finished runs that reached zero training error.",
+    counts = {len(study.group(*run.cell)) for run in study.runs}
+    remarks = (
+        [f"Means ± standard deviations over {max(counts)} seeds."] if max(counts) > 1 else ["One run for each entry."]
+    )
+    remarks += [
+        "In brackets the epoch. Improvements are those of finished runs whose training error stays zero.",
         f"The paper's improvements, for MSE: {median:+g} in the median and {mean:+g} in the mean over its 15 pairs.",
     ]
-    if any(run.departures for run in study.runs):
-        remarks.append("Cells with a note that begins with “reduced” or “other” do not follow the paper's protocol.")
+    absent = [pair for pair in itertools.product(study.datasets, study.networks) if not study.group(*pair)]
+    if absent:
+        remarks.append(f"Not run: {', '.join(f'{network} on {dataset}' for dataset, network in absent)}.")
     return remarks

@@ -10,156 +10,197 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from neuralcollapse.figures import curves, style
-from neuralcollapse.figures.history import read_history, zero_error_epoch
-from neuralcollapse.figures.portrait import portrait, project
-from neuralcollapse.figures.titles import objective, subject
-from neuralcollapse.figures.writing import write_animation, write_figure
-from neuralcollapse.theory.clock import ClockFit, fit_clock
+from neuralcollapse.figures import captions
+from neuralcollapse.figures.animation import animate
+from neuralcollapse.figures.portrait import project
+from neuralcollapse.figures.study_runs import Study
+from neuralcollapse.figures.writing import write_figure
+from neuralcollapse.plots import curves, spectrum, style
+from neuralcollapse.plots.options import Drawing
+from neuralcollapse.theory.central_path import FlowKind
+from neuralcollapse.theory.clock import ClockFit
 from neuralcollapse.theory.simulation import Simulation
-from neuralcollapse.training.run_directory import Run
+
+_NC = (("nc1", "NC1", "-"), ("maximal_angle_means", "NC2, means", style.DASHES[1]),
+       ("maximal_angle_classifier", "NC2, classifier", style.DASHES[2]), ("nc3", "NC3", style.DASHES[3]))  # fmt: skip
 
 
-@matplotlib.rc_context(style.RC)
-def compare_run(run_dir: Path, flow: str = "projected", out: Path | None = None) -> tuple[ClockFit, list[Path]]:
-    """Fit one clock to a run's singular values and draw `theory` and `proximity`.
+def compare_run(
+    run_dir: Path, flow: FlowKind = "projected", out: Path | None = None, drawing: Drawing | None = None
+) -> tuple[ClockFit, list[Path]]:
+    """Fit one clock to a run's singular values and write `theory`.
 
     Args:
-        run_dir: a run directory; classes must be balanced to the example or nearly so (N = n/C).
+        run_dir: what holds one run; classes must be balanced to the example or nearly so (N = n/C).
         flow: "projected", the paper's, or "multiplicative".
         out: the folder of the pictures; by default the run's `figures/`.
+        drawing: formats, size and title.
 
     Raises:
-        InputError: no run, or fewer than two epochs with finite singular values.
+        InputError: no run, one trained with another loss than the squared error, or fewer than two epochs with finite
+            singular values.
     """
-    run = Run.open(run_dir)
-    history = read_history(run)
-    finite = history[[bool(np.isfinite(values).all()) for values in history["snr"]]]
-    fit = fit_clock(
-        finite.index.to_numpy(),
-        np.array(finite["snr"].tolist()),
-        num_classes=int(history["num_classes"].iloc[0]),
-        samples_per_class=history["num_examples"].iloc[0] / history["num_classes"].iloc[0],
-        flow=flow,  # type: ignore[arg-type]
+    drawing, study = drawing or Drawing(), Study.read(run_dir)
+    history = study.history()
+    fit = spectrum.fit_history(history.to_frame(), flow)
+    with matplotlib.rc_context(style.rc(drawing)):
+        width = style.WIDTHS[drawing.style]
+        columns = 1 if drawing.style == "column" else 2
+        figure = Figure(figsize=(width, 0.34 * width * 4 / columns + 0.3), layout="constrained")
+        panels = list(figure.subplots(4 // columns, columns).flat)
+        history.plot("snr", theory=flow, legend=False, ax=panels[0])
+        for ax, draw in zip(panels[1:], (ratios, residual, condition), strict=True):
+            draw(fit, ax)
+            curves.mark_events(ax, history.runs)
+            style.log_axis(ax, "x")
+            ax.set(xlabel="epoch", xlim=panels[0].get_xlim())
+        for ax in panels:
+            told = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+            if ax is not panels[0]:
+                told = {label: handle for label, handle in told.items() if "zero" not in label and "rate" not in label}
+            if told:
+                ax.legend(told.values(), told.keys(), handlelength=1.6, labelspacing=0.2)
+        if drawing.title:
+            figure.suptitle(
+                style.plain(f"{study.runs[0].model_title} on {study.runs[0].records.dataset} and the central path")
+            )
+        said = [
+            f"A network and the closed form of the central path, {flow} flow: {captions.subject(study)}",
+            captions.formula(
+                r"The singular values $\omega_j$ and the path $\omega_j^{\mathrm{path}}$ that starts from those of the "
+                r"first epoch, by the one change of time that brings all of them nearest; their ratio; the root mean "
+                r"square of its logarithm over $j$, and that of $\omega_j$ over its own first value, which is what a "
+                "path without any motion would leave; and the largest over the smallest of them."
+            ),
+            captions.EVENTS,
+            *captions.state(study),
+        ]
+        return fit, write_figure(figure, run_dir / "figures" if out is None else out, "theory", " ".join(said), drawing)
+
+
+def ratios(fit: ClockFit, ax: Axes) -> Axes:
+    """Each singular value over that of the closed form; 1 is agreement."""
+    style.log_axis(ax, "y")
+    for rank, color in enumerate(style.rank_colors(fit.measured.shape[1])):
+        style.line(ax, fit.epochs, fit.measured[:, rank] / fit.predicted[:, rank], color=color, linewidth=0.9)
+    ax.axhline(1, color=style.GREY, linewidth=0.8, zorder=1)
+    ax.set_ylabel("ω / ω of the path")
+    style.rank_bar(ax, fit.measured.shape[1])
+    style.fit([ax])
+    return ax
+
+
+def residual(fit: ClockFit, ax: Axes) -> Axes:
+    """How far the network is from the closed form with one clock, and from no motion at all."""
+    style.log_axis(ax, "y")
+    style.line(
+        ax,
+        fit.epochs[1:],
+        fit.unmoved[1:],
+        color=style.GREY,
+        linestyle=style.DASHES[1],
+        label="from ω of the first epoch",
     )
-    width, height = style.PANEL
-    theory = Figure(figsize=(3 * width, 1.15 * height))
-    spectrum, residual, condition = theory.subplots(1, 3)
-    style.legend(spectrum_on_path(fit, spectrum))
-    for axes in (clock_residual(fit, residual), clock_condition(fit, condition)):
-        style.epoch_axis(axes, fit.epochs, zero_error_epoch(history))
-        style.legend(axes)
-    style.figure_title(theory, f"{subject(run.config)}, {objective(run.config)}; {flow} flow", 9)
-
-    proximity = Figure(figsize=style.PANEL)
-    curves.path_distance(history, proximity.add_subplot())
-    distance = f"{subject(run.config)}\n{objective(run.config)}; distance from the central path"
-    style.figure_title(proximity, distance, 7.5)
-
-    folder = run.path / "figures" if out is None else out
-    folder.mkdir(parents=True, exist_ok=True)
-    return fit, write_figure(theory, folder, "theory") + write_figure(proximity, folder, "proximity")
+    style.line(ax, fit.epochs[1:], fit.residual[1:], color=style.BLACK, label="from the closed form")
+    ax.set_ylabel("distance of log ω")
+    style.fit([ax])
+    return ax
 
 
-@matplotlib.rc_context(style.RC)
-def draw_simulation(simulation: Simulation, out: Path) -> list[Path]:
-    """Draw `dynamics`, closed form against integration, and the animation `collapse.gif`, into the folder `out`."""
+def condition(fit: ClockFit, ax: Axes) -> Axes:
+    """Largest over smallest singular value, of the network and of the closed form."""
+    style.log_axis(ax, "y")
+    ax.plot(fit.epochs, fit.predicted_condition, color=style.BLACK, linewidth=0.9, label="closed form", gid="curve")
+    ax.plot(
+        fit.epochs,
+        fit.measured_condition,
+        "o",
+        color=style.BLACK,
+        markersize=2.2,
+        markerfacecolor="w",
+        label="network",
+        gid="curve",
+    )
+    ax.set_ylabel("largest ω / smallest ω")
+    style.fit([ax])
+    return ax
+
+
+def draw_simulation(simulation: Simulation, out: Path, drawing: Drawing | None = None) -> list[Path]:
+    """Write `dynamics`, closed form against integration, and the animation `collapse`, into the folder `out`."""
+    drawing = drawing or Drawing()
     path, flow, at = simulation.path, simulation.flow, simulation.times[1:]
     times = np.geomspace(at[0], at[-1], 400)
     omega, closed = flow.singular_values.numpy()[1:], path.metrics(times, simulation.right_vectors)
-    width, height = style.PANEL
-    figure = Figure(figsize=(2 * width, 2 * height))
-    spectrum, loss, condition, collapse = figure.subplots(2, 2).flat
-    names = ("closed form", "integrated")
-    _spectra(spectrum, times, path.singular_values(times), at, omega, "integrated")
-    spectrum.plot(times, path.asymptote(times), color=style.GREY, label="asymptote", linestyle="--", linewidth=1.4)
-    _overlay(loss, times, path.loss(times), at, flow.loss.numpy()[1:], style.BLACK, names)
-    _overlay(condition, times, path.condition(times) - 1, at, omega[:, 0] / omega[:, -1] - 1, style.BLACK, names)
-    for name, key, color in (
-        ("NC1", "nc1", style.BLACK),
-        ("NC2 maximal angle, means", "maximal_angle_means", style.MEANS),
-        ("NC2 maximal angle, classifier", "maximal_angle_classifier", style.CLASSIFIER),
-        ("NC3", "nc3", style.PURPLE),
-    ):
-        _overlay(collapse, times, getattr(closed, key), at, simulation.measured[key][1:], color, (name, None))
-    for axes, label in (
-        (spectrum, r"$\omega_j$"),
-        (loss, r"$\mathcal{L}$"),
-        (condition, r"$\max_j \omega_j / \min_j \omega_j - 1$"),
-        (collapse, "distance from collapse"),
-    ):
-        axes.set(xscale="log", yscale="log", xlabel="time $t$", ylabel=label)
-        style.legend(axes)
-    c = path.constants
-    figure.suptitle(
-        f"Renormalized gradient flow ({path.flow}), C = {path.num_classes}, N = {path.samples_per_class:g}, "
-        f"$\\lambda$ = {path.weight_decay:g}; $c_1$ = {c.c1:g}, $c_2$ = {c.c2:g}, $c_3$ = {c.c3:g}",
-        fontsize=9,
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    return [*write_figure(figure, out, "dynamics"), _animate(simulation, out / "collapse.gif")]
-
-
-def spectrum_on_path(fit: ClockFit, axes: Axes) -> Axes:
-    """Singular values of a network, at the times of the fitted clock, over those of the closed form."""
-    moved = fit.times > 0
-    _spectra(axes, fit.times[moved], fit.predicted[moved], fit.times[moved], fit.measured[moved], "network")
-    axes.set(xscale="log", yscale="log", xlabel="fitted time $t$ of the flow", ylabel=r"$\omega_j$")
-    return axes
-
-
-def clock_residual(fit: ClockFit, axes: Axes) -> Axes:
-    """Distance of the network from the closed form with one clock, and from a path that stands still."""
-    style.line(axes, fit.epochs, fit.unmoved, color=style.GREY, label="path standing still")
-    style.line(axes, fit.epochs, fit.residual, color=style.BLACK, label="closed form, one clock")
-    axes.set(yscale="log", ylabel=r"rms$_j\ \log(\omega_j / \omega_j^{\mathrm{path}})$")
-    return axes
-
-
-def clock_condition(fit: ClockFit, axes: Axes) -> Axes:
-    """Largest over smallest singular value, of the network and of the closed form."""
-    style.line(axes, fit.epochs, fit.measured_condition, color=style.BLUE, label="network")
-    style.line(axes, fit.epochs, fit.predicted_condition, color=style.VERMILION, label="closed form")
-    axes.set(ylabel=r"$\max_j \omega_j\,/\,\min_j \omega_j$", ylim=(0.9, None))
-    return axes
-
-
-def _spectra(axes: Axes, times: np.ndarray, closed: np.ndarray, at: np.ndarray, found: np.ndarray, name: str) -> None:
-    """Singular values, a column for each: lines of the closed form, and dots that are explained by `name`."""
-    for rank, color in enumerate(style.rank_colors(found.shape[1])):
-        _overlay(axes, times, closed[:, rank], at, found[:, rank], color, linewidth=1.2)
-    _overlay(axes, [], [], [], [], style.GREY, ("closed form", name), linewidth=1.6)
+    with matplotlib.rc_context(style.rc(drawing)):
+        width = style.WIDTHS[drawing.style]
+        columns = 1 if drawing.style == "column" else 2
+        figure = Figure(figsize=(width, 0.34 * width * 4 / columns + 0.3), layout="constrained")
+        first, loss, spread, collapse = figure.subplots(4 // columns, columns).flat
+        for rank, color in enumerate(style.rank_colors(omega.shape[1])):
+            _overlay(first, times, path.singular_values(times)[:, rank], at, omega[:, rank], color)
+        first.plot(times, path.asymptote(times), color=style.GREY, linestyle=style.DASHES[1], label="asymptote")
+        _overlay(loss, times, path.loss(times), at, flow.loss.numpy()[1:], style.COLORS["mse.total"])
+        _overlay(spread, times, path.condition(times) - 1, at, omega[:, 0] / omega[:, -1] - 1, style.BLACK)
+        for key, name, dashes in _NC:
+            _overlay(collapse, times, getattr(closed, key), at, simulation.measured[key][1:], style.BLACK, dashes, name)
+        for ax, label in (
+            (first, "signal to noise"),
+            (loss, "MSE loss"),
+            (spread, "largest ω / smallest ω − 1"),
+            (collapse, "distance from collapse"),
+        ):
+            style.log_axis(ax, "x")
+            style.log_axis(ax, "y")
+            ax.set(xlabel="time", ylabel=label)
+            style.fit([ax])
+        first.plot([], [], color=style.GREY, label="closed form")
+        first.plot([], [], "o", color=style.GREY, markersize=2.2, markerfacecolor="w", label="integrated")
+        first.legend()
+        collapse.legend()
+        style.rank_bar(first, omega.shape[1])
+        if drawing.title:
+            figure.suptitle("The central path: closed form and integrated flow")
+        c = path.constants
+        caption = (
+            f"The renormalized gradient flow ({path.flow}) from random features, C = {path.num_classes} classes of "
+            f"N = {path.samples_per_class:g}, λ = {path.weight_decay:g}; lines: closed form (constants {c.c1:g}, "
+            f"{c.c2:g} and {c.c3:g}), circles: integrated. Singular values of the signal-to-noise matrix, the MSE "
+            "loss, how far the largest over the smallest value is from 1, and NC1 to NC3."
+        )
+        written = write_figure(figure, out, "dynamics", caption, drawing)
+    return written + _animate(simulation, out / "collapse")
 
 
 def _overlay(
-    axes: Axes,
-    times: ArrayLike,
-    closed: ArrayLike,
-    at: ArrayLike,
-    found: ArrayLike,
-    color: str,
-    names: tuple[str | None, str | None] = (None, None),
-    linewidth: float = 1.4,
-) -> None:
-    """A line of the closed form, and dots of what was measured or integrated."""
-    axes.plot(times, closed, color=color, label=names[0], linewidth=linewidth)
-    axes.plot(at, found, color=color, label=names[1], linestyle="", marker="o", markersize=3)
+    ax: Axes, times: ArrayLike, closed: ArrayLike, at: ArrayLike, found: ArrayLike, color: str, dashes: object = "-",
+    name: str | None = None,
+) -> None:  # fmt: skip
+    """A line of the closed form, and circles of what was integrated, every third, so that the line is seen."""
+    ax.plot(times, closed, color=color, linestyle=dashes, linewidth=0.9, label=name, gid="curve")
+    ax.plot(
+        at, found, "o", color=color, markersize=2.4, markerfacecolor="w", markeredgewidth=0.6, markevery=3, gid="curve"
+    )
 
 
-def _animate(simulation: Simulation, path: Path) -> Path:
+def _animate(simulation: Simulation, path: Path) -> list[Path]:
     """Three classes of the flow in the plane of their simplex, a frame for each time."""
-    figure = Figure(figsize=(4.2, 4.2))
-    axes = figure.add_subplot()
     labels = simulation.labels
     classes = range(labels.max() + 1)
-
-    def draw(index: int) -> None:
-        features = simulation.flow.features[index].numpy()
+    views, nc1 = {}, {}
+    for place in range(1, len(simulation.times)):
+        features = simulation.flow.features[place].numpy()
         means = np.stack([features[labels == label].mean(axis=0) for label in classes])
-        weight = simulation.classifiers[index]
+        weight = simulation.classifiers[place]
         snapshot = {"class_means": means, "weight": weight, "features": features, "labels": labels}
-        axes.clear()
-        portrait(project(snapshot, classes[:3]), axes, reach=2.0)
-        axes.set_title(f"time {simulation.times[index]:.3g}")
+        at = float(simulation.times[place])
+        views[at], nc1[at] = project(snapshot, classes[:3]), float(simulation.measured["nc1"][place])
 
-    return write_animation(figure, draw, range(len(simulation.times)), path, fps=12)
+    def curve(ax: Axes) -> Axes:
+        style.log_axis(ax, "x")
+        style.log_axis(ax, "y")
+        style.line(ax, list(nc1), list(nc1.values()), color=style.BLACK)
+        ax.set(ylabel="NC1")
+        return ax
+
+    return animate(views, nc1, curve, "time", f"The central path ({simulation.path.flow} flow)", path)

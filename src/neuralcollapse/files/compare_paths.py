@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from neuralcollapse._errors import InputError
 from neuralcollapse._files import read_json
 from neuralcollapse.files.features import open_classifier, open_examples
+from neuralcollapse.files.options import CompareOptions
 from neuralcollapse.files.samples import sample_of
-from neuralcollapse.measuring.bootstrap import RESAMPLES
 from neuralcollapse.measuring.comparison import Comparison, compare
 from neuralcollapse.measuring.history import History
 
 _FEATURES = (".npz", ".npy", ".safetensors", ".parquet")
-
-
-@dataclass(frozen=True)
-class CompareOptions:
-    """How two paths are compared."""
-
-    level: float = 0.95
-    """Of the intervals, each for its own number."""
-    resamples: int = RESAMPLES
-    """Of the bootstrap over examples; twice as many make an interval's width a third less noisy."""
-    seed: int = 0
-    """Of the bootstrap's draws."""
-    weighting: Literal["example", "class", "mixed", "mixed-example-mean"] = "example"
-    """Of reports on features; see `neuralcollapse measure --help`."""
-    weight_decay: float = 0.0
-    """λ of the paper's loss, for reports on features."""
-    metrics: str | None = None
-    """Later metrics to compare too: all, or names with commas between them."""
 
 
 def compare_paths(

@@ -1,4 +1,4 @@
-"""The options of `neuralcollapse measure`. PyTorch is not imported, so that the command line lists them at once."""
+"""The options of `measure` and `compare`; PyTorch is not imported, so that the command line lists them at once."""
 
 from __future__ import annotations
 
@@ -119,3 +119,21 @@ class FileOptions:
             raise InputError("expected --confidence with a whole file of features, which is read again and again")
         if self.json is not None and self.shard is not None and (self.save is not None or self.moments is not None):
             raise InputError("expected no --json with moments or counts of a shard, of which there is no report")
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """How two paths are compared."""
+
+    level: float = 0.95
+    """Of the intervals, each for its own number."""
+    resamples: int = 200  # measuring.bootstrap.RESAMPLES, which is not imported, because that imports PyTorch
+    """Of the bootstrap over examples; twice as many make an interval's width a third less noisy."""
+    seed: int = 0
+    """Of the bootstrap's draws."""
+    weighting: Literal["example", "class", "mixed", "mixed-example-mean"] = "example"
+    """Of reports on features; see `neuralcollapse measure --help`."""
+    weight_decay: float = 0.0
+    """λ of the paper's loss, for reports on features."""
+    metrics: str | None = None
+    """Later metrics to compare too: all, or names with commas between them."""

@@ -14,7 +14,7 @@ from typing import Any, Unpack
 from neuralcollapse._checks import InputError
 from neuralcollapse._errors import install
 from neuralcollapse.integrations._shards import shard_of
-from neuralcollapse.measuring.batches import PreparedLoader
+from neuralcollapse.measuring.batches import PreparedLoader, require_loader
 from neuralcollapse.measuring.monitor import Measurements
 from neuralcollapse.measuring.options import MeasureKeywords, with_options
 
@@ -25,13 +25,14 @@ except ImportError:
 
 
 class NeuralCollapse(Callback):
-    """Measures the module on its training data and logs each number as ``nc/NAME``, for loggers and other callbacks.
+    """Measures the module on its training data and logs the numbers, for loggers and other callbacks.
 
-    ``EarlyStopping(monitor="nc/nc1")`` works, for instance. The module's ``forward`` must give the logits; batches are
-    those of :func:`neuralcollapse.measure`, after the module's own hooks have prepared and moved them as for training
-    (``on_after_batch_transfer`` and its neighbours), in the trainer's precision. A hook that augments only while
-    ``self.training`` holds does not augment them. Over several processes each measures its part, and all log the report
-    on the whole.
+    NC1 to NC4 are ``nc/nc1`` and so on, the rest is in groups such as ``nc/means/…``, and what stays the same is logged
+    once. ``EarlyStopping(monitor="nc/nc1")`` works, for instance. The module's ``forward`` must give the logits;
+    batches are those of :func:`neuralcollapse.measure`, after the module's own hooks have prepared and moved them as
+    for training (``on_after_batch_transfer`` and its neighbours), in the trainer's precision. A hook that augments only
+    while ``self.training`` holds does not augment them. Over several processes each measures its part, and all log the
+    report on the whole.
 
     Attributes:
         history: by measurement, the numbers and their ``epoch``, counted from 1.
@@ -44,6 +45,7 @@ class NeuralCollapse(Callback):
         *,
         every: int = 1,
         path: str | Path | None = None,
+        log: Any = None,
         **options: Unpack[MeasureKeywords],
     ) -> None:
         """Check the settings.
@@ -53,13 +55,16 @@ class NeuralCollapse(Callback):
                 one that is not.
             every: epochs between measurements.
             path: a file that gets one JSON line a measurement, see :class:`neuralcollapse.Monitor`.
+            log: trackers beside the trainer's own, see :class:`neuralcollapse.Monitor`.
             **options
 
         Raises:
             InputError: a period below 1, an unknown or impossible option; when fitting, training data without a length
                 and no loader.
         """
-        self._loader, self._measurements = loader, Measurements(every, path, options)
+        if loader is not None:
+            require_loader(loader)
+        self._loader, self._measurements = loader, Measurements(every, path, log, options)
         self._distributed = options.get("distributed")
         self.history = self._measurements.history
 
@@ -88,5 +93,5 @@ class NeuralCollapse(Callback):
         )
         # the strategy's model has all the wrappers: the module itself has no weights where they are sharded
         model = trainer.strategy.model or pl_module
-        report = self._measurements.add(epoch, model, prepared(loader), options)
-        pl_module.log_dict({f"nc/{name}": value for name, value in report.numbers().items()})
+        self._measurements.add(epoch, model, prepared(loader), options)
+        pl_module.log_dict(self._measurements.tagged())

@@ -83,7 +83,8 @@ class NeuralCollapse(torchmetrics.Metric):
             hints = [hint for name in options if (hint := suggest(name, own))]
             raise InputError(f"{error}{hints[0] if hints else ''}") from None
         if not isinstance(classifier, nn.Linear):
-            raise InputError(f"expected the classifier, an nn.Linear, got {type(classifier).__name__}")
+            hint = ": give its last layer, such as model.fc" if isinstance(classifier, nn.Module) else ""
+            raise InputError(f"expected the classifier, an nn.Linear, got {type(classifier).__name__}{hint}")
         checked = MeasureOptions(metrics=metrics, weight_decay=weight_decay, weighting=weighting)
         self._reference = _Reference(classifier)
         self._metrics, self._weight_decay, self._weighting = metrics, checked.weight_decay, weighting

@@ -15,6 +15,7 @@ from typing import Any, Unpack
 from neuralcollapse._checks import InputError
 from neuralcollapse._errors import install
 from neuralcollapse.integrations._shards import shard_of
+from neuralcollapse.measuring.batches import require_loader
 from neuralcollapse.measuring.monitor import Measurements
 from neuralcollapse.measuring.options import MeasureKeywords, with_options
 
@@ -25,9 +26,10 @@ except ImportError:
 
 
 class NeuralCollapse(TrainerCallback):
-    """Measures the trainer's model on its training data and logs each number as ``nc/NAME``, through ``trainer.log``.
+    """Measures the trainer's model on its training data and logs the numbers through ``trainer.log``.
 
-    Every reporter and ``trainer.state.log_history`` get the numbers from there. Classifiers of whole texts, of tokens
+    Every reporter and ``trainer.state.log_history`` get the numbers from there: NC1 to NC4 as ``nc/nc1`` and so on, the
+    rest in groups such as ``nc/means/…``, and what stays the same once. Classifiers of whole texts, of tokens
     and causal language models (``next_token=True``, where the vocabulary is the classes) are measured at the linear
     layer that gives their logits; decoders that classify whole texts (GPT-2, Llama) at the position they take.
     Over several processes each measures its part, and all log the report on the whole.
@@ -44,6 +46,7 @@ class NeuralCollapse(TrainerCallback):
         *,
         every: int = 1,
         path: str | Path | None = None,
+        log: Any = None,
         **options: Unpack[MeasureKeywords],
     ) -> None:
         """Check the settings.
@@ -53,13 +56,16 @@ class NeuralCollapse(TrainerCallback):
             loader: the data; by default the training data set in order, each example once.
             every: epochs between measurements.
             path: a file that gets one JSON line a measurement, see :class:`neuralcollapse.Monitor`.
+            log: trackers beside the trainer's own, see :class:`neuralcollapse.Monitor`.
             **options
 
         Raises:
             InputError: a period below 1, an unknown or impossible option; when training, training data without a
                 length and no loader.
         """
-        self._loader, self._measurements = loader, Measurements(every, path, options)
+        if loader is not None:
+            require_loader(loader)
+        self._loader, self._measurements = loader, Measurements(every, path, log, options)
         self._distributed = options.get("distributed")
         if not isinstance(trainer, Trainer):
             raise InputError(f"expected the Trainer to log through, got {type(trainer).__name__}")
@@ -80,5 +86,5 @@ class NeuralCollapse(TrainerCallback):
         distributed = args.world_size > 1 if self._distributed is None else self._distributed
         options = replace(self._measurements.options, distributed=distributed)
         # with all its wrappers: the network itself has no weights where they are sharded
-        report = self._measurements.add(epoch, self._trainer.model_wrapped, loader, options)
-        self._trainer.log({f"nc/{name}": value for name, value in report.numbers().items()})
+        self._measurements.add(epoch, self._trainer.model_wrapped, loader, options)
+        self._trainer.log(self._measurements.tagged())

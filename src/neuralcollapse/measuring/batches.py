@@ -67,6 +67,10 @@ def calls(loader: Iterable[Any], model: nn.Module, device: torch.device, *, labe
 def require_loader(loader: Any) -> None:
     """Raise unless ``loader`` gives batches, and can be gone through more than once."""
     kind = type(loader).__name__
+    if isinstance(loader, nn.Module):
+        raise InputError(
+            f"expected a loader of batches, got the network {kind}: pass a DataLoader or a list of batches"
+        )
     if isinstance(loader, Iterator):
         raise InputError(f"expected a loader that can be gone through again, got a {kind}: pass a list of batches")
     if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
@@ -106,7 +110,8 @@ def read_batch(batch: Any, model: nn.Module, *, labelled: bool, place: str) -> C
     if labelled or batch is None or isinstance(batch, (str, bytes, tuple, list)):
         count = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
         wanted = "(inputs, labels), or dictionaries with labels" if labelled else "inputs, (inputs, labels)"
-        raise InputError(f"expected batches of {wanted}, got a {type(batch).__name__}{count} as {place}")
+        hint = ": a single batch is given as [(inputs, labels)]" if labelled and isinstance(batch, Tensor) else ""
+        raise InputError(f"expected batches of {wanted}, got a {type(batch).__name__}{count} as {place}{hint}")
     return Call((batch,), {}, None)
 
 
@@ -160,9 +165,15 @@ def _fields(batch: Any) -> dict[str, Any] | None:
 
 def _labels(value: Any, place: str) -> Tensor:
     try:
-        return as_labels(value)
+        labels = as_labels(value)
     except InputError as error:
-        raise InputError(f"{error} at {place}") from error
+        what, colon, advice = str(error).partition(": ")
+        raise InputError(f"{what} at {place}{colon}{advice}") from error
+    if labels.ndim == 0:
+        raise InputError(
+            f"expected the labels of a batch at {place}, got one label: pass DataLoader(data_set, batch_size=128)"
+        )
+    return labels
 
 
 def _arguments(model: nn.Module, inputs: Any, place: str) -> tuple[tuple[Any, ...], dict[str, Any]]:

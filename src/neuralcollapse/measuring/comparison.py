@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -89,22 +90,19 @@ class Comparison:
         return finite({"level": self.level, "method": self.method, "cka": self.cka, "differences": rows})  # type: ignore[no-any-return]
 
     def __str__(self) -> str:
-        head = f"{'':<28}{'A':>10}{'B':>10}{'A − B':>10}  {f'{self.level:.0%} interval':<20}"
-        lines = [head.rstrip()]
+        lines = [f"{'':<30}{'A':>9}{'B':>9}{'A − B':>9} {self.level:.0%} interval"]
         for name, each in self.differences.items():
-            interval = "–" if each.differs is None else f"[{each.low:.3g}, {each.high:.3g}]"
+            interval = "–" if each.differs is None else f"[{each.low:.2g}, {each.high:.2g}]"
             mark = " *" if each.differs else ""
-            lines.append(f"{name:<28}{each.a:>10.4g}{each.b:>10.4g}{each.difference:>10.3g}  {interval}{mark}")
+            lines.append(f"{name:<30}{each.a:>9.3g}{each.b:>9.3g}{each.difference:>9.2g} {interval}{mark}")
         tested = [each.differs for each in self.differences.values() if each.differs is not None]
         lines.append("")
         if tested:
             chance = (1 - self.level) * len(tested)
-            lines.append(
-                f"* {sum(tested)} of {len(tested)} numbers differ; of equal populations {chance:.2g} would by chance."
-            )
-        lines.append(self.method)
+            lines.append(f"* {sum(tested)} of {len(tested)} numbers differ; by chance alone {chance:.2g} would.")
+        lines += textwrap.wrap(self.method, 80)
         if self.cka is not None:
-            lines.append(f"Linear CKA of the features of both: {self.cka:.4f}.")
+            lines.append(f"Linear CKA of the features, if both are of the same examples: {self.cka:.4f}.")
         return "\n".join(lines)
 
 
@@ -124,8 +122,9 @@ def compare(
 
     - Features: ``(features, labels)``, with the classifier's weight and bias behind them where there is one, as
       :func:`neuralcollapse.collect_features` gives them for any layer. Intervals come from the bootstrap over examples,
-      see :func:`neuralcollapse.confidence_intervals`. Sides of the same labels in the same order count as the same
-      examples: they are drawn together, so that what both share does not blur the difference.
+      see :func:`neuralcollapse.confidence_intervals`. Where the labels of both sides agree in their
+      order, examples are drawn in pairs, so that what two networks share on the same data does not blur the difference;
+      for other data it does no harm.
     - :class:`neuralcollapse.Report`, or the dictionary of one: intervals need that both were measured with
       ``confidence=``; the two are then taken to be of different examples.
     - :class:`neuralcollapse.History`: the last epoch of its runs. Of at least two seeds on each side, Welch's interval
@@ -197,7 +196,7 @@ def _of_samples(
         bounds = middle - reach * error, middle + reach * error
         found[name] = Difference(values[0][name], values[1][name], difference, *bounds)
     same = torch.equal(a.labels, b.labels)
-    how = "the same drawn on both sides" if same else "each side by itself"
+    how = "drawn in pairs, for the labels of both sides agree" if same else "each side by itself"
     method = f"Bootstrap over examples, {resamples} resamples within classes, {how}."
     return Comparison(found, level, method, _cka(a, b) if same else None)
 

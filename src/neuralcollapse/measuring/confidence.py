@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float, Integer
@@ -19,35 +18,8 @@ from neuralcollapse.measuring.bootstrap import (
     normal_quantile,
     resampled,
 )
+from neuralcollapse.measuring.interval import Interval
 from neuralcollapse.moments.class_moments import Weighting
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A number of a report, and between which values that of the population lies.
-
-    Attributes:
-        value: as measured.
-        low, high: of the interval, ``value − bias`` more or less a multiple of ``error``, cut off at 0 where the number
-            cannot be negative; nan where it was not finite in a resample.
-        error: standard error; bias: by how much examples as few as these make the number too large.
-        level: the share of samples whose interval holds the population's number.
-
-    Example:
-        >>> interval = Interval(value=0.5, low=0.4, high=0.6, error=0.05, bias=0.0, level=0.95)
-        >>> interval.low <= interval.value <= interval.high
-        True
-    """
-
-    value: float
-    low: float
-    high: float
-    error: float
-    bias: float
-    level: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
 
 
 def confidence_intervals(

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from neuralcollapse._checks import InputError, as_path, shown
 from neuralcollapse._errors import install, suggest
@@ -19,9 +19,11 @@ from neuralcollapse.measuring.reading import Reading, reading
 from neuralcollapse.measuring.run_readers import read_runs
 from neuralcollapse.measuring.run_records import RunRecords, check_seed, checked_records
 from neuralcollapse.measuring.tidy import LABELS, column_of_numbers, import_pandas, layer_of, numbers_of, tidy_table
+from neuralcollapse.plots import require_matplotlib
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 _SHOWN = 30  # runs in the text and in a notebook
 _FINAL = {"nc1": "NC1", "nc2.equiangularity_means": "NC2", "nc3": "NC3", "nc4_mismatch": "NC4", "test_accuracy": "test"}
@@ -199,6 +201,88 @@ class History:
         )
         return tidy_table(rows)
 
+    def plot(
+        self,
+        metric: str | Sequence[str],
+        *,
+        hue: str | None = None,
+        style: str | None = None,
+        errorbar: Literal["sd", "se", "range"] | None = "sd",
+        seeds: bool = True,
+        events: bool = True,
+        theory: Literal["projected", "multiplicative"] | None = None,
+        legend: bool = True,
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Draw one or several metrics over the epochs.
+
+        Runs that differ in their seed only become a mean with a band, and a thin line for each seed; the legend says
+        how many they are. Marked are the first epoch without a training error, the one from which the error stays zero,
+        and the divisions of the learning rate.
+
+        Args:
+            metric: a name or several, as :meth:`select` takes them; `test_error`, `mse.ls_perp_share` (L⊥_LS / L) and,
+                of a Monitor, `train_error` are worked out of what was measured.
+            hue: what gives the colour: `loss`, `network`, `dataset`, `seed`, `layer`, `metric` or a setting. By default
+                the metric where there are several.
+            style: what gives the dashes, likewise.
+            errorbar: half the width of the band: the standard deviation or the standard error over the seeds, of the
+                logarithm on a logarithmic axis; or "range", from the least to the greatest seed; or None.
+            seeds: whether to draw each seed.
+            events: whether to mark what happened.
+            theory: for `snr` of one run, the flow whose closed form is laid over the spectrum (needs SciPy).
+            legend: whether to draw a legend.
+            ax: where; by default pyplot's current axes.
+
+        Raises:
+            InputError: matplotlib or pandas is not installed, or an unknown name.
+
+        Example:
+            >>> import neuralcollapse as nc
+            >>> from matplotlib.figure import Figure
+            >>> lines = [{"epoch": epoch, "nc1": 4.0**-epoch} for epoch in range(1, 5)]
+            >>> runs = [nc.History.from_records(lines, run=f"seed {seed}", loss="mse", seed=seed) for seed in (0, 1)]
+            >>> ax = (runs[0] + runs[1]).plot("nc1", hue="loss", ax=Figure().add_subplot())
+            >>> ax.get_legend_handles_labels()[1]
+            ['MSE (n = 2)']
+        """
+        require_matplotlib()
+        from neuralcollapse.plots.curves import curves, mark_events
+        from neuralcollapse.plots.quantities import with_derived
+
+        table = with_derived(self.to_frame())
+        known = list(table["metric"].unique())
+        asked = [metric] if isinstance(metric, str) else list(metric)
+        names = [name for each in asked for name in _family(each, known)]
+        rows = table[table["metric"].isin(names)].sort_values(
+            "metric", key=lambda each: each.map(names.index), kind="stable"
+        )
+        if theory is None:
+            hue = "metric" if hue is None and len(names) > 1 else hue
+            ax = curves(rows, self.runs, hue=hue, dash=style, errorbar=errorbar, seeds=seeds, events=events, ax=ax)
+        elif asked != ["snr"]:
+            raise InputError(f"the closed form is that of snr alone, got {shown(metric)} with theory={theory!r}")
+        else:
+            from neuralcollapse.plots.spectrum import closed_form, fit_history
+
+            ax = closed_form(fit_history(table, theory), ax)
+            if events:
+                mark_events(ax, self.runs)
+        if legend and ax.get_legend_handles_labels()[1]:
+            ax.legend()
+        return ax
+
+    def plot_layers(self, metric: str, *, ax: Axes | None = None) -> Axes:
+        """Draw a metric of one run as a map: epochs to the right, layers upwards, the value as colour.
+
+        Raises:
+            InputError: several runs, an unknown metric, or matplotlib or pandas is not installed.
+        """
+        require_matplotlib()
+        from neuralcollapse.plots.layers import layers_and_epochs
+
+        return layers_and_epochs(self.select(metric=metric).to_frame(), ax)
+
     def select(self, **wanted: Any) -> History:
         """The part with these labels.
 
@@ -221,7 +305,7 @@ class History:
         for name, given in wanted.items():
             values = list(given) if isinstance(given, list | tuple | set) else [given]
             if name == "metric":
-                metrics = tuple(metric for value in values for metric in self._family(value))
+                metrics = tuple(metric for value in values for metric in _family(value, self.metrics))
             elif name == "layer":
                 _check_known("layer", values, [layer_of(record) for run in runs for record in run.records])
                 runs = [
@@ -312,15 +396,13 @@ class History:
         found = numbers_of(record)
         return found if self._metrics is None else {name: found[name] for name in self._metrics if name in found}
 
-    def _family(self, name: Any) -> list[str]:
-        """The metric of a name, or those that begin with it and a dot."""
-        known = self.metrics
-        found = [name] if name in known else [each for each in known if each.startswith(f"{name}.")]
-        if not found:
-            raise InputError(
-                f"unknown metric {shown(name)}{suggest(name, known)}; history.metrics lists those measured"
-            )
-        return found
+
+def _family(name: Any, known: Sequence[str]) -> list[str]:
+    """The metric of a name, or those that begin with it and a dot."""
+    found = [name] if name in known else [each for each in known if each.startswith(f"{name}.")]
+    if not found:
+        raise InputError(f"unknown metric {shown(name)}{suggest(name, known)}; history.metrics lists those measured")
+    return found
 
 
 def _labelled(run: RunRecords, labels: Mapping[str, Any]) -> RunRecords:

@@ -21,9 +21,11 @@ from neuralcollapse.measuring.preparation import prepared
 from neuralcollapse.measuring.report import Report, formatted
 from neuralcollapse.measuring.tidy import UNLABELLED, tidy_table
 from neuralcollapse.moments.class_moments import ClassMoments
+from neuralcollapse.plots import require_matplotlib
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 _HEADS = ("layer", "p", "NC1", "NC2 angle", "NC3", "NC4", "nearest", "L_LS")
 _LEGEND = (
@@ -112,6 +114,27 @@ class LayerReports:
     def to_frame(self) -> pd.DataFrame:
         """The numbers of all layers as a tidy table, see :meth:`Report.to_frame`; `layer` is the layer's name."""
         return tidy_table((UNLABELLED, {**each.report.to_dict(), "layer": each.name}) for each in self)
+
+    def plot(self, metric: str | Sequence[str] = "nc1", *, ax: Axes | None = None) -> Axes:
+        """Draw one or several metrics from the first layer to the last.
+
+        Args:
+            metric: names, as the column `metric` of :meth:`to_frame` has them.
+            ax: where; by default pyplot's current axes.
+
+        Raises:
+            InputError: an unknown metric, or matplotlib or pandas is not installed.
+        """
+        require_matplotlib()
+        from neuralcollapse.plots.layers import over_layers
+        from neuralcollapse.plots.quantities import with_derived
+
+        table = with_derived(self.to_frame())
+        names, known = [metric] if isinstance(metric, str) else list(metric), list(table["metric"].unique())
+        for name in names:
+            if name not in known:
+                raise InputError(f"unknown metric {shown(name)}{suggest(name, known)}; to_frame() has those measured")
+        return over_layers(table[table["metric"].isin(names)], ax)
 
     def __str__(self) -> str:
         width = max(len("layer"), *(len(name) for name in self._reports))

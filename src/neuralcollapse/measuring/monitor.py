@@ -14,22 +14,24 @@ from neuralcollapse._files import append_line
 from neuralcollapse.measuring.measure import measure
 from neuralcollapse.measuring.options import MeasureKeywords, MeasureOptions, with_options
 from neuralcollapse.measuring.report import Report
+from neuralcollapse.measuring.trackers import Tracking, tagged
 
 
 class Measurements:
     """Measurements at every so many epochs, kept and written: what :class:`Monitor` and the callbacks share.
 
     Args:
-        every: epochs between measurements; path: of a file that gets a JSON line a measurement, or None.
+        every: epochs between measurements; path: of a file that gets a JSON line a measurement, or None; log: trackers.
         options: of :func:`neuralcollapse.measure`.
 
     Attributes:
         options: checked; history: by measurement, the numbers of the report and their ``epoch``.
     """
 
-    def __init__(self, every: int, path: str | Path | None, options: MeasureKeywords) -> None:
+    def __init__(self, every: int, path: str | Path | None, log: Any, options: MeasureKeywords) -> None:
         self._every = as_count(every, "every", unit=" epoch")
-        self.options = MeasureOptions.of(options, "nc.measure", ("every", "path"))
+        self.options = MeasureOptions.of(options, "nc.measure", ("every", "path", "log"))
+        self._tracking = Tracking.of(log)
         self._path = None if path is None else as_path(path)
         if self._path is not None and self._path.is_dir():
             raise InputError(f"expected a file to write lines to, got the folder {path}")
@@ -45,9 +47,16 @@ class Measurements:
         """Measure, keep the numbers and write them."""
         report = measure(model, loader, **vars(options))
         self.history.append({"epoch": as_count(epoch, "epoch", least=0), **report.to_dict()})
-        if self._path is not None and (not options.distributed or dist.get_rank() == 0):
-            append_line(self._path, self.history[-1])
+        if not options.distributed or dist.get_rank() == 0:
+            if self._path is not None:
+                append_line(self._path, self.history[-1])
+            if self._tracking is not None:
+                self._tracking.report(report, epoch)
         return report
+
+    def tagged(self) -> dict[str, float]:
+        """By tag the numbers just measured, for a trainer's own loggers; constants the first time only."""
+        return tagged(self.history[-1], constants=len(self.history) == 1)
 
 
 class Monitor:
@@ -75,6 +84,7 @@ class Monitor:
         *,
         every: int = 1,
         path: str | Path | None = None,
+        log: Any = None,
         **options: Unpack[MeasureKeywords],
     ) -> None:
         """Check the settings, so that a mistake is told before the training; nothing is measured yet.
@@ -84,13 +94,16 @@ class Monitor:
             every: epochs between measurements; the model is measured at the epochs that this number divides.
             path: a file that gets a JSON line a measurement, at once, and whole or not at all; lines already there
                 stay. Of several processes (``distributed=True``) the first one writes.
+            log: where else the numbers go: a TensorBoard ``SummaryWriter``, a run of wandb or trackio, ``mlflow``, a
+                function ``f(numbers, epoch)``, a list of these, or a :class:`neuralcollapse.Tracking` of them, which
+                can add pictures. NC1 to NC4 are ``nc/nc1`` and so on, the rest is in groups such as ``nc/means/…``.
             **options
 
         Raises:
             InputError: a period below 1, a folder that does not exist, an unknown or impossible option.
         """
         self._model, self._loader = model, loader
-        self._measurements = Measurements(every, path, options)
+        self._measurements = Measurements(every, path, log, options)
         self.history = self._measurements.history
 
     def __call__(self, epoch: int) -> Report | None:

@@ -158,7 +158,10 @@ class MeasureOptions:
             raise InputError("expected weight= with bias=, got bias= alone")
         if self.num_classes is not None:
             if self.features is None or self.weight is not None:
-                raise InputError("expected num_classes= only where features= are measured without a classifier")
+                raise InputError(
+                    "expected num_classes= only where features= are measured without a classifier, "
+                    f"got {shown(self.num_classes)}: leave it out, or name their module"
+                )
             as_count(self.num_classes, "num_classes", least=2)
         self.classifier()
         self._check_metrics()

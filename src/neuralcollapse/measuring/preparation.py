@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,8 @@ def prepared(model: nn.Module, *loaders: Any) -> Iterator[nn.Module]:
         InputError: ``model`` is no module.
     """
     if not isinstance(model, nn.Module):
-        raise InputError(f"expected a network, a torch.nn.Module, got {type(model).__name__}")
+        hint = ": call it to make one" if isinstance(model, type | FunctionType) else ""
+        raise InputError(f"expected a network, a torch.nn.Module, got {type(model).__name__}{hint}")
     with ExitStack() as stack:
         stack.enter_context(_turn)
         stack.enter_context(random_states_kept(*loaders))

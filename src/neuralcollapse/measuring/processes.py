@@ -22,7 +22,10 @@ def on_all_processes(work: Callable[[], Result], distributed: bool) -> Result:
     if not distributed:
         return work()
     if not dist.is_available() or not dist.is_initialized():
-        raise InputError("expected an initialised torch.distributed process group for distributed=True, got none")
+        raise InputError(
+            "expected an initialised torch.distributed process group for distributed=True, got none: "
+            "call torch.distributed.init_process_group() before, or leave distributed out"
+        )
     result: Result | None = None
     mine: Exception | None = None
     told: tuple[bool, str] | None = None

@@ -17,6 +17,7 @@ from neuralcollapse._files import finite
 from neuralcollapse._html import Html, curve, escaped, folded, listing, paragraph, table
 from neuralcollapse._linalg import norm
 from neuralcollapse.measuring.decision_counts import DecisionCounts
+from neuralcollapse.measuring.interval import Interval
 from neuralcollapse.measuring.per_class import ClassReports, check_class_names, class_reports, printable
 from neuralcollapse.measuring.reading import Reading, Sentence, reading
 from neuralcollapse.measuring.tidy import UNLABELLED, tidy_table
@@ -26,11 +27,12 @@ from neuralcollapse.metrics.registry import METRICS, compute_metrics
 from neuralcollapse.metrics.signal_to_noise import SNRSpectrum, snr_singular_values
 from neuralcollapse.metrics.undefined import one_warning
 from neuralcollapse.moments.class_moments import ClassMoments, Weighting, require_moments
+from neuralcollapse.plots import require_matplotlib
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
-    from neuralcollapse.measuring.confidence import Interval
 
 NO_CLASSIFIER = "no classifier: what needs one is not measured"
 # How a report says what counts alike.
@@ -171,6 +173,21 @@ class Report:
             share = f", with {worst.nc1_share / self.nc1:.1%} of NC1 and {of_examples:.1%} of the examples"
         near = "" if worst.nearest is None else f"; the class nearest to it is {printable(worst.nearest)}"
         return Sentence("classes", "none", f"The least collapsed class is {printable(worst.name)}{share}{near}.")
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw NC1 to NC4 and L⊥_LS / L, each as a dot on one logarithmic axis; collapse is to the left.
+
+        Args:
+            ax: where; by default pyplot's current axes.
+
+        Raises:
+            InputError: matplotlib or pandas is not installed.
+        """
+        require_matplotlib()
+        from neuralcollapse.plots.layers import numbers
+        from neuralcollapse.plots.quantities import with_derived
+
+        return numbers(with_derived(self.to_frame()), ax)
 
     def __str__(self) -> str:
         lines = [*textwrap.wrap(self._title(), 80), f"Layer: {self.layer}"]

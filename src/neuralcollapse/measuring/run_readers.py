@@ -28,8 +28,7 @@ from neuralcollapse._checks import InputError
 from neuralcollapse._errors import install
 from neuralcollapse._files import numbers, read_json, read_lines, shortened
 from neuralcollapse.measuring.run_records import RunRecords, check_seed, checked_epoch, checked_records
-
-_PREFIX = "nc/"
+from neuralcollapse.measuring.trackers import PREFIX, name_of_tag
 
 
 def read_runs(path: Path) -> list[RunRecords]:
@@ -308,14 +307,14 @@ def _by_epoch(
         ours: whether there must be numbers of our callbacks.
     """
     names = dict.fromkeys(name for row in rows for name in row)
-    measured = {name.removeprefix(_PREFIX) for name in names if name.startswith(_PREFIX)}
+    measured = {name_of_tag(name) for name in names if name.startswith(PREFIX)}
     if ours and not measured:
         raise InputError(
-            f"{where} has no {_PREFIX}NAME: expected numbers that neuralcollapse.integrations logged, "
+            f"{where} has no {PREFIX}NAME: expected numbers that neuralcollapse.integrations logged, "
             f"got {', '.join(list(names)[:8]) or 'none'}"
         )
     rates = [name for name in names if name.startswith("lr-")]  # of Lightning's LearningRateMonitor
-    renamed = {name: f"logged/{name}" if name in measured else name.removeprefix(_PREFIX) for name in names}
+    renamed = {name: f"logged/{name}" if name in measured else name_of_tag(name) for name in names}
     if len(rates) == 1 and "learning_rate" not in names:
         renamed[rates[0]] = "learning_rate"
     time = "epoch" if "epoch" in names else "step"

@@ -162,11 +162,11 @@ def principal_angles(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array
     if pair is None:
         return torch.full((1,), torch.nan, dtype=torch.float64)
     bases = []
-    for vectors, what in zip(pair, ("classifier", "class means"), strict=True):
+    for vectors, what in zip(pair, ("the classifier's rows", "the class means"), strict=True):
         count = min(len(vectors) - 1, vectors.shape[1])
         _, values, directions = torch.linalg.svd(vectors.double(), full_matrices=False)
         if float(values[count - 1]) <= max(vectors.shape) * torch.finfo(vectors.dtype).eps * float(values[0]):
-            warn_undefined("the principal angles", f"the {what} span fewer than {count} dimensions")
+            warn_undefined("the principal angles", f"{what} span fewer than {count} dimensions")
             return torch.full((count,), torch.nan, dtype=torch.float64)
         bases.append(directions[:count])
     rows, means = bases

@@ -186,7 +186,7 @@ def detection(
     high, low = sides[0].sort().values, sides[1].contiguous()
     below, up_to = torch.searchsorted(high, low), torch.searchsorted(high, low, right=True)
     # of each pair: 1 where the inner one is above, ½ where both are equal
-    wins = (len(high) - up_to) + 0.5 * (up_to - below).double()
+    wins = (len(high) - up_to).double() + 0.5 * (up_to - below).double()
     threshold = high[len(high) - max(1, math.ceil(passing * len(high)))]
     return Detection(float(wins.sum() / (len(high) * len(low))), float((low >= threshold).double().mean()))
 

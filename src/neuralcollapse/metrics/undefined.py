@@ -49,7 +49,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _verb(names: list[str]) -> str:
-    return "are" if len(names) > 1 or names[0].startswith("the angles") else "is"
+    return "are" if len(names) > 1 or names[0].startswith(("the angles", "the principal angles")) else "is"
 
 
 def _callers_level() -> int:

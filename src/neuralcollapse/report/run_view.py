@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from neuralcollapse._errors import InputError
 from neuralcollapse._files import read_json
@@ -63,7 +62,7 @@ def run_view(records: RunRecords, *, room: int = BUDGET) -> dict[str, Any]:
         "per_class": _classes(run),
         "class_names": list(run.config.class_names) if run is not None else [],
         "settings": {name: _text(value) for name, value in records.settings.items() if value is not None},
-        **_about_the_directory(run),
+        **_about_the_directory(records, run),
     }
 
 
@@ -97,7 +96,7 @@ def _classes(run: Run | None) -> dict[str, Any] | None:
     return class_table(report.per_class, note)
 
 
-def _about_the_directory(run: Run | None) -> dict[str, Any]:
+def _about_the_directory(records: RunRecords, run: Run | None) -> dict[str, Any]:
     if run is None:
         return {"status": "", "environment": {}, "command": "", "trained": None, "departures": []}
     status = run.status()
@@ -107,7 +106,7 @@ def _about_the_directory(run: Run | None) -> dict[str, Any]:
     return {
         "status": status.status,
         "trained": [status.epoch, run.config.epochs],
-        "departures": list(StudyRun(run.path, run.config, pd.DataFrame(), "", 0).departures),
+        "departures": list(StudyRun(records, run.config, status).departures),
         "environment": {name: _text(value) for name, value in _flat(environment).items()},
         "command": command if isinstance(command, str) else "",
     }

@@ -1,0 +1,228 @@
+"""One look for every panel: colours, sizes, axes, and marks for values that a logarithm cannot show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.ticker import FuncFormatter, Locator, NullLocator
+from numpy.typing import ArrayLike
+
+from neuralcollapse.plots.options import Drawing
+
+# One colour has one meaning in all figures. tests/plots/test_style.py holds them apart for colour-blind readers.
+BLACK, GREY = "#000000", "#767676"
+COLORS = {
+    "mse": "#0072B2", "ce": "#D55E00",
+    "mse.total": BLACK, "mse.nc1": "#E69F00", "mse.nc23": "#CC79A7", "mse.ls_perp": "#332288",
+    "mse.ls_perp_share": "#332288",
+}  # fmt: skip
+"""Of the losses, and of the parts of the MSE loss, after Okabe & Ito and Tol."""
+CLASS_COLORS = ("#009E73", "#C79DF2", "#661100", "#882255")
+"""Of classes in a portrait, and of anything else that has no colour of its own."""
+DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
+BELOW = 1e-100
+"""Stands for zero on a logarithmic axis."""
+WIDTHS = {"iclr": 5.5, "neurips": 5.5, "column": 3.25, "talk": 10.0}
+"""Inches: the width of the text in the venues' style files, of a column, and of a slide."""
+
+
+def rc(drawing: Drawing) -> dict[Any, Any]:
+    """matplotlib's settings for a style: Times-like type in papers, the larger sans serif on slides."""
+    talk = drawing.style == "talk"
+    size, family = (14.0, ["DejaVu Sans"]) if talk else (8.0, ["STIXGeneral", "DejaVu Sans"])
+    small = size - (2 if talk else 1)
+    return {
+        "font.family": family,
+        "font.size": size,
+        "axes.labelsize": size,
+        "axes.titlesize": size,
+        "figure.titlesize": size + 1,
+        "legend.fontsize": small,
+        "xtick.labelsize": small,
+        "ytick.labelsize": small,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.linewidth": size / 13,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": "#E8E8E8",
+        "grid.linewidth": size / 16,
+        "legend.frameon": False,
+        "lines.linewidth": size / 6.5,
+        "lines.markersize": size / 2,
+        **{f"{axis}tick.{name}": size * share for axis in "xy" for name, share in _TICKS.items()},
+        "figure.dpi": 100,
+        "savefig.dpi": 300 if not talk else 160,
+        "pdf.fonttype": 42,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "neuralcollapse",  # the same content gives the same bytes
+        "path.simplify": False,
+    }
+
+
+_TICKS = {"major.size": 0.3, "minor.size": 0.18, "major.width": 1 / 13, "minor.width": 1 / 18, "major.pad": 0.25}
+
+
+class OneTwoFive(Locator):
+    """Ticks of a logarithmic axis: 1, 2, 5 times a power of ten where there is room for their labels, else powers."""
+
+    axis: Any
+
+    def __call__(self) -> Any:
+        return self.tick_values(*self.axis.get_view_interval())
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        low, high = sorted((vmin, vmax))
+        if not (0 < low < high < math.inf):
+            return np.array([])
+        across = self.axis.axis_name == "x"
+        length = self.axis.get_tick_space() * (3 if across else 2)  # of the axis, in sizes of the type
+        powers = np.arange(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1.0)
+        steps = range(1, len(powers) + 1)
+        choices = [np.outer(10.0**powers, [1, 2, 5]).ravel(), *(10.0 ** powers[powers % step == 0] for step in steps)]
+        inside = [ticks[(ticks >= low * (1 - 1e-9)) & (ticks <= high * (1 + 1e-9))] for ticks in choices]
+
+        def fits(ticks: np.ndarray) -> bool:
+            needed = 0.6 * max(len(number(tick)) for tick in ticks) + 0.4 if across else 1.35
+            return len(ticks) < 2 or np.diff(np.log10(ticks)).min() / math.log10(high / low) * length > needed
+
+        fitting = [ticks for ticks in inside if len(ticks) and fits(ticks)]
+        most = max(fitting, key=len, default=inside[0][:1])
+        return most if len(most) > 1 or len(inside[0]) < 2 else inside[0][[0, -1]] if fits(inside[0][[0, -1]]) else most
+
+
+def log_axis(ax: Axes, which: Literal["x", "y"], percent: bool = False) -> None:
+    """Make an axis logarithmic, with labels that do not touch."""
+    ax.set(**{f"{which}scale": "log"})
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    axis.set_major_locator(OneTwoFive())
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(100 * value) + " %" if percent else number(value)))
+
+
+def number(value: float) -> str:
+    """A tick's label: 0.02, 5, 200, or 10⁻⁵; without a formula, whose exponents would be smaller than the type."""
+    if 1e-3 <= abs(value) < 1e4 or not value:
+        return f"{value:.6g}"
+    power = math.floor(math.log10(value) + 1e-9)
+    factor = value / 10.0**power
+    raised = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{raised}" if abs(factor - 1) < 1e-6 else f"{factor:.3g}·10{raised}"
+
+
+def plain(text: object) -> str:
+    """Text from outside, such as the name of a data set or of a class, that matplotlib must not read as a formula."""
+    return str(text).replace("$", r"\$")
+
+
+def current(ax: Axes | None) -> Axes:
+    """The axes given, or pyplot's current ones."""
+    if ax is not None:
+        return ax
+    from matplotlib import pyplot
+
+    return pyplot.gca()
+
+
+def line(ax: Axes, x: ArrayLike, y: ArrayLike, *, color: Any, **options: Any) -> None:
+    """Draw a curve; on a logarithmic axis it leaves the frame downwards where it is zero, upwards where infinite.
+
+    A dot on that edge marks each of these values. NaN is a gap.
+    """
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    logarithmic = ax.get_yscale() == "log"
+    shown = np.where(logarithmic & (y <= 0), BELOW, np.where(np.isposinf(y), 1 / BELOW, y))
+    alone = np.isfinite(shown) & np.isnan(np.append(shown[1:], np.nan)) & np.isnan(np.append(np.nan, shown[:-1]))
+    if alone.any():
+        options |= {"marker": "o", "markersize": 2.5, "markevery": list(alone.nonzero()[0])}
+    ax.plot(x, shown, color=color, gid="curve", **options)
+    for outside, height in ((logarithmic & (y <= 0), 0.0), (np.isposinf(y), 1.0)):
+        if outside.any():
+            dots: dict[str, Any] = {"color": color, "alpha": options.get("alpha"), "clip_on": False}
+            edge = np.full(outside.sum(), height)
+            ax.plot(x[outside], edge, ".", gid="edge", markersize=3, transform=ax.get_xaxis_transform(), **dots)
+
+
+def palette(name: str | None, values: Sequence[Any]) -> dict[Any, Any]:
+    """A colour for each value of a column: its own, or one of a ramp where the values are numbers or ranks."""
+    ranks = [value for value in values if str(value).startswith("snr.")]
+    if name == "layer" or (len(values) > 1 and (len(ranks) == len(values) or all(map(_is_number, values)))):
+        order = list(values) if name == "layer" or ranks else sorted(values)
+        ramp = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(order)))
+        return dict(zip(order, map(matplotlib.colors.to_hex, ramp), strict=True))
+    others = (color for color in (*CLASS_COLORS, *COLORS.values(), *[GREY] * len(values)))
+    return {value: COLORS.get(str(value)) or (BLACK if name is None else next(others)) for value in values}
+
+
+def rank_colors(count: int) -> list[Any]:
+    """Colours of singular values, from the largest to the smallest."""
+    return list(palette("metric", [f"snr.{rank}" for rank in range(1, count + 1)] if count > 1 else [""]).values())
+
+
+def rank_bar(ax: Axes, count: int) -> Any:
+    """A colour bar beside a panel, which says which colour is which singular value."""
+    ticks = sorted({1, (count + 1) // 2, count})
+    ranks = ScalarMappable(BoundaryNorm(np.arange(0.5, count + 1), count), ListedColormap(rank_colors(count)))
+    bar = ax.figure.colorbar(ranks, ax=ax, ticks=ticks, pad=0.02, aspect=25)
+    bar.set_label("j, from the largest")
+    bar.ax.invert_yaxis()
+    bar.minorticks_off()
+    return bar
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
+def fit(panels: Iterable[Axes]) -> None:
+    """Give panels one range of values, so that they can be compared; nothing is cut off unsaid.
+
+    A first epoch whose value would take more than a third of a decade from all others alone leaves the frame, and is
+    named there with an arrow.
+    """
+    panels = list(panels)
+    curves = [_drawn(ax) for ax in panels]
+    bands: list[Any] = [band for ax in panels for band in ax.collections if band.get_gid() == "band"]
+    logarithmic = bool(panels) and panels[0].get_yscale() == "log"
+
+    def usable(values: Iterable[np.ndarray]) -> np.ndarray:
+        found = np.concatenate([*values, []])
+        return found[(found < 1 / BELOW) & ((found > BELOW) | (not logarithmic))]
+
+    everything = usable(y for drawn in curves for _, y in drawn)
+    if not len(everything):
+        return
+    low, high = everything.min(), everything.max()
+    later = usable(y[1:] for drawn in curves for _, y in drawn)
+    if logarithmic and len(later) and high > 5 * later.max():
+        high = everything[everything <= 5 * later.max()].max()
+    banded = usable(path.vertices[:, 1] for band in bands for path in band.get_paths())
+    low, high = min([low, *banded]), max([high, *banded[banded <= 2 * high]])
+    if logarithmic:
+        margin = max((high / low) ** 0.05, 1.15)
+        low, high = low / margin, high * margin
+    else:
+        low, high = (0.0 if low >= 0 else low - 0.05 * (high - low)), high + (0.05 * (high - low) or 1.0)
+    for ax, drawn in zip(panels, curves, strict=True):
+        ax.set_ylim(low, high)
+        for old in [each for each in ax.texts if each.get_gid() == "beyond"]:
+            old.remove()
+        beyond = [(x[1], y[0]) for x, y in drawn if len(y) > 1 and high < y[0] < 1 / BELOW]
+        if beyond:
+            at, value = np.max(beyond, axis=0)
+            where: dict[str, Any] = {"xycoords": ax.get_xaxis_transform(), "textcoords": "offset points", "va": "top"}
+            text = f"↑ {number(float(f'{value:.2g}'))}"
+            ax.annotate(text, (float(at), 1.0), (1, 0), fontsize="small", gid="beyond", **where)
+
+
+def _drawn(ax: Axes) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Epochs and values of the curves of a panel."""
+    lines = [each for each in ax.lines if each.get_gid() == "curve"]
+    return [(np.asarray(each.get_xdata(), dtype=float), np.asarray(each.get_ydata(), dtype=float)) for each in lines]

@@ -1,0 +1,81 @@
+"""`neuralcollapse compare` on files of features, saved reports and runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import neuralcollapse as nc
+from neuralcollapse.cli import main
+
+
+def features_file(path: Path, seed: int, spread: float = 1.0) -> Path:
+    rng = np.random.default_rng(seed)
+    labels = np.arange(90) % 3
+    features = 3 * np.eye(3, 5)[labels] + spread * rng.normal(size=(90, 5))
+    np.savez(path, features=features, labels=labels, weight=np.eye(3, 5), bias=np.zeros(3))
+    return path
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as exit_:
+        main(["compare", *map(str, arguments)])
+    out, error = capsys.readouterr()
+    return int(exit_.value.code or 0), out, error
+
+
+def test_files_of_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command prints what nc.compare finds of the same arrays."""
+    paths = [features_file(tmp_path / f"{name}.npz", seed, s) for name, seed, s in (("a", 0, 1.0), ("b", 1, 1.6))]
+    code, out, error = run(capsys, *paths, "--resamples", 20)
+    assert code == 0 and not error
+    sides = []
+    for path in paths:
+        arrays = np.load(path)
+        sides.append(tuple(torch.from_numpy(arrays[name]) for name in ("features", "labels", "weight", "bias")))
+    assert out == f"{nc.compare(*sides, resamples=20)}\n"
+    assert "nc1" in out and "Linear CKA" in out and max(map(len, out.splitlines())) <= 80
+
+
+def test_saved_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neuralcollapse.files.measure_files.RESAMPLES", 10)
+    written = []
+    for name, spread in (("a", 1.0), ("b", 2.0)):
+        features = features_file(tmp_path / f"{name}.npz", 0, spread)
+        written.append(tmp_path / f"{name}.json")
+        with pytest.raises(SystemExit):
+            main(["measure", str(features), "--confidence", "0.95", "--json", str(written[-1])])
+    code, out, _ = run(capsys, *written, "--json", "-")
+    found = json.loads(out)
+    assert code == 0 and found["differences"]["nc1"]["differs"] is True
+    assert found["method"].startswith("From the standard errors")
+
+
+def test_runs_without_features_have_no_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, value in (("a", 1.0), ("b", 2.0)):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"epoch": 1, "nc1": value}) + "\n")
+    code, out, _ = run(capsys, tmp_path / "a.jsonl", tmp_path / "b.jsonl")
+    assert code == 0 and "No intervals: of 1 and 1 runs there is no spread" in out.replace("\n", " ")
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no file or folder"),
+        ('{"nc1": 1.0, "confidence": {"nc1": {"error": "x"}}}', "expected error and bias in the interval of 'nc1'"),
+        ("{", "is not a JSON file"),
+    ],
+)
+def test_a_wrong_file_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, message: str
+) -> None:
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_text(content)
+    code, _, error = run(capsys, path, path)
+    assert code == 2 and message in error and error.count("\n") == 1

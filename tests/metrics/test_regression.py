@@ -1,0 +1,108 @@
+"""Neural Regression Collapse against the formulas of its paper, with γ by a search, and linear CKA against kernels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import neuralcollapse as nc
+
+
+def reference(h: np.ndarray, y: np.ndarray, w: np.ndarray) -> tuple[float, float, float]:
+    """By Gram–Schmidt, the eigenvectors of the covariance, and a fine grid of γ refined once."""
+    unit = h / np.sqrt((h**2).sum(axis=1))[:, None]
+    covariance = np.cov(h.T, bias=True)
+    components = np.linalg.eigh(covariance)[1][:, -y.shape[1] :].T
+    spans = []
+    for rows in (components, w):
+        basis: list[np.ndarray] = []
+        for row in rows:
+            for _ in range(2):
+                row = row - sum((row @ b) * b for b in basis)
+            basis.append(row / np.linalg.norm(row))
+        spans.append(np.array(basis))
+    nrc1, nrc2 = (float(np.mean([np.sum((v - b.T @ (b @ v)) ** 2) for v in unit])) for b in spans)
+    values, vectors = np.linalg.eigh(np.cov(y.T, bias=True).reshape(y.shape[1], -1))
+    root = vectors @ np.diag(np.sqrt(values)) @ vectors.T
+    gram = w @ w.T / np.linalg.norm(w @ w.T)
+
+    def distance(gamma: float) -> float:
+        target = root - np.sqrt(gamma) * np.eye(len(root))
+        return float(np.linalg.norm(gram - target / np.linalg.norm(target)) ** 2)
+
+    grid = np.linspace(0, values[0], 2001)
+    best = grid[np.argmin([distance(g) for g in grid])]
+    fine = np.linspace(max(0, best - values[0] / 2000), min(values[0], best + values[0] / 2000), 2001)
+    return nrc1, nrc2, min(map(distance, fine))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_numbers_are_those_of_the_formulas(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    targets = rng.normal(size=(60, 3)) @ rng.normal(size=(3, 3)) + 1.0
+    features = targets @ rng.normal(size=(3, 7)) + 0.3 * rng.normal(size=(60, 7))
+    weight = rng.normal(size=(3, 7))
+    if seed > 2:  # near the structure that the theory predicts, where γ is inside its range
+        values, vectors = np.linalg.eigh(np.cov(targets.T, bias=True))
+        roots = np.sqrt(np.maximum(np.sqrt(values) - 0.5 * np.sqrt(values[0]), 0))
+        weight = (vectors * roots) @ vectors.T @ np.linalg.qr(rng.normal(size=(7, 3)))[0].T
+    found = nc.measure_regression(features, targets, weight)
+    nrc1, nrc2, nrc3 = reference(features, targets, weight)
+    assert (found.nrc1, found.nrc2) == pytest.approx((nrc1, nrc2), rel=1e-10)
+    assert found.nrc3 == pytest.approx(nrc3, rel=1e-5, abs=1e-10)
+    assert found.nrc3 <= nrc3 + 1e-12
+
+
+def test_at_collapse_all_vanish() -> None:
+    """Features W⁺-like images of centred targets, and W of the Gram matrix that the theory predicts."""
+    rng = np.random.default_rng(0)
+    targets = rng.normal(size=(50, 2)) @ np.array([[2.0, 0.3], [0.3, 1.0]])
+    targets -= targets.mean(axis=0)
+    values, vectors = np.linalg.eigh(targets.T @ targets / 50)
+    gram = vectors @ np.diag(np.sqrt(values) - 0.1) @ vectors.T
+    root = np.linalg.cholesky(gram)
+    frame = np.linalg.qr(rng.normal(size=(6, 2)))[0].T
+    found = nc.measure_regression(targets @ frame, targets, root @ frame)
+    assert (found.nrc1, found.nrc2, found.nrc3) == pytest.approx((0, 0, 0), abs=1e-12)
+    assert found.gamma == pytest.approx(0.01, rel=1e-6)
+
+
+def test_one_target_and_degenerate_features() -> None:
+    found = nc.measure_regression(torch.randn(9, 4), torch.randn(9), torch.randn(1, 4))
+    assert found.nrc3 == 0.0 and 0.0 < found.nrc1 < 1.0
+    with pytest.warns(
+        UserWarning, match="NRC1 and NRC2 is undefined: a feature is zero; NRC3 is undefined: all targets"
+    ):
+        found = nc.measure_regression(torch.zeros(3, 4), torch.ones(3, 2), torch.randn(2, 4))
+    assert np.isnan(found.nrc1) and np.isnan(found.nrc3)
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((torch.ones(4, 3), torch.ones(3, 2), torch.ones(2, 3)), "expected at least two examples and targets of shape"),
+        ((torch.ones(4, 3), torch.ones(4, 2), torch.ones(3, 3)), "expected a classifier weight of shape .2, 3."),
+        ((torch.full((4, 3), torch.nan), torch.ones(4, 2), torch.ones(2, 3)), "expected finite features and targets"),
+    ],
+)
+def test_what_does_not_fit_is_refused(arguments: tuple[torch.Tensor, ...], message: str) -> None:
+    with pytest.raises(nc.InputError, match=message):
+        nc.measure_regression(*arguments)
+
+
+def test_linear_cka_is_that_of_the_centred_kernels() -> None:
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=(30, 5)) + 4.0, rng.normal(size=(30, 8))
+    other[:, :5] += one
+    centring = np.eye(30) - 1 / 30
+    first, second = (centring @ side @ side.T @ centring for side in (one, other))
+    want = np.sum(first * second) / np.sqrt(np.sum(first * first) * np.sum(second * second))
+    assert nc.linear_cka(one, other) == pytest.approx(want, rel=1e-12)
+    turn = np.linalg.qr(rng.normal(size=(5, 5)))[0]
+    assert nc.linear_cka(3 * one @ turn - 1, other) == pytest.approx(want, rel=1e-10)
+    with pytest.warns(UserWarning, match="CKA is undefined"):
+        assert np.isnan(nc.linear_cka(np.ones((4, 2)), rng.normal(size=(4, 2))))
+    with pytest.raises(nc.InputError, match="features of the same examples, got 30 and 29"):
+        nc.linear_cka(one, other[:29])

@@ -11,7 +11,7 @@ import torch
 from helpers.cases import data, named
 
 import neuralcollapse as nc
-from neuralcollapse.metrics import feature_rank, out_of_distribution, variability
+from neuralcollapse.metrics import duality, feature_rank, out_of_distribution, variability
 
 CASE = data(named("imbalanced-50-to-1"))
 FEATURES, LABELS, WEIGHT = CASE.features, CASE.labels, CASE.weight
@@ -41,7 +41,7 @@ def test_features_and_labels_in_place_of_moments(convert: object) -> None:
     got = nc.snr_singular_values(features, labels).singular_values
     assert torch.equal(got, nc.snr_singular_values(whole).singular_values)
     outside = FEATURES[:5].mean(axis=0) + 1.0
-    assert out_of_distribution.nc5(features, labels, outside) == duality.nc5(whole, outside)
+    assert out_of_distribution.nc5(features, labels, outside) == out_of_distribution.nc5(whole, outside)
 
 
 def test_classes_are_those_of_the_weight_where_there_is_one() -> None:

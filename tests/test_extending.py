@@ -119,14 +119,14 @@ def run(extended: Path) -> tuple[Path, str]:
 
 def test_a_loss(extended: Path, run: tuple[Path, str]) -> None:
     out, printed = run
-    assert "Huber loss" in printed and "Huber loss" in (out / "figures" / "overview.svg").read_text("utf-8")
+    assert "Huber loss" in printed and "Huber loss" in (out / "figures" / "overview.txt").read_text("utf-8")
     assert json.loads((out / "config.json").read_text())["loss"] == "huber"
     assert "did you mean 'huber'" in command(extended, "run", "--loss", "hubber", expected=2)
 
 
 def test_an_optimizer(extended: Path, run: tuple[Path, str]) -> None:
     out, printed = run
-    assert "RMSprop" in printed and "RMSprop" in (out / "figures" / "overview.svg").read_text("utf-8")
+    assert "RMSprop" in printed and "RMSprop" in (out / "figures" / "overview.txt").read_text("utf-8")
     assert json.loads((out / "status.json").read_text())["status"] == "finished"
     assert "did you mean 'rmsprop'" in command(extended, "run", "--optimizer", "rmspropp", expected=2)
 

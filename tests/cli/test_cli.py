@@ -410,7 +410,8 @@ def test_dynamics_simulates_and_draws(tmp_path: Path, capsys: pytest.CaptureFixt
     assert call(["dynamics", *sizes, "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "projected flow to time 50" in printed and "relative difference of the ω_j at most" in printed
-    assert {path.name for path in tmp_path.iterdir()} == {"dynamics.png", "dynamics.svg", "collapse.gif"}
+    drawn = {f"dynamics.{ending}" for ending in ("png", "svg", "tex", "txt")}
+    assert {path.name for path in tmp_path.iterdir()} - {"collapse.mp4"} == {*drawn, "collapse.gif"}
 
 
 def test_dynamics_holds_a_run_against_the_closed_form(
@@ -418,9 +419,7 @@ def test_dynamics_holds_a_run_against_the_closed_form(
 ) -> None:
     assert call(["dynamics", "--run", str(trained), "--out", str(tmp_path)]) == 0
     assert "residual" in capsys.readouterr().out
-    assert {path.name for path in tmp_path.iterdir()} == {
-        f"{name}.{ending}" for name in ("theory", "proximity") for ending in ("png", "svg")
-    }
+    assert {path.name for path in tmp_path.iterdir()} == {f"theory.{ending}" for ending in ("png", "svg", "tex", "txt")}
 
 
 def test_dynamics_refuses_what_no_flow_can_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -430,7 +429,7 @@ def test_dynamics_refuses_what_no_flow_can_have(tmp_path: Path, capsys: pytest.C
     refused(capsys, ["dynamics", "--examples-per-class", "3", *out], "C (N − 1) = 20 dimensions, got 64")
     refused(capsys, ["dynamics", "--time", "-1", *out], "positive time, got -1.0")
     refused(capsys, ["dynamics", "--weight-decay", "-1", *out], "weight decay")
-    refused(capsys, ["dynamics", "--run", str(tmp_path / "absent"), *out], "not a run directory")
+    refused(capsys, ["dynamics", "--run", str(tmp_path / "absent"), *out], "it is not there")
     assert not (tmp_path / "pictures").exists()
 
 

@@ -93,8 +93,8 @@ def test_the_decomposition_has_the_share_in_a_row_of_its_own_and_is_about_mse(fo
 
 
 def test_nc2_is_three_rows_for_each_network_and_empty_figures_are_not_written(folder: Path, tmp_path: Path) -> None:
-    written = draw_grids(Study.read(folder), tmp_path, Drawing(format=("png",)))
-    names = [path.stem for path in written if path.suffix == ".png"]
+    written = draw_grids(Study.read(folder), tmp_path, Drawing(format=("svg",)))
+    names = [path.stem for path in written if path.suffix == ".svg"]
     assert names == ["decomposition", "nc1", "nc2-vgg", "nc2-resnet", "nc3", "nc4", "accuracy"]
     assert "ResNet" not in (tmp_path / "nc2-vgg.txt").read_text()
 

@@ -20,7 +20,7 @@ _FLOW = {"section": "Flow"}
 class DynamicsCommand:
     """Draw the central path: the closed form against an integrated flow, or against a trained network.
 
-    Without --run: features start at random and collapse; figures and an animation (extra: video).
+    Without --run: features start at random and collapse; a figure, and a film as GIF and, with the extra video, MP4.
     With --run: the singular values of that run, trained with MSE, against the closed form, by one change of time.
     """
 

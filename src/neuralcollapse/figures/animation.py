@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -19,7 +19,7 @@ from neuralcollapse.plots import style
 from neuralcollapse.plots.options import Drawing
 from neuralcollapse.training.run_directory import Run
 
-FPS, SECONDS = 12, 10
+FPS, SECONDS = 8, 8
 """Frames per second, and the length of the film without its end, which is shown for two seconds."""
 
 
@@ -56,8 +56,9 @@ def animate(
     clock: str,
     title: str,
     path: Path,
+    endings: Sequence[str] = ("gif", "mp4"),
 ) -> list[Path]:
-    """Write a film as GIF and MP4: a portrait that moves, its legend, and NC1 with a dot that moves along.
+    """Write a film, by default as GIF and MP4: a portrait that moves, its legend, and NC1 with a dot that moves along.
 
     The film's time is the logarithm of the epoch, so that each decade is as long as any other. Every frame is what was
     measured last: between two measurements nothing was, so nothing is made up. The frame draws in as the classes
@@ -69,7 +70,7 @@ def animate(
         curve: draws NC1.
         clock: what the axis of time is called, "epoch" or "time".
         title: above it.
-        path: of the files, without an ending.
+        path: of the files, without an ending; endings: what to write.
     """
     times = list(views)
     frame, low, high = {}, np.full(2, np.inf), np.full(2, -np.inf)
@@ -99,5 +100,5 @@ def animate(
         frames = [times[int(np.searchsorted(times, at * (1 + 1e-9), side="right")) - 1] for at in clocked]
         frames += [times[-1]] * (2 * FPS)
         path.parent.mkdir(parents=True, exist_ok=True)
-        files = [path.with_name(f"{path.name}.{ending}") for ending in ("gif", "mp4")]
+        files = [path.with_name(f"{path.name}.{ending}") for ending in endings]
         return [write_animation(figure, draw, frames, file, FPS) for file in files]

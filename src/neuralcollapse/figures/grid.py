@@ -23,6 +23,12 @@ from neuralcollapse.plots.quantities import quantity
 from neuralcollapse.plots.spectrum import SQUARED_ERROR
 
 PARTS = ("mse.total", "mse.nc1", "mse.nc23", "mse.ls_perp")
+_SOURCES = {
+    "train_error": ("train_error", "accuracy"),
+    "test_error": ("test_accuracy",),
+    "mse.ls_perp_share": ("mse.ls_perp",),
+}
+"""What is measured where a metric is worked out."""
 
 
 @dataclass(frozen=True)
@@ -88,19 +94,25 @@ def draw_grids(study: Study, folder: Path, drawing: Drawing) -> list[Path]:
     return written
 
 
+def measured(runs: Sequence[StudyRun], row: Row) -> list[str]:
+    """Those metrics of a row that some of the runs measured; the parts of the MSE loss where they trained with it."""
+    known = {name for run in runs for record in run.records.records for name in record}
+    if any(name.startswith("mse.") for name in row.metrics):
+        runs = [run for run in runs if run.records.loss in (*SQUARED_ERROR, "")]
+    sources = {name: _SOURCES.get(name, (name,)) for name in row.metrics}
+    return [name for name, source in sources.items() if runs and known & set(source)]
+
+
 def has(run: StudyRun, rows: Sequence[Row]) -> bool:
-    """Whether a run measured what rows show; the parts of the MSE loss are about runs trained with it."""
-    known = {name for record in run.records.records for name in record}
-    first = rows[0].metrics[0]
-    if first in PARTS and run.records.loss not in (*SQUARED_ERROR, ""):
-        return False
-    return first in known or (first == "train_error" and "accuracy" in known)
+    """Whether a run measured something that the rows show."""
+    return any(measured([run], row) for row in rows)
 
 
 def draw_grid(study: Study, name: str, drawing: Drawing) -> tuple[Figure, str]:
     """One of `FIGURES` for a study, and its caption."""
     title, rows = FIGURES[name]
     shown = Study(tuple(each for each in study.runs if has(each, rows)))
+    rows = tuple(row for row in rows if measured(shown.runs, row))
     networks, datasets = shown.networks, shown.datasets
     width = style.WIDTHS[drawing.style]
     figure = Figure(layout="constrained")
@@ -110,13 +122,10 @@ def draw_grid(study: Study, name: str, drawing: Drawing) -> tuple[Figure, str]:
     for column, dataset in enumerate(datasets):
         for line, (network, row) in enumerate((network, row) for network in networks for row in rows):
             group = shown.group(dataset, network)
-            if not group:
+            if not (names := measured(group, row)):
                 continue
             panels[line, column] = ax = figure.add_subplot(grid[line, column])
-            history = shown.history(group)
-            names = [each for each in row.metrics if each == "snr" or "." not in each or each in history.metrics
-                     or each == "mse.ls_perp_share"]  # fmt: skip
-            history.plot(names, hue=row.hue, style=row.dash, legend=False, ax=ax)
+            shown.history(group).plot(names, hue=row.hue, style=row.dash, legend=False, ax=ax)
             ax.set(xlabel="", ylabel=f"{network}\n{ax.get_ylabel()}" if len(networks) > 1 else ax.get_ylabel())
             if len(datasets) > 1 and line == min(place for place, at in panels if at == column):
                 ax.set_title(style.plain(dataset), pad=8 + 5.5 * (len(shown.losses) - 1))

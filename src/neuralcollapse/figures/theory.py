@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import matplotlib
@@ -184,7 +185,7 @@ def _overlay(
 
 
 def _animate(simulation: Simulation, path: Path) -> list[Path]:
-    """Three classes of the flow in the plane of their simplex, a frame for each time."""
+    """Three classes of the flow in the plane of their simplex: GIF, and MP4 where its encoder is installed."""
     labels = simulation.labels
     classes = range(labels.max() + 1)
     views, nc1 = {}, {}
@@ -203,4 +204,5 @@ def _animate(simulation: Simulation, path: Path) -> list[Path]:
         ax.set(ylabel="NC1")
         return ax
 
-    return animate(views, nc1, curve, "time", f"The central path ({simulation.path.flow} flow)", path)
+    endings = ("gif", "mp4") if importlib.util.find_spec("imageio_ffmpeg") else ("gif",)
+    return animate(views, nc1, curve, "time", f"The central path ({simulation.path.flow} flow)", path, endings)

@@ -45,7 +45,7 @@ def write_figure(figure: Figure, folder: Path, name: str, caption: str, drawing:
 
 
 def write_animation(
-    figure: Figure, draw: Callable[[T], object], frames: Sequence[T], path: Path, fps: int, dpi: int = 150
+    figure: Figure, draw: Callable[[T], object], frames: Sequence[T], path: Path, fps: int, dpi: int = 120
 ) -> Path:
     """Write a GIF or, where the name ends in .mp4, a film in H.264, which every player shows.
 

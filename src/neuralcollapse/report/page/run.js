@@ -138,7 +138,7 @@ function classesSection(subject) {
       const sorted = named.filter((row) => isNumber(row[shown.key])).sort((a, b) => b[shown.key] - a[shown.key]).slice(0, 60);
       return {
         data: [{ type: "bar", x: sorted.map((_, place) => place), y: sorted.map((row) => row[shown.key]), marker: { color: color("blue") }, text: sorted.map((row) => plain(row.class)), textposition: "none", hovertemplate: "%{text}: %{y:.4g}<extra></extra>" }],
-        layout: { xaxis: { tickvals: sorted.map((_, place) => place), ticktext: sorted.map((row) => shortName(row.class)), showgrid: false }, yaxis: { tickformat: shown.percent ? ".1%" : undefined, title: { text: shown.title } } },
+        layout: { xaxis: { tickvals: sorted.map((_, place) => place), ticktext: sorted.map((row) => shortName(row.class)), showgrid: false }, yaxis: { tickformat: shown.percent ? ".1%" : "", exponentformat: "power", title: { text: shown.title } } },
       };
     },
     at: () => (named.length > 60 ? ["The 60 classes with the largest values."] : []),

@@ -63,6 +63,19 @@ def test_the_slider_moves_every_panel(run_page: Path, opened: Open) -> None:
     assert angles == pytest.approx(page("anglesOf(unpack(DATA.runs[0].snapshots.sets[1]), 5)[0][1]"))
 
 
+def test_a_panel_out_of_sight_follows_when_it_is_seen(run_page: Path, opened: Open) -> None:
+    page = opened(run_page)
+    page.draw_all()
+    page("document.querySelector('#panel-any').panel.visible = false")
+    page.page.focus("#epoch")
+    page.page.keyboard.press("Home")
+    epoch = "document.querySelector('#panel-any .plot').layout.shapes[0].x0"
+    assert page(epoch) == EPOCHS[-1]
+    page("nearby.observe(document.querySelector('#panel-any'))")
+    page("document.querySelector('#panel-any').scrollIntoView()")
+    page.until(f"{epoch} === {EPOCHS[0]}")
+
+
 def test_the_events_are_two_and_the_rate_is_marked(run_page: Path, opened: Open) -> None:
     page = opened(run_page)
     page.draw_all()

@@ -45,11 +45,12 @@ def test_a_page_holds_the_run_and_no_markup_of_others(run: Path, run_page: Path)
     assert 'http-equiv="Content-Security-Policy" content="default-src \'none\'' in text
 
 
-def test_the_classes_are_those_of_the_last_snapshot(run: Path, run_page: Path) -> None:
+def test_the_classes_are_those_of_the_snapshots(run: Path, run_page: Path) -> None:
     table = content_of(run_page)["runs"][0]["per_class"]
     keys = [column["key"] for column in table["columns"]]
-    assert sorted(row[0] for row in table["rows"]) == sorted(NAMES)
-    shares = [row[keys.index("nc1_share")] for row in table["rows"]]
+    assert table["epochs"] == list(EPOCHS)
+    assert sorted(row[0] for row in table["tables"][-1]) == sorted(NAMES)
+    shares = [row[keys.index("nc1_share")] for row in table["tables"][-1]]
     assert sum(shares) == pytest.approx(1.0, abs=1e-3)
     assert shares == sorted(shares, reverse=True)
     assert "6 examples of each class" in table["note"]
@@ -114,7 +115,7 @@ def test_a_measurement_has_every_metric_with_its_family_and_good_value(tmp_path:
     assert places == sorted(places)
     assert "Other" not in {family_of(name) for name in (*names, *nc.METRICS)}
     assert next(row for row in content["table"] if row["name"] == "cdnv")["good"] == "0"
-    assert len(content["per_class"]["rows"]) == 4
+    assert len(content["per_class"]["tables"][0]) == 4
     report = nc.measure_features(features, labels, frame, class_names=["a", HOSTILE, "c", "d"])
     content = content_of(report_measurement(report, tmp_path / "page.html"))
     assert content["class_names"][1] == HOSTILE

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from neuralcollapse.measuring.per_class import ClassReports
+from neuralcollapse.measuring.per_class import ClassReport, ClassReports
 from neuralcollapse.report.numbers import rounded
 
 _COLUMNS: dict[str, tuple[str, bool]] = {
@@ -23,29 +24,33 @@ _COLUMNS: dict[str, tuple[str, bool]] = {
 """The numbers of a class: what the page calls each, and whether it is a percentage."""
 
 
-def class_table(classes: ClassReports, note: str) -> dict[str, Any]:
-    """The table, the least collapsed class first.
+def class_table(measured: Mapping[int, ClassReports], note: str) -> dict[str, Any]:
+    """The tables of some epochs, in each the least collapsed class first.
 
     Args:
-        classes: the numbers; those that were not measured have no column.
+        measured: the numbers by epoch; those that the last epoch has not have no column.
         note: a sentence that says of what they are.
     """
-    rows = classes.least_collapsed()
-    total = sum(row.nc1_share or 0.0 for row in rows)
-    names = [name for name in _COLUMNS if any(getattr(row, name) is not None for row in rows)]
+    tables = [classes.least_collapsed() for classes in measured.values()]
+    names = [name for name in _COLUMNS if any(getattr(row, name) is not None for row in tables[-1])]
     columns: list[dict[str, Any]] = [{"key": "class", "title": "Class"}]
     for name in names:
         title, percent = _COLUMNS[name]
         columns.append({"key": name, "title": title, "percent": percent, "number": name != "nearest"})
-
-    def cell(row: Any, name: str) -> Any:
-        value = getattr(row, name)
-        if name == "nc1_share" and value is not None:
-            value = value / total if total else None  # of the whole, not of a number that the reader must divide by
-        return value if isinstance(value, str) else rounded(value)
-
     return {
         "columns": columns,
-        "rows": [[row.name, *(cell(row, name) for name in names)] for row in rows],
+        "epochs": list(measured),
+        "tables": [[_cells(row, names, rows) for row in rows] for rows in tables],
         "note": note,
     }
+
+
+def _cells(row: ClassReport, names: Sequence[str], rows: Sequence[ClassReport]) -> list[Any]:
+    found: list[Any] = [row.name]
+    for name in names:
+        value = getattr(row, name)
+        if name == "nc1_share" and value is not None:  # of the whole: the reader has not to divide
+            total = sum(each.nc1_share or 0.0 for each in rows)
+            value = value / total if total else None
+        found.append(value if isinstance(value, str) else rounded(value))
+    return found

@@ -30,7 +30,7 @@ def view_of_report(report: Report, title: str = "") -> dict[str, Any]:
     names = {row.label: row.name for row in report.per_class}
     content = view_of_printed(report.to_dict(), title)
     content["class_names"] = [names.get(label, "") for label in range(report.num_classes)]
-    content["per_class"] = class_table(report.per_class, "The least collapsed class first.")
+    content["per_class"] = class_table({0: report.per_class}, "The least collapsed class first.")
     content["snapshots"] = {"classes": classes, "epochs": [0], "sets": [pack(arrays, classes)], "left_out": 0}
     return content
 

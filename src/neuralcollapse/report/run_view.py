@@ -11,6 +11,7 @@ from neuralcollapse._errors import InputError
 from neuralcollapse._files import read_json
 from neuralcollapse.figures.study_runs import StudyRun
 from neuralcollapse.measuring.measure import measure_features
+from neuralcollapse.measuring.per_class import ClassReports
 from neuralcollapse.measuring.run_records import RunRecords
 from neuralcollapse.measuring.tidy import layer_of
 from neuralcollapse.report.class_table import class_table
@@ -19,6 +20,8 @@ from neuralcollapse.report.numbers import columns, rounded
 from neuralcollapse.report.projections import BUDGET, pack_run
 from neuralcollapse.training.losses import LOSSES
 from neuralcollapse.training.run_directory import Run
+
+_MOST_ROWS = 3000  # of the tables of classes, over all epochs
 
 
 def run_view(records: RunRecords, *, room: int = BUDGET) -> dict[str, Any]:
@@ -77,23 +80,28 @@ def _directory_of(records: RunRecords) -> Run | None:
 
 
 def _classes(run: Run | None) -> dict[str, Any] | None:
-    """The classes at the last snapshot: of all training examples or, in an older run, of those it has kept."""
-    if run is None or not run.snapshots():
+    """The classes at the snapshots: of all training examples or, in an older run, of those it has kept."""
+    epochs = [] if run is None else list(run.snapshots())
+    if run is None or not epochs:
         return None
-    epoch = max(run.snapshots())
-    if (classes := run.per_class(epoch)) is not None:
-        return class_table(classes, f"At epoch {epoch}, of all training examples; the least collapsed class first.")
-    kept = run.snapshot(epoch)
-    if len(np.unique(kept["labels"])) < 2:
-        return None
-    number = len(kept["labels"]) // len(kept["class_means"])
-    names = run.config.class_names if len(run.config.class_names) == len(kept["class_means"]) else None
-    report = measure_features(kept["features"], kept["labels"], kept["weight"], class_names=names)
+    if len(epochs) * run.config.num_classes > _MOST_ROWS:
+        epochs = epochs[-1:]
+    when = "" if len(epochs) > 1 else f"At epoch {epochs[0]}. "
+    all_examples = {epoch: classes for epoch in epochs if (classes := run.per_class(epoch)) is not None}
+    if all_examples:
+        return class_table(all_examples, f"{when}Of all training examples; the least collapsed class first.")
+    number = len(run.snapshot(epochs[-1])["labels"]) // run.config.num_classes
     note = (
-        f"At epoch {epoch}, of the {number} examples of each class that this run has kept, without the classifier's "
-        "bias; a run made now keeps the numbers of all examples. The least collapsed class first."
+        f"{when}Of the {number} examples of each class that this run has kept, without the classifier's bias; a run "
+        "made now keeps the numbers of all examples. The least collapsed class first."
     )
-    return class_table(report.per_class, note)
+    return class_table({epoch: _of_kept_examples(run, epoch) for epoch in epochs}, note)
+
+
+def _of_kept_examples(run: Run, epoch: int) -> ClassReports:
+    kept = run.snapshot(epoch)
+    names = run.config.class_names if len(run.config.class_names) == len(kept["class_means"]) else None
+    return measure_features(kept["features"], kept["labels"], kept["weight"], class_names=names).per_class
 
 
 def _about_the_directory(records: RunRecords, run: Run | None) -> dict[str, Any]:

@@ -212,9 +212,11 @@ class Run:
         with _opened(path) as content:
             kept = [name for name in content.files if name.startswith(PER_CLASS)]
             found = {name.removeprefix(PER_CLASS): content[name] for name in kept}
-            centred = content["class_means"] - content["global_mean"] if kept else None
+            if not found:
+                return None
+            centred = content["class_means"] - content["global_mean"]
         try:
-            return None if centred is None else ClassReports.from_arrays(found, centred, self.config.class_names)
+            return ClassReports.from_arrays(found, centred, self.config.class_names)
         except (InputError, ValueError) as error:
             raise InputError(f"{path}: {error}; move it away to draw the rest") from None
 

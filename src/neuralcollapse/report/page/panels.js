@@ -74,7 +74,9 @@ function makePanel(options) {
     options.controls ? element("div", { class: "controls" }, options.controls) : null,
     plot, readout, options.explain ? explanationOf(options.explain) : null);
   const panel = {
-    node, plot, stale: true, visible: false, epoch: null,
+    node, plot, visible: false, epoch: null,
+    drawn: false, // whether there is a plot
+    stale: true, // whether it has to be drawn when it is next seen
     draw() {
       const { data, layout } = options.plot(panel.epoch);
       const base = commonLayout();
@@ -82,19 +84,22 @@ function makePanel(options) {
         ...base, ...layout, height: options.tall ? (innerWidth < 640 ? 340 : 440) : 260,
         xaxis: { ...base.xaxis, ...layout.xaxis }, yaxis: { ...base.yaxis, ...layout.yaxis },
       }, CONFIG);
-      if (panel.stale && options.click) plot.on("plotly_click", options.click);
+      if (!panel.drawn && options.click) plot.on("plotly_click", options.click);
+      panel.drawn = true;
       panel.stale = false;
     },
     refresh() {
       panel.setReadout();
-      if (panel.visible && !panel.stale) panel.draw();
-      else if (panel.visible) panel.draw();
+      panel.stale = true;
+      if (panel.visible) panel.draw();
     },
     setReadout() { readout.replaceChildren(...(options.at ? [options.at(panel.epoch)].flat() : [])); },
     setEpoch(epoch) {
       panel.epoch = epoch;
       panel.setReadout();
-      if (panel.visible && !panel.stale && options.move) options.move(plot, epoch);
+      if (!options.move) return;
+      if (panel.visible && !panel.stale) options.move(plot, epoch);
+      else panel.stale = true;
     },
     save() {
       if (panel.stale) panel.draw();
@@ -113,7 +118,7 @@ function makePanel(options) {
 function clearPanels() {
   for (const panel of panels) {
     nearby.unobserve(panel.node);
-    if (!panel.stale) Plotly.purge(panel.plot);
+    if (panel.drawn) Plotly.purge(panel.plot);
   }
   panels.clear();
 }

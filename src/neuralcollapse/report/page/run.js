@@ -122,27 +122,38 @@ function layersPanel(run) {
   return panel;
 }
 
-/** The classes one by one: a table, and bars of the column that is chosen. */
+/** The classes one by one: bars of the number that is chosen, and a table. */
 function classesSection(subject) {
-  const { columns, rows, note } = subject.per_class;
-  const named = rows.map((row) => Object.fromEntries(columns.map((column, place) => [column.key, typeof row[place] === "string" && column.number ? numeric(row[place]) : row[place]])));
-  const numbers = columns.filter((column) => column.number && column.bars !== false);
+  const { columns, epochs, tables, note } = subject.per_class;
+  const asRow = (cells) => Object.fromEntries(columns.map((column, place) => [column.key, column.number ? numeric(cells[place]) : cells[place]]));
+  const placeAt = (epoch) => snapshotBefore({ epochs }, epoch ?? epochs.at(-1));
+  const rowsAt = (epoch) => tables[placeAt(epoch)].map(asRow);
+  const numbers = columns.filter((column) => column.number);
   let shown = numbers.find((column) => column.key === "nc1") ?? numbers[0];
   const table = sortableTable(
     columns.map((column) => ({ ...column, show: column.number ? (row) => format(row[column.key], column.percent) : undefined })),
-    named, { high: true, sorted: null });
+    rowsAt(null), { high: true });
+  const most = 60;
   const bars = makePanel({
     id: "classes", title: "Class by class",
     controls: [choice("Number", numbers.map((column) => [column.key, column.title]), shown.key, (value) => { shown = numbers.find((column) => column.key === value); bars.refresh(); })],
-    plot: () => {
-      const sorted = named.filter((row) => isNumber(row[shown.key])).sort((a, b) => b[shown.key] - a[shown.key]).slice(0, 60);
+    plot: (epoch) => {
+      const sorted = rowsAt(epoch).filter((row) => isNumber(row[shown.key])).sort((a, b) => b[shown.key] - a[shown.key]).slice(0, most);
       return {
         data: [{ type: "bar", x: sorted.map((_, place) => place), y: sorted.map((row) => row[shown.key]), marker: { color: color("blue") }, text: sorted.map((row) => plain(row.class)), textposition: "none", hovertemplate: "%{text}: %{y:.4g}<extra></extra>" }],
-        layout: { xaxis: { tickvals: sorted.map((_, place) => place), ticktext: sorted.map((row) => shortName(row.class)), showgrid: false }, yaxis: { tickformat: shown.percent ? ".1%" : undefined, title: { text: shown.title } } },
+        layout: {
+          hovermode: "closest", xaxis: { tickvals: sorted.map((_, place) => place), ticktext: sorted.map((row) => shortName(row.class)), showgrid: false },
+          yaxis: { tickformat: shown.percent ? ".1%" : "", exponentformat: "power", title: { text: shown.title } },
+        },
       };
     },
-    at: () => (named.length > 60 ? ["The 60 classes with the largest values."] : []),
-    table: () => [columns.map((column) => column.title), ...rows],
+    move: () => bars.draw(),
+    at: (epoch) => {
+      table.show(rowsAt(epoch));
+      const when = epochs.length > 1 ? `Epoch ${epochs[placeAt(epoch)]}. ` : "";
+      return [when + (tables[0].length > most ? `The ${most} classes with the largest values.` : "")];
+    },
+    table: () => [["epoch", ...columns.map((column) => column.title)], ...tables.flatMap((rows, place) => rows.map((cells) => [epochs[place], ...cells]))],
   });
   return [element("h2", { id: "classes" }, "Classes"), note ? element("p", { class: "note" }, note) : null, bars.node, table.node];
 }

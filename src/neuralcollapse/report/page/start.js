@@ -52,10 +52,7 @@ function showView() {
 function setTheme(theme, chosen) {
   if (chosen) remember(theme);
   document.documentElement.dataset.theme = theme;
-  for (const panel of panels) {
-    if (panel.visible) panel.draw();
-    else if (!panel.stale) { Plotly.purge(panel.plot); panel.stale = true; }
-  }
+  for (const panel of panels) panel.refresh();
 }
 
 /** The theme that the reader has chosen, kept for when the page loads itself again; a browser may forbid that. */

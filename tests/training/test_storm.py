@@ -152,7 +152,7 @@ def test_a_wrong_checkpoint_is_named_and_nothing_is_lost(run: Path, tmp_path: Pa
     ("changes", "message"),
     [
         ({"epochs": "10"}, "epochs must be a valid integer, got '10'"),
-        ({"milestones": [None]}, r"milestones must be a valid number, got \[None\]"),
+        ({"milestones": [None]}, "milestones.0 must be a valid number, got None"),
         ({"precision": "16"}, "precision must be '32', '64' or 'bf16', got '16'"),
         ({"device": "cpux"}, "device must be 'cpu' or 'cuda', got 'cpux'"),
         ({"loss": "x" * 100_000}, "loss must have at most 300 characters, got 'xxx"),

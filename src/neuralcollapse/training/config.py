@@ -246,8 +246,10 @@ class RunConfig(TrainingConfig):
     def from_json(cls, entry: Mapping[str, Any], where: object) -> Self:
         """Read the content of `config.json`; see `TrainingConfig.from_json`."""
         needed = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
-        needed += ["imbalance_ratio"] if entry.get("imbalance") else []
-        if absent := [name for name in needed if entry.get(name) is None]:
+        absent = [name for name in needed if name not in entry]
+        if entry.get("imbalance") and entry.get("imbalance_ratio") is None:
+            absent.append("imbalance_ratio")
+        if absent:
             raise InputError(f"{where} has no {absent[0]!r}, so it is not a complete configuration; restore the file")
         return super().from_json(entry, where)
 

@@ -88,7 +88,10 @@ def options_of(command: type, section: str = "Output") -> Iterator[OptionHelp]:
         elif tyro.conf.Suppress not in markers:
             positional = tyro.conf.Positional in markers
             value, text = _value(kind), texts.get(field.name, "")
-            name = f"--{field.name.replace('_', '-')}"
+            if field.default is True and text:
+                text = f"Leave out: {text[0].lower()}{text[1:]}"
+            switched_off = "no-" if field.default is True else ""
+            name = f"--{switched_off}{field.name.replace('_', '-')}"
             if positional:
                 name = field.name.upper() if field.default is dataclasses.MISSING else f"[{field.name.upper()}]"
             yield OptionHelp(
@@ -130,7 +133,7 @@ def field_texts(command: type) -> dict[str, str]:
 
 def default_hint(field: dataclasses.Field[Any]) -> str:
     """``(default 1)``; empty for a switch, and for a value that is left open, where the text says what it becomes."""
-    if field.default in (None, ()) or field.default is False or field.default is dataclasses.MISSING:
+    if field.default in (None, ()) or isinstance(field.default, bool) or field.default is dataclasses.MISSING:
         return ""
     values = field.default if isinstance(field.default, tuple) else (field.default,)
     return f"(default {' '.join(map(str, values))})"

@@ -63,10 +63,7 @@ def hyperspherical_energy(vectors: Float[Tensor, "c p"] | Array, kernel: Kernel 
     offset = float(total) / pairs
     mean = float(first) + offset
     variance = max(0.0, float(squares) - pairs * offset**2) / (pairs - 1)
-    if mean == 0.0:
-        warn_undefined("the variation of the hyperspherical energy", "the energy's mean is zero")
-        return HypersphericalEnergy(mean, float("nan"))
-    return HypersphericalEnergy(mean, variance**0.5 / abs(mean))
+    return HypersphericalEnergy(mean, variance**0.5 / abs(mean) if mean else float("nan"))
 
 
 def _kernel_values(squared: Tensor, kernel: Kernel, dim: int) -> Tensor:

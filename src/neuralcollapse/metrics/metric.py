@@ -16,6 +16,7 @@ from neuralcollapse._errors import InputError, suggest
 from neuralcollapse.metrics.duality import duality_products, principal_angles
 from neuralcollapse.metrics.energy import HypersphericalEnergy, Kernel, hyperspherical_energy
 from neuralcollapse.metrics.present_classes import distinct_means, rows_of_present
+from neuralcollapse.metrics.undefined import warn_undefined
 from neuralcollapse.moments.class_moments import ClassMoments, Weighting
 
 NEEDS = {
@@ -222,8 +223,13 @@ def of_duality(function: Callable[..., float], *about: str) -> Metric:
 
 def of_energy(name: str, kernel: Kernel, part: str, measures: str, *about: str) -> dict[str, Metric]:
     def of(side: str, label: str, needs: frozenset[str]) -> Metric:
-        words = f"{measures}, {kernel} kernel, {label}"
-        return Metric(lambda g: float(getattr(g.energy(kernel, side), part)), words, *about, needs=needs)
+        def compute(given: Given) -> float:
+            energy = given.energy(kernel, side)
+            if part == "variation" and energy.mean == 0.0:
+                warn_undefined("Std/Avg of the energy", "the energy's mean is zero")
+            return float(getattr(energy, part))
+
+        return Metric(compute, f"{measures}, {kernel} kernel, {label}", *about, needs=needs)
 
     means, rows = of("means", "class means", frozenset()), of("rows", "classifier", frozenset({"weight"}))
     return {name.format("means"): means, name.format("classifier"): rows}

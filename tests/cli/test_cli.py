@@ -181,7 +181,7 @@ def test_a_printed_config_reads_back_to_the_same_run(
         ("absent.yaml", None, "cannot read the file of settings absent.yaml"),
         ("a.yaml", "epoch: 3", "unknown setting 'epoch' (did you mean 'epochs'"),
         ("a.yaml", "- epochs: 3\n- epochs: 4", "holds 2 sets of settings; expected one"),
-        ("a.json", "{", "is not a file of settings"),
+        ("a.json", "{", "is not a JSON file"),
         ("a.yaml", "epochs: many", "epochs must"),
     ],
 )
@@ -244,7 +244,7 @@ def test_data_lists_what_is_broken_beside_the_rest(capsys: pytest.CaptureFixture
     (nothing_found / "test_32x32.mat").write_bytes(b"none")
     assert call(["data", "--data-dir", str(nothing_found)]) == 0
     printed = capsys.readouterr().out
-    assert "data_batch_1: expected data" in printed and "train_32x32.mat is damaged" in printed
+    assert "data_batch_1: expected data" in printed and "train_32x32.mat is not a readable MATLAB file" in printed
     assert "10 × 145 to 152" in printed and printed.count("not found") == 4
 
 

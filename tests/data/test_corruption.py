@@ -85,5 +85,7 @@ def test_what_cannot_be_done_is_named(arguments: dict, message: str) -> None:
 
 
 def test_a_class_without_examples_is_refused() -> None:
-    with pytest.raises(InputError, match="1000 leaves a class without examples when the largest has 100; at most 100"):
+    with pytest.raises(
+        InputError, match="1000 leaves a class without examples when the largest has 100; take a ratio of at most 100"
+    ):
         datasets.load("digits", None, 100, 0, Corruption("step", 1000))

@@ -236,7 +236,8 @@ def test_a_flipped_bit_of_a_png_is_found(tmp_path: Path, position: float) -> Non
 @pytest.mark.parametrize("form", FORMS[:2])
 def test_a_file_far_larger_than_an_image_is_not_read(tmp_path: Path, form: str) -> None:
     path = stored(tmp_path / form, write.pictures(2) | {"train/ant/0001.png": bytes((16 << 20) + 1)})
-    assert "0001.png has" in refused(path)
+    said = refused(path)
+    assert "0001.png" in said and ("16 MiB" in said or "16,777,216 bytes" in said)
 
 
 def test_an_animation_is_its_first_frame(tmp_path: Path) -> None:

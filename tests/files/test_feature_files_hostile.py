@@ -156,7 +156,7 @@ def test_a_zip_that_misses_or_repeats_members_is_refused(tmp_path: Path) -> None
     end = whole.rindex(b"PK\5\6")
     for count in (3, 5, 0):
         path.write_bytes(whole[: end + 8] + struct.pack("<2H", count, count) + whole[end + 12 :])
-        refused(path, FileOptions(), f"{count} members are announced, 4 are there")
+        refused(path, FileOptions(), f"{count} members are announced where 4 are")
     with zipfile.ZipFile(path, "w") as archive:
         for name in ("features.npy", "labels.npy", "weight.npy"):
             archive.writestr(name, b"")

@@ -404,6 +404,8 @@ NEVER_NEGATIVE = (
     "nc5",
     "equi",
 )
+SIGNED = ("_log", "duality_product_mean", "riesz_p_2_means", "riesz_p_2_classifier")
+"""Conventions whose formula has a sign: Std/Avg of logarithms, a mean of products, a Riesz kernel of exponent below 0."""
 
 
 def signs(got: dict[str, Any]) -> list[str]:
@@ -411,6 +413,6 @@ def signs(got: dict[str, Any]) -> list[str]:
     found = [
         f"{name} is negative: {value!r}"
         for name, value in got.items()
-        if name.startswith(NEVER_NEGATIVE) and value is not None and float(value) < 0
+        if name.startswith(NEVER_NEGATIVE) and not name.endswith(SIGNED) and value is not None and float(value) < 0
     ]
     return found + [f"an snr is negative: {value}" for value in got["snr"] if float(value) < 0]

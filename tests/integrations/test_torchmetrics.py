@@ -136,7 +136,7 @@ def test_batches_may_share_their_memory() -> None:
     [
         ({"weight_decy": 0.1}, r"weight_decy.*did you mean 'weight_decay'"),
         ({"weight_decay": -1}, "weight decay of at least 0, got -1"),
-        ({"weighting": "classes"}, "expected weighting 'example' or 'class'"),
+        ({"weighting": "classes"}, "expected weighting 'example', 'class'"),
         ({"metrics": "nc5"}, "needs out-of-distribution data"),
         ({"metrics": "cdvn"}, "cdvn"),
         ({"compute_on_cpu": 3}, "compute_on_cpu"),

@@ -405,7 +405,7 @@ NEVER_NEGATIVE = (
     "equi",
 )
 SIGNED = ("_log", "duality_product_mean", "riesz_p_2_means", "riesz_p_2_classifier")
-"""Conventions whose formula has a sign: Std/Avg of logarithms, a mean of products, a Riesz kernel of exponent below 0."""
+"""Their formula has a sign: Std/Avg of logarithms, a mean of products, a Riesz kernel of negative exponent."""
 
 
 def signs(got: dict[str, Any]) -> list[str]:

@@ -29,6 +29,7 @@ pd = pytest.importorskip("pandas", reason="pandas is not installed")
 
 RESULTS = Path(__file__).parents[2] / "results"
 COMMITTED = sorted(path.parent for path in RESULTS.rglob("history.jsonl"))
+FIRST = [path for path in COMMITTED if "paper-regime" not in path.parts]
 DIGITS = {"width": 0.0625, "examples_per_class": 20, "epochs": 3, "batch_size": 64, "learning_rate": 0.05}
 
 
@@ -48,7 +49,8 @@ def assert_holds(history: nc.History, records: list[dict[str, Any]]) -> None:
     expected = {}
     for record in records:
         for name, value in record.items():
-            if name in ("epoch", "layer", "notes", "weighting", "snr_space") or value is None:
+            words = ("epoch", "layer", "notes", "weighting", "snr_space")
+            if name.removeprefix("re_estimated.") in words or value is None:
                 continue
             for place, each in enumerate(value if isinstance(value, list) else [value], 1):
                 key = f"{name}.{place}" if isinstance(value, list) else name
@@ -238,7 +240,7 @@ def test_every_committed_run(folder: Path) -> None:
 def test_how_many_committed_runs_lose_the_zero_again() -> None:
     """By a loop over the lines, and by the table: in 11 of 28 the error rises above 1 % after the first zero."""
     rises, stays = 0, {}
-    for folder in COMMITTED:
+    for folder in FIRST:
         errors = [(line["epoch"], line["train_error"]) for line in lines_of(folder / "history.jsonl")]
         seen, worst, last_bad = False, 0.0, 0
         for epoch, error in errors:
@@ -247,9 +249,9 @@ def test_how_many_committed_runs_lose_the_zero_again() -> None:
             last_bad = epoch if error > 0 else last_bad
         rises += worst > 0.01
         stays[str(folder)] = min((epoch for epoch, _ in errors if epoch > last_bad), default=None)
-    assert (len(COMMITTED), rises) == (28, 11)
+    assert (len(FIRST), rises) == (28, 11)
 
-    history = nc.History.read(COMMITTED)
+    history = nc.History.read(FIRST)
     runs = history.runs
     assert runs["stays_zero_error"].tolist() == list(stays.values())
     errors = history.to_frame().query("metric == 'train_error'").merge(runs[["run", "first_zero_error"]], on="run")

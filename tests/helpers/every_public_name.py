@@ -30,7 +30,8 @@ weight = model[2].weight.detach() if isinstance(model, nn.Sequential) and isinst
 assert weight is not None
 again = nc.measure_features(features, labels, weight)
 options = nc.MeasureOptions(metrics="all", weighting="class")
-monitor = nc.Monitor(model, loader, every=2, weighting=options.weighting)
+tracking = nc.Tracking(lambda numbers, epoch: None)
+monitor = nc.Monitor(model, loader, every=2, log=tracking, weighting=options.weighting)
 reports = [monitor(epoch) for epoch in range(3)]
 history: nc.History = nc.History.from_monitor(monitor)
 numbers: dict[str, float] = report.numbers()

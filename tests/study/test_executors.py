@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -244,11 +245,12 @@ def test_a_machine_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
 def test_a_cancelled_task_keeps_its_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "cell"
 
-    def cancelled(worker: local_processes.WorkerProcess) -> int:
-        wait_until(lambda: epoch(run) >= 2)
-        raise KeyboardInterrupt
+    def cancelled(seconds: float) -> None:
+        time.sleep(seconds)
+        if epoch(run) >= 2:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(local_processes.WorkerProcess, "wait", cancelled)
+    monkeypatch.setattr(local_processes, "time", SimpleNamespace(sleep=cancelled, monotonic=time.monotonic))
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # as in the thread in which Ray calls it
     try:
         code = train_on_shared_storage(Task(str(run), LONG, ["neuralcollapse"], 1), tmp_path)

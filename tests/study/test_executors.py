@@ -21,6 +21,7 @@ import pytest
 from helpers.grids import OPTIONS, TINY, HereOptions, epoch, start, uninterrupted, wait_for, without_clock
 
 from neuralcollapse import InputError
+from neuralcollapse._errors import INTERRUPTED
 from neuralcollapse.study import local_processes
 from neuralcollapse.study.executors import check_options, executor_for, threads_of_each
 from neuralcollapse.study.grid import GridProgress, run_grid

@@ -177,16 +177,16 @@ def test_a_configuration_is_checked_before_a_run_goes_on(run: Path, changes: dic
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("features", lambda a: a.reshape(-1), "expected weights"),
-        ("features", lambda a: a * np.nan, "expected finite features"),
-        ("labels", lambda a: a[:3], "expected weights"),
-        ("labels", lambda a: a + 10, "expected labels of 0 to 9"),
-        ("labels", lambda a: a * 1.0, "expected labels of 0 to 9 as integers"),
-        ("labels", lambda a: -a, "expected labels of 0 to 9"),
-        ("class_means", lambda a: a * np.nan, "expected finite class means"),
-        ("class_means", lambda a: a[:0], "expected class means"),
-        ("weight", lambda a: a[:, :2], "expected weights"),
-        ("weight", lambda a: a.astype(str), "expected finite weight"),
+        ("features", lambda a: a.reshape(-1), "expected class means and weight"),
+        ("features", lambda a: a * np.nan, "expected finite numbers"),
+        ("labels", lambda a: a[:3], "expected class means and weight"),
+        ("labels", lambda a: a + 10, "expected integer labels"),
+        ("labels", lambda a: a * 1.0, "expected integer labels"),
+        ("labels", lambda a: -a, "expected integer labels"),
+        ("class_means", lambda a: a * np.nan, "expected finite numbers"),
+        ("class_means", lambda a: a[:0], "expected class means and weight"),
+        ("weight", lambda a: a[:, :2], "expected class means and weight"),
+        ("weight", lambda a: a.astype(str), "expected finite numbers"),
     ],
 )
 def test_a_snapshot_no_run_can_have(run: Path, name: str, change: Any, message: str) -> None:
@@ -194,7 +194,7 @@ def test_a_snapshot_no_run_can_have(run: Path, name: str, change: Any, message: 
     arrays = dict(np.load(path))
     np.savez_compressed(path, **{**arrays, name: change(arrays[name])})
     shutil.copy(path, run / "snapshots" / "epoch_0001 (copy).npz")
-    with pytest.raises(InputError, match=rf"epoch_0003\.npz: {message}"):
+    with pytest.raises(InputError, match=rf"epoch_0003\.npz is not a readable snapshot: {message}"):
         figures.draw(run)
 
 

@@ -249,7 +249,7 @@ def test_moments_without_a_covariance_give_the_same(name: str) -> None:
     [
         (
             lambda: compute_metrics(collapsed(torch.eye(3).double()), "cndv"),
-            r"unknown metric 'cndv' \(did you mean 'cdnv'\?\); expected 'all' or names among ",
+            r"unknown metric 'cndv' \(did you mean 'cdnv'\?\); expected 'all' or names that nc\.METRICS lists",
         ),
         (lambda: compute_metrics(collapsed(torch.eye(3).double()), "nc0"), "'nc0' needs a classifier"),
         (lambda: compute_metrics(collapsed(torch.eye(3).double()), "nc5"), "'nc5' needs out-of-distribution data"),

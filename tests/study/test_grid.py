@@ -140,7 +140,7 @@ def test_a_cell_without_its_data_stops_no_other(tmp_path: Path) -> None:
     states = [planned.state for planned in plan_cells(cells, tmp_path)]
     assert states == [State.NEW, State.NO_DATA]
     with pytest.raises(InputError, match="svhn not found"):
-        run_grid(cells[1:], tmp_path)
+        run_grid(cells[1:], tmp_path, GridOptions())
 
 
 def finished_or_running(out: Path, finished: int, least: int) -> bool:

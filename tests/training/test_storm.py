@@ -335,9 +335,8 @@ def test_what_is_out_of_range_is_said_in_one_line(
 @pytest.mark.filterwarnings("ignore")  # on its way to infinity a network may be degenerate
 @pytest.mark.parametrize("options", TOO_LARGE, ids=[" ".join(options)[:40] for options in TOO_LARGE])
 def test_what_is_too_large_diverges(
-    tmp_path: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(figures, "draw", lambda _: [])
     code, line = said(capsys, *SMALL, *options, "--out", str(tmp_path / "run"))
     assert code == 1 and "diverged: the loss is no longer finite" in line
     assert Run.open(tmp_path / "run").status().status == "diverged"

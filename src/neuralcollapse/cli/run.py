@@ -73,16 +73,16 @@ class RunCommand:
         if status == "interrupted":
             console.print(f"interrupted; continue with: neuralcollapse run --resume {run.path}", soft_wrap=True)
             return INTERRUPTED
+        if status == "diverged":  # its last features may be infinite, of which there is no picture
+            message = "diverged: the loss is no longer finite; try a smaller --learning-rate"
+            print(f"neuralcollapse: {message} (history kept in {run.history_path})", file=sys.stderr)
+            return DIVERGED
         if history:
             pictures = {path.stem for path in figures.draw(run.path)}
             page = report.write_report(run.path)
             console.print(
                 f"{len(pictures)} pictures in {run.path / 'figures'}\nreport: {page}", soft_wrap=True, highlight=False
             )
-        if status == "diverged":
-            message = "diverged: the loss is no longer finite; try a smaller --learning-rate"
-            print(f"neuralcollapse: {message} (history kept in {run.history_path})", file=sys.stderr)
-            return DIVERGED
         return 0
 
 

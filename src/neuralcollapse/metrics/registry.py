@@ -178,7 +178,7 @@ def chosen(metrics: str | Sequence[str] | None) -> list[str]:
             raise InputError(f"expected names of metrics, got {shown(name)} among them")
         if name not in METRICS:
             known = suggest(name, ["all", *METRICS])
-            raise InputError(f"unknown metric {name!r}{known}; expected 'all' or names among {', '.join(METRICS)}")
+            raise InputError(f"unknown metric {name!r}{known}; expected 'all' or names that nc.METRICS lists")
     return names
 
 

@@ -150,7 +150,7 @@ def summary(values: np.ndarray, errorbar: Errorbar, geometric: bool) -> tuple[np
 
     Example:
         >>> import numpy as np
-        >>> [float(each[0]) for each in summary(np.array([[1.0, 100.0]]), "range", geometric=True)]
+        >>> [round(float(each[0]), 6) for each in summary(np.array([[1.0, 100.0]]), "range", geometric=True)]
         [10.0, 1.0, 100.0]
     """
     with np.errstate(divide="ignore", invalid="ignore"):

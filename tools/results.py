@@ -53,7 +53,8 @@ STUDY_COLUMNS = (
 
 def zero_error(history: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The first measured epoch without a training error."""
-    return next((record for record in history if record["train_error"] == 0), None)
+    first = first_zero_error(history)
+    return next((record for record in history if record["epoch"] == first), None)
 
 
 def accuracies(history: list[dict[str, Any]]) -> str:

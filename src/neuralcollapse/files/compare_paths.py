@@ -9,7 +9,7 @@ from typing import Any
 from neuralcollapse._errors import InputError
 from neuralcollapse._files import read_json
 from neuralcollapse.files.features import open_classifier, open_examples
-from neuralcollapse.files.options import CompareOptions
+from neuralcollapse.files.options import CompareOptions, metric_names
 from neuralcollapse.files.samples import sample_of
 from neuralcollapse.measuring.comparison import Comparison, compare
 from neuralcollapse.measuring.history import History
@@ -25,9 +25,6 @@ def compare_paths(
     Raises:
         InputError: nothing known is there, or things of two kinds.
     """
-    names: Any = options.metrics
-    if names is not None and names != "all":
-        names = [name.strip() for name in names.split(",")]
     return compare(
         read_side(a),
         read_side(b),
@@ -36,7 +33,7 @@ def compare_paths(
         seed=options.seed,
         weighting=options.weighting,
         weight_decay=options.weight_decay,
-        metrics=names,
+        metrics=metric_names(options.metrics),
         progress=progress,
     )
 

@@ -14,7 +14,7 @@ from neuralcollapse._errors import InputError
 from neuralcollapse._files import to_json, write_json
 from neuralcollapse.data.binary_files import machine_memory
 from neuralcollapse.files.features import Classifier, LabelledFeatures, open_classifier, open_examples
-from neuralcollapse.files.options import STANDARD_OUTPUT, FileOptions
+from neuralcollapse.files.options import STANDARD_OUTPUT, FileOptions, metric_names
 from neuralcollapse.files.samples import sample_of
 from neuralcollapse.files.shards import (
     Counts,
@@ -125,7 +125,7 @@ def _measure(features: Path, options: FileOptions, progress: Progress) -> tuple[
     report = _report(moments, classifier, options, decisions)
     if options.confidence is not None:
         sample = sample_of(examples, classifier)
-        settings = Settings(weighting, options.weight_decay, options.metric_names)
+        settings = Settings(weighting, options.weight_decay, metric_names(options.metrics))
         intervals = intervals_of(sample, settings, options.confidence, RESAMPLES, 0, progress)
         report = replace(report, confidence=intervals)
     return report, note
@@ -278,4 +278,6 @@ def _report(
     moments: ClassMoments, classifier: Classifier, options: FileOptions, decisions: DecisionCounts | None
 ) -> Report:
     weights, decay = (classifier.weight, classifier.bias), options.weight_decay
-    return make_report(moments, *weights, weight_decay=decay, metrics=options.metric_names, decisions=decisions)
+    return make_report(
+        moments, *weights, weight_decay=decay, metrics=metric_names(options.metrics), decisions=decisions
+    )

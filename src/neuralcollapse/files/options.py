@@ -63,13 +63,6 @@ class FileOptions:
     """Write the report to this file as a JSON object instead of printing it; - prints that object."""
 
     @property
-    def metric_names(self) -> str | list[str] | None:
-        """The later metrics, as `make_report` takes them."""
-        if self.metrics in (None, "all"):
-            return self.metrics
-        return [name.strip() for name in self.metrics.split(",")]
-
-    @property
     def shard_numbers(self) -> tuple[int, int]:
         """(I, N) of --shard; (1, 1) without."""
         found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", self.shard or "1/1")
@@ -85,7 +78,7 @@ class FileOptions:
         from neuralcollapse.metrics.registry import METRICS, chosen
 
         as_number(self.weight_decay, "weight decay")
-        for name in chosen(self.metric_names):
+        for name in chosen(metric_names(self.metrics)):
             if self.metrics == "all":
                 break
             if "ood" in METRICS[name].needs:
@@ -137,3 +130,10 @@ class CompareOptions:
     """λ of the paper's loss, for reports on features."""
     metrics: str | None = None
     """Later metrics to compare too: all, or names with commas between them."""
+
+
+def metric_names(metrics: str | None) -> str | list[str] | None:
+    """The later metrics of an option, all or names with commas between them, as `make_report` takes them."""
+    if metrics in (None, "all"):
+        return metrics
+    return [name.strip() for name in metrics.split(",")]

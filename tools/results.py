@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from neuralcollapse.figures.study_runs import Study
+from neuralcollapse.figures.theory_study import FLOWS, summary
 from neuralcollapse.measuring.events import first_zero_error, stays_zero_error
 from neuralcollapse.training.run_directory import Run
 
@@ -194,6 +196,36 @@ def regime_table() -> str:
     return table(REGIME_COLUMNS, [regime_row(runs) for _, runs in sorted(cells.items())])
 
 
+THEORY_COLUMNS = (
+    "data",
+    "network, seeds",
+    "mean ω grows by a factor",
+    *(f"off the flow {name}" for name in FLOWS.values()),
+    "the same from the tenth measured epoch on",
+    "ω like epoch to the power",
+    "max ω / min ω: first, least, last",
+)
+
+
+def theory_table() -> str:
+    """The MSE cells of the study in the paper's regime against the closed forms, medians over the seeds."""
+    rows = []
+    for row in summary(Study.read(REGIME)).to_dict("records"):
+        spread = (f"{row[f'max/min {when}']:.2g}" for when in ("first", "least", "last"))
+        rows.append(
+            [
+                row["dataset"],
+                f"{row['network']}, {row['n']}",
+                f"{row['growth']:,.0f}",
+                *(f"{100 * row[flow]:.0f} %" for flow in FLOWS),
+                ", ".join(f"{100 * row[f'{flow} from the tenth']:.0f} %" for flow in FLOWS),
+                f"{row['exponent']:.2f}",
+                ", ".join(spread),
+            ]
+        )
+    return table(THEORY_COLUMNS, rows)
+
+
 def table(columns: tuple[str, ...], rows: list[list[str]]) -> str:
     """A table in Markdown."""
     return "\n".join("| " + " | ".join(cells) + " |" for cells in ([*columns], ["---"] * len(columns), *rows))
@@ -224,7 +256,12 @@ def main() -> None:
     """Write or check both pages."""
     pages = {
         ROOT / "README.md": {"results": runs_table("results/")},
-        ROOT / "results" / "README.md": {"results": runs_table(""), "study": study_table(), "regime": regime_table()},
+        ROOT / "results" / "README.md": {
+            "results": runs_table(""),
+            "study": study_table(),
+            "regime": regime_table(),
+            "theory": theory_table(),
+        },
     }
     for page, tables in pages.items():
         text = fresh = page.read_text(encoding="utf-8")

@@ -15,6 +15,7 @@ from helpers.dataset_files import pictures, random_images, write_archive, write_
 
 import neuralcollapse as nc
 from neuralcollapse.cli import main
+from neuralcollapse.study.study_file import add_to_study
 from neuralcollapse.training import recipes
 from neuralcollapse.training.resolve import prepare
 
@@ -444,3 +445,17 @@ def test_a_run_writes_for_tensorboard_and_goes_on_without_gaps(tmp_path: Path, c
             assert frame[epoch, name] == pytest.approx(line[name], rel=1e-6)
         assert frame[epoch, "train/loss"] == pytest.approx(line["loss"], rel=1e-6)
     assert (1, "num_classes") in frame.index and (2, "num_classes") not in frame.index
+
+
+def test_dynamics_holds_a_study_against_three_flows(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = tmp_path / "study"
+    shutil.copytree(trained, study / "one")
+    add_to_study(study, ["one"])
+    assert call(["dynamics", "--run", str(study)]) == 0
+    printed = capsys.readouterr().out
+    assert "multipl." in printed and "max/min" in printed
+    assert all(len(line) <= 80 for line in printed.splitlines() if "/" not in line)
+    drawn = {path.suffix for path in (study / "figures").iterdir() if path.stem.startswith("theory-")}
+    assert drawn == {".png", ".svg", ".tex", ".txt"}

@@ -21,7 +21,8 @@ class DynamicsCommand:
     """Draw the central path: the closed form against an integrated flow, or against a trained network.
 
     Without --run: features start at random and collapse; a figure, and a film as GIF and, with the extra video, MP4.
-    With --run: the singular values of that run, trained with MSE, against the closed form, by one change of time.
+    With --run: the singular values of that run, trained with MSE, against the closed form, by one change of time; of a
+    study, every network against three flows, one figure for each family.
     """
 
     classes: int = field(default=10, metadata=_FLOW)
@@ -34,8 +35,8 @@ class DynamicsCommand:
     """How long the flow runs; by default until every singular value has grown tenfold."""
     weight_decay: float = field(default=0.0, metadata=_FLOW)
     """λ on the classifier's weight; above zero an extension of the paper."""
-    flow: Literal["projected", "multiplicative"] = field(default="projected", metadata=_FLOW)
-    """The renormalization; projected is the paper's."""
+    flow: Literal["projected", "multiplicative", "none"] = field(default="projected", metadata=_FLOW)
+    """The renormalization; projected is the paper's. With --run also none, where every ω grows by the same factor."""
     seed: int = field(default=0, metadata=_FLOW)
     """Seed of the random start."""
     run: Path | None = field(default=None, metadata={"section": "Against a run"})
@@ -49,7 +50,10 @@ class DynamicsCommand:
         from neuralcollapse.cli import tables
         from neuralcollapse.theory import simulation
 
-        if self.run is not None:
+        if self.run is not None and (self.run / "study.json").is_file():
+            table, written = figures.compare_study(self.run, self.out, self.drawing)
+            console.print(tables.flows_table(table))
+        elif self.run is not None:
             fit, written = figures.compare_run(self.run, self.flow, self.out, self.drawing)
             console.print(tables.clock_table(fit))
         else:
@@ -60,7 +64,7 @@ class DynamicsCommand:
                     dim=self.dim,
                     time=self.time,
                     weight_decay=self.weight_decay,
-                    flow=self.flow,
+                    flow=self.flow,  # type: ignore[arg-type]  # "none" is refused there
                     seed=self.seed,
                     progress=advance,
                 )

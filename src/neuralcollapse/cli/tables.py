@@ -14,6 +14,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from neuralcollapse.data import Found
     from neuralcollapse.theory.clock import ClockFit
     from neuralcollapse.theory.simulation import Simulation
@@ -101,6 +103,20 @@ def clock_table(fit: ClockFit) -> Table:
         cells = [f"{column[index]:.3f}" for column in columns]
         table.add_row(f"{fit.epochs[index]:g}", f"{fit.times[index]:.3g}", *cells)
     table.caption = "residual: rms over j of log(ω_j / ω_j on the path); growth: d log ω / d log epoch"
+    return table
+
+
+def flows_table(found: pd.DataFrame) -> Table:
+    """How far the networks of a study are from each flow, as `figures.compare_study` gives it."""
+    table = Table("data, network", "n", "projected", "multipl.", "none", "power", "max/min ω", box=box.SIMPLE_HEAD)
+    for row in found.to_dict("records"):
+        spread = " → ".join(f"{row[f'max/min {when}']:.2g}" for when in ("first", "least", "last"))
+        off = [f"{100 * row[flow]:.0f} %" for flow in ("projected", "multiplicative", "none")]
+        table.add_row(f"{row['dataset']}, {row['network']}", str(row["n"]), *off, f"{row['exponent']:.2f}", spread)
+    table.caption = (
+        "off each flow: rms over j of log ω/ω of the flow, median over epochs; power: of the epoch that ω grows with "
+        "until the error stays zero; max/min: first, least, last"
+    )
     return table
 
 

@@ -13,7 +13,7 @@ What draws which figure of the paper (Han, Papyan & Donoho, 2022):
 
 The panels are those of `neuralcollapse.plots`; here they are arranged, captioned and written. `draw` takes a run, a
 study or a log; `draw_sweep` (sweep.py) shows the values of a setting; `compare_run` and `draw_simulation` (theory.py)
-the closed form of the central path. Nothing here trains or measures.
+and `compare_study` (theory_study.py) the closed form of the central path. Nothing here trains or measures.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from neuralcollapse.figures.study_runs import Study
 from neuralcollapse.figures.sweep import draw_sweep
 from neuralcollapse.figures.table1 import write_table1
 from neuralcollapse.figures.theory import compare_run, draw_simulation
+from neuralcollapse.figures.theory_study import compare_study
 from neuralcollapse.plots import style
 from neuralcollapse.plots.options import Drawing
 
-__all__ = ["Drawing", "animate_run", "compare_run", "draw", "draw_simulation", "draw_sweep"]
+__all__ = ["Drawing", "animate_run", "compare_run", "compare_study", "draw", "draw_simulation", "draw_sweep"]
 
 
 def draw(path: Path, out: Path | None = None, *, drawing: Drawing | None = None, animate: bool = False) -> list[Path]:

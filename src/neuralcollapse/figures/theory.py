@@ -18,8 +18,8 @@ from neuralcollapse.figures.study_runs import Study
 from neuralcollapse.figures.writing import write_figure
 from neuralcollapse.plots import curves, spectrum, style
 from neuralcollapse.plots.options import Drawing
-from neuralcollapse.theory.central_path import FlowKind
 from neuralcollapse.theory.clock import ClockFit
+from neuralcollapse.theory.flow import Renormalization
 from neuralcollapse.theory.simulation import Simulation
 
 _NC = (("nc1", "NC1", "-"), ("maximal_angle_means", "NC2, means", style.DASHES[1]),
@@ -27,13 +27,13 @@ _NC = (("nc1", "NC1", "-"), ("maximal_angle_means", "NC2, means", style.DASHES[1
 
 
 def compare_run(
-    run_dir: Path, flow: FlowKind = "projected", out: Path | None = None, drawing: Drawing | None = None
+    run_dir: Path, flow: Renormalization = "projected", out: Path | None = None, drawing: Drawing | None = None
 ) -> tuple[ClockFit, list[Path]]:
     """Fit one clock to a run's singular values and write `theory`.
 
     Args:
         run_dir: what holds one run; classes must be balanced to the example or nearly so (N = n/C).
-        flow: "projected", the paper's, or "multiplicative".
+        flow: "projected", the paper's, "multiplicative", or "none": not renormalized, all ω_j growing alike.
         out: the folder of the pictures; by default the run's `figures/`.
         drawing: formats, size and title.
 

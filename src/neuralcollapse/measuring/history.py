@@ -210,7 +210,7 @@ class History:
         errorbar: Literal["sd", "se", "range"] | None = "sd",
         seeds: bool = True,
         events: bool = True,
-        theory: Literal["projected", "multiplicative"] | None = None,
+        theory: Literal["projected", "multiplicative", "none"] | None = None,
         legend: bool = True,
         ax: Axes | None = None,
     ) -> Axes:

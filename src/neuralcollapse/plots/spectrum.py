@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.plots import style
-from neuralcollapse.theory.central_path import FlowKind
 from neuralcollapse.theory.clock import ClockFit, fit_clock
+from neuralcollapse.theory.flow import Renormalization
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,12 +19,12 @@ SQUARED_ERROR = ("mse", "mse-torch")
 """The losses whose central path the closed form describes; "" is a loss that nobody named."""
 
 
-def fit_history(table: pd.DataFrame, flow: FlowKind = "projected") -> ClockFit:
+def fit_history(table: pd.DataFrame, flow: Renormalization = "projected") -> ClockFit:
     """Fit the closed form's clock to the singular values of one run, with N = n/C.
 
     Args:
         table: as `History.to_frame` has it, with all metrics of one run.
-        flow: "projected", the paper's, or "multiplicative".
+        flow: "projected", the paper's, "multiplicative" or "none", see `fit_clock`.
 
     Raises:
         InputError: several runs, a loss other than the squared error, or fewer than two epochs with finite values.

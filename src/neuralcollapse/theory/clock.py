@@ -8,7 +8,9 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from neuralcollapse._checks import InputError, as_tensor
-from neuralcollapse.theory.central_path import CentralPath, FlowKind
+from neuralcollapse.theory.central_path import CentralPath
+from neuralcollapse.theory.flow import Renormalization
+from neuralcollapse.theory.unrenormalized import UnrenormalizedPath
 
 Array = np.ndarray
 
@@ -46,7 +48,7 @@ def fit_clock(
     num_classes: int,
     samples_per_class: float,
     weight_decay: float = 0.0,
-    flow: FlowKind = "projected",
+    flow: Renormalization = "projected",
 ) -> ClockFit:
     """Fit the one monotone change of time that brings the closed form nearest to all singular values.
 
@@ -56,7 +58,10 @@ def fit_clock(
 
     Args:
         epochs: (e,) rising, positive; omega: (e, j) measured values, each row in descending order.
-        num_classes, samples_per_class, weight_decay, flow: of the path, see `CentralPath`.
+        num_classes, samples_per_class, weight_decay: of the path, see `CentralPath`.
+        flow: "projected" or "multiplicative", see `CentralPath`; "none" is the flow without renormalization of features
+            whose variance is the same in all directions of the class means, where every ω_j grows by the same factor:
+            see `UnrenormalizedPath`.
 
     Raises:
         InputError: fewer than two epochs, or values that are not positive and finite.
@@ -70,9 +75,13 @@ def fit_clock(
         raise InputError(f"expected positive, finite singular values at every epoch, got {wrong}")
     if not bool((np.isfinite(epochs) & (epochs > 0)).all()) or not bool((np.diff(epochs) > 0).all()):
         raise InputError("expected finite, positive epochs that rise, the first one where the path starts")
-    path = CentralPath(
-        omega[0], num_classes=num_classes, samples_per_class=samples_per_class, weight_decay=weight_decay, flow=flow
-    )
+    path: CentralPath | UnrenormalizedPath
+    if flow == "none":
+        path = UnrenormalizedPath(omega[0], 1.0 / (num_classes**2 * samples_per_class))
+    else:
+        path = CentralPath(
+            omega[0], num_classes=num_classes, samples_per_class=samples_per_class, weight_decay=weight_decay, flow=flow
+        )
 
     times = np.zeros(len(epochs))
     for index in range(1, len(epochs)):
@@ -92,19 +101,19 @@ def fit_clock(
     )
 
 
-def _best_time(path: CentralPath, row: Array, earliest: float) -> float:
+def _best_time(path: CentralPath | UnrenormalizedPath, row: Array, earliest: float) -> float:
     """The best time from ``earliest`` on, and no later than the last ω_j of the path reaches its measured value."""
 
-    def misfit(log_time: float) -> float:
-        return float(np.square(np.log(row / path.singular_values(np.asarray(np.exp(log_time))))).sum())
+    def misfit(log_time: Array) -> Array:
+        return np.square(np.log(row / path.singular_values(np.exp(log_time)))).sum(axis=-1)  # type: ignore[no-any-return]
 
     latest = float(np.max(path.time(row)))
     if latest <= earliest:
         return earliest
     # times span many decades, so the search is in log t
     grid = np.linspace(np.log(max(earliest, 1e-9 * latest)), np.log(latest), 64)
-    start = int(np.argmin([misfit(point) for point in grid]))
+    start = int(np.argmin(misfit(grid)))
     bounds = grid[max(start - 1, 0)], grid[min(start + 1, len(grid) - 1)]
     found = minimize_scalar(misfit, bounds=bounds, method="bounded", options={"xatol": 1e-10})
     stays = float(np.square(np.log(row / path.singular_values(np.asarray(earliest)))).sum())
-    return float(np.exp(found.x)) if misfit(float(found.x)) <= stays else earliest
+    return float(np.exp(found.x)) if float(found.fun) <= stays else earliest

@@ -117,6 +117,19 @@ def flow_direction(
     return _direction(problem, x, renormalization)
 
 
+def balanced_parts(
+    features: Float[Tensor, "n p"], labels: Integer[Tensor, " n"]
+) -> tuple[Float[Tensor, "c p"], Float[Tensor, "n p"]]:
+    """Class means less their mean, and deviations from the class means, in double precision.
+
+    Raises:
+        InputError: unbalanced classes, or features and labels that do not fit.
+    """
+    problem, x = _problem(features, labels, 0.0)
+    _, means, deviations = problem.split(x)
+    return means, deviations
+
+
 def _direction(problem: _Balanced, features: Tensor, renormalization: Renormalization) -> Tensor:
     centre, means, deviations = problem.split(features)
     weight = problem.classifier(means, deviations)

@@ -45,7 +45,7 @@ def test_a_statement_without_a_function_or_with_two_is_an_error(
 
 
 def test_a_function_without_a_test_is_an_error(equations: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(equations, "tests_of", lambda name, module: [])
+    monkeypatch.setattr(equations, "tests_of", lambda name, module, statement: [])
     with pytest.raises(ValueError, match="no test names"):
         equations.page()
 

@@ -38,7 +38,9 @@ STATEMENTS = {
     f"{ICLR}, Proposition 2, of a general M(t)": "the rate of each singular value of a moving matrix: u_jᵀ Ṁ v_j",
     f"{ICLR}, Equation of continually renormalized gradient flow": "the projection on the tangent space of {Σ_W = I}",
     f"{ICLR}, Theorem 2 on the central path": "L_NC1 and L_NC2/3 as functions of the singular values",
-    f"{ICLR}, Corollary 2": "NC3 on the central path, as a function of the singular values",
+    f"{ICLR}, Corollary 1": "max ω / min ω falls to 1, as all ω grow alike",
+    f"{ICLR}, Corollary 2": "NC1–NC3 along the path, which all fall to zero",
+    f"{ICLR}, Corollary 2, NC3": "NC3 on the central path, as a function of the singular values",
     f"{ICLR}, Corollary 2, NC4": "how far an example may be from its class mean for NC4 to hold on the central path",
     f"{ICLR}, Definition 2": "singular values of the signal-to-noise matrix Σ_W^{-1/2} M̄",
 }
@@ -55,35 +57,47 @@ class Function:
 
 
 def functions() -> list[Function]:
-    """The public functions of the formulas whose docstring has a Source line."""
+    """The public functions, and methods of public classes, whose docstring has a Source line."""
     found = []
     for path in sorted((ROOT / "src/neuralcollapse").rglob("*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        classes = [node for node in body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+        members = [(f"{owner.name}.", node) for owner in classes for node in owner.body]
+        for prefix, node in [*(("", node) for node in body), *members]:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
                 text = ast.get_docstring(node) or ""
                 source = re.search(r"^Source: ((?:.|\n)+?)\.\n*$", text, re.MULTILINE)
                 names = re.split(r";\s+", " ".join(source.group(1).split())) if source else []
                 sentence = " ".join(re.split(r"\n\n", text)[0].split())
-                found.append(Function(node.name, str(path.relative_to(ROOT)), tuple(names), sentence))
+                found.append(Function(prefix + node.name, str(path.relative_to(ROOT)), tuple(names), sentence))
     return found
 
 
 @functools.cache
-def calls() -> list[tuple[str, str, set[str]]]:
-    """(file, test, what it calls) of every test: `nc.nc1(…)`, `collapse.nc1(…)` or an imported `nc1(…)`."""
+def calls() -> list[tuple[str, str, set[str], str]]:
+    """(file, test, what it calls, docstring) of every test: `nc.nc1(…)`, `nc1_to_nc4.nc1(…)` or an imported `nc1(…)`."""
     found = []
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 called = {ast.unparse(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)}
-                found.append((str(path.relative_to(ROOT)), node.name, called))
+                found.append((str(path.relative_to(ROOT)), node.name, called, ast.get_docstring(node) or ""))
     return found
 
 
-def tests_of(name: str, module: str) -> list[tuple[str, str]]:
-    """(file, test) of every test that calls the function of a module; reading `report.nc1` is no call."""
-    names = {name, f"nc.{name}", f"{module}.{name}"}
-    return [(file, test) for file, test, called in calls() if called & names]
+def tests_of(name: str, module: str, statement: str) -> list[tuple[str, str]]:
+    """(file, test) of every test that calls the function of a module, or whose docstring begins with the statement.
+
+    Reading `report.nc1` is no call; a method is called on any name, as `path.condition(…)`.
+    """
+    owner, _, method = name.rpartition(".")
+    names, short = {name, f"nc.{name}", f"{module}.{name}"}, statement.rpartition("(2022), ")[2] + ":"
+
+    def belongs(called: set[str], text: str) -> bool:
+        used = any(call.endswith(f".{method}") for call in called) if owner else bool(called & names)
+        return used or text.startswith(short)
+
+    return [(file, test) for file, test, called, text in calls() if belongs(called, text)]
 
 
 def row(statement: str, meaning: str, function: Function) -> str:
@@ -92,7 +106,7 @@ def row(statement: str, meaning: str, function: Function) -> str:
     Raises:
         ValueError: no test calls the function.
     """
-    tests = tests_of(function.name, Path(function.path).stem)
+    tests = tests_of(function.name, Path(function.path).stem, statement)
     if not tests:
         raise ValueError(f"no test names {function.name}, the function of {statement}")
     listed = "<br>".join(f"[`{test}`](../{file})" for file, test in tests)

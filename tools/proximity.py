@@ -67,7 +67,9 @@ def train(network: str, rate: float, batch: int, momentum: float, decay: float, 
             time = rate * step / (1 - momentum)
             kept = remnant(moments, weight, bias, time, weight_decay=decay) / parts.total
             given = {"learning_rate": rate, "batch_size": batch, "momentum": momentum, "weight_decay": decay}
-            noise = noise_share(outputs, features, labels, list(model.parameters()), probes=4, **given)
+            data_loss = 0.5 * float((outputs.detach() - targets).square().sum(dim=1).mean())
+            share = noise_share(outputs, features, labels, list(model.parameters()), probes=4, **given)
+            noise = share * data_loss / parts.total
             error = float((outputs.argmax(dim=1) != labels).float().mean())
             rows.append(
                 {"network": network, **given, "step": step, "time": time, "loss": parts.total, "train_error": error}

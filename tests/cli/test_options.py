@@ -86,7 +86,7 @@ def test_the_defaults_in_the_help_are_those_of_the_recipes(dataset: str, pattern
     assert expected <= told.keys()
     for name in told:
         assert float(told[name]) == recipe[name], name
-    milestones = {"mnist": "1/3 2/3", "digits": "0.6 0.85"}[dataset]
+    milestones = {"mnist": "1/3 2/3", "digits": "0.75 0.9"}[dataset]
     assert milestones in texts["milestones"]
     assert [float(Fraction(share)) for share in milestones.split()] == pytest.approx(recipe["milestones"])
     digits = paper_recipe("digits", "resnet18", "mse")

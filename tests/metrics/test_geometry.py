@@ -42,7 +42,7 @@ def test_the_three_distances_are_the_sums_written_out(classes: int, dim: int, se
 @pytest.mark.parametrize("classes", [2, 3, 10, 257])
 @pytest.mark.parametrize("spare", [-1, 0, 5])
 def test_the_simplex_is_equinorm_equiangular_and_centred(classes: int, spare: int) -> None:
-    """Definition 1: Gram matrix C/(C−1) (I − 11ᵀ/C), in C − 1 dimensions or more."""
+    """The Gram matrix C/(C−1) (I − 11ᵀ/C), in C − 1 dimensions or more."""
     frame = nc.simplex_etf(classes, classes + spare)
     gram = frame @ frame.T
     want = classes / (classes - 1) * (np.eye(classes) - 1 / classes)

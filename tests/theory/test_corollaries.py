@@ -78,7 +78,7 @@ def test_features_on_the_path_measure_what_the_closed_forms_say(decay: float) ->
 
 @pytest.mark.parametrize("balanced", [True, False])
 def test_each_part_of_the_loss_is_invariant_by_itself(balanced: bool) -> None:
-    """Theorem 3 for L_NC1 and L_NC2/3 one by one, λ = 0, under H → AH + c of condition about 100."""
+    """Theorem 3: for L_NC1 and L_NC2/3 one by one, λ = 0, under H → AH + c of condition about 100."""
     labels = torch.arange(90) % 3 if balanced else torch.tensor([0] * 50 + [1] * 30 + [2] * 10)
     features = torch.randn(3, 5, dtype=torch.float64)[labels] + 0.7 * torch.randn(90, 5, dtype=torch.float64)
     turns = [torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64))[0] for _ in range(2)]

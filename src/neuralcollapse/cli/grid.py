@@ -58,7 +58,7 @@ class GridCommand:
     only: tuple[str, ...] = field(default=(), metadata=_CELLS)
     """Train only the cells whose name matches one of these patterns, such as 'mnist-*-mse'."""
     recipe: tuple[Path, ...] = field(default=(), metadata={"section": "Settings from a file"})
-    """Recipe files, as `sweep` writes them; each fills in settings of the cells it names that are not given here."""
+    """Recipe files, as `sweep` writes them; each fills in, for the cells it names, the settings not given here."""
     out: Path = Path("runs/grid")
     """The folder in which each cell has its run directory."""
     running: tyro.conf.OmitArgPrefixes[GridOptions] = field(

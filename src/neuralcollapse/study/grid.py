@@ -80,8 +80,8 @@ def run_grid(
         study_runs: names of all runs of the study, for `study.json`; by default those of `cells`.
 
     Raises:
-        InputError: impossible options, settings no run can have, no cluster where one is asked for, or no data for any
-            cell, unless only the plan is wanted.
+        InputError: impossible options, settings no run can have, no cluster where one is asked for, or data for none
+            of the cells, unless only the plan is wanted.
     """
     progress = progress or GridProgress()
     check_options(options, out)

@@ -23,7 +23,8 @@ from neuralcollapse.training.resolve import base_name, load_and_resolve
 from neuralcollapse.training.run_directory import Run, Status, differing_fields
 
 EARLIER = ".earlier"
-"""The folder, beside the run directories, to which diverged and failed runs move when they are trained anew."""
+"""Beside the run directories: where a diverged run goes when it is tried again, and a diverged or failed one when its
+settings have changed."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def _plan(cell: Cell, path: Path, load: Callable[..., Dataset]) -> PlannedCell:
     if differing := differing_fields(run.config, resolved, ("data_dir", "data_sha256", *machine)):
         if status.status in (State.DIVERGED, State.FAILED):
             return PlannedCell(cell, path, State.NEW, resolved, replaces=True)
-        why = f"{path} holds a run with other settings ({'; '.join(differing)}); choose another --out, or repeat those"
+        why = f"{path} holds a run with other settings ({'; '.join(differing)}); choose another --out, or repeat these"
         return planned(State.OTHER, why=why)
     if damaged:
         return planned(State.FAILED, why=damaged)

@@ -279,7 +279,10 @@ class CentralPath:
         return (times / c3) ** 0.25 if self.flow == "projected" else (times / c2) ** 0.5  # type: ignore[no-any-return]
 
     def condition(self, t: T) -> T:
-        """max_j ω_j / min_j ω_j, which falls to 1 (Corollary 1); infinite where an ω_j is 0, NaN where all are."""
+        """max_j ω_j / min_j ω_j, which falls to 1; infinite where an ω_j is 0, NaN where all are.
+
+        Source: Han, Papyan & Donoho (2022), Corollary 1.
+        """
         omega: Any = self.singular_values(t)
         if isinstance(omega, Tensor):
             return omega.amax(-1) / omega.amin(-1)  # type: ignore[return-value]
@@ -297,6 +300,8 @@ class CentralPath:
 
         Raises:
             InputError: fewer than C − 1 singular values, or a V that is not as above.
+
+        Source: Han, Papyan & Donoho (2022), Corollary 2.
         """
         classes = self.num_classes
         omega = np.atleast_1d(_numbers(self.singular_values(self._times(t)), "singular values"))

@@ -50,11 +50,11 @@ def fit_clock(
     weight_decay: float = 0.0,
     flow: Renormalization = "projected",
 ) -> ClockFit:
-    """Fit the one monotone change of time that brings the closed form nearest to all singular values.
+    """Fit one monotone change of time, epoch by epoch, that brings the closed form near to all singular values.
 
     At each epoch the fitted time minimises Σ_j (log ω_j − log ω_j^path(t))² over all t from the time of the previous
-    epoch on, so that the clock never runs backwards. What remains is disagreement between the ω_j, which no change of
-    time removes.
+    epoch on, so that the clock never runs backwards. The path starts from the first epoch's values. What remains is
+    disagreement between the ω_j.
 
     Args:
         epochs: (e,) rising, positive; omega: (e, j) measured values, each row in descending order.

@@ -26,8 +26,7 @@ class LossParts(NamedTuple):
 def loss_parts(omega: Any, num_classes: int, weight_decay: float = 0.0) -> LossParts:
     """L_NC1 = ½ Σ_j κ ω_j²/(Cκ + ω_j²)² and L_NC2/3 = ½ Σ_j C κ²/(Cκ + ω_j²)².
 
-    Their ratio is Cκ/ω² where all ω_j are equal: L_NC2/3 falls fastest, because noise of size 1 costs the classifier
-    a share 1/ω of each output, and the shrinkage that it answers with only 1/ω².
+    L_NC2/3 / L_NC1 is Cκ/ω² where all ω_j are equal, so that L_NC2/3 falls fastest.
 
     Args:
         omega: (…, C−1) singular values; num_classes: C; weight_decay: λ of the paper's loss.
@@ -51,7 +50,7 @@ def self_duality(omega: Any, num_classes: int, weight_decay: float = 0.0) -> Arr
     Args:
         omega, num_classes, weight_decay: see :func:`loss_parts`.
 
-    Source: Han, Papyan & Donoho (2022), Corollary 2.
+    Source: Han, Papyan & Donoho (2022), Corollary 2, NC3.
     """
     values, classes, kappa = _path(omega, num_classes, weight_decay)
     largest = values.max(axis=-1, keepdims=True)

@@ -4,7 +4,7 @@ The paper observes that L⊥_LS is small and builds its theory on that; how smal
 For SGD with learning rate η, momentum β, batches of B examples and weight decay λ, two causes are computed here:
 
 - *the remnant* of the initial classifier, which fades by e^{−2kt} in the directions of the features whose second moment
-  is k, so that directions of low variance keep it longest: :func:`remnant`;
+  is k, so that directions in which features are nearly zero keep it longest: :func:`remnant`;
 - *the noise* of the batches, which moves the outputs through every parameter of the network, not through the last layer
   alone, and is held at a level proportional to η/((1−β)B): :func:`noise_share`.
 
@@ -88,18 +88,19 @@ def noise_share(
     probes: int = 8,
     generator: torch.Generator | None = None,
 ) -> float:
-    """The share L⊥_LS/L at which the noise of SGD's batches holds a network, to first order in η.
+    """The L⊥_LS at which the noise of SGD's batches holds a network, over its loss without decay, to first order in η.
 
-        L⊥_LS/L = η/(2(1−β)B) · E_Z ‖∇_θ (1/n) Σ_i v_iᵀ f(x_i)‖²,   v_i = R^{½} Z (K + λI)^{−½} h̃_i
+        L⊥_LS/L_data = η/(2(1−β)B) · E_Z ‖∇_θ (1/n) Σ_i v_iᵀ f(x_i)‖²,   v_i = R^{½} Z (K + λI)^{−½} h̃_i
 
-    h̃ is the feature with a 1 appended and K its second moment; Z (C, p+1) has independent normal entries; R is the
-    second moment of the residuals f(x_i) − y_i, divided by its trace. The expectation is the part of the neural tangent
-    kernel that moves the outputs within the span of the features. The last layer alone gives tr K (K + λI)⁻¹ K in its
-    place, which leaves out what the layers below add.
+    L_data = ½ Ave ‖f(x) − y‖², the loss less λ‖W̃‖²/2; h̃ is the feature with a 1 appended and K its second moment; Z
+    (C, p+1) has independent normal entries; R is the second moment of the residuals f(x_i) − y_i, divided by its trace.
+    The expectation is the part of the neural tangent kernel that moves the outputs within the span of the features. The
+    last layer alone gives tr K (K + λI)⁻¹ K in its place, which leaves out what the layers below add.
 
     Derived for the stationary state of SGD about a minimum, where the covariance S of the outputs on the training set
     obeys ΘS + SΘ = η/((1−β)B) ΘRΘ with the tangent kernel Θ (Mandt, Hoffman & Blei 2017, Stochastic gradient descent as
-    approximate Bayesian inference, Section 3), for residuals of one second moment R. The noise that batch normalisation
+    approximate Bayesian inference, Section 3), for residuals of one second moment R and a Θ that acts alike on all
+    outputs. The noise that batch normalisation
     adds and the terms of higher order in η are left out; both enlarge L⊥_LS.
 
     Args:
@@ -112,7 +113,7 @@ def noise_share(
         generator: of the draws.
 
     Returns:
-        L⊥_LS/L, without a unit.
+        L⊥_LS/L_data, without a unit.
 
     Raises:
         InputError: shapes that do not fit, outputs without a graph, a momentum outside [0, 1), no probe.

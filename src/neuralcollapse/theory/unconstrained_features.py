@@ -107,7 +107,7 @@ class UnconstrainedFeatures:
         return values.clamp(min=0.0).sqrt().flip(0)
 
     def critical_decay(self) -> float:
-        """The √(λ_W λ_H) from which the minimum of the squared error is zero: the largest singular value over n."""
+        """The √(λ_W λ_H) from which W = 0, H = 0 is the minimum: the targets' largest singular value over n."""
         return float(self.target_singular_values()[0]) / sum(self.counts)
 
     def minimum_loss(self) -> float:

@@ -112,25 +112,25 @@ class TrainingConfig:
     width: Annotated[
         Positive | None, Option(unit="× the published network", short="w", changes_cost=True, section="Network")
     ] = None
-    """Factor on the network's width (default 1, the published network; 0.25 for digits)."""
+    """Factor on the network's width (default 1, the published network; 0.125 for digits)."""
     examples_per_class: Annotated[Count | None, Option(short="n", section="Data")] = None
     """Train on this many examples of each class (default: as many as the paper)."""
     test_examples_per_class: Annotated[Count | None, Option(short="test", group="measuring", section="Data")] = None
     """Test on this many examples of each class (default: all)."""
     epochs: Annotated[Count | None, Option(unit="epochs", short="e")] = None
-    """Passes over the training set (default 350; 200 for digits)."""
+    """Passes over the training set (default 350; 600 for digits)."""
     batch_size: Annotated[Count | None, Option(unit="examples", short="b", changes_cost=True)] = None
     """Examples a step, over all devices together (default 128; for lbfgs all, up to 4096)."""
     learning_rate: Annotated[Positive | None, Option(short="lr")] = None
-    """Learning rate before the milestones (default: the paper's for data, network and loss; 0.03 for digits with mse;
-    1e-3 for adam and adamw, 1 for lbfgs)."""
+    """Learning rate before the milestones (default: the paper's for data, network and loss;
+    0.00375 for digits with mse; 1e-3 for adam and adamw, 1 for lbfgs)."""
     momentum: Annotated[BelowOne | None, Option(short="mom")] = None
     """SGD's momentum, Adam's first β (default 0.9)."""
     weight_decay: Annotated[NonNegative | None, Option(short="wd")] = None
     """On all trained parameters (default 5e-4 on PyTorch's losses, C/2 times that for mse, 0.01 for digits with mse;
     for sgdw 1 / (1 - momentum) times that, for adamw 0.01)."""
     milestones: Annotated[Milestones | None, Option(short="at")] = None
-    """Shares of the epochs after which the learning rate is divided by ten (default 1/3 2/3; 0.6 0.85 for digits; none
+    """Shares of the epochs after which the learning rate is divided by ten (default 1/3 2/3; 0.75 0.9 for digits; none
     for lbfgs)."""
     seed: Annotated[Seed | None, Option(short="s", group="subject")] = None
     """Decides the initial weights, the choice and the order of the training examples (default 0)."""

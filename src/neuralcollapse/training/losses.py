@@ -55,7 +55,7 @@ class Loss:
         measured_weight_decay: takes the optimizer's weight decay w and the number of classes; returns the λ of L, by
             default w.
         parameters: names of the settings that are its parameters.
-        bounded: whether the output of the true class is fitted to a finite number: 1, or the parameter `target`.
+        finite_target: whether the output of the true class is fitted to a finite number: 1, or the parameter `target`.
         decomposed: whether it is, up to a factor, the first term of L, so that the decomposition of L is its own.
     """
 
@@ -63,7 +63,7 @@ class Loss:
     function: Callable[..., Tensor]
     measured_weight_decay: Callable[[float, int], float] = lambda decay, classes: decay
     parameters: tuple[str, ...] = ()
-    bounded: bool = False
+    finite_target: bool = False
     decomposed: bool = False
 
 
@@ -166,12 +166,12 @@ PARAMETERS: dict[str, Parameter] = {
 LOSSES = Named(
     "loss",
     {
-        "mse": Loss("MSE", half_squared_error, bounded=True, decomposed=True),
+        "mse": Loss("MSE", half_squared_error, finite_target=True, decomposed=True),
         "mse-torch": Loss(
             "MSE (PyTorch's mean)",
             mean_squared_error,
             lambda decay, classes: classes * decay / 2,
-            bounded=True,
+            finite_target=True,
             decomposed=True,
         ),
         "ce": Loss("cross-entropy", cross_entropy),
@@ -180,7 +180,7 @@ LOSSES = Named(
             rescaled_squared_error,
             lambda decay, classes: classes * decay / 2,
             parameters=("rescale", "target"),
-            bounded=True,
+            finite_target=True,
         ),
         "focal": Loss("focal", focal_loss, parameters=("focal_gamma",)),
         "label-smoothing": Loss("label smoothing", cross_entropy, parameters=("smoothing",)),

@@ -151,7 +151,7 @@ def resolve(config: TrainingConfig, data: Dataset) -> RunConfig:
     settings["weight_decay"] = optimizer.weight_decay(settings["weight_decay"], momentum)
     settings |= losses.parameters(names["loss"], given, num_classes)
     if head.has_temperature:
-        target = settings["target"] if "target" in loss.parameters else 1.0 if loss.bounded else None
+        target = settings["target"] if "target" in loss.parameters else 1.0 if loss.finite_target else None
         settings["temperature"] = default_temperature(target)
     elif config.temperature is not None:
         owners = " or ".join(name for name, other in HEADS.items() if other.has_temperature)

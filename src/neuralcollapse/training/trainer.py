@@ -1,4 +1,6 @@
-"""The training loop: steps by the recipe, a measurement after each epoch of the list, a checkpoint after every epoch.
+"""The training loop: steps by the recipe, a measurement after some epochs, a checkpoint after every epoch.
+
+The measured epochs are those of `recipes.measured_epochs`.
 
 The order of an epoch's examples depends on (seed, epoch) alone, the random state is in the checkpoint, and the history
 is cut back to the checkpoint when a run continues. So, on a CPU, a run that was killed at any moment ends with the same
@@ -40,9 +42,9 @@ def train(run: Run, data: Dataset, *, progress: Progress | None = None) -> str:
         The status written to `status.json`: "finished", "diverged" or "interrupted".
 
     Raises:
-        InputError: another process trains there, the run is finished work without a checkpoint, the checkpoint is
-            damaged or another run's, the network cannot be built, the disk or the memory is full, or one of several
-            processes was killed.
+        InputError: another process trains there, the run has measured epochs but no checkpoint to go on from, the
+            checkpoint is damaged or another run's, the network cannot be built, the disk or the memory is full, or one
+            of several processes was killed.
     """
     with run.locked():
         run.check_unfinished()
@@ -127,7 +129,7 @@ def train_epoch(
 
         def closure(shard: Tensor = shard, targets: Tensor = targets, weight: float = weight) -> Tensor:
             optimizer.zero_grad()
-            with fabric.autocast():  # the default precision too: what leaves the model is converted to it
+            with fabric.autocast():  # for the loss, too: Fabric converts only what enters and leaves the model
                 loss = objective(model(shard), targets)
             loss = loss if processes == 1 else loss * weight
             fabric.backward(loss)

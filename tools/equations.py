@@ -75,7 +75,7 @@ def functions() -> list[Function]:
 
 @functools.cache
 def calls() -> list[tuple[str, str, set[str], str]]:
-    """(file, test, what it calls, docstring) of every test: `nc.nc1(…)`, `nc1_to_nc4.nc1(…)` or an imported `nc1(…)`."""
+    """(file, test, what it calls, docstring) of every test; a call is `nc.nc1(…)`, `module.nc1(…)` or an imported one."""
     found = []
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:

@@ -216,8 +216,8 @@ class History:
     ) -> Axes:
         """Draw one or several metrics over the epochs.
 
-        Runs that differ in their seed only become a mean with a band, and a thin line for each seed; the legend says
-        how many they are. Marked are the first epoch without a training error, the one from which the error stays zero,
+        Runs that differ in their seed only become a mean with a band, and a thin line for each seed; n in the panel's
+        corner is how many they are. Marked are the first epoch without a training error, the one from which the error stays zero,
         and the divisions of the learning rate.
 
         Args:
@@ -244,7 +244,7 @@ class History:
             >>> runs = [nc.History.from_records(lines, run=f"seed {seed}", loss="mse", seed=seed) for seed in (0, 1)]
             >>> ax = (runs[0] + runs[1]).plot("nc1", hue="loss", ax=Figure().add_subplot())
             >>> ax.get_legend_handles_labels()[1]
-            ['MSE (n = 2)']
+            ['MSE']
         """
         require_matplotlib()
         from neuralcollapse.plots.curves import curves, mark_events

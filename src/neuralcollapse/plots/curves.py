@@ -37,8 +37,8 @@ def curves(
     """Draw one or several metrics over the epochs.
 
     Runs that differ in nothing but their seed are drawn as their mean, at the epochs that all of them measured, with a
-    band, and each as a thin line; n in the corner is how many they are. The mean is geometric on a logarithmic axis, but
-    arithmetic for shares and on a linear one. Other runs are never averaged.
+    band, and each as a thin line; n in the corner is how many they are. The mean is geometric on a logarithmic axis,
+    but arithmetic for shares and on a linear one. Other runs are never averaged.
 
     Args:
         table: as `History.to_frame` has it, of the metrics to draw.

@@ -216,6 +216,7 @@ def test_every_later_metric_has_its_formula(tmp_path: Path, opened: Open) -> Non
     explained = page("[...document.querySelectorAll('tr[id^=explain-]')].map((row) => row.cells[0].textContent)")
     assert len(explained) > 50 and set(explained) <= set(rows)
     assert page("document.querySelectorAll('tr[id^=explain-] math').length") == len(explained)
+    assert page("document.querySelectorAll('#numbers tbody math').length") == len(rows)
     assert page("document.querySelectorAll('merror').length") == 0
 
 

@@ -98,7 +98,7 @@ EXPLANATIONS: dict[str, Explanation] = {
         "The paper's squared-error loss, split exactly into the variability within classes, the class means' distance "
         "from their targets, and what the classifier adds by not being the least-squares one for its features.",
         mathml(
-            r"L = L_NC1 + L_{NC2/3} + L_LS^⊥ = "
+            r"L = L_{NC1} + L_{NC2/3} + L_LS^⊥ = "
             r"\frac{1}{2} Ave_{i,c} ‖\tilde{W} \tilde{h} − y‖^2 + \frac{λ}{2} ‖\tilde{W}‖_F^2"
         ),
         "",

@@ -112,7 +112,7 @@ function facetPanel(title, members, state, [low, high], colorOf) {
       }),
       layout: {
         hovermode: "x unified", showlegend: true, xaxis: epochAxis(curves.flatMap((curve) => curve.epochs)),
-        yaxis: { type: state.log ? "log" : "linear", exponentformat: "power", title: { text: plain(titleOfMetric(state.name)) }, range: state.log ? [Math.log10(low) - 0.1, Math.log10(high) + 0.1] : [Math.min(0, low), high * 1.05] },
+        yaxis: { type: state.log ? "log" : "linear", exponentformat: "power", title: { text: plain(titleOfMetric(state.name)) }, ...(state.log ? logTicks([low, high]) : { range: [Math.min(0, low), high * 1.05] }) },
       },
     }),
     table: () => [["loss", "n", "epoch", "median", "least", "greatest"], ...curves.flatMap((curve) => curve.epochs.map((epoch, place) => [curve.loss, curve.n, epoch, curve.middle[place], curve.low[place], curve.high[place]]))],
@@ -126,7 +126,7 @@ function scatterPanel(runs, updates) {
   const losses = valuesOfLabel(runs, "loss"), datasets = valuesOfLabel(runs, "dataset");
   const symbols = ["circle", "square", "diamond", "triangle-up", "cross", "star", "x"];
   let left = runs;
-  const axis = (key, log) => ({ type: state[log] ? "log" : "linear", title: { text: plain(titleOfMetric(state[key])) }, exponentformat: "power" });
+  const axis = (key, log) => ({ type: state[log] ? "log" : "linear", title: { text: plain(titleOfMetric(state[key])) }, exponentformat: "power", ...(state[log] ? logTicks(left.map((run) => finalOf(run, state[key]))) : {}) });
   const panel = makePanel({
     id: "scatter", title: "Each run at its last measured epoch", tall: true,
     controls: [

@@ -71,7 +71,7 @@ def _element(token: str, tokens: list[str]) -> str:
     if token == "\\sqrt":
         return f"<msqrt>{_argument(tokens)}</msqrt>"
     if token in _ACCENTS:
-        return f'<mover accent="true">{_argument(tokens)}<mo stretchy="false">{_ACCENTS[token]}</mo></mover>'
+        return f'<mover>{_argument(tokens)}<mo stretchy="false">{_ACCENTS[token]}</mo></mover>'
     if token[0].isdigit():
         return f"<mn>{token}</mn>"
     if token[0].isalpha():

@@ -3,7 +3,8 @@
 Accuracy on the training data is useless for telling when to stop in the phase where it is 100 %; NC1 goes on falling.
 
     pip install -e '.[lab,lightning]'       # scikit-learn too, which the digits come with
-    python examples/lightning_callback.py   # about 8 s on one core; --report nc.html writes a page to explore
+    python examples/lightning_callback.py   # about 8 s on one core
+    python examples/lightning_callback.py --report nc.html --figure nc1.pdf    # and a page to explore, and NC1 drawn
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=100, help="at most")
     parser.add_argument("--until", type=float, default=0.1, help="NC1 to stop at")
     parser.add_argument("--report", type=Path, help="HTML file in which the training is explored")
+    parser.add_argument("--figure", type=Path, help="picture of NC1 over the epochs, such as nc1.pdf")
     arguments = parser.parse_args()
 
     lightning.seed_everything(0, verbose=False)
@@ -83,8 +85,11 @@ def main() -> None:
             f"  {line['nc4_mismatch']:8.2%}"
         )
     print(f"Stopped after {trainer.current_epoch} epochs at nc/nc1 = {trainer.callback_metrics['nc/nc1']:.4f}")
+    history = nc.History.from_monitor(collapse, run="digits", loss="ce")
     if arguments.report is not None:
-        nc.History.from_monitor(collapse, run="digits", loss="ce").report(arguments.report)
+        history.report(arguments.report)
+    if arguments.figure is not None:
+        history.plot("nc1").figure.savefig(arguments.figure)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ nearest mean (NC4).
     python examples/monitor.py                    # about 8 s on one core
     python examples/monitor.py --path nc.jsonl    # appends a line of JSON a measurement, with every number
     python examples/monitor.py --report nc.html   # a page in which the training is explored
+    python examples/monitor.py --figure nc1.pdf   # NC1 over the epochs
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=20, help="epochs between measurements")
     parser.add_argument("--path", type=Path, help="file that gets the measurements; by default none does")
     parser.add_argument("--report", type=Path, help="HTML file in which the training is explored")
+    parser.add_argument("--figure", type=Path, help="picture of NC1 over the epochs, such as nc1.pdf")
     arguments = parser.parse_args()
 
     torch.manual_seed(0)
@@ -84,8 +86,11 @@ def main() -> None:
                 f"  {report.nc3:8.4f}  {report.nc4_mismatch:8.2%}"
             )
     print(f"\n{last}")
+    history = nc.History.from_monitor(monitor, run="digits", loss="mse")
     if arguments.report is not None:
-        nc.History.from_monitor(monitor, run="digits", loss="mse").report(arguments.report)
+        history.report(arguments.report)
+    if arguments.figure is not None:
+        history.plot("nc1").figure.savefig(arguments.figure)
 
 
 if __name__ == "__main__":

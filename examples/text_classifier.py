@@ -6,6 +6,7 @@ falls ten thousandfold), while the chapters' points stay away from a simplex (NC
 
     pip install -e '.[transformers]'
     python examples/text_classifier.py    # about 12 s on one core
+    python examples/text_classifier.py --report nc.html --figure nc1.pdf    # and, with the extra lab, two files to see
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Neural Collapse of a text classifier.")
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--report", type=Path, help="HTML file in which the training is explored")
+    parser.add_argument("--figure", type=Path, help="picture of NC1 over the epochs, such as nc1.pdf")
     arguments = parser.parse_args()
 
     torch.manual_seed(0)
@@ -94,8 +96,11 @@ def main() -> None:
         )
     unseen = nc.measure(model, batches(test))
     print(f"{before.num_examples} passages; of {unseen.num_examples} others {unseen.accuracy:.0%} find their chapter")
+    history = nc.History.from_monitor(collapse, run="chapters", loss="ce")
     if arguments.report is not None:
-        nc.History.from_monitor(collapse, run="chapters", loss="ce").report(arguments.report)
+        history.report(arguments.report)
+    if arguments.figure is not None:
+        history.plot("nc1").figure.savefig(arguments.figure)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ The classifier is found by comparing, whatever the network calls it, and class n
     pip install -e '.[lab]' timm
     python examples/timm_network.py                    # about 20 s on one core
     python examples/timm_network.py --report nc.html   # and a page in which the training is explored
+    python examples/timm_network.py --figure nc1.pdf   # and NC1 over the epochs
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--model", default="test_resnet", help="any name of timm.list_models()")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--report", type=Path, help="HTML file in which the training is explored")
+    parser.add_argument("--figure", type=Path, help="picture of NC1 over the epochs, such as nc1.pdf")
     arguments = parser.parse_args()
 
     torch.manual_seed(0)
@@ -57,8 +59,11 @@ def main() -> None:
                 f"{epoch:5}  {report.accuracy:8.2%}  {report.nc1:8.4f}  {report.nc3:8.4f}  {report.nc4_mismatch:8.2%}"
             )
     print(f"\nLayer: {last.layer}\n{last.per_class}")
+    history = nc.History.from_monitor(monitor, run=arguments.model, loss="ce")
     if arguments.report is not None:
-        nc.History.from_monitor(monitor, run=arguments.model, loss="ce").report(arguments.report)
+        history.report(arguments.report)
+    if arguments.figure is not None:
+        history.plot("nc1").figure.savefig(arguments.figure)
 
 
 if __name__ == "__main__":

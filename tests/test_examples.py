@@ -25,6 +25,7 @@ NEEDS = {
     "next_token": ["transformers", "accelerate"],
     "timm_network": ["sklearn", "timm"],
 }
+SEEN = ("--report", "nc.html", "--figure", "nc1.png")
 # Lightning's own, about its use of PyTorch and about loaders without worker processes
 ITS_OWN = [
     "ignore:`isinstance(treespec, LeafSpec)` is deprecated",
@@ -72,6 +73,17 @@ def page(path: Path, run: str) -> None:
     path.unlink()
 
 
+def picture(path: Path) -> None:
+    """A figure is there with more in it than a frame; it is removed."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        assert min(image.size) > 200
+        colors = image.convert("L").getcolors(256)
+    assert colors is not None and len(colors) > 20
+    path.unlink()
+
+
 def test_each_example_is_tested_and_in_the_table() -> None:
     scripts = {path.stem for path in EXAMPLES.glob("*.py")}
     assert scripts == set(NEEDS)
@@ -82,7 +94,7 @@ def test_each_example_is_tested_and_in_the_table() -> None:
 
 
 def test_monitor(tmp_path: Path) -> None:
-    output = run("monitor", tmp_path, "--epochs", "20", "--every", "10", "--path", "nc.jsonl", "--report", "nc.html")
+    output = run("monitor", tmp_path, "--epochs", "20", "--every", "10", "--path", "nc.jsonl", *SEEN)
     first, middle, last = table(output)
     assert first["accuracy"] < 0.3
     assert last["accuracy"] > 0.99
@@ -94,6 +106,7 @@ def test_monitor(tmp_path: Path) -> None:
     parts = [float(re.search(rf"{part}\s+(\S+)", output)[1]) for part in ("L_NC1", "L_NC2/3", "L⊥_LS")]  # type: ignore[index]
     assert sum(parts) == pytest.approx(float(re.search(r"MSE loss\s+(\S+)", output)[1]), rel=1e-3)  # type: ignore[index]
     page(tmp_path / "nc.html", "digits")
+    picture(tmp_path / "nc1.png")
     assert [path.name for path in tmp_path.iterdir()] == ["nc.jsonl"]
     written = [json.loads(line) for line in (tmp_path / "nc.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in written] == [0, 10, 20]
@@ -140,8 +153,9 @@ def test_torchmetrics(tmp_path: Path) -> None:
 
 
 def test_lightning(tmp_path: Path) -> None:
-    output = run("lightning_callback", tmp_path, "--until", "0.15", "--report", "nc.html")
+    output = run("lightning_callback", tmp_path, "--until", "0.15", *SEEN)
     page(tmp_path / "nc.html", "digits")
+    picture(tmp_path / "nc1.png")
     rows = table(output)
     assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
     assert rows[-1]["NC1"] < 0.15 < min(row["NC1"] for row in rows[:-1])
@@ -151,8 +165,9 @@ def test_lightning(tmp_path: Path) -> None:
 
 
 def test_text_classifier(tmp_path: Path) -> None:
-    output = run("text_classifier", tmp_path, "--epochs", "6", "--report", "nc.html")
+    output = run("text_classifier", tmp_path, "--epochs", "6", *SEEN)
     page(tmp_path / "nc.html", "chapters")
+    picture(tmp_path / "nc1.png")
     rows = table(output)
     assert [row["epoch"] for row in rows] == list(range(7))
     assert rows[0]["accuracy"] < 0.4
@@ -181,8 +196,9 @@ def test_next_token(tmp_path: Path) -> None:
 
 
 def test_timm(tmp_path: Path) -> None:
-    output = run("timm_network", tmp_path, "--epochs", "6", "--report", "nc.html")
+    output = run("timm_network", tmp_path, "--epochs", "6", *SEEN)
     page(tmp_path / "nc.html", "test_resnet")
+    picture(tmp_path / "nc1.png")
     rows = table(output)
     assert [row["epoch"] for row in rows] == [0, 3, 6]
     assert rows[-1]["NC1"] < rows[0]["NC1"] / 5 and rows[-1]["accuracy"] > 0.9

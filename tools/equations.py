@@ -75,7 +75,7 @@ def functions() -> list[Function]:
 
 @functools.cache
 def calls() -> list[tuple[str, str, set[str], str]]:
-    """(file, test, what it calls, docstring) of every test; a call is `nc.nc1(…)`, `module.nc1(…)` or an imported one."""
+    """(file, test, what it calls, docstring) of every test; calls are `nc.nc1(…)`, `module.nc1(…)` or `nc1(…)`."""
     found = []
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:

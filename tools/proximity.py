@@ -122,15 +122,19 @@ def main() -> None:
 
 def report(runs: pd.DataFrame, out: Path) -> None:
     """Print the fit and its errors, each network's from the fit to the others, and draw."""
-    import matplotlib.pyplot as plt
+    import matplotlib
+    from matplotlib.figure import Figure
 
+    from neuralcollapse.plots import style
+    from neuralcollapse.plots.options import Drawing
+
+    matplotlib.rcParams.update(style.rc(Drawing()))
     a, c = fit(runs)
     predicted = a * runs["remnant"] + c * runs["noise"]
     print(f"measured ≈ {a:.2f} · remnant + {c:.2f} · noise")
-    figure, axes = plt.subplots(1, 2, figsize=(7, 3.4), sharex=True, sharey=True, layout="constrained")
-    for (network, rows), marker, color in zip(
-        runs.groupby("network"), "os^", ("#0072b2", "#d55e00", "#009e73"), strict=True
-    ):
+    figure = Figure(figsize=(style.WIDTHS["iclr"], 2.9), layout="constrained")
+    axes = figure.subplots(1, 2, sharex=True, sharey=True)
+    for (network, rows), marker, color in zip(runs.groupby("network"), "os^", style.CLASS_COLORS[:3], strict=True):
         held_out = fit(runs[runs["network"] != network])
         ratio = (held_out[0] * rows["remnant"] + held_out[1] * rows["noise"]) / rows["measured"]
         print(
@@ -138,18 +142,21 @@ def report(runs: pd.DataFrame, out: Path) -> None:
             f"median {ratio.median():.2f}, "
             f"10th to 90th percentile {ratio.quantile(0.1):.2f} to {ratio.quantile(0.9):.2f}"
         )
-        axes[0].loglog(rows["noise"], rows["measured"], marker, color=color, ms=4, alpha=0.7, label=network)
-        axes[1].loglog(predicted[rows.index], rows["measured"], marker, color=color, ms=4, alpha=0.7, label=network)
+        look = {"linestyle": "", "marker": marker, "color": color, "markersize": 3.5, "alpha": 0.8, "label": network}
+        axes[0].plot(rows["noise"], rows["measured"], **look)
+        axes[1].plot(predicted[rows.index], rows["measured"], **look)
     limits = (min(runs["noise"].min(), runs["measured"].min()) / 1.3, 1.2)
     for axis, label in zip(
         axes, ("noise alone, first order in η", f"{a:.2f} × remnant + {c:.2f} × noise"), strict=True
     ):
-        axis.plot(limits, limits, color="0.5", lw=0.8)
+        style.log_axis(axis, "x")
+        style.log_axis(axis, "y")
+        axis.plot(limits, limits, color=style.GREY, linewidth=0.8)
         axis.set(xlabel=f"predicted L⊥/L:\n{label}", xlim=limits, ylim=limits, aspect="equal")
     axes[0].set_ylabel("measured L⊥/L")
-    axes[0].legend(frameon=False)
-    figure.savefig(out / "proximity.png", dpi=200)
-    figure.savefig(out / "proximity.svg")
+    axes[0].legend()
+    figure.savefig(out / "proximity.png")
+    figure.savefig(out / "proximity.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -72,7 +72,8 @@ def test_losses_share_a_panel_with_means_and_bands_over_the_seeds(folder: Path) 
     assert not alone.collections
     assert {tuple(panel.get_ylim()) for (panel,) in found.values()} == {tuple(ax.get_ylim())}
     assert {tuple(panel.get_xlim()) for (panel,) in found.values()} == {tuple(ax.get_xlim())}
-    assert "n = 1 to 3 seeds: lines are means over the seeds, geometric" in caption
+    assert [text.get_text() for text in (*ax.texts, *alone.texts) if text.get_gid() == "n"] == ["n = 3"]
+    assert "n = 1 to 3 seeds, written in each panel of several: lines are means over the seeds, geometric" in caption
 
 
 def test_captions_say_what_was_not_run_what_has_ended_and_what_is_reduced(folder: Path) -> None:

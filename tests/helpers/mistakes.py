@@ -55,7 +55,7 @@ PYTORCH = (
     "nc.measure_features(features, labels, nn.Linear(8, 3))",
     "nc.measure_featurs(features, labels)",
     "report.nc6",
-    "report['nc1']",
+    "report['nc2.equinorm']",
     "nc.Monitor(model, loader, evry=2)",
     "nc.History.read('no-such-run')",
     "nc.nc1(features)",

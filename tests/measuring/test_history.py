@@ -495,8 +495,20 @@ def test_what_it_shows(study: Path) -> None:
     many = nc.History.from_records([{"epoch": 1, "nc1": 0.5}])
     for seed in range(40):
         many += nc.History.from_records([{"epoch": 1, "nc1": 0.5}], seed=seed)
-    assert len(repr(many).splitlines()) == 33 and "and 11 more runs" in repr(many)
+    assert len(repr(many).splitlines()) == 1 + 31 + 1 and "and 11 more runs" in repr(many)
     assert many.runs["run"].is_unique
+
+
+@pytest.mark.parametrize("length", [1, 20, 59, 61, 200])
+def test_the_printed_table_fits_a_terminal_and_has_every_number(study: Path, length: int) -> None:
+    names = [f"{place}" * length for place in (1, 2)]
+    history = nc.History.read(study / "seed0", run=names[0]) + nc.History.read(study / "seed1", run=names[1])
+    lines = repr(history).splitlines()
+    assert all(len(line) <= 80 or line.endswith(tuple(names)) for line in lines)
+    for place, run in enumerate(history.run_records):
+        cells = "  ".join(line for line in lines if line.startswith((names[place], f"{place + 1}  "))).split()
+        assert {f"{run.last[name]:.3g}" for name in ("nc1", "nc3", "nc4_mismatch", "test_accuracy")} <= set(cells)
+        assert str(run.last["epoch"]) in cells
 
 
 def test_without_pandas_it_still_reads_and_shows(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,6 +119,22 @@ def test_what_a_report_has_not_is_said_with_the_way_to_it(name: str, message: st
     assert not hasattr(plain, name)
 
 
+def test_every_number_is_an_item_by_its_name(report) -> None:
+    for name, value in report.numbers().items():
+        assert report[name] == pytest.approx(value, abs=0, rel=0, nan_ok=True), name
+    assert report["snr"] == report.to_dict()["snr"] and report["layer"] == report.layer
+    plain = nc.measure(Network(), loader())
+    for name, message in (
+        ("cdnv", r"'cdnv' was not measured: ask for it with metrics='cdnv'$"),
+        ("nc2.equinorm", r"a Report has no number 'nc2.equinorm' .did you mean 'nc2.equinorm_means'"),
+        (0, r"a Report has no number 0"),
+    ):
+        with pytest.raises(nc.InputError, match=message):
+            plain[name]
+    with pytest.raises(TypeError):
+        list(plain)
+
+
 def test_a_report_is_short_in_a_list(report) -> None:
     assert repr(report).startswith("Report(layer='head', num_examples=50, nc1=") and len(repr(report)) < 120
     assert "tensor" not in repr(nc.measure_layers(Network(), loader())["head"])

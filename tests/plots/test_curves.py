@@ -47,6 +47,11 @@ def axes() -> Axes:
     return Figure().add_subplot()
 
 
+def counts(ax: Axes) -> list[str]:
+    """What the panel says of the number of seeds."""
+    return [text.get_text() for text in ax.texts if text.get_gid() == "n"]
+
+
 def test_the_mean_on_a_logarithmic_axis_is_geometric_and_the_band_a_deviation_of_logarithms() -> None:
     ax = axes()
     assert seeds().plot("nc1", ax=ax) is ax
@@ -60,7 +65,7 @@ def test_the_mean_on_a_logarithmic_axis_is_geometric_and_the_band_a_deviation_of
     ((path,),) = (band.get_paths() for band in ax.collections)
     heights = path.vertices[path.vertices[:, 0] == 1][:, 1]
     assert (heights.min(), heights.max()) == pytest.approx((math.exp(middle - deviation), math.exp(middle + deviation)))
-    assert ax.get_legend_handles_labels()[1][0] == "mean (n = 3)"
+    assert ax.get_legend_handles_labels()[1][0] == "mean" and counts(ax) == ["n = 3"]
 
 
 @pytest.mark.parametrize(("errorbar", "ends"), [("se", math.exp(math.log(2) / math.sqrt(3))), ("range", 2.0)])
@@ -82,14 +87,30 @@ def test_shares_and_linear_axes_have_arithmetic_means() -> None:
     assert [value for value in curves(two)[0].get_ydata() if value > style.BELOW] == [0.3, 0.1]
 
 
+def test_a_band_that_ends_by_rounding_just_above_zero_does_not_stretch_the_axis() -> None:
+    errors = (0.0, 0.1, 0.1), (0.0, 0.0, 0.1)  # of the second its standard error equals the mean
+    lines = [
+        nc.History.from_records(
+            [{"epoch": place + 1, "train_error": each[seed]} for place, each in enumerate(errors)],
+            run=str(seed), seed=seed,
+        )
+        for seed in range(3)
+    ]  # fmt: skip
+    ax = (lines[0] + lines[1] + lines[2]).plot("train_error", errorbar="se", ax=axes())
+    assert 0.001 < ax.get_ylim()[0] < 0.034
+
+
 def test_only_what_differs_in_the_seed_alone_is_averaged() -> None:
     history = run(1.0, seed=0, width=1.0) + run(2.0, seed=1, width=1.0) + run(8.0, seed=0, width=0.5)
     ax = history.plot("nc1", ax=axes())
     firsts = [line.get_ydata()[0] for line in curves(ax)]
     assert firsts == pytest.approx([1.0, 2.0, math.sqrt(2), 8.0])
-    assert ax.get_legend_handles_labels()[1][0] == "mean (n = 1–2)"
+    assert counts(ax) == ["n = 1–2"]
     apart = history.plot("nc1", hue="width", ax=axes())
-    assert apart.get_legend_handles_labels()[1][:2] == ["width 0.5", "width 1 (n = 2)"]
+    assert apart.get_legend_handles_labels()[1][:2] == ["width 0.5", "width 1"]
+    assert counts(apart) == ["n = 2", "n = 1"], "each in its colour"
+    assert len({note.get_color() for note in apart.texts}) == 2
+    assert not counts(run(seed=0).plot("nc1", ax=axes()))
 
 
 def test_losses_share_a_panel_each_in_its_colour_and_dashes_tell_the_rest() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from helpers.reports import EPOCHS, HOSTILE, NAMES
 
+import neuralcollapse as nc
 from neuralcollapse.report import write_report
 from neuralcollapse.training.run_directory import Run
 
@@ -203,6 +204,30 @@ def test_a_number_is_explained_with_its_formula(run_page: Path, opened: Open) ->
     assert page("document.querySelector('#panel-nc1 details math').getBoundingClientRect().width") > 20
     explained = page("document.querySelectorAll('.explanations article p').length")
     assert explained == page("document.querySelectorAll('.explanations article math').length") >= 12
+
+
+def test_every_later_metric_has_its_formula(tmp_path: Path, opened: Open) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 4
+    arrays = {"features": rng.normal(size=(60, 6)), "labels": labels, "weight": rng.normal(size=(4, 6))}
+    np.savez(tmp_path / "features.npz", **arrays)
+    page = opened(write_report(tmp_path / "features.npz"))
+    rows = page("[...document.querySelectorAll('#numbers tbody tr')].map((row) => row.cells[1].textContent)")
+    explained = page("[...document.querySelectorAll('tr[id^=explain-]')].map((row) => row.cells[0].textContent)")
+    assert len(explained) > 50 and set(explained) <= set(rows)
+    assert page("document.querySelectorAll('tr[id^=explain-] math').length") == len(explained)
+    assert page("document.querySelectorAll('#numbers tbody math').length") == len(rows)
+    assert page("document.querySelectorAll('merror').length") == 0
+
+
+def test_nothing_lies_over_a_legend_and_every_axis_has_ticks(tmp_path: Path, opened: Open) -> None:
+    lines = [{"epoch": e, "nc1": 1 + 1e-3 * e, "nc2.equinorm_means": 0.14, "accuracy": 1 - 1e-3 / e} for e in (1, 2, 3)]
+    page = opened(nc.History.from_records(lines).report(tmp_path / "page.html"))
+    page.draw_all()
+    assert page("document.querySelectorAll('.modebar-btn').length") == 0
+    for panel in ("nc1", "equinorm", "accuracy"):
+        ticks = page(f"[...document.querySelectorAll('#panel-{panel} .ytick text')].map((tick) => tick.textContent)")
+        assert len(ticks) > 1 and len(set(ticks)) == len(ticks), (panel, ticks)
 
 
 def test_nothing_is_wider_than_the_window_in_either_theme(run_page: Path, opened: Open) -> None:

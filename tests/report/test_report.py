@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from neuralcollapse._files import append_line
 from neuralcollapse.cli import main
 from neuralcollapse.report import report_measurement, watch, write_report
 from neuralcollapse.report.explanations import EXPLANATIONS, FAMILIES, family_of
+from neuralcollapse.report.mathml import mathml
+from neuralcollapse.report.metric_formulas import FORMULAS, formula_of
 from neuralcollapse.report.projections import MOST_CLASSES, choose_classes, pack
 from neuralcollapse.training.run_directory import Run
 
@@ -183,3 +186,23 @@ def test_every_number_of_a_report_is_explained() -> None:
     counts = {"num_examples", "num_classes", "classes_present", "dim"}
     explained = {name for explanation in EXPLANATIONS.values() for name in explanation.names}
     assert set(report.numbers()) - counts <= explained
+    assert all(formula_of(name)[1] for name in nc.METRICS)
+    named = {name.format(side) for name in FORMULAS for side in ("means", "classifier")}
+    assert named <= set(nc.METRICS), "no formula of a metric that is not there"
+
+
+def structure(formula: str) -> list[str]:
+    """The tags and the texts of a formula."""
+    root = ElementTree.fromstring(mathml(formula))
+    return [f"{each.tag} {each.text or ''}".strip() for each in root.iter()][1:]
+
+
+def test_formulas_are_mathml() -> None:
+    assert structure(r"\frac{tr Σ_W}{2}") == ["mfrac", "mrow", "mi tr", "msub", "mi Σ", "mi W", "mn 2"]
+    assert structure(r"\bar{μ}_c^2 < x") == ["msubsup", "mover", "mi μ", "mo ¯", "mi c", "mn 2", "mo <", "mi x"]
+    assert structure(r"\sqrt{n_{c − 1}}") == ["msqrt", "msub", "mi n", "mrow", "mi c", "mo −", "mn 1"]
+    for name in nc.METRICS:
+        assert "\\" not in mathml(formula_of(name)[1]) and structure(formula_of(name)[1])
+    for wrong in (r"\frac{a", "x_", r"\frac{a}"):
+        with pytest.raises(ValueError, match="expected"):
+            mathml(wrong)

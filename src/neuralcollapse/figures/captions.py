@@ -66,9 +66,9 @@ def subject(study: Study) -> str:
         return "".join(words) + (
             f"; one run each (n = 1), seed {seeds[0]}." if len(seeds) == 1 else "; one run each (n = 1)."
         )
-    number = f"n = {few}" if few == many else f"n = {few} to {many}"
+    number = f"n = {few} seeds" if few == many else f"n = {few} to {many} seeds, written in each panel of several"
     return "".join(words) + (
-        f"; {number} seeds: lines are means over the seeds, geometric on logarithmic axes but arithmetic for shares, "
+        f"; {number}: lines are means over the seeds, geometric on logarithmic axes but arithmetic for shares, "
         "bands one standard deviation (of the logarithm, likewise), thin lines the seeds."
     )
 

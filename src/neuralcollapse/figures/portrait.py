@@ -140,7 +140,7 @@ def portrait(
         axes.set_aspect("equal")
     everything = np.concatenate(view.features)
     if outside := int((~_inside(everything, middle, half)).sum()):
-        where: dict[str, Any] = {"transform": axes.transAxes, "va": "bottom", "ha": "left"}
+        where: dict[str, Any] = {"transform": axes.transAxes, "va": "top", "ha": "left", "clip_on": False}
         text = f"{outside} of {len(everything)} features outside"
         (space.text2D if spatial else axes.text)(0.0, 0.0, text, gid="outside", fontsize="small", **where)
     axes.axis("off")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -60,7 +61,8 @@ def compare_run(
             if ax is not panels[0]:
                 told = {label: handle for label, handle in told.items() if "zero" not in label and "rate" not in label}
             if told:
-                ax.legend(told.values(), told.keys(), handlelength=1.6, labelspacing=0.2)
+                paper: dict[str, Any] = {"frameon": True, "edgecolor": "none", "framealpha": 0.85, "borderpad": 0.1}
+                ax.legend(told.values(), told.keys(), handlelength=1.6, labelspacing=0.2, **paper)
         if drawing.title:
             figure.suptitle(
                 style.plain(f"{study.runs[0].model_title} on {study.runs[0].records.dataset} and the central path")

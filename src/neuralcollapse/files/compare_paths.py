@@ -13,6 +13,7 @@ from neuralcollapse.files.options import CompareOptions, metric_names
 from neuralcollapse.files.samples import sample_of
 from neuralcollapse.measuring.comparison import Comparison, compare
 from neuralcollapse.measuring.history import History
+from neuralcollapse.measuring.report import is_printed
 
 _FEATURES = (".npz", ".npy", ".safetensors", ".parquet")
 
@@ -46,6 +47,6 @@ def read_side(path: Path) -> Any:
         return sample_of(open_examples(path), open_classifier(path))
     if path.is_file() and path.suffix == ".json":
         content = read_json(path)
-        if "nc1" in content:
+        if is_printed(content):
             return content
     return History.read(path)

@@ -24,7 +24,7 @@ from neuralcollapse.measuring.bootstrap import (
 )
 from neuralcollapse.measuring.confidence import check_bootstrap
 from neuralcollapse.measuring.history import History
-from neuralcollapse.measuring.report import Report
+from neuralcollapse.measuring.report import Report, is_printed
 from neuralcollapse.measuring.tidy import numbers_of
 from neuralcollapse.metrics.cka import linear_cka
 from neuralcollapse.moments.class_moments import Weighting
@@ -168,7 +168,7 @@ def _side(given: Any) -> Sample | Mapping[str, Any] | History:
         return given
     if isinstance(given, Report):
         return given.to_dict()
-    if isinstance(given, Mapping) and "nc1" in given:
+    if is_printed(given):
         return given
     if isinstance(given, (tuple, list)) and 2 <= len(given) <= 4:
         return Sample.of(*given)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _SHOWN = 30  # runs in the text and in a notebook
+_WIDTH = 80  # of a terminal
 _FINAL = {"nc1": "NC1", "nc2.equiangularity_means": "NC2", "nc3": "NC3", "nc4_mismatch": "NC4", "test_accuracy": "test"}
 _CURVES = {"nc1": True, "nc3": True, "test_accuracy": False}  # drawn over the epochs, on a logarithmic scale or not
 _HEADS = (
@@ -57,8 +58,10 @@ class History:
         >>> history = nc.History.from_records(lines, run="mine", dataset="digits", network="mlp", loss="mse", seed=0)
         >>> print(history)
         History of 1 run; measured epochs: 4; metrics: 2
-        run   data set  network  loss  seed  epoch  first zero error  stays zero from  NC1      NC2  NC3  NC4  test
-        mine  digits    mlp      mse   0     4      4                 4                0.00391  –    –    –    –
+        run   data set  network  loss  seed  epoch  first zero error  stays zero from
+        mine  digits    mlp      mse   0     4      4                 4
+        run   NC1
+        mine  0.00391
         >>> history.to_frame().tail(2)
             run dataset network loss  seed  epoch layer       metric     value
         6  mine  digits     mlp  mse     0      4        train_error  0.000000
@@ -216,9 +219,9 @@ class History:
     ) -> Axes:
         """Draw one or several metrics over the epochs.
 
-        Runs that differ in their seed only become a mean with a band, and a thin line for each seed; the legend says
-        how many they are. Marked are the first epoch without a training error, the one from which the error stays zero,
-        and the divisions of the learning rate.
+        Runs that differ in their seed only become a mean with a band, and a thin line for each seed; n in the panel's
+        corner is how many they are. Marked are the first epoch without a training error, the one from which the error
+        stays zero, and the divisions of the learning rate.
 
         Args:
             metric: a name or several, as :meth:`select` takes them; `test_error`, `mse.ls_perp_share` (L⊥_LS / L) and,
@@ -244,7 +247,7 @@ class History:
             >>> runs = [nc.History.from_records(lines, run=f"seed {seed}", loss="mse", seed=seed) for seed in (0, 1)]
             >>> ax = (runs[0] + runs[1]).plot("nc1", hue="loss", ax=Figure().add_subplot())
             >>> ax.get_legend_handles_labels()[1]
-            ['MSE (n = 2)']
+            ['MSE']
         """
         require_matplotlib()
         from neuralcollapse.plots.curves import curves, mark_events
@@ -334,10 +337,8 @@ class History:
         return len(self._runs)
 
     def __repr__(self) -> str:
-        rows = [_HEADS, *self._rows()]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        return "\n".join([self._title(), *lines, *self._more()])
+        columns = [column for column in zip(_HEADS, *self._rows(), strict=True) if set(column[1:]) != {"–"}]
+        return "\n".join([self._title(), *_stacked(columns), *self._more()])
 
     def reading(self, run: str | None = None) -> Reading:
         """What the last measurement of a run says in words, and how it came to be so.
@@ -395,6 +396,22 @@ class History:
     def _numbers(self, record: Mapping[str, Any]) -> dict[str, float]:
         found = numbers_of(record)
         return found if self._metrics is None else {name: found[name] for name in self._metrics if name in found}
+
+
+def _stacked(columns: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table, in parts that fit a terminal; each part begins with the first column."""
+    names, *others = columns
+    lines = []
+    if max(map(len, names)) > _WIDTH - 20:  # numbers stand for them
+        lines = [f"{number}: {name}" for number, name in enumerate(names[1:], 1)]
+        names = [names[0], *map(str, range(1, len(names)))]
+    first, *left = ([text.ljust(max(map(len, column))) for text in column] for column in (names, *others))
+    while left:
+        part = [first]
+        while left and (len(part) == 1 or sum(len(column[0]) + 2 for column in (*part, left[0])) - 2 <= _WIDTH):
+            part.append(left.pop(0))
+        lines += ["  ".join(row).rstrip() for row in zip(*part, strict=True)]
+    return lines
 
 
 def _family(name: Any, known: Sequence[str]) -> list[str]:

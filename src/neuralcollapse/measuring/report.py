@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from torch import Tensor
 
-from neuralcollapse._checks import InputError, as_classifier
+from neuralcollapse._checks import InputError, as_classifier, shown
 from neuralcollapse._errors import suggest
 from neuralcollapse._files import finite
 from neuralcollapse._html import Html, curve, escaped, folded, listing, paragraph, table
@@ -115,6 +115,23 @@ class Report:
     def __repr__(self) -> str:
         numbers = f"nc1={formatted(self.nc1)}, nc3={formatted(self.nc3)}, nc4_mismatch={formatted(self.nc4_mismatch)}"
         return f"Report(layer={self.layer!r}, num_examples={self.num_examples}, {numbers})"
+
+    def __getitem__(self, name: str) -> Any:
+        """An entry of :meth:`to_dict` by its name, as tables and logs have it: ``report["nc2.equinorm_means"]``.
+
+        Numbers are floats, also those that are not finite, ``snr`` is a list of them; None is what was not measured.
+
+        Raises:
+            InputError: no such name.
+        """
+        known = self.to_dict()
+        if name in known:
+            return self.numbers().get(name, known[name])
+        if isinstance(name, str) and name in METRICS:
+            raise InputError(f"{name!r} was not measured: ask for it with metrics={name!r}")
+        raise InputError(f"a Report has no number {shown(name)}{suggest(str(name), known)}; report.numbers() has all")
+
+    __iter__ = None  # what has names is not a sequence
 
     @property
     def means(self) -> Tensor:
@@ -340,6 +357,11 @@ def make_report(
         per_class=class_reports(moments, weight, decisions, within, class_names),
         moments=own,
     )
+
+
+def is_printed(content: object) -> TypeGuard[Mapping[str, Any]]:
+    """Whether something is a dictionary as :meth:`Report.to_dict` makes it, or a part of one, and no history's line."""
+    return isinstance(content, Mapping) and "nc1" in content and "epoch" not in content
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -37,8 +37,8 @@ def curves(
     """Draw one or several metrics over the epochs.
 
     Runs that differ in nothing but their seed are drawn as their mean, at the epochs that all of them measured, with a
-    band, and each as a thin line. The mean is geometric on a logarithmic axis, but arithmetic for shares and on a
-    linear one. Other runs are never averaged.
+    band, and each as a thin line; n in the corner is how many they are. The mean is geometric on a logarithmic axis,
+    but arithmetic for shares and on a linear one. Other runs are never averaged.
 
     Args:
         table: as `History.to_frame` has it, of the metrics to draw.
@@ -86,9 +86,9 @@ def curves(
         rank_bar(ax, len(ranks))
     elif hue is not None and (hue != "metric" or len(colors) > 1):
         for value, color in colors.items():
-            ax.plot([], [], color=color, label=_named(hue, value, runs) + _count(counts[value]))
+            ax.plot([], [], color=color, label=_named(hue, value, runs))
     elif hue is None and max(counts[""]) > 1:
-        ax.plot([], [], color=colors[""], label=f"mean{_count(counts[''])}")
+        ax.plot([], [], color=colors[""], label="mean")
     if dash is not None and dash != hue:
         for value, dashed in dashes.items():
             ax.plot([], [], color=style.GREY, linestyle=dashed, label=_named(dash, value, runs))
@@ -101,6 +101,7 @@ def curves(
         ax.set_xlim(first / 1.06, max(last * 1.06, first * 1.3))
     ax.set(xlabel="epoch", ylabel=shown.label)
     style.fit([ax])
+    _write_counts(ax, {color: counts[value] for value, color in colors.items()})
     return ax
 
 
@@ -196,7 +197,13 @@ def _named(column: str, value: Any, runs: pd.DataFrame) -> str:
     )
 
 
-def _count(found: Sequence[int] | set[int]) -> str:
-    """How many seeds were averaged, or between how many and how many."""
-    low, high = min(found), max(found)
-    return "" if high == 1 else f" (n = {low})" if low == high else f" (n = {low}–{high})"
+def _write_counts(ax: Axes, counts: Mapping[str, set[int]]) -> None:
+    """Write into the corner of a panel how many seeds were averaged: once, or in each colour where these differ."""
+    said = {color: f"n = {min(n)}" if len(n) == 1 else f"n = {min(n)}–{max(n)}" for color, n in counts.items()}
+    if max(max(n) for n in counts.values()) == 1:
+        return
+    if len(set(said.values())) == 1:
+        said = {style.BLACK: next(iter(said.values()))}
+    where: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "left", "va": "bottom"}
+    for place, (color, text) in enumerate(reversed(said.items())):
+        ax.annotate(text, (0, 0), (3, 2 + 8 * place), color=color, fontsize="small", gid="n", **where)

@@ -204,6 +204,8 @@ def fit(panels: Iterable[Axes]) -> None:
     if logarithmic and len(later) and high > 5 * later.max():
         high = everything[everything <= 5 * later.max()].max()
     banded = usable(path.vertices[:, 1] for band in bands for path in band.get_paths())
+    if logarithmic:  # the lower end of an arithmetic band may be anywhere near zero
+        banded = banded[banded >= low / 10]
     low, high = min([low, *banded]), max([high, *banded[banded <= 2 * high]])
     if logarithmic:
         margin = max((high / low) ** 0.05, 1.15)

@@ -8,6 +8,7 @@ from typing import Any
 from neuralcollapse._files import read_json
 from neuralcollapse.files.measure_files import measure_files
 from neuralcollapse.files.options import FileOptions
+from neuralcollapse.measuring.report import is_printed
 from neuralcollapse.measuring.run_readers import read_runs
 from neuralcollapse.report.features_view import view_of_printed, view_of_report
 from neuralcollapse.report.study_view import history_view
@@ -24,7 +25,7 @@ def make_content(path: Path, files: FileOptions | None = None) -> dict[str, Any]
         return view_of_report(measured.report, path.name)
     if path.suffix == ".json" and path.is_file():
         printed = read_json(path)
-        if {"nc1", "snr", "num_classes"} <= printed.keys() and "epoch" not in printed:
+        if is_printed(printed):
             return view_of_printed(printed, path.name)
     runs = read_runs(path)
     not_begun: list[str] = []

@@ -68,11 +68,11 @@ def view_of_printed(printed: Mapping[str, Any], title: str = "") -> dict[str, An
 
 
 def _about(name: str) -> dict[str, str]:
-    """What a number measures, its good value and where that is said."""
+    """What a number measures, its good value, where that is said, and which explanation of the page is its own."""
     if name in METRICS:
         metric = METRICS[name]
-        return {"measures": metric.measures, "good": metric.good, "source": metric.source}
-    for explanation in EXPLANATIONS.values():
+        return {"measures": metric.measures, "good": metric.good, "source": metric.source, "explain": name}
+    for key, explanation in EXPLANATIONS.items():
         if name in explanation.names:
-            return {"measures": explanation.title, "good": explanation.good, "source": ""}
-    return {"measures": "", "good": "", "source": ""}
+            return {"measures": explanation.title, "good": explanation.good, "source": "", "explain": key}
+    return {"measures": "", "good": "", "source": "", "explain": ""}

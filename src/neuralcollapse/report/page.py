@@ -15,7 +15,7 @@ from neuralcollapse import __version__
 from neuralcollapse._errors import InputError, install
 from neuralcollapse._files import replacing
 from neuralcollapse.measuring.reading import BOUNDS
-from neuralcollapse.report.explanations import EXPLANATIONS, later_metrics
+from neuralcollapse.report.explanations import explained, later_metrics
 
 SCRIPTS = (
     "elements.js",
@@ -64,7 +64,7 @@ def render(content: dict[str, Any]) -> str:
         title=content["title"],
         version=__version__,
         data=Markup(as_script_data(content)),
-        explanations=EXPLANATIONS,
+        explanations=explained(used),
         bounds=BOUNDS,
         later=later_metrics(used),
         style=Markup(_own("report.css")),

@@ -33,6 +33,11 @@ function explanationOf(key) {
   return element("details", {}, element("summary", {}, "What is this?"), source.cloneNode(true));
 }
 
+/** The formula of the glossary alone, for a table. */
+function formulaOf(key) {
+  return document.getElementById(`explain-${key}`)?.querySelector("math")?.cloneNode(true) ?? "–";
+}
+
 function download(name, text, kind) {
   const address = URL.createObjectURL(new Blob([text], { type: kind }));
   const link = element("a", { href: address, download: name });

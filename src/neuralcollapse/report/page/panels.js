@@ -12,7 +12,8 @@ const nearby = new IntersectionObserver(
   { rootMargin: "400px" },
 );
 
-const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "toImage"] };
+// without plotly's bar of buttons, which covers legends: dragging zooms, a double click shows all again
+const CONFIG = { responsive: true, displayModeBar: false };
 
 /** The part of a layout that all plots share. */
 function commonLayout() {
@@ -27,23 +28,33 @@ function commonLayout() {
   };
 }
 
-/** Ticks of a logarithmic axis: at powers of ten, and at 2 and 5 too where these are few. */
+/** Ticks of a logarithmic axis: at powers of ten, at 2 and 5 too where these are few, or evenly where all is near. */
 function logTicks(values, percent) {
   const positive = values.filter((value) => isNumber(value) && value > 0);
   if (!positive.length) return {};
   const [low, high] = [Math.min(...positive), Math.max(...positive)].map(Math.log10);
-  const span = Math.max(high - low, 0.1);
+  const span = Math.max(high - low, 0.02);
+  const [from, to] = [low - 0.05 * span, high + 0.05 * span];
   const step = Math.ceil(span / 7);
-  const digits = span < 0.7 ? [1, 1.5, 2, 3, 4, 5, 6, 7, 8] : span < 3 ? [1, 2, 5] : [1];
-  const tickvals = [];
-  for (let power = Math.floor(low) - 1; power <= Math.ceil(high); power++) if (power % step === 0) tickvals.push(...digits.map((digit) => digit * 10 ** power));
-  return { tickvals, ticktext: tickvals.map((value) => (percent ? `${Number((100 * value).toPrecision(3))}%` : tickText(value))), range: [low - 0.05 * span, high + 0.05 * span] };
+  const digits = span < 3 ? [1, 2, 5] : [1];
+  let tickvals = [];
+  for (let power = Math.floor(from); power <= Math.ceil(to); power++) if (power % step === 0) tickvals.push(...digits.map((digit) => digit * 10 ** power));
+  const inside = tickvals.map(Math.log10).filter((value) => value >= from && value <= to);
+  if (inside.length < 3 && span < 1) tickvals = evenTicks(10 ** from, 10 ** to);
+  return { tickvals, ticktext: tickvals.map((value) => (percent ? `${Number((100 * value).toPrecision(4))}%` : tickText(value))), range: [from, to] };
+}
+
+/** Three to six round numbers between two. */
+function evenTicks(low, high) {
+  const power = 10 ** Math.floor(Math.log10(high - low));
+  const step = [0.2, 0.5, 1, 2].map((digit) => digit * power).find((size) => (high - low) / size < 6);
+  return Array.from({ length: 7 }, (_, place) => (Math.ceil(low / step) + place) * step).filter((value) => value <= high);
 }
 
 function tickText(value) {
-  if (value >= 1e-3 && value < 1e4) return String(Number(value.toPrecision(3)));
+  if (value >= 1e-3 && value < 1e4) return String(Number(value.toPrecision(4)));
   const power = Math.floor(Math.log10(value) + 1e-9);
-  const digit = Math.round(value / 10 ** power);
+  const digit = Number((value / 10 ** power).toPrecision(4));
   return `${digit === 1 ? "" : `${digit}·`}10<sup>${power}</sup>`;
 }
 
@@ -59,7 +70,7 @@ function epochAxis(epochs) {
  * A panel.
  *
  * options: `id`; `title`; `explain`, a key of the glossary; `tall`; `tools`, further buttons; `plot()` gives {data,
- * layout}; `table()` gives the rows of the CSV file; `at(epoch)` gives the text under the plot, as elements; `move(node,
+ * layout}; `height()`, where neither of the two usual ones fits; `table()` gives the rows of the CSV file; `at(epoch)` gives the text under the plot, as elements; `move(node,
  * epoch)` changes what was drawn for another epoch, where drawing it again would be too much.
  */
 function makePanel(options) {
@@ -80,9 +91,10 @@ function makePanel(options) {
     draw() {
       const { data, layout } = options.plot(panel.epoch);
       const base = commonLayout();
+      const axis = (name) => ({ ...base[name], ...layout[name], ...(layout[name]?.title ? { title: { standoff: 10, ...layout[name].title } } : {}) });
       Plotly.react(plot, data, {
-        ...base, ...layout, height: options.tall ? (innerWidth < 640 ? 340 : 440) : 260,
-        xaxis: { ...base.xaxis, ...layout.xaxis }, yaxis: { ...base.yaxis, ...layout.yaxis },
+        ...base, ...layout, height: options.height?.() ?? (options.tall ? (innerWidth < 640 ? 340 : 440) : 260),
+        xaxis: axis("xaxis"), yaxis: axis("yaxis"),
       }, CONFIG);
       if (!panel.drawn && options.click) plot.on("plotly_click", options.click);
       panel.drawn = true;
@@ -182,7 +194,7 @@ function curvePanel(options) {
         hovermode: "x unified", shapes: epochLines(run, epoch), xaxis: epochAxis(run.epochs),
         yaxis: {
           type: log ? "log" : "linear", title: { text: options.label ?? "" }, exponentformat: "power",
-          ...(log ? logTicks(all().flatMap((each) => [...each.values, each.values.includes(0) ? lowest() : null]), options.percent) : { tickformat: options.percent ? ".0%" : "" }),
+          ...(log ? logTicks(all().flatMap((each) => [...each.values, each.values.includes(0) ? lowest() : null]), options.percent) : { tickformat: options.percent ? "~%" : "" }),
         },
       },
     }),

@@ -143,7 +143,7 @@ function classesSection(subject) {
         data: [{ type: "bar", x: sorted.map((_, place) => place), y: sorted.map((row) => row[shown.key]), marker: { color: color("blue") }, text: sorted.map((row) => plain(row.class)), textposition: "none", hovertemplate: "%{text}: %{y:.4g}<extra></extra>" }],
         layout: {
           hovermode: "closest", xaxis: { tickvals: sorted.map((_, place) => place), ticktext: sorted.map((row) => shortName(row.class)), showgrid: false },
-          yaxis: { tickformat: shown.percent ? ".1%" : "", exponentformat: "power", title: { text: shown.title } },
+          yaxis: { tickformat: shown.percent ? "~%" : "", exponentformat: "power", title: { text: shown.title } },
         },
       };
     },

@@ -112,7 +112,7 @@ function facetPanel(title, members, state, [low, high], colorOf) {
       }),
       layout: {
         hovermode: "x unified", showlegend: true, xaxis: epochAxis(curves.flatMap((curve) => curve.epochs)),
-        yaxis: { type: state.log ? "log" : "linear", exponentformat: "power", title: { text: plain(titleOfMetric(state.name)) }, range: state.log ? [Math.log10(low) - 0.1, Math.log10(high) + 0.1] : [Math.min(0, low), high * 1.05] },
+        yaxis: { type: state.log ? "log" : "linear", exponentformat: "power", title: { text: plain(titleOfMetric(state.name)) }, ...(state.log ? logTicks([low, high]) : { range: [Math.min(0, low), high * 1.05] }) },
       },
     }),
     table: () => [["loss", "n", "epoch", "median", "least", "greatest"], ...curves.flatMap((curve) => curve.epochs.map((epoch, place) => [curve.loss, curve.n, epoch, curve.middle[place], curve.low[place], curve.high[place]]))],
@@ -126,7 +126,7 @@ function scatterPanel(runs, updates) {
   const losses = valuesOfLabel(runs, "loss"), datasets = valuesOfLabel(runs, "dataset");
   const symbols = ["circle", "square", "diamond", "triangle-up", "cross", "star", "x"];
   let left = runs;
-  const axis = (key, log) => ({ type: state[log] ? "log" : "linear", title: { text: plain(titleOfMetric(state[key])) }, exponentformat: "power" });
+  const axis = (key, log) => ({ type: state[log] ? "log" : "linear", title: { text: plain(titleOfMetric(state[key])) }, exponentformat: "power", ...(state[log] ? logTicks(left.map((run) => finalOf(run, state[key]))) : {}) });
   const panel = makePanel({
     id: "scatter", title: "Each run at its last measured epoch", tall: true,
     controls: [
@@ -149,6 +149,12 @@ function scatterPanel(runs, updates) {
   return panel;
 }
 
+/** a − b, where both are rounded numbers: what is left of equal ones by rounding is zero. */
+function less(a, b) {
+  if (!isNumber(a) || !isNumber(b)) return null;
+  return Math.abs(a - b) < 1e-9 * Math.max(Math.abs(a), Math.abs(b)) ? 0 : Number((a - b).toPrecision(5));
+}
+
 /** What one loss has at the end less what another has, on the same data set, network and seed. */
 function differencePanel(runs, updates) {
   const names = metricsOf(runs), losses = valuesOfLabel(runs, "loss");
@@ -160,11 +166,11 @@ function differencePanel(runs, updates) {
     return left.filter((run) => run.labels.loss === state.first && others.has(cellOf(run))).map((run) => {
       const [a, b] = [finalOf(run, state.name), finalOf(others.get(cellOf(run)), state.name)];
       const several = valuesOfLabel(runs, "seed").length > 1;
-      return { cell: [run.labels.dataset, run.labels.network, several ? `seed ${run.labels.seed}` : ""].filter(Boolean).join(", "), a, b, difference: isNumber(a) && isNumber(b) ? a - b : null };
+      return { cell: [run.labels.dataset, run.labels.network, several ? `seed ${run.labels.seed}` : ""].filter(Boolean).join(", "), a, b, difference: less(a, b) };
     });
   };
   const panel = makePanel({
-    id: "difference", title: "The difference at the end of training", tall: true,
+    id: "difference", title: "The difference at the end of training", height: () => Math.max(160, 60 + 26 * pairs().length),
     controls: [
       choice("Number", metricChoices(names), state.name, (value) => { state.name = value; panel.refresh(); }),
       choice("", losses, state.first, (value) => { state.first = value; panel.refresh(); }), choice("less", losses, state.second, (value) => { state.second = value; panel.refresh(); }),
@@ -179,7 +185,7 @@ function differencePanel(runs, updates) {
     at: () => {
       const found = pairs();
       const known = found.map(({ difference }) => difference).filter(isNumber);
-      return [`${titleOfMetric(state.name)}, ${state.first} less ${state.second}. ${found.length} cells have both. `, known.length ? element("span", {}, "Median difference ", element("b", {}, format(median(known)))) : ""];
+      return [`${titleOfMetric(state.name)}, ${state.first} less ${state.second}. ${found.length} cells have both. `, known.length ? element("span", {}, "Median difference ", element("b", {}, format(Number(median(known).toPrecision(5))))) : ""];
     },
     table: () => [["cell", state.first, state.second, "difference"], ...pairs().map(({ cell, a, b, difference }) => [cell, a, b, difference])],
   });

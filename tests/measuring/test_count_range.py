@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers.gloo import features_of_a_shard, on_processes
+from helpers.networks import Network, inputs_and_labels
 from torch import Tensor, nn
 
 import neuralcollapse as nc
@@ -88,6 +92,21 @@ def test_layers_without_a_classifier_too() -> None:
         same(found[each.name].report, each.report)
     found = nc.measure(net, [(features, labels)], features="1", max_count=12)
     assert found.num_examples == 23 and found.nc4_mismatch is None
+
+
+@pytest.mark.parametrize("sizes", [(30, 20), (0, 50)])
+def test_two_processes_count_together(sizes: tuple[int, int], tmp_path: Path) -> None:
+    inputs, labels = inputs_and_labels()
+    least = int(torch.bincount(labels).sort().values[1])
+    on_processes(2, tmp_path, features_of_a_shard, str(tmp_path), sizes, least)
+    torch.manual_seed(0)
+    model, which = Network().double(), torch.bincount(labels)[labels] >= least
+    expected = nc.measure(model, [(inputs[which].double(), labels[which])], features="body", weight_decay=0.1)
+    for rank in (0, 1):
+        found = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert found["num_examples"] == int(which.sum()) < len(labels)
+        for name, value in expected.numbers().items():
+            assert found[name] == pytest.approx(value, rel=1e-10, abs=1e-13, nan_ok=True), name
 
 
 def test_bounds_keep_what_they_say() -> None:

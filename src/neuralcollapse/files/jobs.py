@@ -28,6 +28,7 @@ from neuralcollapse.study.slurm_jobs import refused, submitit_executor
 ATTEMPTS = 3
 """How often a job is begun before the command gives up."""
 _POLL = 0.5
+_LOCAL_LIMIT = 60 * 24 * 30  # minutes of a job on this machine: submitit wants a number
 
 
 def measure_in_jobs(
@@ -159,7 +160,7 @@ def _executor(log: Path, jobs: JobOptions) -> Any:
     executor = submitit_executor(log, "slurm" if jobs.slurm else "local", "--slurm" if jobs.slurm else "--jobs")
     executor.update_parameters(
         name="neuralcollapse",
-        timeout_min=jobs.time_limit,
+        timeout_min=jobs.time_limit if jobs.slurm else _LOCAL_LIMIT,
         cpus_per_task=jobs.cpus_per_job,
         slurm_partition=jobs.partition,
         slurm_array_parallelism=jobs.jobs,

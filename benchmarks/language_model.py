@@ -55,10 +55,9 @@ def sequences(positions: int) -> Iterator[Tensor]:
 
 def write_features(folder: Path, positions: int) -> dict[str, float]:
     """Features before each next token, these tokens, and the classifier, as .npy files."""
-    model, start, row = network(), time.perf_counter(), 0
-    shape = (positions, DIM)
-    features = np.lib.format.open_memmap(folder / "features.npy", "w+", np.float32, shape)
-    labels = np.zeros(positions, np.int64)
+    model, start = network(), time.perf_counter()
+    features = np.lib.format.open_memmap(folder / "features.npy", "w+", np.float32, (positions, DIM))
+    labels, row = np.zeros(positions, np.int64), 0
     for tokens in sequences(positions):
         with torch.no_grad():
             found = model.transformer(tokens[:, :-1]).last_hidden_state.reshape(-1, DIM)[: positions - row]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 from helpers.feature_tables import layer, npy, npz, same_report
 
 from neuralcollapse import ClassMoments, InputError, measure_features
@@ -37,10 +39,23 @@ def test_jobs_give_the_report_of_one_process(tmp_path: Path) -> None:
     measured = measure_in_jobs(path, options, JobOptions(jobs=2), told.append)
     expected = measure_features(**layer(), metrics="cdnv", weight_decay=1e-3, min_count=20)
     same_report(measured.report, expected)
-    assert measured.report == measure_files(path, replace(options, save=None)).report or measured.text
+    assert measured.text == f"{measured.report}\n" and "examples saved in" in measured.note
     assert told == sorted(told) and told[0] == 0.0
     assert ClassMoments.load(tmp_path / "all.safetensors").num_examples == expected.num_examples
     assert not (tmp_path / "all.jobs").exists()
+
+
+def test_the_classifier_may_be_one_of_a_state_dict(tmp_path: Path) -> None:
+    """Found by the number of features in the jobs, by its name where they are merged."""
+    arrays = layer()
+    path, _ = npz(tmp_path, {name: arrays[name] for name in ("features", "labels")})
+    weight, bias = torch.tensor(arrays["weight"]), torch.tensor(arrays["bias"])
+    torch.save({"stem.weight": torch.ones(6, 9), "fc.weight": weight, "fc.bias": bias}, tmp_path / "model.pt")
+    options = FileOptions(
+        weight=tmp_path / "model.pt", save=tmp_path / "all.safetensors", json=tmp_path / "report.json"
+    )
+    same_report(measure_in_jobs(path, options, JobOptions(jobs=1)).report, measure_features(**arrays))
+    assert json.loads((tmp_path / "report.json").read_text())["num_examples"] == 96
 
 
 def test_jobs_without_a_classifier_save_moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

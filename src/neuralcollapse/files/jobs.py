@@ -8,9 +8,12 @@ second counts decisions of its rows about the merged class means. What jobs save
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,7 @@ from neuralcollapse.study.slurm_jobs import refused, submitit_executor
 
 ATTEMPTS = 3
 """How often a job is begun before the command gives up."""
-_POLL = 0.5
+_POLL, _STOPPING = 0.5, 20.0  # seconds
 _LOCAL_LIMIT = 60 * 24 * 30  # minutes of a job on this machine: submitit wants a number
 
 
@@ -84,7 +87,10 @@ def measure_in_jobs(
     if classifier is not None:
         counting = replace(plain, moments=save, min_count=None, max_count=None)
         counts = saved_by_jobs("counts", counting, lambda share: progress((1 + share) / 2))
-        merging = replace(merging, weight=options.weight or features, merge=counts, moments=save, save=None)
+        # by its name, if it was found by the features, which are not read any more
+        key = classifier.found.partition(" and ")[0]
+        weight = Path(f"{classifier.path}:{key}") if key else options.weight or features
+        merging = replace(merging, weight=weight, merge=counts, moments=save, save=None)
         measured = replace(measure_files(None, merging), note=measured.note)
     shutil.rmtree(folder, ignore_errors=True)
     return measured
@@ -97,6 +103,7 @@ class _ShardTask:
         self._features, self._threads = features, threads
 
     def __call__(self, options: FileOptions) -> str:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # by which a job is cancelled; submitit ignores it
         torch.set_num_threads(self._threads)
         try:
             measure_files(self._features, options)
@@ -130,8 +137,7 @@ def _run(executor: Any, task: _ShardTask, wanted: dict[int, FileOptions], folder
                         raise InputError(wrong)
                 time.sleep(_POLL)
         finally:
-            for job in running.values():
-                job.cancel(check=False)
+            _stop(running.values())
     missing = {shard: options for shard, options in wanted.items() if not _saved(options)}
     if missing:
         shard = next(iter(missing))
@@ -140,6 +146,22 @@ def _run(executor: Any, task: _ShardTask, wanted: dict[int, FileOptions], folder
             f"{reasons.get(shard, f'no machine that ran it wrote into {folder}')}; what the others saved is in "
             f"{folder}, and the same command goes on from there"
         )
+
+
+def _stop(jobs: Iterable[Any]) -> None:
+    """Cancel jobs, and wait a little for those of this machine, which write into the folder until they end."""
+    from submitit import LocalJob
+
+    end = time.monotonic() + _STOPPING
+    jobs = list(jobs)
+    local = [job for job in jobs if isinstance(job, LocalJob)]
+    for job in jobs:
+        if job not in local:
+            job.cancel(check=False)
+        elif not job.done():
+            os.kill(int(job.job_id), signal.SIGTERM)  # by its cancel() it would end with a traceback on the terminal
+    while any(not job.done() for job in local) and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 def _saved(options: FileOptions) -> bool:

@@ -115,7 +115,7 @@ def _measure(features: Path, options: FileOptions, progress: Progress) -> tuple[
     left = unfinished.read()
     # a row costs the products of its features in the first pass, and scores of all classes in the second
     first = dim / (dim + 2 * num_classes + min(num_classes, dim)) if reported else 1.0
-    if left is not None and isinstance(left.content, Counts) and options.save is not None:
+    if left is not None and isinstance(left.content, Counts) and options.save is not None and options.save.is_file():
         moments, _ = _moments_in(options.save)
     else:
         moments = part.moments(weighting, unfinished, left, lambda share: progress(share * first))

@@ -50,7 +50,9 @@ class Part:
             "max_count": self.kept.greatest,
         }
 
-    def moments(self, weighting: Weighting, unfinished: Unfinished, left: Saved | None, progress: Progress) -> Any:
+    def moments(
+        self, weighting: Weighting, unfinished: Unfinished, left: Saved | None, progress: Progress
+    ) -> ClassMoments:
         """The class moments; `left` is what an earlier process had of them."""
         moments, start = ClassMoments(self.num_classes, self.examples.shape[1], weighting=weighting), self.rows.start
         if left is not None and isinstance(left.content, ClassMoments):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from helpers.feature_tables import layer, npy, npz, same_report
+from helpers.feature_tables import Save, layer, npy, npz, safetensors, same_report
 
 from neuralcollapse import ClassMoments, InputError, measure_features
 from neuralcollapse.files import jobs
@@ -32,6 +34,39 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "_POLL", 0.02)
 
 
+class Done:
+    """A job that has run."""
+
+    def __init__(self, result: str) -> None:
+        self.result = lambda: result
+
+    def done(self) -> bool:
+        return True
+
+    def exception(self) -> None:
+        return None
+
+    def cancel(self, check: bool) -> None:
+        pass
+
+
+class Here:
+    """An executor whose jobs run at once in this process."""
+
+    def map_array(self, task: Any, options: list[FileOptions]) -> list[Done]:
+        return [Done(task(each)) for each in options]
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Jobs run one after another in this process, which takes no time to start."""
+    handler, threads = signal.getsignal(signal.SIGTERM), torch.get_num_threads()
+    monkeypatch.setattr(jobs, "_executor", lambda *_: Here())
+    yield
+    signal.signal(signal.SIGTERM, handler)
+    torch.set_num_threads(threads)
+
+
 def test_jobs_give_the_report_of_one_process(tmp_path: Path) -> None:
     path, options = npy(tmp_path, layer())
     options = replace(options, save=tmp_path / "all.safetensors", metrics="cdnv", weight_decay=1e-3, min_count=20)
@@ -45,6 +80,18 @@ def test_jobs_give_the_report_of_one_process(tmp_path: Path) -> None:
     assert not (tmp_path / "all.jobs").exists()
 
 
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize("number", [1, 3, 10])
+@pytest.mark.parametrize("changes", [{}, {"weighting": "class"}, {"max_count": 45}], ids=str)
+@pytest.mark.parametrize("save", [npy, npz, safetensors], ids=lambda save: save.__name__)
+def test_any_number_of_jobs_gives_it(save: Save, changes: dict, number: int, tmp_path: Path) -> None:
+    """The classifier in a file of its own, or in that of the features."""
+    path, options = save(tmp_path, layer())
+    options = replace(options, save=tmp_path / "all.safetensors", **changes)
+    same_report(measure_in_jobs(path, options, JobOptions(jobs=number)).report, measure_features(**layer(), **changes))
+
+
+@pytest.mark.usefixtures("in_this_process")
 def test_the_classifier_may_be_one_of_a_state_dict(tmp_path: Path) -> None:
     """Found by the number of features in the jobs, by its name where they are merged."""
     arrays = layer()
@@ -58,6 +105,7 @@ def test_the_classifier_may_be_one_of_a_state_dict(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "report.json").read_text())["num_examples"] == 96
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_jobs_without_a_classifier_save_moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paths relative to this folder, and everything in one file."""
     content = {name: value for name, value in layer().items() if name in ("features", "labels")}
@@ -140,7 +188,10 @@ def test_missing_shards_are_named_and_the_same_command_goes_on(tmp_path: Path, m
 
 
 @pytest.mark.wrong_input
-def test_what_a_job_found_wrong_is_said_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["processes", "here"])
+def test_what_a_job_found_wrong_is_said_at_once(tmp_path: Path, place: str, request: pytest.FixtureRequest) -> None:
+    if place == "here":
+        request.getfixturevalue("in_this_process")
     arrays = layer()
     arrays["features"][70, 2] = np.nan
     path, options = npy(tmp_path, arrays)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from helpers.dataset_files import pictures, random_images, write_archive, write_cifar_python, write_folder
+from rich.console import Console
 
 import neuralcollapse as nc
 from neuralcollapse.cli import main
 from neuralcollapse.study.study_file import add_to_study
+from neuralcollapse.cli import main, tables
 from neuralcollapse.training import recipes
 from neuralcollapse.training.resolve import prepare
 
@@ -121,6 +125,24 @@ def test_measure_in_parts_is_the_whole(tmp_path: Path, capsys: pytest.CaptureFix
     assert "0 NC4 mismatches, 8 classified correctly" in capsys.readouterr().out
     assert call(["measure", "--merge", *counts, "--moments", merged, *weight]) == 0
     assert capsys.readouterr().out == f"{nc.measure_features(**arrays(bias=None))}\n"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_tells_the_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    """A bar on a terminal, else lines; what was done before a measurement was taken up does not count as fast."""
+    monkeypatch.setattr(tables, "_LINE_EVERY", 0.0)
+    clock = iter((0.0, 100.0, 110.0, 130.0))
+    monkeypatch.setattr(tables, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    shown = io.StringIO()
+    with tables.share_bar(Console(file=shown, force_terminal=terminal, width=80), "measuring") as advance:
+        for share in (0.5, 0.6, 0.8):
+            advance(share)
+    if terminal:
+        assert "left" in shown.getvalue() and not capsys.readouterr().err
+    else:
+        assert capsys.readouterr().err == "measuring: 60%, 0:00:40 left\nmeasuring: 80%, 0:00:20 left\n"
 
 
 def test_measure_help_tells_how_to_measure_in_parts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -332,6 +354,11 @@ def test_measure_refuses_options_that_do_not_fit(tmp_path: Path, capsys: pytest.
         (["--json", whole], "which is read"),
         (["--json", "-", "--shard", "1/2", "--save", part], "no --json"),
         (["--merge", part], "only saved shards with --merge"),
+        (["--min-count", "0"], "min_count"),
+        (["--min-count", "5", "--max-count", "4"], "min_count of at most max_count, got 5 and 4"),
+        (["--min-count", "7"], "a class with at least 7 examples, classes here have 6"),
+        (["--jobs", "2"], "expected --save with --jobs"),
+        (["--slurm"], "--slurm True is not used here; add --jobs"),
     ):
         refused(capsys, ["measure", whole, *options], message)
     refused(capsys, ["measure"], "a file of features, or --merge")

@@ -102,7 +102,8 @@ def _dataset(name: str, inner: str = "") -> Callable[[Path], Content]:
 
 
 def _part(folder: Path) -> Content:
-    content, rows = read_shard(folder / "part.safetensors")
+    saved = read_shard(folder / "part.safetensors")
+    content, rows = saved.content, saved.rows
     if isinstance(content, ClassMoments):
         return [*content.state_dict().values(), rows]
     return [*(content.state[name] for name in sorted(content.state)), content.against, rows]
@@ -252,7 +253,7 @@ def _counts(folder: Path) -> None:
     state = {"examples": [9, 15], "mismatches": [1, 2], "correct": [8, 12], "nearest_correct": [9, 10]}
     tensors = {name: torch.tensor(values) for name, values in state.items()}
     tensors["squares"] = torch.tensor([3.5, 0.25], dtype=torch.float64)
-    write_counts(folder / "part.safetensors", Counts(tensors, "cd"), RowRange("ab", 0, 24, 30, "x.npy"))
+    write_counts(folder / "part.safetensors", Counts(tensors, "cd"), [RowRange("ab", 0, 24, 30, "x.npy")])
 
 
 _LAYER, _TABLE = _features("layer.npz"), _features("t.parquet")

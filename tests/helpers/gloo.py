@@ -91,7 +91,7 @@ def layers_of_a_shard(rank: int, folder: str, sizes: tuple[int, int]) -> None:
     Path(folder, f"{rank}.json").write_text(json.dumps({each.name: each.report.numbers() for each in found}))
 
 
-def features_of_a_shard(rank: int, folder: str, sizes: tuple[int, int]) -> None:
+def features_of_a_shard(rank: int, folder: str, sizes: tuple[int, int], min_count: int | None = None) -> None:
     """Measure features without a classifier, sorted by class, so that the processes see other classes."""
     torch.manual_seed(0)
     model = Network().double()
@@ -99,7 +99,7 @@ def features_of_a_shard(rank: int, folder: str, sizes: tuple[int, int]) -> None:
     order = labels.argsort()
     part = order[: sizes[0]] if rank == 0 else order[sizes[0] :]
     batches = batches_of(inputs[part].double(), labels[part]) if sizes[rank] else []
-    report = nc.measure(model, batches, features="body", weight_decay=0.1, distributed=True)
+    report = nc.measure(model, batches, features="body", weight_decay=0.1, distributed=True, min_count=min_count)
     Path(folder, f"{rank}.json").write_text(json.dumps(report.to_dict()))
 
 

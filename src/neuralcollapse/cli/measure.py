@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from neuralcollapse.files.options import FileOptions
+from neuralcollapse.files.options import FileOptions, JobOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,8 +23,13 @@ class MeasureCommand:
     may be larger than memory. An .npz is first compared with its checksums, for which each job reads it once, and a
     compressed .npz is read whole: numpy.savez writes it uncompressed.
 
-    A large file can be measured by N jobs of an array, each reading the rows of its own I; the merged report has no
-    NC4 and no accuracies:
+    A measurement with --save writes what it has as it goes into FILE.unfinished; killed, the same command goes on.
+
+    A large file is measured by N jobs at once, of this machine or of a Slurm array, whose merged report is that of one:
+      measure FEATURES --weight W --save all.safetensors --jobs N [--slurm]
+
+    Where jobs are started by other means, each reads the rows of its own I; the merged report has no NC4 and no
+    accuracies:
       measure FEATURES --shard I/N --classes C --save part-I.safetensors
       measure --merge part-*.safetensors --save all.safetensors --weight W
 
@@ -42,12 +47,21 @@ class MeasureCommand:
         default_factory=FileOptions, metadata={"section": "Arguments"}
     )
 
+    running: tyro.conf.OmitArgPrefixes[JobOptions] = field(
+        default_factory=JobOptions, metadata={"section": "Arguments"}
+    )
+
     def __call__(self, console: Console) -> int:
         from neuralcollapse.cli.tables import share_bar
+        from neuralcollapse.files.jobs import measure_in_jobs
         from neuralcollapse.files.measure_files import measure_files
 
+        self.running.check(self.measuring)
         with share_bar(console, "measuring") as advance:
-            measured = measure_files(self.features, self.measuring, advance)
+            if self.running.jobs is None:
+                measured = measure_files(self.features, self.measuring, advance)
+            else:
+                measured = measure_in_jobs(self.features, self.measuring, self.running, advance)
         print(measured.text, end="")
         if measured.note:  # not into the report, so that this can be piped
             print(measured.note, file=sys.stderr if measured.text else sys.stdout)

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -19,6 +29,8 @@ if TYPE_CHECKING:
     from neuralcollapse.data import Found
     from neuralcollapse.theory.clock import ClockFit
     from neuralcollapse.theory.simulation import Simulation
+
+_LINE_EVERY = 60.0
 
 
 def percent(share: float) -> str:
@@ -134,8 +146,28 @@ def simulation_summary(found: Simulation) -> str:
 
 @contextlib.contextmanager
 def share_bar(console: Console, title: str) -> Iterator[Callable[[float], None]]:
-    """A progress bar on a terminal; yields the function to call with the share that is done, from 0 to 1."""
-    columns = (TextColumn(title), BarColumn(bar_width=None), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    """A progress bar with the time left; yields the function to call with the share that is done, from 0 to 1.
+
+    Where the output is no terminal, a line a minute on the error stream.
+    """
+    columns = (TextColumn(title), BarColumn(bar_width=None), TaskProgressColumn(), TimeElapsedColumn())
+    left = (TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=False))
+    # the rate of ten minutes, because blocks of many classes take long
+    options: dict[str, Any] = {"console": console, "transient": True, "speed_estimate_period": 600.0}
+    first: tuple[float, float] | None = None
+    shown = time.monotonic()
+
+    with Progress(*columns, *left, disable=not console.is_terminal, **options) as bar:
         task = bar.add_task(title, total=1.0)
-        yield lambda share: bar.update(task, completed=share)
+
+        def advance(share: float) -> None:
+            nonlocal first, shown
+            bar.update(task, completed=share)
+            now = time.monotonic()
+            first = first or (now, share)  # of a measurement that was taken up, a part was done before
+            if not console.is_terminal and now - shown >= _LINE_EVERY and first[1] < share < 1:
+                rest = timedelta(seconds=round((now - first[0]) * (1 - share) / (share - first[1])))
+                print(f"{title}: {share:.0%}, {rest} left", file=sys.stderr, flush=True)
+                shown = now
+
+        yield advance

@@ -23,7 +23,7 @@ from neuralcollapse.files.rows import Arrays, Rows, array_rows
 from neuralcollapse.files.safetensors_files import safetensors_arrays
 from neuralcollapse.files.torch_files import ENDINGS, torch_arrays
 
-BLOCK_BYTES = 64 << 20
+BLOCK_BYTES = 16 << 20
 _NAMES = ("features", "labels", "weight", "bias")
 _ENDINGS = ".npy, .npz, .safetensors, .pt or .parquet"
 _HEADS = ("fc", "classifier", "head", "lm_head", "score", "out_proj", "linear")

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import Tensor
-
-from neuralcollapse._checks import check_classifier, first_bad_row
+from neuralcollapse._checks import check_classifier
 from neuralcollapse._errors import InputError
 from neuralcollapse._files import to_json, write_json
 from neuralcollapse.data.binary_files import machine_memory
 from neuralcollapse.files.features import Classifier, LabelledFeatures, open_classifier, open_examples
 from neuralcollapse.files.options import STANDARD_OUTPUT, FileOptions, metric_names
+from neuralcollapse.files.passes import Part, Progress
 from neuralcollapse.files.samples import sample_of
 from neuralcollapse.files.shards import (
     Counts,
     RowRange,
+    Saved,
     digest,
     join_rows,
     missing_rows,
@@ -27,13 +26,13 @@ from neuralcollapse.files.shards import (
     write_counts,
     write_moments,
 )
+from neuralcollapse.files.unfinished import Unfinished
 from neuralcollapse.measuring.bootstrap import RESAMPLES, Settings
 from neuralcollapse.measuring.confidence import intervals_of
+from neuralcollapse.measuring.count_range import CountRange
 from neuralcollapse.measuring.decision_counts import DecisionCounts
 from neuralcollapse.measuring.report import Report, make_report
 from neuralcollapse.moments.class_moments import ClassMoments
-
-Progress = Callable[[float], object]
 
 
 @dataclass(frozen=True)
@@ -91,9 +90,10 @@ def _measure(features: Path, options: FileOptions, progress: Progress) -> tuple[
     if shards > total:
         raise InputError(f"expected --shard with at most {total} parts, the rows of {features}, got {shards}")
     rows = RowRange.of_file(features, (shard - 1) * total // shards, shard * total // shards, total)
+    weighting = options.weighting or "example"
     if options.moments is not None:
         return _count(examples, classifier, rows, options, progress)
-    reported = classifier is not None and (shards == 1 or options.save is None)
+    reported = classifier is not None and (options.shard is None or options.save is None)
     if classifier is not None:
         num_classes = options.classes or len(classifier.weight)
         _check_classifier(classifier, num_classes, dim)
@@ -103,7 +103,6 @@ def _measure(features: Path, options: FileOptions, progress: Progress) -> tuple[
         raise InputError(f"expected --classes, the number of classes, because {features} comes with no weight")
     else:
         num_classes = options.classes
-    weighting = options.weighting or "example"
     # refused here, before the process is killed: the moments alone need more than the machine's memory
     needed = 8 * (num_classes * dim + (num_classes if weighting == "class" else 1) * dim**2)
     if needed > (there := machine_memory()):
@@ -111,23 +110,33 @@ def _measure(features: Path, options: FileOptions, progress: Progress) -> tuple[
             f"{features}: expected moments that fit in this machine's {there / 2**30:.1f} GiB, got {num_classes} "
             f"classes of {dim} features, weighted by {weighting}, which take {needed / 2**30:.1f} GiB"
         )
-    moments = ClassMoments(num_classes, dim, weighting=weighting)
-    passes = 2 if reported else 1
-    _feed(moments.update, examples, rows, num_classes, lambda share: progress(share / passes))
+    part = Part(examples, rows, num_classes, options.kept)
+    unfinished = Unfinished(options.save, part.measured(weighting, options.columns))
+    left = unfinished.read()
+    # a row costs the products of its features in the first pass, and scores of all classes in the second
+    first = dim / (dim + 2 * num_classes + min(num_classes, dim)) if reported else 1.0
+    if left is not None and isinstance(left.content, Counts) and options.save is not None and options.save.is_file():
+        moments, _ = _moments_in(options.save)
+    else:
+        moments = part.moments(weighting, unfinished, left, lambda share: progress(share * first))
     note = f"classifier: {classifier.found} of {classifier.path}" if classifier is not None and classifier.found else ""
     if options.save is not None:
-        write_moments(options.save, moments, [rows])
+        write_moments(options.save, moments, [rows], options.kept)
         note = f"moments of {rows} of {total:,} saved in {options.save}"
     if classifier is None or not reported:
+        unfinished.remove()
         return None, note
-    decisions = DecisionCounts(moments, classifier.weight, classifier.bias)
-    _feed(decisions.add, examples, rows, num_classes, lambda share: progress((1 + share) / 2))
-    report = _report(moments, classifier, options, decisions)
+    decisions = part.decisions(
+        moments, classifier, unfinished, left, lambda share: progress(first + share * (1 - first))
+    )
+    report = _report(moments, classifier, options, decisions, options.kept)
     if options.confidence is not None:
-        sample = sample_of(examples, classifier)
+        keeps = moments.present if options.kept else None
         settings = Settings(weighting, options.weight_decay, metric_names(options.metrics))
+        sample = sample_of(examples, classifier, keeps)
         intervals = intervals_of(sample, settings, options.confidence, RESAMPLES, 0, progress)
         report = replace(report, confidence=intervals)
+    unfinished.remove()
     return report, note
 
 
@@ -135,7 +144,7 @@ def _count(
     examples: LabelledFeatures, classifier: Classifier | None, rows: RowRange, options: FileOptions, progress: Progress
 ) -> tuple[Report | None, str]:
     """NC4 and accuracies of some rows against class means that were merged before."""
-    moments, measured = _merged_moments(options)
+    moments, saved = _merged_moments(options)
     if classifier is None:
         raise InputError(f"{examples.path} has no weight, which NC4 needs: name its file by --weight")
     _check_classifier(classifier, moments.num_classes, moments.means.shape[1])
@@ -144,22 +153,25 @@ def _count(
         raise InputError(f"{examples.path}: expected {expected} features as in {options.moments}, got {dim}")
     if options.classes not in (None, moments.num_classes):
         raise InputError(f"expected --classes {moments.num_classes} as in {options.moments}, got {options.classes}")
-    inside = any(each.file == rows.file and each.start <= rows.start and rows.stop <= each.stop for each in measured)
-    if rows.stop - rows.start > moments.num_examples or (measured and not inside):
+    inside = any(each.file == rows.file and each.start <= rows.start and rows.stop <= each.stop for each in saved.rows)
+    too_many = rows.stop - rows.start > moments.num_examples and not saved.kept
+    if too_many or (saved.rows and not inside):
         raise InputError(
             f"expected features that {options.moments} was measured on, "
             f"got {rows} of {examples.path}, which are not among them"
         )
-    decisions = DecisionCounts(moments, classifier.weight, classifier.bias)
-    _feed(decisions.add, examples, rows, moments.num_classes, progress)
+    part = Part(examples, rows, moments.num_classes, saved.kept)
+    unfinished = Unfinished(options.save, part.measured(moments.weighting, options.columns))
+    decisions = part.decisions(moments, classifier, unfinished, unfinished.read(), progress)
     counted = f"{decisions.mismatches:,} NC4 mismatches, {decisions.correct:,} classified correctly"
     note = f"{rows} of {total:,}: {counted}"
     if options.save is not None:
         against = digest(moments, classifier.weight, classifier.bias)
-        write_counts(options.save, Counts(decisions.state_dict(), against), rows)
+        write_counts(options.save, Counts(decisions.state_dict(), against), [rows])
+        unfinished.remove()
         note += f", saved in {options.save}"
     whole = decisions.examples == moments.num_examples
-    return _report(moments, classifier, options, decisions) if whole else None, note
+    return _report(moments, classifier, options, decisions, saved.kept) if whole else None, note
 
 
 def _merge_moments(options: FileOptions) -> tuple[Report | None, str]:
@@ -168,40 +180,47 @@ def _merge_moments(options: FileOptions) -> tuple[Report | None, str]:
     if classifier is None and options.save is None:
         raise InputError("expected --weight for a report, or --save to keep the merged moments; got neither")
     merged: ClassMoments | None = None
+    kept = CountRange()
     rows = []
     for path in options.merge:
-        moments, own = read_shard(path)
-        if isinstance(moments, Counts):
+        saved = read_shard(path)
+        if isinstance(saved.content, Counts):
             raise InputError(f"expected moments in {path}, got counts: name the moments of these by --moments")
-        rows.append((path, own))
+        rows.append((path, saved.rows))
         join_rows(rows)  # here already, so that a shard given twice is found before the others are read
         if merged is None:
-            merged = moments
+            merged, kept = saved.content, saved.kept
             continue
+        if saved.kept != kept:
+            raise InputError(
+                f"{path} does not fit {options.merge[0]}: expected {kept.classes}, got {saved.kept.classes}"
+            )
         try:
-            merged.merge(moments)
+            merged.merge(saved.content)
         except InputError as error:
             raise InputError(f"{path} does not fit {options.merge[0]}: {error}") from None
     assert merged is not None
-    _check_weighting(options, merged, options.merge[0])
+    _check_settings(options, merged, kept, options.merge[0])
     if options.classes not in (None, merged.num_classes):
         raise InputError(f"{options.merge[0]}: expected {options.classes} classes, got {merged.num_classes}")
     if classifier is not None:
         _check_classifier(classifier, merged.num_classes, merged.means.shape[1])
     joined = join_rows(rows)
+    if kept and len({each.file for each in joined}) > 1:
+        raise InputError(f"expected shards of one file, in which {kept.classes} were measured, got those of several")
     for gap in missing_rows(joined):
         warnings.warn(f"{gap} are in none of the shards", UserWarning, stacklevel=2)
     note = ""
     if options.save is not None:
-        write_moments(options.save, merged, joined)
+        write_moments(options.save, merged, joined, kept)
         note = f"moments of {merged.num_examples:,} examples saved in {options.save}"
-    return None if classifier is None else _report(merged, classifier, options, None), note
+    return None if classifier is None else _report(merged, classifier, options, None, kept), note
 
 
 def _merge_counts(options: FileOptions) -> tuple[Report | None, str]:
     require_once(options.merge)
     classifier = open_classifier(None, options.weight, options.bias)
-    moments, _ = _merged_moments(options)
+    moments, merged = _merged_moments(options)
     if classifier is None:
         raise InputError("expected the classifier that the counts were made with: name its file by --weight")
     _check_classifier(classifier, moments.num_classes, moments.means.shape[1])
@@ -211,12 +230,13 @@ def _merge_counts(options: FileOptions) -> tuple[Report | None, str]:
     decisions = DecisionCounts(moments, classifier.weight, classifier.bias)
     rows = []
     for path in options.merge:
-        found, own = read_shard(path)
+        saved = read_shard(path)
+        found = saved.content
         if not isinstance(found, Counts):
             raise InputError(f"expected counts in {path}, got moments: merge moments without --moments")
         if found.against != against:
             raise InputError(f"{path} was counted against other moments than {options.moments} or another classifier")
-        rows.append((path, own))
+        rows.append((path, saved.rows))
         decisions.merge(found.state)
     gaps = missing_rows(join_rows(rows))
     if decisions.examples != moments.num_examples:
@@ -225,31 +245,7 @@ def _merge_counts(options: FileOptions) -> tuple[Report | None, str]:
             f"expected counts of all {moments.num_examples} examples of {options.moments}, "
             f"got {decisions.examples}{where}"
         )
-    return _report(moments, classifier, options, decisions), ""
-
-
-def _feed(
-    update: Callable[[Tensor, Tensor], object],
-    examples: LabelledFeatures,
-    rows: RowRange,
-    num_classes: int,
-    progress: Progress,
-) -> None:
-    """Call `update(features, labels)` for each block of the rows; an error names the file and the row."""
-    for block in examples.blocks(rows.start, rows.stop):
-        try:
-            update(block.features, block.labels)
-        except InputError as error:
-            outside = ((block.labels < 0) | (block.labels >= num_classes)).nonzero()[:, 0].tolist()
-            path, why = examples.path, str(error)
-            if outside:
-                path, found = examples.labels_path, int(block.labels[outside[0]])
-                why = f"expected labels in 0..{num_classes - 1}, got {found} in row {block.start + outside[0]}"
-            elif not bool(block.features.isfinite().all()):
-                row = block.start + first_bad_row(block.features)
-                why = f"expected finite features, got NaN or infinity in row {row}"
-            raise InputError(f"{path}: {why}") from None
-        progress((block.start + len(block.labels) - rows.start) / (rows.stop - rows.start))
+    return _report(moments, classifier, options, decisions, merged.kept), ""
 
 
 def _check_classifier(classifier: Classifier, num_classes: int, dim: int) -> None:
@@ -259,25 +255,43 @@ def _check_classifier(classifier: Classifier, num_classes: int, dim: int) -> Non
         raise InputError(f"{classifier.path}: {error}") from None
 
 
-def _merged_moments(options: FileOptions) -> tuple[ClassMoments, tuple[RowRange, ...]]:
-    """The moments of --moments, and the rows that they are of, where the file says so."""
+def _moments_in(path: Path) -> tuple[ClassMoments, Saved]:
+    """The moments that a file holds, and the rest of it."""
+    saved = read_shard(path)
+    if isinstance(saved.content, Counts):
+        raise InputError(f"expected moments in {path}, got counts")
+    return saved.content, saved
+
+
+def _merged_moments(options: FileOptions) -> tuple[ClassMoments, Saved]:
+    """The moments of --moments, and the rest of that file."""
     assert options.moments is not None
-    moments, rows = read_shard(options.moments)
-    if isinstance(moments, Counts):
-        raise InputError(f"expected moments in {options.moments}, got counts")
-    _check_weighting(options, moments, options.moments)
-    return moments, rows
+    moments, saved = _moments_in(options.moments)
+    _check_settings(options, moments, saved.kept, options.moments)
+    return moments, saved
 
 
-def _check_weighting(options: FileOptions, moments: ClassMoments, path: Path) -> None:
+def _check_settings(options: FileOptions, moments: ClassMoments, kept: CountRange, path: Path) -> None:
+    """Raise where the options ask for other moments than those saved."""
     if options.weighting not in (None, moments.weighting):
         raise InputError(f"{path}: expected moments with weighting {options.weighting}, got {moments.weighting}")
+    if options.kept and options.kept != kept:
+        raise InputError(f"{path}: expected moments of {options.kept.classes}, got those of {kept.classes}")
 
 
 def _report(
-    moments: ClassMoments, classifier: Classifier, options: FileOptions, decisions: DecisionCounts | None
+    moments: ClassMoments,
+    classifier: Classifier,
+    options: FileOptions,
+    decisions: DecisionCounts | None,
+    kept: CountRange,
 ) -> Report:
-    weights, decay = (classifier.weight, classifier.bias), options.weight_decay
     return make_report(
-        moments, *weights, weight_decay=decay, metrics=metric_names(options.metrics), decisions=decisions
+        moments,
+        classifier.weight,
+        classifier.bias,
+        weight_decay=options.weight_decay,
+        metrics=metric_names(options.metrics),
+        decisions=decisions,
+        notes=(kept.note,) if kept else (),
     )

@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from neuralcollapse._errors import InputError
 
+if TYPE_CHECKING:
+    from neuralcollapse.measuring.count_range import CountRange
+
 STANDARD_OUTPUT = Path("-")
-_MEASURING, _PARTS, _OUTPUT = ({"section": name} for name in ("Measuring", "Large files in parts", "Output"))
+_MEASURING, _PARTS, _RUNNING, _OUTPUT = (
+    {"section": name} for name in ("Measuring", "Large files in parts", "Where it runs", "Output")
+)
 
 
 def split_key(path: Path) -> tuple[Path, str | None]:
@@ -47,6 +52,10 @@ class FileOptions:
     own."""
     metrics: str | None = field(default=None, metadata=_MEASURING)
     """Later metrics to add: all, or names with commas between them."""
+    min_count: int | None = field(default=None, metadata=_MEASURING)
+    """Leave out classes with fewer examples in the file, and their examples."""
+    max_count: int | None = field(default=None, metadata=_MEASURING)
+    """Leave out classes with more examples in the file, and their examples."""
     confidence: float | None = field(default=None, metadata=_MEASURING)
     """Add intervals at this level, such as 0.95, by the bootstrap over examples: two hundred more passes."""
     shard: str | None = field(default=None, metadata=_PARTS)
@@ -54,13 +63,21 @@ class FileOptions:
     classes: int | None = field(default=None, metadata=_PARTS)
     """C, where no weight tells it."""
     save: Path | None = field(default=None, metadata=_PARTS)
-    """Write the moments, or with --moments the counts, to this .safetensors file."""
+    """Write the moments, or with --moments the counts, to this .safetensors file. A measurement that is killed leaves
+    what it has in FILE.unfinished, and the same command goes on from there."""
     moments: Path | None = field(default=None, metadata=_PARTS)
     """Merged moments, to count NC4 and the accuracies against their class means."""
     merge: tuple[Path, ...] = field(default=(), metadata=_PARTS)
     """Merge what jobs saved: moments, or with --moments the counts."""
     json: Path | None = field(default=None, metadata=_OUTPUT)
     """Write the report to this file as a JSON object instead of printing it; - prints that object."""
+
+    @property
+    def kept(self) -> CountRange:
+        """The numbers of examples of the classes that are measured."""
+        from neuralcollapse.measuring.count_range import CountRange
+
+        return CountRange(self.min_count, self.max_count)
 
     @property
     def shard_numbers(self) -> tuple[int, int]:
@@ -94,7 +111,7 @@ class FileOptions:
             raise InputError("expected a file of features, or --merge with saved shards, got neither")
         if self.classes is not None and self.classes < 1:
             raise InputError(f"expected at least one class, got --classes {self.classes}")
-        self.shard_numbers  # noqa: B018
+        self.shard_numbers, self.kept  # noqa: B018
         named = (split_key(path)[0] for path in (self.labels, self.weight, self.bias) if path is not None)
         read = (features, *named, self.moments, *self.merge)
         for path in (self.save, self.json):
@@ -112,6 +129,43 @@ class FileOptions:
             raise InputError("expected --confidence with a whole file of features, which is read again and again")
         if self.json is not None and self.shard is not None and (self.save is not None or self.moments is not None):
             raise InputError("expected no --json with moments or counts of a shard, of which there is no report")
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """By how many jobs a file is measured, and where they run."""
+
+    jobs: int | None = field(default=None, metadata=_PARTS)
+    """Measure by so many jobs, each its own share of the rows, and merge what they found: processes of this machine, or
+    with --slurm a job array. Needs --save; what jobs save meanwhile is in a folder beside that file. Jobs that are
+    killed are begun again, and the same command repeated does what is missing."""
+    slurm: bool = field(default=False, metadata=_RUNNING)
+    """Run the --jobs as an array of Slurm jobs; all files must lie on storage that all machines share."""
+    cpus_per_job: int = field(default=1, metadata=_RUNNING)
+    """Processor cores of each Slurm job."""
+    partition: str | None = field(default=None, metadata=_RUNNING)
+    """Slurm partition; by default the cluster's own default."""
+    time_limit: int = field(default=240, metadata=_RUNNING)
+    """Minutes a Slurm job may take; one that needs more is stopped in time, queued again and goes on."""
+
+    def check(self, options: FileOptions) -> None:
+        """Raise where options contradict one another."""
+        for name, default in (("slurm", False), ("cpus_per_job", 1), ("partition", None), ("time_limit", 240)):
+            value, flag = getattr(self, name), f"--{name.replace('_', '-')}"
+            needed = "jobs" if name == "slurm" else "slurm"
+            if value != default and not getattr(self, needed):
+                raise InputError(f"{flag} {value} is not used here; add --{needed}, or leave it out")
+        for name in ("jobs", "cpus_per_job", "time_limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"expected --{name.replace('_', '-')} of at least 1, got {value}")
+        if self.jobs is None:
+            return
+        if options.save is None:
+            raise InputError("expected --save with --jobs, the file of the merged moments; got none")
+        for name in ("shard", "moments", "merge", "confidence"):
+            if getattr(options, name):
+                raise InputError(f"expected no --{name} with --jobs, which make the shards and merge them")
 
 
 @dataclass(frozen=True)

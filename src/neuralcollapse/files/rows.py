@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -40,5 +41,8 @@ def array_rows(open_array: Callable[[], np.ndarray[Any, Any]]) -> Rows:
         for first in range(start, stop, step):
             # a copy: PyTorch accepts neither a read-only map nor another byte order
             yield torch.from_numpy(np.array(array[first : min(first + step, stop)], dtype=native, order="C"))
+            # pages read are this process's memory until they are given back
+            if isinstance(array, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
+                array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
     return Rows(array.shape, array.dtype.name, blocks)

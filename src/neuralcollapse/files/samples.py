@@ -13,8 +13,11 @@ from neuralcollapse.files.features import Classifier, LabelledFeatures
 from neuralcollapse.measuring.bootstrap import Sample
 
 
-def sample_of(examples: LabelledFeatures, classifier: Classifier | None) -> Sample:
+def sample_of(examples: LabelledFeatures, classifier: Classifier | None, keeps: Tensor | None = None) -> Sample:
     """All rows of a file, whose labels are held in memory, and its classifier if there is one.
+
+    Args:
+        keeps: (C,) whether each class's rows are taken; None for all.
 
     Raises:
         InputError: labels or a classifier that do not fit.
@@ -30,7 +33,9 @@ def sample_of(examples: LabelledFeatures, classifier: Classifier | None) -> Samp
         raise InputError(f"{examples.path}: {error}") from None
 
     def blocks() -> Iterator[Tensor]:
-        return (block.features for block in examples.blocks(0, rows))
+        for block in examples.blocks(0, rows):
+            yield block.features if keeps is None else block.features[keeps[block.labels]]
 
+    labels = labels if keeps is None else labels[keeps[labels]]
     weight, bias = (None, None) if classifier is None else (classifier.weight, classifier.bias)
     return Sample(labels, blocks, count, weight, bias)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from neuralcollapse._errors import InputError
 from neuralcollapse._files import to_json, validated
+from neuralcollapse.measuring.count_range import ALL_CLASSES, CountRange
 from neuralcollapse.measuring.decision_counts import COUNTS
 from neuralcollapse.moments.class_moments import ClassMoments
 from neuralcollapse.moments.storage import read_state, write_state
@@ -62,22 +64,46 @@ class Counts:
     against: str
 
 
-def write_moments(path: Path, moments: ClassMoments, rows: Iterable[RowRange]) -> None:
+@dataclass(frozen=True)
+class Saved:
+    """What a file holds that `write_moments`, `write_counts` or `ClassMoments.save` wrote.
+
+    Args:
+        content: the moments or the counts; rows: that they are of; none where the file does not say.
+        kept: the numbers of examples of the classes that were measured.
+        about: the file's metadata.
+    """
+
+    content: ClassMoments | Counts
+    rows: tuple[RowRange, ...]
+    kept: CountRange
+    about: dict[str, str]
+
+
+def write_moments(
+    path: Path,
+    moments: ClassMoments,
+    rows: Iterable[RowRange],
+    kept: CountRange = ALL_CLASSES,
+    about: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Write moments as `ClassMoments.save` does, with the rows that they are of."""
-    about = {"weighting": moments.weighting, "rows": to_json([asdict(each) for each in rows])}
-    write_state(path, moments.state_dict(), about)
+    said = {"weighting": moments.weighting, "rows": to_json([asdict(each) for each in rows])}
+    if kept:
+        said["kept"] = to_json(asdict(kept))
+    write_state(path, moments.state_dict(), {**said, **about})
 
 
-def write_counts(path: Path, counts: Counts, rows: RowRange) -> None:
+def write_counts(
+    path: Path, counts: Counts, rows: Iterable[RowRange], about: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Write the counts of some rows."""
-    write_state(path, counts.state, {"rows": to_json([asdict(rows)]), "against": counts.against})
+    said = {"rows": to_json([asdict(each) for each in rows]), "against": counts.against}
+    write_state(path, counts.state, {**said, **about})
 
 
-def read_shard(path: Path) -> tuple[ClassMoments | Counts, tuple[RowRange, ...]]:
+def read_shard(path: Path) -> Saved:
     """Read a file that `write_moments`, `write_counts` or `ClassMoments.save` wrote.
-
-    Returns:
-        The moments or the counts, and the rows that they are of; no rows where the file does not say.
 
     Raises:
         InputError: no such file, or one that holds neither.
@@ -85,11 +111,13 @@ def read_shard(path: Path) -> tuple[ClassMoments | Counts, tuple[RowRange, ...]]
     state, about = read_state(path)
     try:
         rows = validated(tuple[RowRange, ...], about.get("rows", "[]").encode(), "rows")
+        kept = validated(CountRange, about.get("kept", "{}").encode(), "kept")
         if {"examples", "mismatches"} <= state.keys():
             _check_counts(state)
-            return Counts(state, about.get("against", "")), rows
+            return Saved(Counts(state, about.get("against", "")), rows, kept, about)
         weighting = about.get("weighting", "example")
-        return ClassMoments.from_state_dict(state, weighting=weighting), rows  # type: ignore[arg-type]
+        moments = ClassMoments.from_state_dict(state, weighting=weighting)  # type: ignore[arg-type]
+        return Saved(moments, rows, kept, about)
     except InputError as error:
         raise InputError(f"{path} holds neither moments nor counts: {error}") from None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -19,8 +19,9 @@ from torch import Tensor
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.measuring.batch_norm import REESTIMATED
+from neuralcollapse.measuring.batches import PreparedLoader
 from neuralcollapse.measuring.decision_counts import DecisionCounts
-from neuralcollapse.measuring.forward import FeatureReader
+from neuralcollapse.measuring.forward import Batch, FeatureReader
 from neuralcollapse.measuring.options import MeasureOptions
 from neuralcollapse.measuring.per_class import check_class_names, names_on
 from neuralcollapse.measuring.processes import on_all_processes
@@ -41,6 +42,9 @@ def run_passes(reader: FeatureReader, loader: Iterable[Any], options: MeasureOpt
     """
     distributed = options.distributed
     passes = _TwoPasses(reader, loader, options)
+    if options.kept:
+        on_all_processes(passes.count, distributed)
+        passes.choose_classes()
     on_all_processes(passes.first, distributed)
     if distributed:
         passes.share()
@@ -63,6 +67,9 @@ def run_passes(reader: FeatureReader, loader: Iterable[Any], options: MeasureOpt
         for decisions in counts.values():
             decisions.all_reduce()
         reader.add_counts_of_all()
+    if options.kept:
+        passes.require_counted(own[head.name])
+    kept = (options.kept.note,) if options.kept else ()
     statistics = () if options.batch_norm == "running" else (REESTIMATED,)
     ood_means = {} if options.ood is None else _ood_means(reader, options.ood, own, distributed)
     reports = {
@@ -75,7 +82,7 @@ def run_passes(reader: FeatureReader, loader: Iterable[Any], options: MeasureOpt
             decisions=counts[name],
             own=moments,
             layer=name,
-            notes=(*reader.notes_of(name), *statistics),
+            notes=(*reader.notes_of(name), *kept, *statistics),
             class_names=_names(loader, options, moments.num_classes),
         )
         for name, moments in own.items()
@@ -130,12 +137,62 @@ class _TwoPasses:
         self._seen: dict[str, Fingerprint] = {}
         self._kept: list[tuple[dict[str, Tensor], Tensor]] | None = []
         self._classes = 0
+        self._counts = torch.zeros(0, dtype=torch.int64)  # of each class, where few or frequent ones are left out
+        self._keeps: Tensor | None = None
+
+    def count(self) -> None:
+        """The examples of each class, for which the network does not run."""
+        for labels in self._reader.labels(self._loader):
+            if labels.numel() and int(labels.max()) >= len(self._counts):
+                self._counts = _longer(self._counts, int(labels.max()) + 1)
+            self._counts += torch.bincount(labels, minlength=len(self._counts))
+
+    def choose_classes(self) -> None:
+        """Which classes have so many examples, on all processes together, as the options want."""
+        if self._options.distributed:
+            found: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(found, self._counts)
+            longest = max(map(len, found))
+            self._counts = torch.stack([_longer(counts, longest) for counts in found]).sum(dim=0)
+        self._keeps = self._options.kept.keeps(self._counts)
+
+    def require_counted(self, moments: ClassMoments) -> None:
+        """Raise if the pass that counted saw other examples than the first one."""
+        assert self._keeps is not None
+        longest = max(len(self._counts), moments.num_classes)
+        counted, seen = (_longer(each, longest) for each in (self._counts * self._keeps, moments.counts.cpu()))
+        differ = (counted != seen).nonzero()[:, 0].tolist()
+        if differ:
+            label = differ[0]
+            raise InputError(
+                f"expected all passes over the loader to give the same examples, class {label} differed "
+                f"({int(counted[label])} then {int(seen[label])} examples): turn off sampling"
+            )
+
+    def _batches(self) -> Generator[Batch]:
+        """What the network gives of each batch, of the classes that are measured."""
+        with closing(self._reader.batches(self._loader)) as batches:
+            for batch in batches:
+                if self._keeps is None:
+                    yield batch
+                    continue
+                known = batch.labels.cpu() < len(self._keeps)
+                if not bool(known.all()):  # the pass that counted has not seen it
+                    raise InputError("expected all passes over the loader to give the same examples: turn off sampling")
+                which = self._keeps[batch.labels.cpu()].to(batch.labels.device)
+                features = {name: rows[which.to(rows.device)] for name, rows in batch.features.items()}
+                yield replace(batch, features=features, labels=batch.labels[which])
+
+    def _tell(self, number: int, of: int | None, passes: int) -> None:
+        """Tell that so many batches of a pass are done, after so many passes of two."""
+        if self._options.progress is not None and of:
+            self._options.progress((passes + min(1.0, number / of)) / 2)
 
     def first(self) -> None:
         """Moments of all features, a fingerprint of the examples, and the features themselves while they fit."""
         size = 0
-        with closing(self._reader.batches(self._loader)) as batches:
-            for batch in batches:
+        with closing(self._batches()) as batches:
+            for number, batch in enumerate(batches, start=1):
                 self._widen(self._reader.classes or classes_of(batch.labels))
                 if self._reader.classes is not None and size == 0:  # the first batch says it at once
                     check_class_names(self._options.class_names, self._reader.classes, exactly=True)
@@ -150,6 +207,7 @@ class _TwoPasses:
                     self._kept.append((batch.features, batch.labels))
                 else:
                     self._kept = None
+                self._tell(number, _length(self._loader), 0)
 
     def _check_room(self, name: str, dim: int) -> None:
         """Refuse a layer, other than the classifier's, whose p × p scatter is beyond the memory budget."""
@@ -199,21 +257,36 @@ class _TwoPasses:
     def second(self, counts: dict[str, DecisionCounts]) -> None:
         """Decisions on the features kept, or on those of another pass, which must see the same examples."""
         if self._kept is not None:
-            for features, labels in self._kept:
+            for number, (features, labels) in enumerate(self._kept, start=1):
                 for name, decisions in counts.items():
                     if name in features:
                         decisions.add(features[name], labels)
+                self._tell(number, len(self._kept), 1)
         else:
             again = {name: Fingerprint(self._classes) for name in self._seen}
-            with closing(self._reader.batches(self._loader)) as batches:
-                for batch in batches:
+            with closing(self._batches()) as batches:
+                for number, batch in enumerate(batches, start=1):
                     for name, rows in batch.features.items():
                         again[name].add(rows, batch.labels)
                         counts[name].add(rows, batch.labels)
+                    self._tell(number, _length(self._loader), 1)
             for name, seen in self._seen.items():
                 seen.require_same(again[name])
         for decisions in counts.values():
             decisions.decide_waiting()
+
+
+def _longer(counts: Tensor, length: int) -> Tensor:
+    """Counts of more classes, of which there are no examples."""
+    return torch.cat([counts, counts.new_zeros(length - len(counts))])
+
+
+def _length(loader: Iterable[Any]) -> int | None:
+    """How many batches a loader gives, where it says so."""
+    try:
+        return len(loader.loader if isinstance(loader, PreparedLoader) else loader)  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 def _widened(moments: ClassMoments, classes: int) -> ClassMoments:

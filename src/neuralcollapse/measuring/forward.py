@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -111,6 +111,14 @@ class FeatureReader:
         counts: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(counts, (self.network_correct, self.network_examples))
         self.network_correct, self.network_examples = (sum(column) for column in zip(*counts, strict=True))
+
+    def labels(self, loader: Iterable[Any]) -> Iterator[Tensor]:
+        """(examples,) int64 labels of each batch, for which the network does not run."""
+        for call in calls(loader, self._model, torch.device("cpu")):
+            assert call.labels is not None
+            found = Examples(call.labels, self._options.next_token).labels
+            check_labels(found, len(found), LARGEST_LABEL)
+            yield found.to(torch.int64)
 
     def batches(self, loader: Iterable[Any], *, labelled: bool = True) -> Generator[Batch]:
         """Run the network on each batch, and read it; batches without labels may be inputs alone.

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from neuralcollapse._checks import (
@@ -17,12 +18,14 @@ from neuralcollapse._checks import (
     as_tensor,
     check_classifier,
     check_features,
+    check_labels,
     first_bad_row,
     shown,
 )
 from neuralcollapse.measuring.batch_norm import layers_to_reestimate, reestimated_on
 from neuralcollapse.measuring.bootstrap import RESAMPLES, Sample, Settings
 from neuralcollapse.measuring.confidence import intervals_of
+from neuralcollapse.measuring.count_range import CountRange
 from neuralcollapse.measuring.decision_counts import DecisionCounts
 from neuralcollapse.measuring.engine import classes_of, run_passes
 from neuralcollapse.measuring.forward import FeatureReader
@@ -47,6 +50,8 @@ def measure_features(
     metrics: str | Sequence[str] | None = None,
     ood: Tensor | np.ndarray[Any, Any] | None = None,
     reference: ClassMoments | None = None,
+    min_count: int | None = None,
+    max_count: int | None = None,
     class_names: Sequence[str] | None = None,
     confidence: float | None = None,
 ) -> Report:
@@ -64,6 +69,8 @@ def measure_features(
         ood: (m, p) features of out-of-distribution data, for NC5.
         reference: moments of the training features: these features, of another split, are then measured about their
             class means. The loss keeps these features' own.
+        min_count: leave out classes with fewer examples, and their examples; max_count: those with more. They are then
+            classes without examples: the network may still decide for one, the nearest class mean may not.
         class_names: C names, by label, for ``report.per_class``; without a weight there may be more.
         confidence: level of intervals to add, such as 0.95, at the cost of two hundred more reports; see
             :func:`neuralcollapse.confidence_intervals`.
@@ -101,6 +108,11 @@ def measure_features(
             raise InputError(f"expected num_classes = {classes}, the rows of the weight, got {num_classes}")
         check_classifier(weight, bias, classes, features.shape[1])
     check_class_names(class_names, classes, exactly=weight is not None)
+    notes = () if weight is not None else (NO_CLASSIFIER,)
+    if kept := CountRange(min_count, max_count):
+        check_labels(labels, len(features), classes)
+        which = kept.keeps(torch.bincount(labels.long(), minlength=classes))[labels.long()]
+        features, labels, notes = features[which.to(features.device)], labels[which], (*notes, kept.note)
     own = ClassMoments(classes, weighting=weighting)
     own.update(features, labels)
     moments = own if reference is None else own.around(reference)
@@ -117,7 +129,7 @@ def measure_features(
         own=own,
         examples=(features, labels),
         layer=layer,
-        notes=() if weight is not None else (NO_CLASSIFIER,),
+        notes=notes,
         class_names=class_names,
     )
     if confidence is None:

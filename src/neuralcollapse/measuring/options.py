@@ -28,6 +28,7 @@ from neuralcollapse._checks import (
 )
 from neuralcollapse._errors import suggest
 from neuralcollapse.measuring.batches import require_loader
+from neuralcollapse.measuring.count_range import CountRange
 from neuralcollapse.measuring.hooks import Side
 from neuralcollapse.measuring.per_class import check_class_names
 from neuralcollapse.metrics.metric import NEEDS
@@ -65,11 +66,14 @@ class MeasureKeywords(TypedDict, total=False):
     ood: Iterable[Any] | None
     reference: Reference | None
     next_token: bool
+    min_count: int | None
+    max_count: int | None
     class_names: Sequence[str] | None
     batch_norm: BatchNorm
     device: torch.device | str | None
     memory_budget: float
     distributed: bool
+    progress: Callable[[float], object] | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,6 +99,9 @@ class MeasureOptions:
             The loss keeps this split's own.
         next_token: the class of a position in a sequence is the label of the next one, as in causal language models.
             Positions labelled −100 are left out in any case.
+        min_count: leave out classes with fewer examples, and their examples; the labels are counted in a pass of
+            their own, for which the network does not run.
+        max_count: leave out classes with more examples, and their examples.
         class_names: the names of the classes, by label, for ``report.per_class``; by default those of the loader's data
             set, if it has ``classes`` as torchvision's have.
         batch_norm: ``"running"``: batch normalisation by its running averages, as in eval mode and in the papers;
@@ -106,6 +113,7 @@ class MeasureOptions:
         distributed: every process of ``torch.distributed`` calls this with its own shard of the data, and each gets
             the report on all of it, or the error of any; numbers of batches may differ. A sampler that repeats examples
             to even the shards out has them counted twice.
+        progress: is called with the share that is done, from 0 to 1, after each batch, where the loader has a length.
 
     Raises:
         InputError: a value that is impossible, or does not go with another.
@@ -126,11 +134,14 @@ class MeasureOptions:
     ood: Iterable[Any] | None = None
     reference: Reference | None = None
     next_token: bool = False
+    min_count: int | None = None
+    max_count: int | None = None
     class_names: Sequence[str] | None = None
     batch_norm: BatchNorm = "running"
     device: torch.device | str | None = None
     memory_budget: float = 4 << 30
     distributed: bool = False
+    progress: Callable[[float], object] | None = None
 
     @classmethod
     def of(cls, given: Mapping[str, Any], function: str, others: Sequence[str] = ()) -> MeasureOptions:
@@ -167,9 +178,12 @@ class MeasureOptions:
         self._check_metrics()
         as_word(self.weighting, "weighting", WEIGHTINGS)
         as_switch(self.next_token, "next_token")
+        self.kept  # noqa: B018
         check_class_names(self.class_names)
         as_word(self.batch_norm, "batch_norm", ("running", "re-estimate"))
         as_switch(self.distributed, "distributed")
+        if self.progress is not None and not callable(self.progress):
+            raise InputError(f"expected progress= to be a function of the share done, got {shown(self.progress)}")
         if self.ood is not None:
             require_loader(self.ood)
         reference = self._reference
@@ -197,6 +211,11 @@ class MeasureOptions:
             missing = [need for need in NEEDS if need in METRICS[name].needs and not given[need]]
             if missing:
                 raise InputError(f"the metric {name!r} needs {NEEDS[missing[0]]}, got none")
+
+    @property
+    def kept(self) -> CountRange:
+        """The numbers of examples of the classes that are measured."""
+        return CountRange(self.min_count, self.max_count)
 
     @property
     def feature_module(self) -> tuple[Layer | None, Side]:

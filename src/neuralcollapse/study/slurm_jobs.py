@@ -23,6 +23,28 @@ REQUEUES = 100
 """How often a job that reached its time limit is queued again."""
 
 
+def submitit_executor(folder: Path, cluster: str, option: str) -> Any:
+    """Submitit's executor, whose scripts and outputs are in `folder`.
+
+    Args:
+        cluster: "slurm", or "local" for processes of this machine.
+        option: that asked for it, for messages.
+
+    Raises:
+        InputError: submitit or Slurm is not there.
+    """
+    try:
+        import submitit
+    except ModuleNotFoundError:
+        raise InputError(f"{option} needs the package submitit: {install('submitit')}") from None
+    try:
+        return submitit.AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=REQUEUES)
+    except RuntimeError:
+        raise InputError(
+            f"{option} did not find Slurm's command srun here; type the command on a login node of the cluster"
+        ) from None
+
+
 class SlurmExecutor:
     """Slurm jobs; all are queued at once, and Slurm decides which of them run.
 
@@ -36,23 +58,12 @@ class SlurmExecutor:
     capacity = math.inf
 
     def __init__(self, out: Path, options: GridOptions) -> None:
-        try:
-            import submitit
-        except ModuleNotFoundError:
-            raise InputError(f"--slurm needs the package submitit: {install('submitit')}") from None
         cpus, gpus = options.cpus_per_cell, options.gpus_per_cell
         if cpus != int(cpus) or cpus < 1 or (gpus is not None and gpus != int(gpus)):
             raise InputError(
                 f"expected whole cores and GPUs with --slurm, got --cpus-per-cell {cpus:g}, --gpus-per-cell {gpus}"
             )
-        try:
-            self._executor = submitit.AutoExecutor(
-                out.resolve() / ".slurm", cluster=self.cluster, slurm_max_num_timeout=REQUEUES
-            )
-        except RuntimeError:
-            raise InputError(
-                "--slurm did not find Slurm's command srun here; type the command on a login node of the cluster"
-            ) from None
+        self._executor = submitit_executor(out.resolve() / ".slurm", self.cluster, "--slurm")
         self._executor.update_parameters(
             name="neuralcollapse",
             timeout_min=options.time_limit,
@@ -67,10 +78,15 @@ class SlurmExecutor:
         try:
             return SlurmJob(self._executor.submit(JobTask(task)), Path(task.path))
         except (FailedJobError, subprocess.CalledProcessError, OSError) as error:
-            raise InputError(f"Slurm refused the job: {' '.join(str(error).split())[-300:]}") from error
+            raise refused(error) from error
 
     def close(self) -> None:
         pass
+
+
+def refused(error: Exception) -> InputError:
+    """What Slurm said when it was given a job."""
+    return InputError(f"Slurm refused the job: {' '.join(str(error).split())[-300:]}")
 
 
 class SlurmJob:

@@ -17,9 +17,8 @@ from helpers.dataset_files import pictures, random_images, write_archive, write_
 from rich.console import Console
 
 import neuralcollapse as nc
-from neuralcollapse.cli import main
-from neuralcollapse.study.study_file import add_to_study
 from neuralcollapse.cli import main, tables
+from neuralcollapse.study.study_file import add_to_study
 from neuralcollapse.training import recipes
 from neuralcollapse.training.resolve import prepare
 

@@ -102,7 +102,16 @@ def check_bootstrap(level: Any, resamples: Any, seed: Any) -> tuple[float, int, 
     Raises:
         InputError: a level that is not between 0 and 1, fewer than two resamples, or a negative seed.
     """
-    level = as_number(level, "level", most=1.0)
-    if not 0.0 < level < 1.0:
-        raise InputError(f"expected a level between 0 and 1, such as 0.95, got {level:g}")
-    return level, as_count(resamples, "resamples", least=2), as_count(seed, "seed", least=0)
+    return check_level(level), as_count(resamples, "resamples", least=2), as_count(seed, "seed", least=0)
+
+
+def check_level(level: Any) -> float:
+    """The level as a number.
+
+    Raises:
+        InputError: it is not between 0 and 1.
+    """
+    share: float = as_number(level, "level", most=1.0)
+    if not 0.0 < share < 1.0:
+        raise InputError(f"expected a level between 0 and 1, such as 0.95, got {share:g}")
+    return share

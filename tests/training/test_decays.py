@@ -121,6 +121,14 @@ def test_training_is_that_of_torch_optim_with_groups_made_by_hand(
         torch.testing.assert_close(got[key], value, rtol=1e-7, atol=1e-9)
 
 
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    """Each has half of every batch: the class means that the head follows, and the average ‖h‖², are those of both."""
+    settings = {"head": "nearest-etf", "feature_decay": 0.1, "bias_norm_decay": 0.0, "batch_size": 50}
+    one, two = (trained(tmp_path / str(count), devices=count, **settings).history()[-1] for count in (1, 2))
+    for name in ("nc1", "nc3", "loss", "feature_penalty", "mse.total"):
+        assert two[name] == pytest.approx(one[name], rel=1e-9), name
+
+
 def test_lbfgs_ends_where_each_group_has_its_own_penalty(tmp_path: Path) -> None:
     """The gradient of the loss is −w θ of each group; λ_H enters it as any other term."""
     run = trained(tmp_path / "run", optimizer="lbfgs", epochs=40, feature_decay=0.05, **GROUPS)

@@ -142,7 +142,7 @@ def nearest_etf(vectors: Float[Tensor, "c p"] | Array) -> Float[Tensor, "c p"]:
         InputError: fewer than C − 1 features, or entries that are not finite.
 
     Source: Schönemann (1966), A generalized solution of the orthogonal Procrustes problem; as the classifier of a
-    network, Markou, Ajanthan & Gould (2024), Guiding neural collapse, Section 3, who solve it by trust regions.
+    network, Markou, Ajanthan & Gould (2024), Guiding neural collapse, who solve it by trust regions.
 
     Example:
         >>> frame = nearest_etf([[3.0, 0.1], [-1.0, 2.0], [-2.0, -2.0]])

@@ -127,7 +127,7 @@ def feature_penalty(features: Tensor, feature_decay: float) -> Tensor:
     The average is over examples, as in the loss. Zhu et al.'s code sums over the batch, so λ_H is the batch size times
     its rate; their statements sum over all n examples, so λ_H is n times theirs.
 
-    Source: Zhu et al. (2021), A geometric analysis of neural collapse with unconstrained features, Equation 2.
+    Source: Zhu et al. (2021), A geometric analysis of neural collapse with unconstrained features.
     """
     return feature_decay / 2 * features.square().sum(dim=1).mean()
 

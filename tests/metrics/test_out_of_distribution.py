@@ -46,6 +46,15 @@ def test_both_are_pytorch_oods() -> None:
     assert nc.detection(-outside, -inside).fpr95 == pytest.approx(found["FPR95TPR"], abs=1 / 400)
 
 
+def test_mahalanobis_is_pytorch_oods() -> None:
+    """There the covariance is not divided by n and the square is halved; the order of the examples is the same."""
+    detector = pytest.importorskip("pytorch_ood.detector").Mahalanobis(lambda features: features)
+    detector.fit_features(FEATURES, LABELS)
+    theirs = detector.predict_features(OUTSIDE).double()
+    ours = -nc.nearest_mean_scores(moments(), OUTSIDE, mahalanobis=True)
+    torch.testing.assert_close(theirs * 2 * len(FEATURES), ours, rtol=1e-3, atol=1e-4)
+
+
 def test_neco_is_scikit_learns_projection() -> None:
     scaler = StandardScaler().fit(FEATURES.double().numpy())
     pca = PCA(2).fit(scaler.transform(FEATURES.double().numpy()))

@@ -98,5 +98,7 @@ def test_a_head_survives_saving_and_building_without_memory(head: str) -> None:
 
 def test_an_unknown_head_is_named() -> None:
     arguments: Any = ("cosine", None, torch.zeros(1, 1, 8, 8))
-    with pytest.raises(InputError, match="unknown head 'cosine'; expected one of linear, no-bias, etf, normalised"):
+    with pytest.raises(
+        InputError, match="unknown head 'cosine'; expected one of linear, no-bias, etf, nearest-etf, normalised"
+    ):
         heads.replace(nn.Linear(3, 2), *arguments)

@@ -22,7 +22,7 @@ def quadratic(dim: int = 5) -> tuple[Tensor, Tensor]:
 def minimise(name: str, rate: float, momentum: float, decay: float, steps: int) -> tuple[Tensor, Tensor, Tensor]:
     curvature, minimum = quadratic()
     parameter = nn.Parameter(torch.zeros(5, dtype=torch.float64))
-    optimizer = optimizers.OPTIMIZERS[name].make([parameter], rate, momentum, decay)
+    optimizer = optimizers.OPTIMIZERS[name].make([{"params": [parameter], "weight_decay": decay}], rate, momentum)
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -75,7 +75,7 @@ def test_the_penalised_loss_is_stationary_where_training_ends(
 
 def test_lbfgs_reports_the_loss_before_the_step_without_the_penalty() -> None:
     parameter = nn.Parameter(torch.tensor([3.0]))
-    optimizer = optimizers.OPTIMIZERS["lbfgs"].make([parameter], 1.0, 0.0, 10.0)
+    optimizer = optimizers.OPTIMIZERS["lbfgs"].make([{"params": [parameter], "weight_decay": 10.0}], 1.0, 0.0)
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -90,7 +90,9 @@ def test_lbfgs_reports_the_loss_before_the_step_without_the_penalty() -> None:
 def test_what_is_fixed_is_left_out() -> None:
     net = nn.Linear(3, 2)
     net.weight.requires_grad_(False)
-    config = SimpleNamespace(optimizer="sgd", learning_rate=0.1, momentum=0.0, weight_decay=1.0)
+    config = SimpleNamespace(
+        optimizer="sgd", learning_rate=0.1, momentum=0.0, weight_decay=1.0, classifier_decay=None, bias_norm_decay=None
+    )
     assert build_optimizer(config, net).param_groups[0]["params"] == [net.bias]
     with pytest.raises(InputError, match="unknown optimizer 'lion'; expected one of sgd, sgdw, adam, adamw, lbfgs"):
         optimizers.OPTIMIZERS["lion"]

@@ -132,6 +132,32 @@ def test_a_fixed_etf_head_stays_as_it_is_and_the_features_come_to_it(trained: Ca
     assert fixed.end("nc1") < 0.15 * fixed.history[0]["nc1"] and fixed.zero_error < math.inf
 
 
+def test_the_nearest_etf_head_stays_a_simplex_and_comes_to_the_features(trained: Callable[..., Trained]) -> None:
+    """Markou, Ajanthan & Gould (2024): the means need not turn towards the frame, so that they agree with it sooner."""
+    nearest, fixed = trained(loss="ce", head="nearest-etf"), trained(loss="ce", head="etf")
+    assert nearest.first["weight"].tobytes() != nearest.last["weight"].tobytes()
+    unit = nearest.last["weight"] @ nearest.last["weight"].T
+    np.testing.assert_allclose(unit, 10 / 9 * np.eye(10) - 1 / 9, atol=1e-6)
+    assert nearest.history[2]["nc3"] < 0.6 * fixed.history[2]["nc3"]
+    assert nearest.zero_error < math.inf and nearest.end("nc1") < 0.15 * nearest.history[0]["nc1"]
+
+
+def test_feature_decay_shrinks_the_features_and_classifier_decay_the_classifier(
+    trained: Callable[..., Trained],
+) -> None:
+    """Zhu et al. (2021): the model of unconstrained features penalises H in the place of the weights below it."""
+
+    def size(run: Trained, name: str) -> float:
+        return float(np.square(run.last[name]).sum(axis=1).mean())
+
+    free = {"weight_decay": 0.0, "classifier_decay": 0.01}
+    small, large = (trained(feature_decay=decay, **free) for decay in (0.001, 0.01))
+    assert size(large, "features") < 0.5 * size(small, "features")
+    assert size(large, "weight") > 1.2 * size(small, "weight")  # ‖W‖²λ_W = Ave‖h‖² λ_H at the minimum
+    assert large.end("feature_penalty") == pytest.approx(0.005 * size(large, "features"), rel=0.2)
+    assert "feature_penalty" not in trained().history[-1]
+
+
 def test_without_bias_the_classifier_leaves_the_simplex_for_an_orthogonal_frame(
     trained: Callable[..., Trained],
 ) -> None:

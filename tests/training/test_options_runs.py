@@ -31,7 +31,8 @@ TINY: dict[str, Any] = {
 }
 LATER = (
     *("imbalance", "imbalance_ratio", "label_noise", "head", "temperature", "rescale", "target", "focal_gamma"),
-    *("smoothing", "optimizer", "robustness_examples", "test_examples_per_class", "data_sha256"),
+    *("smoothing", "optimizer", "robustness_examples", "test_examples_per_class", "data_sha256", "classifier_decay"),
+    *("bias_norm_decay", "feature_decay"),
 )
 """What the first version's `config.json` does not have."""
 ALL_AT_ONCE: dict[str, Any] = {
@@ -54,7 +55,13 @@ def without_clock(run: Run) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     "options",
-    [{"optimizer": "adam", "head": "etf"}, {"optimizer": "sgdw"}, {"optimizer": "lbfgs"}, ALL_AT_ONCE],
+    [
+        {"optimizer": "adam", "head": "etf"},
+        {"optimizer": "sgdw", "classifier_decay": 0.1, "bias_norm_decay": 0.0},
+        {"optimizer": "lbfgs", "classifier_decay": 0.1},
+        {"optimizer": "sgd", "head": "nearest-etf", "feature_decay": 0.01},
+        ALL_AT_ONCE,
+    ],
     ids=lambda options: options["optimizer"],
 )
 def test_a_run_with_options_goes_on_exactly(tmp_path: Path, options: dict[str, Any]) -> None:
@@ -115,6 +122,11 @@ def test_options_are_in_the_configuration_the_name_and_the_titles(
         ({"head": "etf", "width": 0.01}, "at least 9 features .*, got 5; raise --width"),
         ({"optimizer": "lion"}, "--optimizer must be 'sgd', .* got 'lion'"),
         ({"label_noise": -0.1}, "--label-noise must be at least 0, got -0.1"),
+        ({"head": "nearest-etf", "width": 0.01}, "at least 9 features .*, got 5; raise --width"),
+        ({"head": "nearest-etf", "optimizer": "lbfgs"}, "changes W after every step, .* mistake the curvature"),
+        ({"head": "etf", "classifier_decay": 0.1}, "--classifier-decay 0.1 has no use with --head etf"),
+        ({"head": "normalised", "feature_decay": 0.1}, "--feature-decay 0.1 has no use with --head normalised"),
+        ({"feature_decay": -1.0}, "--feature-decay must be at least 0, got -1"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_before_anything_is_written(

@@ -92,10 +92,11 @@ def print_settings(console: Console, run: Run) -> None:
     data = ", ".join([f"{config.num_classes} classes", *config.data_description()])
     network = ", ".join([f"{config.model}, width {config.width:g}", *config.head_description()])
     optimizer = ", ".join(config.optimizer_description()) or "SGD"
+    decays = "".join(f", {decay}" for decay in config.decay_description())
     arithmetic = {"bf16": "bf16", "64": "float64"}.get(config.precision, "float32")
     console.print(
         f"{config.dataset_title}: {config.num_examples:,} training examples, {data}\n"
-        f"{network}; {config.loss_title} loss, λ = {config.measured_weight_decay:g}; "
+        f"{network}; {config.loss_title} loss, λ = {config.measured_weight_decay:g}{decays}; "
         f"{optimizer} rate {config.learning_rate:g}, momentum {config.momentum:g}, batches of {config.batch_size}, "
         f"{config.epochs} epochs; {config.device}, {arithmetic}, "
         f"seed {config.seed}",

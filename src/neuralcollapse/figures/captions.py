@@ -55,8 +55,7 @@ def subject(study: Study) -> str:
     trained = listed(list(study.losses.values()))
     words = [networks, f" on {data}" if data else "", f", {trained} loss" if trained else ""]
     if (config := runs[0].config) and len({each.cell for each in runs}) == 1:
-        changes = [*config.data_description(), *config.head_description(), *config.optimizer_description()]
-        words += [f", {change}" for change in changes] + [f", λ = {config.measured_weight_decay:g}"]
+        words += [f", {change}" for change in config.changes()] + [f", λ = {config.measured_weight_decay:g}"]
     counts = {cell: sum(each.cell == cell for each in runs) for cell in (each.cell for each in runs)}
     seeds = sorted({each.records.seed for each in runs if each.records.seed is not None})
     few, many = min(counts.values()), max(counts.values())

@@ -101,8 +101,7 @@ class StudyRun:
         """In what it departs from the paper: size, noise, imbalance, last layer, optimizer, rate or decay."""
         if (config := self.config) is None:
             return ()
-        changes = (*config.data_description(), *config.head_description(), *config.optimizer_description())
-        return (*self.reduced, *changes, *recipes.departures(config))
+        return (*self.reduced, *config.changes(), *recipes.departures(config))
 
     @property
     def unfinished(self) -> str:

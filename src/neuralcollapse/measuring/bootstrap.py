@@ -141,9 +141,10 @@ def resampled(
         yield found
 
 
-def normal_quantile(level: float) -> float:
-    """How many standard errors an interval of this level reaches to either side."""
-    return float(torch.special.ndtri(torch.tensor(0.5 + level / 2, dtype=torch.float64)))
+def reach(level: float, error: float, bias: float) -> float:
+    """How far an interval of this level reaches to either side of a number: z √(error² + bias²)."""
+    quantile = float(torch.special.ndtri(torch.tensor(0.5 + level / 2, dtype=torch.float64)))
+    return quantile * math.hypot(error, bias)
 
 
 def error_and_bias(value: float, draws: Sequence[float]) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from neuralcollapse.measuring.bootstrap import (
     Sample,
     Settings,
     error_and_bias,
-    normal_quantile,
+    reach,
     resampled,
 )
 from neuralcollapse.measuring.confidence import check_bootstrap
@@ -188,12 +188,11 @@ def _of_samples(
     for one, other in resampled([a, b], settings, resamples, seed, progress):
         for name in names:
             draws[name].append(one[name] - other[name])
-    reach, found = normal_quantile(level), {}
+    found = {}
     for name in names:
         difference = values[0][name] - values[1][name]
-        error, bias = error_and_bias(difference, draws[name])
-        middle = difference - bias
-        bounds = middle - reach * error, middle + reach * error
+        width = reach(level, *error_and_bias(difference, draws[name]))
+        bounds = difference - width, difference + width
         found[name] = Difference(values[0][name], values[1][name], difference, *bounds)
     same = torch.equal(a.labels, b.labels)
     how = "drawn in pairs, for the labels of both sides agree" if same else "each side by itself"
@@ -208,14 +207,14 @@ def _cka(a: Sample, b: Sample) -> float:
 def _of_reports(a: Mapping[str, Any], b: Mapping[str, Any], level: float) -> Comparison:
     values = [{name: value for name, value in numbers_of(side).items() if _compared(name)} for side in (a, b)]
     intervals = [_errors_of(side) for side in (a, b)]
-    reach, found = normal_quantile(level), {}
+    found = {}
     for name in (name for name in values[0] if name in values[1]):
         one, other = values[0][name], values[1][name]
         low = high = math.nan
         if all(name in each for each in intervals):
             (first, bias), (second, other_bias) = (each[name] for each in intervals)
-            middle, error = one - bias - (other - other_bias), math.hypot(first, second)
-            low, high = middle - reach * error, middle + reach * error
+            width = reach(level, math.hypot(first, second), bias - other_bias)
+            low, high = one - other - width, one - other + width
         found[name] = Difference(one, other, one - other, low, high)
     if all(intervals):
         return Comparison(found, level, "From the standard errors of both reports, taken to be of different examples.")

@@ -15,7 +15,7 @@ from neuralcollapse.measuring.bootstrap import (
     Sample,
     Settings,
     error_and_bias,
-    normal_quantile,
+    reach,
     resampled,
 )
 from neuralcollapse.measuring.interval import Interval
@@ -38,9 +38,9 @@ def confidence_intervals(
     """Intervals of all that a report of these features says, for the population that its examples were drawn from.
 
     The examples of each class are drawn with replacement, ``resamples`` times, and measured again; the network is held
-    fixed. With θ the number measured and θ* those of the resamples, the interval is 2θ − Avg θ* ± z Std θ*. Avg θ* − θ
-    estimates a bias that is large where class means are of few examples: an interval may then be below the number
-    itself, which says that most of it is noise of the class means.
+    fixed. With θ the number measured and θ* those of the resamples, the interval is θ ± z √(Std² θ* + (Avg θ* − θ)²).
+    Avg θ* − θ estimates a bias that is large where class means are of few examples. It widens the interval and is not
+    taken off θ, because what is left, 2θ − Avg θ*, varies by up to a fifth more than θ does, which no Std θ* tells.
 
     The cost is that of ``resamples`` reports, the memory that of one. Numbers that need Σ_W⁻¹ (L_LS, VCI) want more
     examples than features by far: a resample has only 63 % of them, each as often as drawn.
@@ -58,7 +58,8 @@ def confidence_intervals(
     Raises:
         InputError: what ``measure_features`` refuses; a level outside 0 … 1; fewer than two resamples.
 
-    Source: Efron & Tibshirani (1993), An introduction to the bootstrap, Chapters 6, 10 and 12.
+    Source: Efron & Tibshirani (1993), An introduction to the bootstrap, Chapters 6, 10 (root mean square error, and why
+    not to take the bias off) and 12.
 
     Example:
         >>> import torch
@@ -85,11 +86,12 @@ def intervals_of(
     level, resamples, seed = check_bootstrap(level, resamples, seed)
     values = sample.numbers(settings)
     drawn = [numbers for (numbers,) in resampled([sample], settings, resamples, seed, progress)]
-    reach, found = normal_quantile(level), {}
+    found = {}
     for name, value in values.items():
         draws = [numbers[name] for numbers in drawn]
         error, bias = error_and_bias(value, draws)
-        low, high = value - bias - reach * error, value - bias + reach * error
+        width = reach(level, error, bias)
+        low, high = value - width, value + width
         if value >= 0.0 and min(draws) >= 0.0 and math.isfinite(error):
             low, high = max(low, 0.0), max(high, 0.0)
         found[name] = Interval(value, low, high, error, bias, level)
@@ -102,7 +104,16 @@ def check_bootstrap(level: Any, resamples: Any, seed: Any) -> tuple[float, int, 
     Raises:
         InputError: a level that is not between 0 and 1, fewer than two resamples, or a negative seed.
     """
-    level = as_number(level, "level", most=1.0)
-    if not 0.0 < level < 1.0:
-        raise InputError(f"expected a level between 0 and 1, such as 0.95, got {level:g}")
-    return level, as_count(resamples, "resamples", least=2), as_count(seed, "seed", least=0)
+    return check_level(level), as_count(resamples, "resamples", least=2), as_count(seed, "seed", least=0)
+
+
+def check_level(level: Any) -> float:
+    """The level as a number.
+
+    Raises:
+        InputError: it is not between 0 and 1.
+    """
+    share: float = as_number(level, "level", most=1.0)
+    if not 0.0 < share < 1.0:
+        raise InputError(f"expected a level between 0 and 1, such as 0.95, got {share:g}")
+    return share

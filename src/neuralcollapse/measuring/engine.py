@@ -20,6 +20,8 @@ from torch import Tensor
 from neuralcollapse._checks import InputError
 from neuralcollapse.measuring.batch_norm import REESTIMATED
 from neuralcollapse.measuring.batches import PreparedLoader
+from neuralcollapse.measuring.bootstrap import RESAMPLES, Sample, Settings
+from neuralcollapse.measuring.confidence import intervals_of
 from neuralcollapse.measuring.decision_counts import DecisionCounts
 from neuralcollapse.measuring.forward import Batch, FeatureReader
 from neuralcollapse.measuring.options import MeasureOptions
@@ -88,6 +90,10 @@ def run_passes(reader: FeatureReader, loader: Iterable[Any], options: MeasureOpt
         for name, moments in own.items()
     }
     last = reports[head.name]
+    if options.confidence is not None:
+        sample = passes.sample(head.name, *classifiers[head.name])
+        settings = Settings(options.weighting, options.weight_decay, options.metrics)
+        last = replace(last, confidence=intervals_of(sample, settings, options.confidence, RESAMPLES, seed=0))
     doubts = _doubts(last, reader)
     for doubt in doubts:
         warnings.warn(doubt, UserWarning, stacklevel=3)
@@ -253,6 +259,21 @@ class _TwoPasses:
             if name not in self.moments:
                 self._begin(name)
             self.moments[name].all_reduce()
+
+    def sample(self, layer: str, weight: Tensor | None, bias: Tensor | None) -> Sample:
+        """The features kept of a layer, to be resampled.
+
+        Raises:
+            InputError: they did not fit.
+        """
+        kept = self._kept
+        if kept is None:
+            raise InputError(
+                f"expected features that fit memory_budget = {self._options.memory_budget:,.0f} bytes, for confidence= "
+                "measures them again and again: raise it, or measure without"
+            )
+        labels = torch.cat([labels for _, labels in kept]).to(torch.int64).cpu()
+        return Sample(labels, lambda: (rows[layer] for rows, _ in kept), self._classes, weight, bias)
 
     def second(self, counts: dict[str, DecisionCounts]) -> None:
         """Decisions on the features kept, or on those of another pass, which must see the same examples."""

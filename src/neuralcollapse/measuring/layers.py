@@ -242,6 +242,10 @@ def measure_layers(
         ['0', '1', '2']
     """
     checked = MeasureOptions.of(options, "nc.measure_layers", ("layers", "spatial", "channel_axis"))
+    if checked.confidence is not None:  # least-squares classifiers of the layers would not be those of a resample
+        raise InputError(
+            "expected confidence= with nc.measure, for the classifier's own layer, not with measure_layers"
+        )
     if isinstance(checked.reference, (ClassMoments, Report)):
         got = shown(checked.reference)
         raise InputError(f"expected reference= of measure_layers, or moments by layer, got {got}")

@@ -28,6 +28,7 @@ from neuralcollapse._checks import (
 )
 from neuralcollapse._errors import suggest
 from neuralcollapse.measuring.batches import require_loader
+from neuralcollapse.measuring.confidence import check_level
 from neuralcollapse.measuring.count_range import CountRange
 from neuralcollapse.measuring.hooks import Side
 from neuralcollapse.measuring.per_class import check_class_names
@@ -74,6 +75,7 @@ class MeasureKeywords(TypedDict, total=False):
     memory_budget: float
     distributed: bool
     progress: Callable[[float], object] | None
+    confidence: float | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,6 +116,8 @@ class MeasureOptions:
             the report on all of it, or the error of any; numbers of batches may differ. A sampler that repeats examples
             to even the shards out has them counted twice.
         progress: is called with the share that is done, from 0 to 1, after each batch, where the loader has a length.
+        confidence: level of bootstrap intervals to add to the report, such as 0.95, at the cost of two hundred more
+            reports on the features that ``memory_budget`` keeps; see :func:`neuralcollapse.confidence_intervals`.
 
     Raises:
         InputError: a value that is impossible, or does not go with another.
@@ -142,6 +146,7 @@ class MeasureOptions:
     memory_budget: float = 4 << 30
     distributed: bool = False
     progress: Callable[[float], object] | None = None
+    confidence: float | None = None
 
     @classmethod
     def of(cls, given: Mapping[str, Any], function: str, others: Sequence[str] = ()) -> MeasureOptions:
@@ -192,6 +197,13 @@ class MeasureOptions:
                 require_moments(moments, "reference")
         if self.device is not None:
             as_device(self.device)
+        if self.confidence is not None:
+            check_level(self.confidence)
+            if self.reference is not None or self.ood is not None or self.distributed:
+                raise InputError(
+                    "expected confidence= without reference= and ood=, whose own uncertainty is not known, and without "
+                    "distributed=: leave one of them out"
+                )
         # a tensor or array of one number is accepted too; the class is frozen, hence this way of setting
         object.__setattr__(self, "weight_decay", as_number(self.weight_decay, "weight decay"))
         object.__setattr__(self, "memory_budget", as_number(self.memory_budget, "memory_budget"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -80,14 +80,12 @@ def numerical_rank(moments: ClassMoments) -> float:
     Source: Zhou et al. (2022), Are all losses created equal: a neural collapse perspective, whose code averages the
     ratio itself, not its square.
     """
-    ratios = []
-    for label, mean, covariance in _classes(moments):
-        singular = _stacked_singular_values(moments, covariance, mean[None])
-        if not bool(singular.any()):
-            warn_undefined("the numerical rank", f"all features of class {label} are zero")
-            return float("nan")
-        ratios.append(float(singular.sum() ** 2 / singular.square().sum()))
-    return sum(ratios) / len(ratios)
+    return _average_over_classes(
+        moments,
+        "the numerical rank",
+        lambda singular: float(singular.sum() ** 2 / singular.square().sum()),
+        centred=False,
+    )
 
 
 @takes_features
@@ -102,22 +100,23 @@ def class_effective_rank(moments: ClassMoments) -> float:
 
     Source: Roy & Vetterli (2007), Definition 1, of the features of each class.
     """
-    ranks = []
-    for label, mean, covariance in _classes(moments):
-        singular = _stacked_singular_values(moments, covariance, 0.0 * mean[None])
-        if not bool(singular.any()):
-            warn_undefined("the effective rank of a class", f"all features of class {label} are equal")
-            return float("nan")
-        ranks.append(_entropy_rank(singular))
-    return sum(ranks) / len(ranks)
+    return _average_over_classes(moments, "the effective rank of a class", _entropy_rank, centred=True)
 
 
-def _classes(moments: ClassMoments) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """(label, μ_c, Σ_c) of each class present, at unit scale."""
+def _average_over_classes(
+    moments: ClassMoments, name: str, rank: Callable[[Float[Tensor, " p"]], float], *, centred: bool
+) -> float:
+    """Average of a rank over the classes present, from the singular values of each one's features, maybe centred."""
     require_moments(moments)
-    moments = moments.at_unit_scale()
+    moments, ranks = moments.at_unit_scale(), []
     for label in moments.present.nonzero()[:, 0].tolist():
-        yield label, moments.means[label], moments.class_covariance(label)
+        mean = moments.means[label] * (not centred)
+        singular = _stacked_singular_values(moments, moments.class_covariance(label), mean[None])
+        if not bool(singular.any()):
+            warn_undefined(name, f"all features of class {label} are {'equal' if centred else 'zero'}")
+            return float("nan")
+        ranks.append(rank(singular))
+    return sum(ranks) / len(ranks)
 
 
 def _stacked_singular_values(

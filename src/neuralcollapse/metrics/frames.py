@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from neuralcollapse._checks import Array
+from neuralcollapse._checks import Array, InputError
 from neuralcollapse._linalg import of_moderate_size, row_factor
 from neuralcollapse.metrics.geometry import (
     as_rows,
     cosine_tiles,
     have_directions,
+    simplex_etf,
     tiles,
     unit_rows,
 )
@@ -121,6 +122,42 @@ def etf_distance(vectors: Float[Tensor, "c p"] | Array) -> float:
     singular = torch.linalg.svdvals(scaled - mean)[: count - 1]
     gap = (singular - (count - 1) ** -0.5).square().sum() + count * mean.square().sum()
     return float(gap.sqrt())
+
+
+def nearest_etf(vectors: Float[Tensor, "c p"] | Array) -> Float[Tensor, "c p"]:
+    """The simplex ETF of unit rows F that is nearest to rows V of any scale: min ‖V/‖V‖_F − F/‖F‖_F‖_F.
+
+    With S (C × C−1) a simplex ETF in its own coordinates and SᵀV = A Σ Bᵀ, F = S A Bᵀ: every simplex ETF of unit rows
+    is S Q with orthonormal rows of Q, ‖S Q‖_F = √C whatever Q, and tr QᵀSᵀV is largest at the polar factor Q = A Bᵀ.
+    A common shift of the rows changes nothing, as Sᵀ1 = 0. Where the centred rows span fewer than C − 1 dimensions,
+    several are nearest, and this is one of them. Its distance is :func:`etf_distance`.
+
+    Args:
+        vectors: (C, p), such as class means, with p ≥ C − 1.
+
+    Returns:
+        (C, p) float64, unit rows with cosines −1/(C−1).
+
+    Raises:
+        InputError: fewer than C − 1 features, or entries that are not finite.
+
+    Source: Schönemann (1966), A generalized solution of the orthogonal Procrustes problem; as the classifier of a
+    network, Markou, Ajanthan & Gould (2024), Guiding neural collapse, who solve it by trust regions.
+
+    Example:
+        >>> frame = nearest_etf([[3.0, 0.1], [-1.0, 2.0], [-2.0, -2.0]])
+        >>> torch.allclose(frame @ frame.T, 1.5 * torch.eye(3).double() - 0.5)
+        True
+    """
+    vectors = as_rows(vectors)
+    count, dim = vectors.shape
+    if dim < count - 1:
+        raise InputError(f"expected at least {count - 1} features for a simplex ETF of {count} rows, got {dim}")
+    vectors = of_moderate_size(vectors).double()
+    own = simplex_etf(count, count - 1).to(vectors.device)
+    left, _, right = torch.linalg.svd(own.T @ vectors, full_matrices=False)
+    nearest: Tensor = own @ left @ right
+    return nearest
 
 
 def frame_error(vectors: Float[Tensor, "c p"] | Array) -> float:

@@ -6,11 +6,12 @@ W, b and h that are measured there.
     linear       the network's own layer, trained
     no-bias      the same without b
     etf          W a simplex equiangular tight frame of unit rows that stays as it is; b is trained
+    nearest-etf  W the simplex frame of unit rows nearest to the class means, found anew after every step; b is trained
     normalised   logits cos(h, w_c) / τ without bias: the features measured are h/‖h‖, the weight measured is
                  w_c / (τ ‖w_c‖), which `layer.weight` gives; the trained, unnormalised rows are a parameter beside it
 
-The penalty (λ/2)‖W‖² of the measured loss L is a constant for the last two. The weight decay does not act on an ETF's
-W; of the normalised rows it shrinks the length, which the logits do not depend on; that only raises the effective
+The penalty (λ/2)‖W‖² of the measured loss L is a constant for the last three. The weight decay does not act on an
+ETF's W; of the normalised rows it shrinks the length, which the logits do not depend on; that only raises the effective
 learning rate.
 
 A new head is a function and an entry of `HEADS`. Functions import PyTorch when they are called, so that the command
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 UNBOUNDED_TEMPERATURE = 0.1
+_MEANS_RATE = 0.1
+_PROXIMITY = 1e-3
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,18 @@ class Head:
         title: what figures call it.
         make: takes the network's own layer, which it may change, and the temperature; returns the module for its place.
         has_temperature: whether it has a temperature.
+        decayed: whether weight decay changes what its W stands for, so that a decay of its own has a meaning.
+        unit_features: whether the features that are measured have length 1 whatever the network does.
+        follow: takes the layer, the features (n, p) that entered it in a training step and their labels (n,), after
+            that step; for a W that is not trained but computed.
     """
 
     title: str
     make: Callable[[nn.Linear, float | None], nn.Module]
     has_temperature: bool = False
+    decayed: bool = True
+    unit_features: bool = False
+    follow: Callable[[nn.Linear, Tensor, Tensor], None] | None = None
 
 
 def without_bias(layer: nn.Linear, temperature: float | None = None) -> nn.Module:
@@ -81,6 +91,58 @@ def fixed_etf(layer: nn.Linear, temperature: float | None = None) -> nn.Module:
         layer.weight.copy_(F.pad(frame, (0, features - frame.shape[1])))
     layer.weight.requires_grad_(False)
     return layer
+
+
+def nearest_etf(layer: nn.Linear, temperature: float | None = None) -> nn.Module:
+    """`fixed_etf` to begin with, which `follow_class_means` turns after every step towards the class means.
+
+    The class means are running averages, which the layer keeps as buffers, so that a checkpoint has them.
+
+    Source: Markou, Ajanthan & Gould (2024), Guiding neural collapse: optimising towards the nearest simplex equiangular
+    tight frame. There the gradient passes through the frame as well, and features have unit length; here the frame and
+    the rest of the network are updated in turn.
+
+    Raises:
+        InputError: the layer has fewer than C - 1 features.
+    """
+    import torch
+
+    fixed_etf(layer)
+    layer.register_buffer("class_means", torch.zeros_like(layer.weight))
+    layer.register_buffer("class_seen", layer.weight.new_zeros(len(layer.weight), dtype=torch.bool))
+    return layer
+
+
+def follow_class_means(layer: nn.Linear, features: Tensor, labels: Tensor) -> None:
+    """Set W to √C E, E the unit-norm simplex ETF with the least ‖M̃ - E‖² + δ ‖E - W/√C‖².
+
+    M̃ are the running class means, centred and of norm 1. ‖E‖ is constant, so E is the simplex nearest to
+    M̃ + δ W/√C. δ = 1e-3, as in the source's code, decides only where the means span fewer than C - 1 dimensions. Each
+    class's mean moves by a tenth of the way to that of the batch, and W stays until every class was seen. Of several
+    processes, each takes the sums of all.
+    """
+    import torch
+    import torch.distributed as dist
+
+    from neuralcollapse.metrics import frames
+
+    means, seen = layer.class_means, layer.class_seen
+    assert isinstance(means, torch.Tensor) and isinstance(seen, torch.Tensor)
+    with torch.no_grad():
+        rows = torch.cat([features.double(), features.new_ones(len(features), 1).double()], dim=1)
+        sums = rows.new_zeros(len(means), rows.shape[1]).index_add_(0, labels, rows)
+        if dist.is_initialized():
+            dist.all_reduce(sums)
+        here = sums[:, -1] > 0
+        batch = (sums[here, :-1] / sums[here, -1:]).to(means)
+        means[here] = torch.where(seen[here, None], means[here].lerp(batch, _MEANS_RATE), batch)
+        seen |= here
+        centred = (means - means.mean(dim=0)).double()
+        size = centred.norm()
+        # not finite: the network diverges, which its loss will tell
+        if bool(seen.all()) and bool(size.isfinite()) and float(size) > 0:
+            target = centred / size + _PROXIMITY * layer.weight.double() / len(means) ** 0.5
+            layer.weight.copy_(frames.nearest_etf(target))
 
 
 def normalised(layer: nn.Linear, temperature: float | None) -> nn.Module:
@@ -143,8 +205,9 @@ HEADS = Named(
     {
         "linear": Head("", lambda layer, temperature: layer),
         "no-bias": Head("no bias", without_bias),
-        "etf": Head("fixed ETF", fixed_etf),
-        "normalised": Head("normalised", normalised, has_temperature=True),
+        "etf": Head("fixed ETF", fixed_etf, decayed=False),
+        "nearest-etf": Head("nearest ETF", nearest_etf, decayed=False, follow=follow_class_means),
+        "normalised": Head("normalised", normalised, has_temperature=True, decayed=False, unit_features=True),
     },
 )
 """By the name that `--head` takes."""

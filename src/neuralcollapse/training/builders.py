@@ -6,7 +6,10 @@ import torch
 from torch import nn
 
 from neuralcollapse.data import Batches, Dataset, ImageData
+from neuralcollapse.measuring.classifier import find_classifier
+from neuralcollapse.measuring.preparation import evaluation
 from neuralcollapse.networks import heads, registry
+from neuralcollapse.networks.heads import HEADS
 from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.optimizers import OPTIMIZERS
 
@@ -29,10 +32,37 @@ def build_network(config: RunConfig, data: Dataset) -> nn.Module:
     return net.to(memory_format=torch.channels_last) if channels_last_pays(config) else net  # type: ignore[call-overload]
 
 
-def build_optimizer(config: RunConfig, net: nn.Module) -> torch.optim.Optimizer:
-    """The configured optimizer, for the parameters of the network that are trained."""
-    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    return OPTIMIZERS[config.optimizer].make(trained, config.learning_rate, config.momentum, config.weight_decay)
+def find_last_layer(config: RunConfig, net: nn.Module, data: Dataset) -> nn.Linear | None:
+    """The network's last layer, where training treats it in a way of its own; None where it does not."""
+    follows = HEADS[config.head].follow is not None
+    if config.classifier_decay is None and config.bias_norm_decay is None and not config.feature_decay and not follows:
+        return None
+    images = data.train.images
+    height, width = (_PADDED.get(side, side) for side in images.shape[-2:])
+    with evaluation(net):
+        return find_classifier(net, lambda: net(torch.zeros(1, images.shape[1], height, width)))
+
+
+def build_optimizer(config: RunConfig, net: nn.Module, last: nn.Linear | None = None) -> torch.optim.Optimizer:
+    """The configured optimizer, for the parameters of the network that are trained.
+
+    They come in one group for each weight decay: that of the last layer, W and b; that of the biases and normalisation
+    elsewhere, which are the parameters of at most one dimension; and that of all others.
+
+    Args:
+        config: the run's configuration.
+        net: the network.
+        last: its last layer, from `find_last_layer`.
+    """
+    own = set() if last is None else set(last.parameters())
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in net.parameters():
+        decay = config.bias_norm_decay if parameter.ndim <= 1 else None
+        decay = config.classifier_decay if parameter in own else decay
+        if parameter.requires_grad:
+            groups.setdefault(config.weight_decay if decay is None else decay, []).append(parameter)
+    made = [{"params": trained, "weight_decay": decay} for decay, trained in groups.items()]
+    return OPTIMIZERS[config.optimizer].make(made, config.learning_rate, config.momentum)
 
 
 def make_batches(

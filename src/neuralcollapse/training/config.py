@@ -94,7 +94,8 @@ class TrainingConfig:
     """resnet18, vgg11, densenet40, mlp, torchvision:NAME, timm:NAME, … (default: resnet at the paper's depth for the
     data)."""
     head: Annotated[HeadName | None, Option(short="", changes_cost=True, section="Network")] = None
-    """Last layer. linear: the network's own (default); no-bias; etf: a fixed simplex frame; normalised: cosines."""
+    """Last layer. linear: the network's own (default); no-bias; etf: a fixed simplex frame; nearest-etf: the one
+    nearest to the class means; normalised: cosines."""
     temperature: Annotated[Positive | None, Option(short="t", section="Network")] = None
     """Temperature of the normalised head (default 0.1, or 1 / target with squared error)."""
     loss: Annotated[LossName | None, Option(group="subject")] = None
@@ -129,6 +130,12 @@ class TrainingConfig:
     weight_decay: Annotated[NonNegative | None, Option(short="wd")] = None
     """On all trained parameters (default 5e-4 on PyTorch's losses, C/2 times that for mse, 0.01 for digits with mse;
     for sgdw 1 / (1 - momentum) times that, for adamw 0.01)."""
+    classifier_decay: Annotated[NonNegative | None, Option(short="cwd")] = None
+    """Weight decay on the last layer's W and b instead (default: as elsewhere). It is the λ of the measured loss."""
+    bias_norm_decay: Annotated[NonNegative | None, Option(label="bias and norm decay", short="bnwd")] = None
+    """Weight decay on the biases and the normalisation of the other layers instead (default: as elsewhere)."""
+    feature_decay: Annotated[NonNegative | None, Option(short="hwd")] = None
+    """λ_H of (λ_H/2) Ave ‖h‖², added to the loss, h being the last layer's input (default 0; Zhu et al., 2021)."""
     milestones: Annotated[Milestones | None, Option(short="at")] = None
     """Shares of the epochs after which the learning rate is divided by ten (default 1/3 2/3; 0.75 0.9 for digits; none
     for lbfgs)."""
@@ -277,6 +284,20 @@ class RunConfig(TrainingConfig):
             return []
         title = OPTIMIZERS[self.optimizer].title if self.optimizer in OPTIMIZERS else self.optimizer
         return [f"{title} (decay {self.weight_decay:g})"]
+
+    def decay_description(self) -> list[str]:
+        """The decays of their own, such as `classifier decay 0.01` and `feature decay 0.001`."""
+        given = {name: getattr(self, name) for name in ("classifier_decay", "bias_norm_decay", "feature_decay")}
+        return [f"{OPTIONS[name].label} {value:g}" for name, value in given.items() if value is not None]
+
+    def changes(self) -> list[str]:
+        """In what the data, the last layer, the optimizer and the decays are not the paper's, as captions say it."""
+        return [
+            *self.data_description(),
+            *self.head_description(),
+            *self.optimizer_description(),
+            *self.decay_description(),
+        ]
 
 
 _SECTIONS: dict[Group, str] = {

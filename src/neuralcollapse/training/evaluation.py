@@ -90,6 +90,8 @@ class Analysis:
         with self._reestimated() if statistics == "re-estimated" else contextlib.nullcontext():
             numbers, report, train = self._measure()
         record = {"epoch": epoch, "learning_rate": rate, **numbers}
+        if config.feature_decay:
+            record["feature_penalty"] = float(losses.feature_penalty(train.features.double(), config.feature_decay))
         if config.notebook_weight_decay:
             decay = config.measured_weight_decay / config.num_classes
             losses_only = {key: value for key, value in self._report(train, decay).to_dict().items() if "mse." in key}

@@ -12,8 +12,13 @@ here is the first term alone, and `measured_weight_decay` says which λ of L tha
 
 L is always measured with one-hot targets y, whatever the loss fits the outputs to: with M ≠ 1, and with the losses of
 the last line, L⊥_LS mostly shows how far the size of the outputs is from that of y. NC1–NC4 do not depend on that size.
-The `loss` of the history is the training loss itself with its parameters, without the penalty, so values of different
+The `loss` of the history is the training loss itself with its parameters, without any penalty, so values of different
 losses are on different scales; label smoothing cannot go below the entropy of its targets.
+
+Where the classifier has a decay of its own, that is w here, for W and b are all that λ stands at. Feature decay adds
+`feature_penalty` to what is trained, on the scale of the loss: with mse-torch, λ_H of (C/2) times as much on that of L.
+L does not hold it, and for given features need not: it does not depend on W and b, so that the classifier with the
+least L, and every part of the decomposition, are what they are without it. The history has it as `feature_penalty`.
 
 A new loss is a function and an entry of `LOSSES`; a parameter of its own is an entry of `PARAMETERS` and a field of
 `TrainingConfig`. Functions import PyTorch when they are called, so that the command line can list the names without it.
@@ -114,6 +119,17 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> 
     import torch.nn.functional as F
 
     return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+
+
+def feature_penalty(features: Tensor, feature_decay: float) -> Tensor:
+    """(λ_H/2) Ave ‖h‖², of features (n, p); weight decay on H in the model of unconstrained features.
+
+    The average is over examples, as in the loss. Zhu et al.'s code sums over the batch, so λ_H is the batch size times
+    its rate; their statements sum over all n examples, so λ_H is n times theirs.
+
+    Source: Zhu et al. (2021), A geometric analysis of neural collapse with unconstrained features.
+    """
+    return feature_decay / 2 * features.square().sum(dim=1).mean()
 
 
 def parameters(name: str, given: Mapping[str, Any], num_classes: int) -> dict[str, float]:

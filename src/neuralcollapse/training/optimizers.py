@@ -19,13 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from neuralcollapse._errors import Named
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+
+Groups = list[dict[str, Any]]
 
 _SECOND_MOMENT = 0.999  # Kingma & Ba (2015), like the default rate 1e-3 below
 LARGEST_FULL_BATCH = 4096
@@ -37,8 +38,9 @@ class Optimizer:
 
     Args:
         title: what figures call it.
-        make: takes parameters, learning rate, momentum and weight decay; returns the optimizer, whose `step` takes a
-            closure that computes the gradients and returns the loss, and returns the loss before the step.
+        make: takes groups of parameters, each with its `weight_decay`, as `torch.optim` does, the learning rate and the
+            momentum; returns the optimizer, whose `step` takes a closure that computes the gradients and returns the
+            loss, and returns the loss before the step.
         penalty: takes weight decay and momentum; returns the weight decay of the penalised loss with the same
             stationary points, by default its own.
         learning_rate: the usual rate, for any loss.
@@ -49,7 +51,7 @@ class Optimizer:
     """
 
     title: str
-    make: Callable[[list[nn.Parameter], float, float, float], torch.optim.Optimizer]
+    make: Callable[[Groups, float, float], torch.optim.Optimizer]
     penalty: Callable[[float, float], float] = lambda decay, momentum: decay
     learning_rate: float | None = None
     weight_decay: Callable[[float, float], float] = lambda decay, momentum: decay
@@ -58,34 +60,34 @@ class Optimizer:
     has_momentum: bool = True
 
 
-def _sgd(trained: list[nn.Parameter], rate: float, momentum: float, decay: float) -> torch.optim.Optimizer:
+def _sgd(groups: Groups, rate: float, momentum: float) -> torch.optim.Optimizer:
     from torch.optim import SGD
 
-    return SGD(trained, lr=rate, momentum=momentum, weight_decay=decay)
+    return SGD(groups, lr=rate, momentum=momentum)
 
 
-def _sgdw(trained: list[nn.Parameter], rate: float, momentum: float, decay: float) -> torch.optim.Optimizer:
+def _sgdw(groups: Groups, rate: float, momentum: float) -> torch.optim.Optimizer:
     from neuralcollapse.training.own_optimizers import SGDW
 
-    return SGDW(trained, rate, momentum, decay)
+    return SGDW(groups, rate, momentum)
 
 
-def _adam(trained: list[nn.Parameter], rate: float, momentum: float, decay: float) -> torch.optim.Optimizer:
+def _adam(groups: Groups, rate: float, momentum: float) -> torch.optim.Optimizer:
     from torch.optim import Adam
 
-    return Adam(trained, lr=rate, betas=(momentum, _SECOND_MOMENT), weight_decay=decay)
+    return Adam(groups, lr=rate, betas=(momentum, _SECOND_MOMENT))
 
 
-def _adamw(trained: list[nn.Parameter], rate: float, momentum: float, decay: float) -> torch.optim.Optimizer:
+def _adamw(groups: Groups, rate: float, momentum: float) -> torch.optim.Optimizer:
     from torch.optim import AdamW
 
-    return AdamW(trained, lr=rate, betas=(momentum, _SECOND_MOMENT), weight_decay=decay)
+    return AdamW(groups, lr=rate, betas=(momentum, _SECOND_MOMENT))
 
 
-def _lbfgs(trained: list[nn.Parameter], rate: float, momentum: float, decay: float) -> torch.optim.Optimizer:
+def _lbfgs(groups: Groups, rate: float, momentum: float) -> torch.optim.Optimizer:
     from neuralcollapse.training.own_optimizers import PenalisedLBFGS
 
-    return PenalisedLBFGS(trained, rate, decay)
+    return PenalisedLBFGS(groups, rate)
 
 
 OPTIMIZERS = Named(

@@ -7,23 +7,22 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class SGDW(torch.optim.SGD):
     """SGD with decoupled weight decay (Loshchilov & Hutter, 2019, Algorithm 1): θ ← (1 - ηw)θ - η v.
 
     Args:
-        params: as for `torch.optim.SGD`.
+        groups: of parameters, as for `torch.optim.SGD`, each with its w as `weight_decay`.
         lr: η.
         momentum: of the gradients alone.
-        decoupled_decay: w.
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float, decoupled_decay: float) -> None:
-        super().__init__(params, lr=lr, momentum=momentum)
+    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, momentum: float) -> None:
+        super().__init__(groups, lr=lr, momentum=momentum)
         for group in self.param_groups:
-            group["decoupled_decay"] = decoupled_decay
+            group["decoupled_decay"], group["weight_decay"] = group["weight_decay"], 0.0
 
     def step(self, closure: Callable[[], Tensor] | None = None) -> Any:  # type: ignore[override]
         """Make one step, with the gradients at the θ before the decay."""
@@ -46,19 +45,18 @@ class PenalisedLBFGS(torch.optim.LBFGS):
     The loss is averaged over the processes, so that all of them search along the same line.
 
     Args:
-        params: as for `torch.optim.LBFGS`.
+        groups: of parameters, each with its w as `weight_decay`; PyTorch's own L-BFGS knows one group only.
         lr: the first length tried on every line; 1 is the quasi-Newton step.
-        weight_decay: w.
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
-        super().__init__(params, lr=lr, max_iter=20, history_size=10, line_search_fn="strong_wolfe")
-        self.param_groups[0]["weight_decay"] = weight_decay
+    def __init__(self, groups: Iterable[dict[str, Any]], lr: float) -> None:
+        decays = {parameter: group["weight_decay"] for group in groups for parameter in group["params"]}
+        super().__init__(list(decays), lr=lr, max_iter=20, history_size=10, line_search_fn="strong_wolfe")
+        self._decays = decays
 
     def step(self, closure: Callable[[], Tensor]) -> Any:  # type: ignore[override]
         """Make 20 iterations; returns the loss before them, without the penalty."""
         losses: list[Tensor] = []
-        decay = self.param_groups[0]["weight_decay"]
 
         def penalised() -> Tensor:
             loss = closure().detach()
@@ -67,7 +65,7 @@ class PenalisedLBFGS(torch.optim.LBFGS):
                 loss = loss / dist.get_world_size()
             losses.append(loss)
             with torch.no_grad():
-                for parameter in self.param_groups[0]["params"]:
+                for parameter, decay in self._decays.items():
                     if parameter.grad is not None:
                         loss = loss + decay / 2 * parameter.square().sum()
                         parameter.grad.add_(parameter, alpha=decay)

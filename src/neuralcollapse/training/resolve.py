@@ -156,6 +156,7 @@ def resolve(config: TrainingConfig, data: Dataset) -> RunConfig:
     elif config.temperature is not None:
         owners = " or ".join(name for name, other in HEADS.items() if other.has_temperature)
         raise InputError(f"--temperature {config.temperature:g} belongs to --head {owners}; leave it out")
+    _check_decays(config, names["head"], names["optimizer"])
     settings |= {**given, **names, "device": device}
     if settings.get("precision", "auto") == "auto":
         settings["precision"] = "bf16" if hardware.native_bf16(device) else "32"
@@ -174,9 +175,29 @@ def resolve(config: TrainingConfig, data: Dataset) -> RunConfig:
         class_names=tuple(data.class_names),
         loss_title=losses.title(names["loss"], settings),
         measured_weight_decay=loss.measured_weight_decay(
-            optimizer.penalty(settings["weight_decay"], settings["momentum"]), num_classes
+            optimizer.penalty(settings.get("classifier_decay", settings["weight_decay"]), settings["momentum"]),
+            num_classes,
         ),
     )
+
+
+def _check_decays(config: TrainingConfig, head: str, optimizer: str) -> None:
+    """Refuse a decay that the head gives no meaning, and a head that changes under an optimizer which forbids it."""
+    if config.classifier_decay is not None and not HEADS[head].decayed:
+        raise InputError(
+            f"--classifier-decay {config.classifier_decay:g} has no use with --head {head}, whose W it does not "
+            "change; leave it out"
+        )
+    if config.feature_decay and HEADS[head].unit_features:
+        raise InputError(
+            f"--feature-decay {config.feature_decay:g} has no use with --head {head}, whose features all have "
+            "length 1; leave it out"
+        )
+    if HEADS[head].follow is not None and OPTIMIZERS[optimizer].full_batch:
+        raise InputError(
+            f"--head {head} changes W after every step, by which --optimizer {optimizer} would mistake the curvature; "
+            "take another optimizer"
+        )
 
 
 def corruption(config: TrainingConfig) -> Corruption:

@@ -13,6 +13,7 @@ import contextlib
 import functools
 import math
 import time
+from collections.abc import Iterator
 
 import torch
 from lightning_fabric import Fabric
@@ -20,9 +21,10 @@ from torch import Tensor, nn
 
 from neuralcollapse._files import append_line
 from neuralcollapse.data import Batches, Dataset
+from neuralcollapse.networks.heads import HEADS
 from neuralcollapse.networks.sync_norm import synchronised
 from neuralcollapse.training import checkpoint, hardware, losses, recipes
-from neuralcollapse.training.builders import build_network, build_optimizer, make_batches
+from neuralcollapse.training.builders import build_network, build_optimizer, find_last_layer, make_batches
 from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.evaluation import Analysis, Diverged
 from neuralcollapse.training.launch import failures_noted, launch
@@ -64,7 +66,8 @@ def _train(fabric: Fabric, run: Run, data: Dataset, progress: Progress) -> str:
     net = build_network(config, data)
     if fabric.world_size > 1:
         net = synchronised(net, fabric.device.type)
-    model, optimizer = fabric.setup(net, build_optimizer(config, net))
+    last = find_last_layer(config, net, data)
+    model, optimizer = fabric.setup(net, build_optimizer(config, net, last))
     status = checkpoint.restore(fabric, run, net, optimizer)
     batches = make_batches(data.train, data, config, fabric.device, shuffle_seed=config.seed)
     analysis = Analysis(net, config, data, fabric.device) if lead else None
@@ -79,7 +82,7 @@ def _train(fabric: Fabric, run: Run, data: Dataset, progress: Progress) -> str:
             rate = recipes.learning_rate(config.learning_rate, milestones, epoch)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss = train_epoch(fabric, model, optimizer, batches, epoch, config, progress)
+            loss = train_epoch(fabric, model, optimizer, batches, epoch, config, progress, last)
             diverged = not math.isfinite(loss)
             if analysis is not None and epoch in measured and not diverged:
                 try:
@@ -113,36 +116,68 @@ def train_epoch(
     epoch: int,
     config: RunConfig,
     progress: Progress,
+    last: nn.Linear | None = None,
 ) -> float:
-    """Make one pass over the training set; returns the mean loss over its examples."""
-    objective = losses.objective(config)
+    """Make one pass over the training set; returns the mean loss over its examples, a feature decay's penalty with it.
+
+    Args:
+        fabric: of the process.
+        model: the network, as Fabric wraps it; optimizer: of its parameters.
+        batches: of the training set.
+        epoch: decides their order.
+        config: the run's configuration.
+        progress: told after every step.
+        last: the network's last layer, from `builders.find_last_layer`.
+    """
+    objective, follow = losses.objective(config), HEADS[config.head].follow
     rank, processes = fabric.global_rank, fabric.world_size
     total, seen = torch.zeros((), device=fabric.device), 0
     model.train()
-    for step, (images, labels) in enumerate(batches.epoch(epoch), start=1):
-        if len(labels) < 2:
-            continue  # batch normalisation needs two examples; the next epoch has another remainder
-        share = slice(rank, None, processes)
-        shard, targets = images[share], labels[share]
-        # DDP averages gradients over processes: shards of unequal size are weighted to make the batch's own mean
-        weight = len(targets) * processes / len(labels)
+    with inputs_of(last) as entered:
+        for step, (images, labels) in enumerate(batches.epoch(epoch), start=1):
+            if len(labels) < 2:
+                continue  # batch normalisation needs two examples; the next epoch has another remainder
+            share = slice(rank, None, processes)
+            shard, targets = images[share], labels[share]
+            # DDP averages gradients over processes: shards of unequal size are weighted to make the batch's own mean
+            weight = len(targets) * processes / len(labels)
 
-        def closure(shard: Tensor = shard, targets: Tensor = targets, weight: float = weight) -> Tensor:
-            optimizer.zero_grad()
-            with fabric.autocast():  # for the loss, too: Fabric converts only what enters and leaves the model
-                loss = objective(model(shard), targets)
-            loss = loss if processes == 1 else loss * weight
-            fabric.backward(loss)
-            return loss
+            def closure(shard: Tensor = shard, targets: Tensor = targets, weight: float = weight) -> Tensor:
+                optimizer.zero_grad()
+                with fabric.autocast():  # for the loss, too: Fabric converts only what enters and leaves the model
+                    loss = objective(model(shard), targets)
+                    if config.feature_decay:
+                        loss = loss + losses.feature_penalty(entered[0].to(loss.dtype), config.feature_decay)
+                loss = loss if processes == 1 else loss * weight
+                fabric.backward(loss)
+                return loss
 
-        try:
-            total += optimizer.step(closure).detach() * (len(labels) / processes)  # type: ignore[arg-type, attr-defined]
-        except RuntimeError as error:
-            if "without overflow" not in str(error):
-                raise
-            total += math.inf  # a step so large that float32 has no number for it
-        seen += len(labels)
-        progress.step(epoch, step / len(batches))
+            try:
+                total += optimizer.step(closure).detach() * (len(labels) / processes)  # type: ignore[arg-type, attr-defined]
+            except RuntimeError as error:
+                if "without overflow" not in str(error):
+                    raise
+                total += math.inf  # a step so large that float32 has no number for it
+            if follow is not None and last is not None:
+                follow(last, entered[0], targets)
+            seen += len(labels)
+            progress.step(epoch, step / len(batches))
     if seen == 0:
         return 0.0
     return float(fabric.all_reduce(total, reduce_op="sum")) / seen  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def inputs_of(layer: nn.Linear | None) -> Iterator[list[Tensor]]:
+    """A list of what entered the layer in the last forward pass within the block, with its gradient's graph."""
+    entered: list[Tensor] = []
+
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        entered[:] = inputs
+
+    hook = None if layer is None else layer.register_forward_pre_hook(keep)
+    try:
+        yield entered
+    finally:
+        if hook is not None:
+            hook.remove()

@@ -102,7 +102,7 @@ class ClassifierHead:
         name: what the report calls the layer.
         place: the module's name in the network; its call number ``call`` is given the features, or gives them.
         weights: the classifier; None where there is none.
-        relation: what the tensor ``target`` that the network returns is of W h + b; None where that is not known.
+        relation: how the tensor ``target`` that the network returns is made from W h + b; None where not known.
         error: the relative error of the layer's output, if a network widens its type before returning it.
         channels_first: whether the features are along axis 1, as in a convolution.
         by_labels: whether the labels of the first batch told which of several tensors are the logits.

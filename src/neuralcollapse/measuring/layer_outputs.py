@@ -1,6 +1,6 @@
 """Outputs of several layers of a network, as (examples, p) features, from the pass that reaches its classifier.
 
-Which axis of an output holds the features is proved by the layers that made it, never guessed from the number of axes.
+Which axis of an output holds the features is told by the layers that made it, not by the number of axes.
 """
 
 from __future__ import annotations
@@ -289,24 +289,27 @@ def _stages(model: nn.Module) -> list[str]:
 
 
 def _blocks(module: nn.Module, inside: bool) -> Iterator[nn.Module]:
-    """A stage, or the blocks in it; of a block that is ``inside`` a list, only the blocks with attention."""
+    """The blocks of a stage, or the stage itself if it has none.
+
+    Inside a block, plain lists, such as its experts, are parts of it: only blocks with attention are looked for there.
+    """
     if isinstance(module, (nn.ModuleList, nn.ModuleDict)) or _has_attention_blocks(module):
         for child in module.children():
             yield from _blocks(child, inside=True)
-    elif any(_is_list(each, attention=inside) for each in module.modules() if each is not module):
+    elif any(_is_list(each, attention_only=inside) for each in module.modules() if each is not module):
         for child in module.children():
             yield from _blocks(child, inside)
     else:
         yield module
 
 
-def _is_list(module: nn.Module, attention: bool) -> bool:
-    """Whether it is a list of blocks of one class, which never runs itself, or a sequence of blocks with attention."""
+def _is_list(module: nn.Module, attention_only: bool) -> bool:
+    """Whether it is a list of equal blocks; with ``attention_only``, just of blocks that contain attention."""
     if _has_attention_blocks(module):
         return True
     children = list(module.children())
     alike = len({type(each) for each in children}) == 1 and len(list(children[0].children())) > 0
-    return isinstance(module, nn.ModuleList) and alike and not attention
+    return isinstance(module, nn.ModuleList) and alike and not attention_only
 
 
 def _has_attention_blocks(module: nn.Module) -> bool:

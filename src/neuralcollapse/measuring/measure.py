@@ -158,11 +158,12 @@ def _ood_mean(ood: Tensor | np.ndarray[Any, Any], dim: int) -> Tensor:
 def measure(model: nn.Module, loader: Iterable[Any], **options: Unpack[MeasureKeywords]) -> Report:
     """Measure a classifier on the data a loader gives; the model is left as it was.
 
-    Runs in eval mode without gradients, streams the data once, and puts modes, hooks and random states back. Wrappers
+    Runs in eval mode without gradients, and puts modes, hooks and random states back. Wrappers
     (``torch.compile``, DataParallel, DDP, FSDP) are taken off meanwhile, and weights that FSDP spread over processes
     are gathered. Threads that measure wait for one another.
-    Features are kept up to ``memory_budget``, because NC4 needs the final class means; beyond it the network runs over
-    the loader a second time, and an error says so if that pass saw other examples.
+    One pass over the loader, if the features fit ``memory_budget``, because NC4 needs the final class means. Otherwise
+    the network runs over it a second time, and an error says so if that pass saw other examples;
+    ``batch_norm="re-estimate"`` adds one more.
 
     The classifier is found by comparing: it is the layer whose output is what the network returns and whose output is
     W h + b of its input h, both checked on the first batches and, on one example, on every later one. The report names

@@ -52,8 +52,8 @@ class ClassReport:
         nc4_mismatch: share of its examples on which the two disagree.
         mean_norm: ‖μ_c − μ_G‖, the length of its centred mean.
         variability: tr Σ_c = Ave_i ‖h_{i,c} − μ_c‖², of its own n_c examples; Σ_c π_c tr Σ_c = tr Σ_W.
-        nc1: tr(Σ_c Σ_B⁺)/C with its own scatter Σ_c = Ave_i (h_{i,c} − μ_c)(h_{i,c} − μ_c)ᵀ, NC1 were all classes alike
-            but for size. The classes with the greatest are the least collapsed.
+        nc1: tr(Σ_c Σ_B⁺)/C with its own scatter Σ_c = Ave_i (h_{i,c} − μ_c)(h_{i,c} − μ_c)ᵀ: what NC1
+            would be if every class had this scatter. The classes with the greatest are the least collapsed.
         nc1_share: π_c nc1, what it adds to NC1; all classes' shares add up to the report's ``nc1``.
         nearest: name of the class c' ≠ c whose centred mean has the greatest cosine with its own.
         nearest_cosine: that cosine, −1/(C−1) for all classes at a simplex ETF.

@@ -1,4 +1,4 @@
-"""What a network's output is of a layer's: the same numbers, a multiple, their softmax, or a pooling of them."""
+"""How a network's output is made from a layer's output: unchanged, scaled, through softmax, or pooled."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def sample(rows: Tensor, number: int = _ROWS) -> Tensor:
 
 @dataclass(frozen=True)
 class Relation:
-    """What a tensor that the network returns is of a layer's output.
+    """How a tensor that the network returns is made from a layer's output.
 
     Attributes:
         through: the function that was applied to the layer's output; "" where none was.
@@ -131,7 +131,7 @@ def rows_of(tensor: Tensor, classes: int) -> Iterator[Tensor]:
 
 
 def relate(logits: Tensor, tensor: Tensor, error: float = 0.0) -> Relation | None:
-    """What a tensor (…, C) or (n, C, …) is of a layer's output (…, C); None where it is nothing that is known.
+    """How a tensor (…, C) or (n, C, …) is made from a layer's output (…, C); None where no known way gives it.
 
     ``error`` is a relative error to allow, if it is more than that of the tensors' types.
     """
@@ -155,7 +155,7 @@ def relate(logits: Tensor, tensor: Tensor, error: float = 0.0) -> Relation | Non
 
 
 def _alike(a: Tensor, b: Tensor, error: float) -> Relation | None:
-    """What rows b are of rows a, where each is made of one."""
+    """The relation that makes each row of b from the same row of a; None if there is none."""
     error = max(error, coarseness(a, b))
     a64, b64 = as_float64(a), as_float64(b)
     if not bool(torch.isfinite(a64).all() and torch.isfinite(b64).all()):

@@ -220,7 +220,7 @@ def fit(panels: Iterable[Axes]) -> None:
         if beyond:
             at, value = np.max(beyond, axis=0)
             where: dict[str, Any] = {"xycoords": ax.get_xaxis_transform(), "textcoords": "offset points", "va": "top"}
-            text = f"↑ {number(float(f'{value:.2g}'))}"
+            text = f"↑ {ax.yaxis.get_major_formatter()(float(f'{value:.2g}'), None)}"
             ax.annotate(text, (float(at), 1.0), (1, 0), fontsize="small", gid="beyond", **where)
 
 

@@ -125,6 +125,8 @@ def append_line(path: str | Path, record: dict[str, Any]) -> None:
     Raises:
         InputError: the line cannot be written.
     """
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):  # it has no last line to look for
+        raise InputError(f"cannot write {path}: it is not a regular file")
     line = (to_json(record) + "\n").encode()
     try:
         with Path(path).open("ab+", buffering=0) as file:

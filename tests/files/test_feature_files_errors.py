@@ -182,7 +182,9 @@ def test_wrong_parquet_columns_are_named(tmp_path: Path) -> None:
     path = tmp_path / "wrong.parquet"
     fixed = pa.list_(pa.float32(), 2)
     two = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
+    rows = pa.array([[1.0], *two[1:]])
     for columns, parts in (
+        ({"features": rows, "label": label}, ("1 features in every row", "2 in row 1")),  # the weight is not blamed
         ({"features": pa.array([[1.0, 2.0], [3.0], [4.0, 5.0]]), "label": label}, ("2 features", "1 in row 1")),
         ({"features": pa.array([[1.0, 2.0], None, [4.0, 5.0]]), "label": label}, ("features", "none in row 1")),
         ({"features": pa.array([[1.0, 2.0], [3.0, None], two[0]]), "label": label}, ("missing one in row 1",)),

@@ -7,6 +7,7 @@ import json
 import struct
 import tracemalloc
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,32 @@ def test_labels_of_every_type_in_tables_and_tensors(form: str, kind: str, tmp_pa
         pytest.importorskip("safetensors.numpy").save_file(arrays, path)
     _, found = content(path, options)
     assert found.dtype == np.int64 and np.array_equal(found, layer()["labels"])
+
+
+@pytest.mark.parametrize("label", [2**63, 2**64 - 100, 2**64 - 1])
+@pytest.mark.parametrize("form", ["npy", "npz", "safetensors", "parquet"])
+def test_labels_beyond_int64_are_named_as_they_are(form: str, label: int, tmp_path: Path) -> None:
+    """They are not the negative numbers of the same bits, of which −100 leaves an example out elsewhere."""
+    labels = np.array([0, 1, label], dtype=np.uint64)
+    arrays = {"features": np.ones((3, 2)), "labels": labels, "weight": np.ones((2, 2)), "bias": np.ones(2)}
+    np.save(tmp_path / "weight.npy", arrays["weight"])
+    options = FileOptions(weight=tmp_path / "weight.npy")
+    if form == "npy":
+        path, options = tmp_path / "features.npy", replace(options, labels=tmp_path / "labels.npy")
+        np.save(path, arrays["features"])
+        np.save(tmp_path / "labels.npy", labels)
+    elif form == "npz":
+        path = tmp_path / "layer.npz"
+        np.savez(path, **arrays)
+    elif form == "safetensors":
+        path = tmp_path / "layer.safetensors"
+        pytest.importorskip("safetensors.numpy").save_file(arrays, path)
+    else:
+        pytest.importorskip("pyarrow")
+        path, parquet = parquet_lists(tmp_path, arrays)
+        options = replace(parquet, weight=options.weight)
+    with pytest.raises(InputError, match=f"expected labels below 2⁶³, got {label}"):
+        measure_files(path, options)
 
 
 @pytest.mark.parametrize("values", [[0.0, 1.0, 2.7], [0.0, 1.0, 2.0], [True, False, True], [1j, 2, 3]])

@@ -39,6 +39,7 @@ def faults_of(ranges: list[tuple[str, int, int]], folder: Path) -> list[dict[str
     environment = {name: value for name, value in os.environ.items() if name != "NEURALCOLLAPSE_DATA"}
     environment |= {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
     while ranges:
+        progress.unlink(missing_ok=True)
         command = [sys.executable, file_mutations.__file__, str(progress), json.dumps(ranges)]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, cwd=folder)
         lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,10 @@ def test_wrong_settings_are_named_at_once(tmp_path: Path) -> None:
         nc.Monitor(model, batches, path=tmp_path / "absent" / "nc.jsonl")
     with pytest.raises(nc.InputError, match="got the folder"):
         nc.Monitor(model, batches, path=tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("/dev/full", "/dev/null", tmp_path / "pipe"):  # a line's end can't be looked for in them
+        with pytest.raises(nc.InputError, match="expected a file to write lines to, got the device or pipe /"):
+            nc.Monitor(model, batches, path=path)
 
 
 WRONG_OPTIONS: list[tuple[dict[str, Any], str]] = [

@@ -245,3 +245,19 @@ def test_equality() -> None:
     assert first != nc.measure(model, loader()).per_class
     with pytest.raises(TypeError, match="unhashable"):
         hash(first)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e-100, 1e100, 1e160, 1e300])
+def test_the_order_of_classes_is_that_at_any_other_scale(scale: float) -> None:
+    """Of moments alone, which have no NC1 by class; warnings are errors here."""
+    features, labels = torch.randn(60, 4, dtype=torch.float64), torch.arange(60) % 5
+    spread = 0.01 * torch.tensor([2.0, 5.0, 1.0, 4.0, 3.0]).double()[labels][:, None]
+    features = torch.randn(5, 4, dtype=torch.float64)[labels] + spread * features
+    found = []
+    for factor in (1.0, scale):
+        moments = nc.ClassMoments(5)
+        moments.update(factor * features, labels)
+        report = nc.make_report(moments, torch.randn(5, 4, dtype=torch.float64))
+        found.append([each.name for each in report.per_class.least_collapsed()])
+        assert f"The least collapsed class is {found[0][0]}" in str(report)
+    assert found[0] == found[1] != sorted(found[0])

@@ -121,6 +121,48 @@ def test_at_an_orthogonal_frame(size: int) -> None:
     assert nc.nc3(moments, frame) == pytest.approx(2 - 2 * cosine, rel=1e-10)
 
 
+@pytest.mark.parametrize("dim", [1, 2, 3, 300, 1000, 2500])
+def test_energy_in_any_number_of_dimensions(dim: int) -> None:
+    """The kernel of exponent p − 2 leaves the range of floats; its variation does not, which is that of mpmath."""
+    mp = pytest.importorskip("mpmath").mp
+    vectors = torch.randn(6, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(dim))
+    if dim == 1:
+        vectors = torch.tensor([[-1.0], [2.0]], dtype=torch.float64)
+    found = energy.hyperspherical_energy(vectors, "riesz_p_2")
+    with mp.workdps(40):
+        rows = [[mp.mpf(v) for v in row] for row in vectors.tolist()]
+        norms = [mp.sqrt(mp.fdot(row, row)) for row in rows]
+        unit = [[v / norm for v in row] for row, norm in zip(rows, norms, strict=True)]
+        apart = [
+            mp.sqrt(sum((x - y) ** 2 for x, y in zip(a, b, strict=True))) for a in unit for b in unit if a is not b
+        ]
+        values = [(-1 if dim < 2 else 1) * d ** (2 - dim) for d in apart]
+        mean = sum(values) / len(values)
+        spread = mp.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1)) / abs(mean)
+        assert found.mean == pytest.approx(float(mean), rel=1e-10, abs=1e-300)
+        assert found.variation == pytest.approx(float(spread), rel=1e-9, abs=1e-12)
+
+
+def test_energy_that_no_float_holds() -> None:
+    """Two rows 1e-3 apart in 400 dimensions: 1e1200, with a warning, and the variation of one pair of three."""
+    vectors = torch.zeros(3, 400, dtype=torch.float64)
+    vectors[:2, 0], vectors[1, 1], vectors[2, 2] = 1.0, 1e-3, 1.0
+    with pytest.warns(UserWarning, match="the hyperspherical energy is infinite: no float holds it"):
+        found = energy.hyperspherical_energy(vectors, "riesz_p_2")
+    # of six values two are x and four vanish: x/3, and √(6/5 · 2/9) x
+    assert math.isinf(found.mean) and found.variation == pytest.approx(3 * math.sqrt(6 / 5 * 2 / 9), rel=1e-12)
+
+
+def test_a_variability_ratio_that_no_float_holds() -> None:
+    """About the means of other data, 1e-170 times as large."""
+    features, labels = torch.randn(30, 4, dtype=torch.float64), torch.arange(30) % 3
+    about, own = nc.ClassMoments(3), nc.ClassMoments(3)
+    about.update(1e-170 * features, labels)
+    own.update(features, labels)
+    with pytest.warns(UserWarning, match="the variability ratio is infinite: no float holds it"):
+        assert variability.variability_ratio(own.around(about)) == math.inf
+
+
 @pytest.mark.parametrize("turns", [5, 8])
 def test_more_classes_than_dimensions(turns: int) -> None:
     """C directions around the circle are a tight frame; each one's margin is the distance of its neighbours' chord."""

@@ -5,6 +5,7 @@ NEURALCOLLAPSE_STORM, 1 by default, is how many times as long the random parts g
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -27,10 +28,11 @@ from safetensors.numpy import load_file
 
 from neuralcollapse import InputError, figures
 from neuralcollapse.cli import main
-from neuralcollapse.training import hardware
+from neuralcollapse.study.task import read_ending
+from neuralcollapse.training import checkpoint, hardware
 from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.resolve import prepare
-from neuralcollapse.training.run_directory import Run
+from neuralcollapse.training.run_directory import Run, Status
 from neuralcollapse.training.trainer import train
 
 BUDGET = int(os.environ.get("NEURALCOLLAPSE_STORM", "1"))
@@ -225,6 +227,55 @@ def test_a_disk_that_gets_full(tmp_path: Path, size: int) -> None:
         assert record["num_classes"] == 10
     assert train(*prepare(TrainingConfig(**TINY), out=out)) == "finished"
     assert [record["epoch"] for record in run.history()] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("first", [1, 2])
+@pytest.mark.parametrize("ended_by", ["interrupt", "error", "kill"])
+def test_an_ending_between_checkpoint_and_status(tmp_path: Path, ended_by: str, first: int) -> None:
+    """The status takes its epoch from the checkpoint, which is there before it."""
+    run, data = prepare(TrainingConfig(**TINY), out=tmp_path / "run")
+    write_status = Run.write_status
+
+    def ends(self: Run, status: Status) -> None:
+        if (status.status, status.epoch) != ("running", first):
+            write_status(self, status)
+        elif ended_by == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif ended_by == "error":
+            raise RuntimeError("no")
+        else:
+            raise KeyboardInterrupt
+
+    child = os.fork()
+    if not child:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Run, "write_status", ends)
+            with contextlib.suppress(RuntimeError):
+                train(run, data)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if ended_by == "kill":
+        assert read_ending(run.path, code).why.startswith("killed by SIGKILL")
+    status, state = run.status(), checkpoint.read(run)
+    assert status.status == ("interrupted" if ended_by == "interrupt" else "failed")
+    assert state is not None and status.epoch == state["progress"]["epoch"] == first
+    assert status.seconds == state["progress"]["seconds"] > 0 and status.epochs == 3
+    assert train(*prepare(TrainingConfig(), resume=run.path)) == "finished"
+
+
+@pytest.mark.parametrize("content", ["none", "bytes", "list", "epoch"])
+def test_an_ending_beside_a_damaged_checkpoint_keeps_the_status(run: Path, content: str) -> None:
+    """What the checkpoint cannot say stays as it was, and no error hides the one that is noted."""
+    path = run / "checkpoint.pt"
+    if content == "none":
+        path.unlink()
+    elif content == "bytes":
+        path.write_bytes(b"no")
+    else:
+        torch.save([] if content == "list" else {"progress": {"epoch": "3"}}, path)
+    checkpoint.note_ending(Run.open(run), "failed", "so\nit is")
+    status = Run.open(run).status()
+    assert (status.status, status.epoch, status.error) == ("failed", 3, "so it is")
 
 
 @pytest.mark.parametrize("who", ["child", "parent", "lead"])

@@ -65,7 +65,12 @@ class LabelledFeatures:
         step = max(1, min(BLOCK_BYTES // (size * self.shape[1]), BLOCK_BYTES // torch.int64.itemsize))
         pairs = zip(self.features.blocks(start, stop, step), self.labels.blocks(start, stop, step), strict=True)
         for features, labels in pairs:
-            yield Block(start, features, labels.to(torch.int64).reshape(-1))
+            classes = labels.to(torch.int64).reshape(-1)
+            if labels.dtype == torch.uint64 and bool((classes < 0).any()):
+                row = int((classes < 0).nonzero()[0])
+                found = f"{labels.reshape(-1)[row].item()} in row {start + row}"
+                raise InputError(f"{self.labels_path}: expected labels below 2⁶³, got {found}")
+            yield Block(start, features, classes)
             start += len(features)
 
 

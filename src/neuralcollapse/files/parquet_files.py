@@ -24,6 +24,7 @@ from neuralcollapse.files.rows import Arrays, Rows
 
 _KIND = "Parquet file"
 _LABELS = ("label", "labels")
+_ROWS_TO_CHECK = 4096  # at once, where the lengths of lists differ
 _LARGEST_RATIO, _RATIO_FROM = 1000, 64 << 20  # uncompressed bytes to the file's, for columns of at least so many bytes
 
 
@@ -82,7 +83,15 @@ def _open(path: Path, file: Any, sizes: Sizes, names: list[str], matrix: bool) -
         return Rows((count, len(names)), dtype.name, columns.blocks)
     # where a list's type does not say its length, the first row does
     width = getattr(kinds[0], "list_size", None) or columns.first_length()
-    return Rows((count, width), dtype.name, replace(columns, list_length=width).blocks)
+    lists = replace(columns, list_length=width)
+    with readable(path, _KIND):
+        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+        chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
+        numbers = sum(each.num_values for each in chunks if each.path_in_schema.startswith(f"{names[0]}."))
+    if width and numbers != count * width:  # before anything is compared with the first row's length
+        for _ in lists.blocks(0, count, _ROWS_TO_CHECK):
+            pass  # the row whose length is another is named
+    return Rows((count, width), dtype.name, lists.blocks)
 
 
 def _require_sizes(path: Path, sizes: Sizes, names: list[str], itemsize: int) -> None:

@@ -33,8 +33,9 @@ class Measurements:
         self.options = MeasureOptions.of(options, "nc.measure", ("every", "path", "log"))
         self._tracking = Tracking.of(log)
         self._path = None if path is None else as_path(path)
-        if self._path is not None and self._path.is_dir():
-            raise InputError(f"expected a file to write lines to, got the folder {path}")
+        if self._path is not None and self._path.exists() and not self._path.is_file():
+            kind = "folder" if self._path.is_dir() else "device or pipe"
+            raise InputError(f"expected a file to write lines to, got the {kind} {path}")
         if self._path is not None and not self._path.parent.is_dir():
             raise InputError(f"expected an existing folder for {self._path.name}, got {self._path.parent}")
         self.history: list[dict[str, object]] = []

@@ -239,9 +239,18 @@ class ClassReports:
         """Rows, the least collapsed first; those whose number is undefined before all others."""
         spread = self._columns.get("nc1")
         if spread is None or np.isnan(spread).all():
-            with np.errstate(divide="ignore", invalid="ignore"):
-                spread = self._columns["variability"] / np.square(self._columns["mean_norm"])
+            spread = self._spread()
         return np.argsort(-np.where(np.isnan(spread), np.inf, spread), kind="stable")
+
+    def _spread(self) -> np.ndarray[Any, Any]:
+        """By row √tr Σ_c / ‖μ_c − μ_G‖; of moments at unit scale, where no square leaves the range of floats."""
+        variances, norms = self._columns["variability"], self._columns["mean_norm"]
+        if isinstance(self._means, ClassMoments):
+            unit = self._means.at_unit_scale()
+            variances, norms = (each[unit.present].cpu().numpy() for each in (unit.class_variances, _norms(unit)))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio: np.ndarray[Any, Any] = np.sqrt(variances) / norms
+        return ratio
 
     def _row(self, row: int) -> ClassReport:
         nearest, cosines = self._nearest
@@ -275,11 +284,10 @@ def class_reports(
     """
     present = moments.present
     unit = moments.at_unit_scale()
-    norms = torch.cat([torch.linalg.vector_norm(rows, dim=1) for _, rows in unit.centred_blocks()])
     columns = {
         "label": present.nonzero()[:, 0],
         "examples": moments.counts[present],
-        "mean_norm": scaled(norms.double(), moments.exponent)[present],
+        "mean_norm": scaled(_norms(unit), moments.exponent)[present],
         "variability": moments.class_variances[present],
     }
     if decisions is not None:
@@ -295,6 +303,11 @@ def class_reports(
     if weight is not None:
         columns["duality"] = _cosines(rows_of_present(moments, weight), unit)
     return ClassReports({name: column.cpu().numpy() for name, column in columns.items()}, moments, names)
+
+
+def _norms(moments: ClassMoments) -> Tensor:
+    """(C,) ‖μ_c − μ_G‖ in float64."""
+    return torch.cat([torch.linalg.vector_norm(rows, dim=1) for _, rows in moments.centred_blocks()]).double()
 
 
 def check_class_names(names: Sequence[str] | None, classes: int | None = None, *, exactly: bool = False) -> None:

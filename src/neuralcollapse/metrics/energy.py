@@ -31,7 +31,8 @@ def hyperspherical_energy(vectors: Float[Tensor, "c p"] | Array, kernel: Kernel 
 
     K is −log ‖u − u'‖ (``"log"``), 1/‖u − u'‖ (``"riesz"``, exponent 1), sign(s) ‖u − u'‖^-s with s = p − 2
     (``"riesz_p_2"``), or ‖u − u'‖ itself (``"distance"``, which is largest where the others are least). A simplex ETF
-    has the least energy where p ≥ C − 1: −½ log(2C/(C−1)), and √((C−1)/(2C)).
+    has the least energy where p ≥ C − 1: −½ log(2C/(C−1)), and √((C−1)/(2C)). In hundreds of dimensions the mean of
+    ``"riesz_p_2"`` may leave the range of floats: it is then 0, or infinite with a warning; its variation stays.
 
     Raises:
         InputError: another kernel.
@@ -45,14 +46,24 @@ def hyperspherical_energy(vectors: Float[Tensor, "c p"] | Array, kernel: Kernel 
     if not have_directions(vectors, "the hyperspherical energy"):
         return HypersphericalEnergy(float("nan"), float("nan"))
     unit = unit_rows(vectors)
-    pairs = len(unit) * (len(unit) - 1)
+    pairs, exponent = len(unit) * (len(unit) - 1), _exponent(kernel, unit.shape[1])
     first = total = squares = None
+    scale = 0.0  # values are kept divided by e^scale: in hundreds of dimensions they leave the range of floats
     for rows, columns, squared in squared_distance_tiles(unit):
         distances = each_pair(squared, rows, columns)
         if kernel != "distance" and bool((distances == 0.0).any()):
             warn_undefined("the hyperspherical energy", "two directions coincide", "infinite")
             return HypersphericalEnergy(float("inf"), float("nan"))
-        values = _kernel_values(distances, kernel, unit.shape[1])
+        values = -0.5 * distances.log()
+        if exponent is not None:
+            logs = exponent * values
+            largest = float(logs.max()) if logs.numel() and bool(logs.isfinite().any()) else scale
+            if first is None or total is None or squares is None:
+                scale = largest
+            elif largest > scale + 300.0:
+                shrink = math.exp(scale - largest)
+                first, total, squares, scale = first * shrink, total * shrink, squares * shrink**2, largest
+            values = (logs - scale).exp()
         if first is None or total is None or squares is None:
             # sums of squares are taken about a value among them: where all agree, nothing is left of the rounding
             first = values.mean() if values.numel() else values.new_zeros(())
@@ -63,16 +74,14 @@ def hyperspherical_energy(vectors: Float[Tensor, "c p"] | Array, kernel: Kernel 
     offset = float(total) / pairs
     mean = float(first) + offset
     variance = max(0.0, float(squares) - pairs * offset**2) / (pairs - 1)
-    return HypersphericalEnergy(mean, variance**0.5 / abs(mean) if mean else float("nan"))
+    variation = variance**0.5 / abs(mean) if mean else float("nan")
+    energy = mean * float(torch.tensor(scale, dtype=torch.float64).exp())
+    if math.isinf(energy):
+        warn_undefined("the hyperspherical energy", "no float holds it", "infinite")
+    return HypersphericalEnergy(-energy if kernel == "riesz_p_2" and unit.shape[1] < 2 else energy, variation)
 
 
-def _kernel_values(squared: Tensor, kernel: Kernel, dim: int) -> Tensor:
-    """The kernel of each squared distance."""
-    if kernel == "log":
-        return -0.5 * squared.log()
-    if kernel == "riesz":
-        return squared.rsqrt()
-    if kernel == "distance":
-        return squared.sqrt()
-    exponent = dim - 2
-    return math.copysign(1.0, exponent) * torch.exp(-0.5 * exponent * squared.log())
+def _exponent(kernel: Kernel, dim: int) -> float | None:
+    """s, where the kernel is ± ‖u − u'‖^-s."""
+    powers = {"log": None, "riesz": 1.0, "riesz_p_2": dim - 2.0, "distance": -1.0}
+    return powers[kernel]

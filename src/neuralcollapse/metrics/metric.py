@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -225,7 +226,7 @@ def of_energy(name: str, kernel: Kernel, part: str, measures: str, *about: str) 
     def of(side: str, label: str, needs: frozenset[str]) -> Metric:
         def compute(given: Given) -> float:
             energy = given.energy(kernel, side)
-            if part == "variation" and energy.mean == 0.0:
+            if part == "variation" and energy.mean == 0.0 and math.isnan(energy.variation):
                 warn_undefined("Std/Avg of the energy", "the energy's mean is zero")
             return float(getattr(energy, part))
 

@@ -82,7 +82,10 @@ def variability_ratio(moments: ClassMoments, *, correction: int = 0) -> float:
         else:
             warn_undefined("the variability ratio", "all class means coincide", "infinite")
         return float("nan" if constant else "inf")
-    return within / between
+    ratio = within / between if between else float("inf")
+    if ratio == float("inf"):  # about the means of other data, of another scale
+        warn_undefined("the variability ratio", "no float holds it", "infinite")
+    return ratio
 
 
 @takes_features

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +29,9 @@ def fit_history(table: pd.DataFrame, flow: Renormalization = "projected") -> Clo
 
     Raises:
         InputError: several runs, a loss other than the squared error, or fewer than two epochs with finite values.
+
+    Warns:
+        UserWarning: epochs are left out that have more or fewer singular values than most.
     """
     if table["run"].nunique() != 1:
         raise InputError(f"the closed form is fitted to one run, got {table['run'].nunique()}; choose one")
@@ -40,8 +44,14 @@ def fit_history(table: pd.DataFrame, flow: Renormalization = "projected") -> Clo
     names = sorted((name for name in wide if name.startswith("snr.")), key=lambda name: int(name[4:]))
     if not names or not {"num_examples", "num_classes"} <= set(wide):
         raise InputError("expected a run with snr, num_examples and num_classes, as a report has them")
-    omega = wide[names].to_numpy()
-    finite = np.isfinite(omega).all(axis=1)
+    counts = wide[names].notna().sum(axis=1)
+    count = int(counts.mode().max())
+    if others := [f"{epoch:g}" for epoch in wide.index[counts != count]]:
+        more = ", …" if len(others) > 5 else ""
+        text = f"the fit leaves out the epochs {', '.join(others[:5])}{more} of {table['run'].iloc[0]}: "
+        warnings.warn(f"{text}they have not {count} singular values, as most have", UserWarning, stacklevel=2)
+    omega = wide[names[:count]].to_numpy()
+    finite = np.isfinite(omega).all(axis=1) & (counts == count).to_numpy()
     classes, examples = int(wide["num_classes"].iloc[0]), float(wide["num_examples"].iloc[0])
     epochs = wide.index.to_numpy(dtype=float)[finite]
     return fit_clock(epochs, omega[finite], num_classes=classes, samples_per_class=examples / classes, flow=flow)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralcollapse._errors import INTERRUPTED, InputError
+from neuralcollapse.training import checkpoint
 from neuralcollapse.training.run_directory import LOG, Run, Status
 
 WRONG_INPUT = 2
@@ -93,5 +94,5 @@ def problem(status: Status) -> str:
 def write_failure(path: Path, error: str) -> Ending:
     """Write into `status.json` that the run failed and why, unless another process is training it."""
     if (path / "config.json").is_file() and not Run(path).is_locked():
-        Run(path).note_ending("failed", error)
+        checkpoint.note_ending(Run(path), "failed", error)
     return Ending(State.FAILED, error)

@@ -9,17 +9,20 @@ history_bytes   the length of `history.jsonl`, to which the history is cut back 
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric
 from torch import nn
 
 from neuralcollapse._errors import InputError
 from neuralcollapse._files import readable, replacing, shortened, validated
 from neuralcollapse.training.run_directory import Run, Status
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def save(fabric: Fabric, run: Run, net: nn.Module, optimizer: torch.optim.Optimizer, status: Status) -> None:
@@ -96,3 +99,25 @@ def restore(fabric: Fabric, run: Run, net: nn.Module, optimizer: torch.optim.Opt
     if fabric.global_rank == 0:
         run.cut_back(size, status.epoch)
     return status
+
+
+def note_ending(run: Run, status: str, error: str = "") -> None:
+    """Write into `status.json` how the training ended. A full disk may prevent that.
+
+    How far it came is the checkpoint's to say: what ends a training may fall between the two files of an epoch.
+
+    Args:
+        run: the run directory, in which no process trains any more.
+        status: "interrupted" or "failed".
+        error: why it failed.
+    """
+    reached = Status()
+    with contextlib.suppress(InputError):  # a damaged file is replaced
+        reached = run.status()
+    with contextlib.suppress(InputError, KeyError, TypeError, IndexError):  # a damaged one says nothing
+        if (state := read(run)) is not None:
+            reached = validated(Status, state["progress"], "progress")
+    with contextlib.suppress(InputError):
+        reached = reached.model_copy(update={"epochs": run.config.epochs})
+    with contextlib.suppress(InputError):
+        run.write_status(reached.model_copy(update={"status": status, "error": " ".join(error.split())[:500]}))

@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 
 from neuralcollapse._errors import InputError
-from neuralcollapse.training import hardware
+from neuralcollapse.training import checkpoint, hardware
 from neuralcollapse.training.run_directory import Run
 
 PRECISIONS: dict[str, Literal["32-true", "64-true", "bf16-mixed"]] = {
@@ -68,11 +68,11 @@ def launch(work: Callable[[Fabric], str], run: Run) -> str:
             why += f"{error.signal_name} (out of memory?)" if error.signal_name else f"exit code {error.exit_code}"
             why += f"; go on with: neuralcollapse run --resume {run.path}"
         else:
-            run.note_ending("failed", str(error).strip().rpartition("\n")[2])
+            checkpoint.note_ending(run, "failed", str(error).strip().rpartition("\n")[2])
             raise
         if not why:
             return "interrupted"
-        run.note_ending("failed", why)
+        checkpoint.note_ending(run, "failed", why)
         raise InputError(why) from error
     finally:
         for child in set(multiprocessing.active_children()) - others:
@@ -124,7 +124,7 @@ def failures_noted(run: Run | None) -> Iterator[None]:
         if memory:
             why = "the training needs more memory than there is; take a smaller --width or --batch-size"
         if run is not None:
-            run.note_ending("failed", why)
+            checkpoint.note_ending(run, "failed", why)
         if memory:
             raise InputError(why) from None
         raise

@@ -233,21 +233,6 @@ class Run:
         """Replace `status.json`."""
         write_json(self.path / "status.json", status.model_dump())
 
-    def note_ending(self, status: str, error: str = "") -> None:
-        """Write into `status.json` how the training ended; how far it came stays there. A full disk may prevent that.
-
-        Args:
-            status: "interrupted" or "failed".
-            error: why it failed.
-        """
-        before = Status()
-        with contextlib.suppress(InputError):  # a damaged file is replaced
-            before = self.status()
-        with contextlib.suppress(InputError):
-            before = before.model_copy(update={"epochs": self.config.epochs})
-        with contextlib.suppress(InputError):
-            self.write_status(before.model_copy(update={"status": status, "error": " ".join(error.split())[:500]}))
-
     def record_environment(self, environment: dict[str, Any]) -> None:
         """Write what the run is made with; when the run continues, perhaps elsewhere, that is added under "resumed".
 

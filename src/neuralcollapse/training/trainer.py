@@ -53,7 +53,7 @@ def train(run: Run, data: Dataset, *, progress: Progress | None = None) -> str:
         run.record_environment(hardware.environment())
         status = launch(functools.partial(_train, run=run, data=data, progress=progress or Progress()), run)
         if status == "interrupted":
-            run.note_ending(status)
+            checkpoint.note_ending(run, status)
     return status
 
 

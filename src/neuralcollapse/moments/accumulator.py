@@ -23,6 +23,9 @@ _ONE_HOT_LIMIT = 64
 _SAMPLE = 17
 # Fewer rows a class than this, and centring the rows at once is cheaper than a product over classes afterwards.
 _FEW_ROWS = 64
+# Fewer rows a class than this, and rows are centred at once whatever their number, a block after the other: folding the
+# means of so many classes in afterwards costs five products of as many rows.
+_VERY_FEW_ROWS = 4
 # Features of a size between 2^-32 and 2^32 are taken as they are: their squares are far from float32's limits.
 _MODERATE = 32
 
@@ -100,8 +103,16 @@ class Accumulator:
         if len(of_class) > _ONE_HOT_LIMIT:
             classes, index = torch.unique(labels, return_inverse=True)
         counts = torch.bincount(index, minlength=len(of_class[classes]))
-        if len(features) <= rows_per_block(features) and len(features) < _FEW_ROWS * len(counts):
+        # As many as are summed in float32, though they may be more than stay in the cache.
+        batch = max(BLOCK_ROWS, rows_per_block(features))
+        if len(features) <= batch and len(features) < _FEW_ROWS * len(counts):
             self._add_batch(features, labels, classes, index, counts)
+        elif len(features) < _VERY_FEW_ROWS * len(counts):
+            # Once a block is added, no later one may be found wrong. Residuals are at most six times so long as these.
+            for rows in (features, self._statistics.means[classes]):
+                _require_moderate(36.0 * squared_norms(rows))
+            for start in range(0, len(features), batch):
+                self._add(features[start : start + batch], labels[start : start + batch], own)
         else:
             self._add_blocks(features, classes, index, counts, own)
 
@@ -211,8 +222,7 @@ def _require_finite(means: Tensor, features: Tensor) -> None:
 
 
 def _require_moderate(norms: Tensor) -> None:
-    # not finite where a row is not, which the means then show
-    if float(norms.amax()) > LARGEST_SQUARE:
+    if not float(norms.amax()) <= LARGEST_SQUARE:  # nan where a row is not finite
         raise _TooLarge
 
 

@@ -12,7 +12,7 @@ from neuralcollapse._errors import InputError
 from neuralcollapse._linalg import full_precision, scaled
 from neuralcollapse.metrics.nc1_to_nc4 import between_inverse
 from neuralcollapse.metrics.nearest_mean import DecisionRule
-from neuralcollapse.moments.blocks import classes_per_block, rows_per_block
+from neuralcollapse.moments.blocks import classes_per_block, padded_rows, rows_per_block
 from neuralcollapse.moments.class_moments import ClassMoments
 from neuralcollapse.moments.row_buffer import RowBuffer
 
@@ -155,7 +155,8 @@ class DecisionCounts:
             if work not in self._near:
                 self._near[work] = self._near_means(work, self._means)
             (near, lost), which = self._near[work], labels
-        spread = scaled(features.detach().to(self._means.device, work), -self._exponent) - near[which]
+        rows = scaled(features.detach().to(self._means.device, work), -self._exponent)
+        spread = torch.sub(rows, near.index_select(0, which), out=padded_rows(rows, len(rows)))
         products = (spread @ self.inverse.T.to(work)).double() - lost[which]
         return products.square().sum(dim=1)
 

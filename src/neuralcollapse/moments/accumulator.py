@@ -16,7 +16,7 @@ from neuralcollapse.moments.statistics import Statistics
 # Within torch.inference_mode() PyTorch makes tensors that can't be changed outside it; statistics outlive the block.
 outlives_inference_mode = torch.inference_mode(mode=False)
 
-# Up to this many classes a product with the one-hot matrix sums classes faster than scattered additions do.
+# Up to this many classes are all taken, and on an accelerator summed by a product with the one-hot matrix.
 _ONE_HOT_LIMIT = 64
 # A class's first mean, which products are centred at, comes from one row in this many: a prime, so that rows in a cycle
 # of their classes give some of each.
@@ -72,6 +72,7 @@ class Accumulator:
         with full_precision(features.device):
             while True:
                 rows = scaled(features, -(state.exponent or 0))
+                rows = rows if rows is features else rows.contiguous()
                 try:
                     self._add(rows, labels, own or rows is not features)
                     return
@@ -124,7 +125,7 @@ class Accumulator:
         With n' rows of mean m' beside n of mean m and δ = m' − m, rows centred at m' − √(n/(n+n')) δ have the scatter
         S' + n n'/(n+n') δδᵀ, which is what merging adds: a sum of squares, nothing cancels.
         """
-        state, one_hot = self._statistics, _one_hot(index, len(counts), features.dtype)
+        state = self._statistics
         before, added = state.counts[classes].double(), counts.double()
         old = state.means[classes].double()
         # First about something near, in the features' type, where the difference is exact (Sterbenz): the mean so far,
@@ -133,23 +134,21 @@ class Accumulator:
         new = (before == 0) & (added > 0)
         if bool(new.any()):
             near[new] = features[_first_rows(index, len(counts))[new]]
-        residual = features - near[index]
-        if one_hot is None:
-            sums = residual.new_zeros(near.shape).index_add_(0, index, residual)
-        else:
-            sums = one_hot.T @ residual
-        rest = sums.double() / added.clamp(min=1)[:, None]
+        # index_select, here and below, takes rows in a third of the time that near[index] does
+        residual = padded_rows(features, len(features))
+        torch.sub(features, near.index_select(0, index), out=residual)
+        rest = _class_sums(residual, index, len(counts)).double() / added.clamp(min=1)[:, None]
         _require_finite(rest, features)
         total = (before + added).clamp(min=1)
         # m' − m and m' − √(n/(n+n')) δ, both less what was taken off; where a class is new, m does not matter
-        delta = (near.double() - old + rest) * (added > 0)[:, None]
-        centre = rest - (before / total).sqrt()[:, None] * delta
-        residual -= centre.to(features.dtype)[index]
+        delta = near.double().sub_(old).add_(rest).mul_((added > 0)[:, None])
+        centre = rest.addcmul_(delta, (before / total).sqrt()[:, None], value=-1)
+        residual -= centre.to(features.dtype).index_select(0, index)
         norms = squared_norms(residual)
         _require_moderate(norms)
         state.add_products(residual, labels)
         state.traces.index_add_(0, labels, norms.to(state.means.dtype))
-        state.means[classes] += (delta * (added / total)[:, None]).to(state.means.dtype)
+        state.means[classes] += delta.mul_((added / total)[:, None]).to(state.means.dtype)
         state.counts[classes] += counts
 
     def _add_blocks(self, features: Tensor, classes: Tensor | slice, index: Tensor, counts: Tensor, own: bool) -> None:
@@ -167,14 +166,11 @@ class Accumulator:
         for start in range(0, len(features), rows):
             part, which = features[start : start + rows], index[start : start + rows]
             residual = part if own else residuals[: len(part)]
-            one_hot = _one_hot(which, len(counts), features.dtype)
-            if one_hot is None:
-                torch.sub(part, shift[which], out=residual)
+            torch.sub(part, shift.index_select(0, which), out=residual)
+            if len(counts) > _ONE_HOT_LIMIT:  # sums of their own for a block would be many and of few rows
                 sums.index_add_(0, which, residual.to(sums.dtype))
             else:
-                # one pass, and no less exact: each entry of the product is a single term
-                torch.addmm(part, one_hot, shift, alpha=-1, out=residual)
-                sums += _class_sums(residual, which, one_hot)
+                sums += _class_sums(residual, which, len(counts))
             norms = squared_norms(residual)
             if not own:
                 _require_moderate(norms)
@@ -191,20 +187,14 @@ class Accumulator:
         state.merge_classes(which, block, excess)
 
 
-def _one_hot(index: Tensor, classes: int, dtype: torch.dtype) -> Tensor | None:
-    """(n, classes), or None where there are so many classes that products with it cost more than scattered sums."""
-    if classes > _ONE_HOT_LIMIT:
-        return None
-    return torch.nn.functional.one_hot(index, classes).to(dtype)
-
-
-def _class_sums(rows: Tensor, index: Tensor, one_hot: Tensor) -> Tensor:
-    """(classes, p) sums of each class's rows, which lie as :func:`padded_rows` lays them."""
-    if rows.device.type != "cpu":  # where additions scattered over threads would come in another order each time
-        return one_hot.T @ rows
+def _class_sums(rows: Tensor, index: Tensor, classes: int) -> Tensor:
+    """(classes, p) sums of each class's rows, which are contiguous, or lie as :func:`padded_rows` lays them."""
+    if rows.device.type != "cpu" and classes <= _ONE_HOT_LIMIT:
+        # where additions scattered over threads would come in another order each time
+        return torch.nn.functional.one_hot(index, classes).to(rows.dtype).T @ rows
     # Scattered additions are fast over memory without gaps: the padding is added too, and left out of the result.
     whole = rows.as_strided((len(rows), rows.stride(0)), (rows.stride(0), 1))
-    return whole.new_zeros(one_hot.shape[1], whole.shape[1]).index_add_(0, index, whole)[:, : rows.shape[1]]
+    return whole.new_zeros(classes, whole.shape[1]).index_add_(0, index, whole)[:, : rows.shape[1]]
 
 
 def _first_rows(index: Tensor, classes: int) -> Tensor:
@@ -236,9 +226,5 @@ def _shift(features: Tensor, index: Tensor, counts: Tensor) -> Tensor:
     members = torch.bincount(index[sample], minlength=len(counts))
     if not bool((members * (2 * _SAMPLE) >= counts).all()):
         sample, members = slice(None), counts
-    one_hot = _one_hot(index[sample], len(counts), features.dtype)
-    if one_hot is None:
-        sums = features.new_zeros(len(counts), features.shape[1]).index_add_(0, index[sample], features[sample])
-    else:
-        sums = one_hot.T @ features[sample]
+    sums = _class_sums(features[sample].contiguous(), index[sample], len(counts))
     return sums / members.clamp(min=1).to(features.dtype)[:, None]

@@ -159,6 +159,7 @@ class Accumulator:
         rows = rows_per_block(features)
         # Buffers for all blocks: fresh memory for each would cost as much as the passes over it.
         residuals = features if own else padded_rows(features, min(rows, len(features)))
+        shifts = features.new_empty(min(rows, len(features)), features.shape[1])
         block = state.empty(len(counts))
         sums, block.counts = block.means, counts
         # What is in the statistics already decides for these rows, too; else the first of them do.
@@ -166,7 +167,7 @@ class Accumulator:
         for start in range(0, len(features), rows):
             part, which = features[start : start + rows], index[start : start + rows]
             residual = part if own else residuals[: len(part)]
-            torch.sub(part, shift.index_select(0, which), out=residual)
+            torch.sub(part, torch.index_select(shift, 0, which, out=shifts[: len(part)]), out=residual)
             if len(counts) > _ONE_HOT_LIMIT:  # sums of their own for a block would be many and of few rows
                 sums.index_add_(0, which, residual.to(sums.dtype))
             else:

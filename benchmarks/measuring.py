@@ -11,8 +11,11 @@ medians. Rows about memory run in a process of their own, whose peak is the syst
 from __future__ import annotations
 
 import argparse
+import cProfile
+import io
 import json
 import platform
+import pstats
 import resource
 import statistics
 import subprocess
@@ -173,18 +176,28 @@ def huge() -> None:
     count, dim, classes, counted = 400_000, 1024, 100_000, 2048
     moments = nc.ClassMoments(classes)
     spent, bare = 0.0, 0.0
+    updating, reporting = cProfile.Profile(), cProfile.Profile()
     for features, labels in huge_stream(count, dim, classes, 4096):
-        spent += seconds(lambda features=features, labels=labels: moments.update(features, labels))
+        spent += seconds(lambda features=features, labels=labels: updating.runcall(moments.update, features, labels))
         bare += seconds(lambda features=features: features.T @ features)
     weight = torch.empty(classes, dim, device=DEVICE)
     for block, rows in moments.centred_blocks():
         weight[block] = rows.float()
-    report = seconds(lambda: nc.make_report(moments, weight, weight_decay=5e-4))
+    report = seconds(lambda: reporting.runcall(nc.make_report, moments, weight, weight_decay=5e-4))
     decisions = DecisionCounts(moments, weight)
     features, labels = next(huge_stream(count, dim, classes, counted))
     decisions.add(features, labels)
     nearest = seconds(lambda: decisions.add(features, labels)) / counted
-    print(json.dumps({"stream": spent, "bare": bare, "report": report, "nearest": nearest, "peak": peak_bytes()}))
+    found = {"stream": spent, "bare": bare, "report": report, "nearest": nearest, "peak": peak_bytes()}
+    print(json.dumps({**found, "stream_profile": top(updating), "report_profile": top(reporting)}))
+
+
+def top(profiler: cProfile.Profile, lines: int = 8) -> str:
+    """The functions that take the most time of their own, a line each."""
+    text = io.StringIO()
+    pstats.Stats(profiler, stream=text).strip_dirs().sort_stats("tottime").print_stats(lines)
+    rows = [line for line in text.getvalue().splitlines() if line.strip()]
+    return "\n".join(rows[next(i for i, row in enumerate(rows) if "tottime" in row) :])
 
 
 def huge_row() -> None:
@@ -263,12 +276,14 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", default=",".join(ROWS), help=f"of {', '.join(ROWS)}")
     parser.add_argument("--huge", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--processes", type=int, default=0, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     unknown = set(arguments.only.split(",")) - ROWS.keys()
     if unknown:
         parser.error(f"expected rows among {', '.join(ROWS)}, got {', '.join(sorted(unknown))}")
     DEVICE = torch.device(arguments.device)
+    torch.set_num_threads(arguments.threads)
     if arguments.huge:
         huge()
         return

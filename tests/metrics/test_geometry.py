@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import neuralcollapse as nc
+from neuralcollapse.metrics import geometry
 
 # A 3-4-5 triangle of vectors: norms 1, 5, 1 and cosines 0.6, 0, 0.8 between the pairs.
 VECTORS = torch.tensor([[1.0, 0.0], [3.0, 4.0], [0.0, 1.0]], dtype=torch.float64)
@@ -23,6 +24,19 @@ def test_the_three_distances_by_hand() -> None:
     cosines = [0.6, 0.6, 0.0, 0.0, 0.8, 0.8]  # ordered pairs
     assert float(nc.equiangularity(VECTORS)) == pytest.approx(statistics.stdev(cosines), rel=1e-13)
     assert float(nc.maximal_angle(VECTORS)) == pytest.approx((1.1 + 0.5 + 1.3) / 3, rel=1e-13)
+
+
+@pytest.mark.parametrize(("offset", "close"), [(0.0, 1e-11), (1.0, 1e-11), (1e4, 1e-6)])
+def test_the_angles_of_very_many_vectors(monkeypatch: pytest.MonkeyPatch, offset: float, close: float) -> None:
+    """Squares are summed as those of a p × p matrix, but not where all vectors point the same way."""
+    monkeypatch.setattr(geometry, "_MANY", 200)
+    rows = np.random.default_rng(0).normal(size=(300, 6)) + offset
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    cosines = (unit @ unit.T)[~np.eye(300, dtype=bool)]
+    vectors = torch.from_numpy(rows)
+    # with the offset of 1e4 cosines are 1 − 1e-8, of which float64 leaves eight digits
+    assert float(nc.equiangularity(vectors)) == pytest.approx(cosines.std(ddof=1), rel=close)
+    assert float(nc.maximal_angle(vectors)) == pytest.approx(np.abs(cosines + 1 / 299).mean(), rel=1e-7)
 
 
 @given(classes=st.integers(2, 12), dim=st.integers(2, 9), seed=st.integers(0, 10**6))

@@ -354,6 +354,61 @@ def test_batches_of_very_different_size_in_any_order(sizes: tuple[float, ...], f
         torch.testing.assert_close(moments.class_variances[label] * unit * unit, variance, rtol=1e-6, atol=0.0)
 
 
+def by_class(features: torch.Tensor, labels: torch.Tensor, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Class means and pooled scatter, one class after the other in float64."""
+    rows, of = features.double().numpy(), labels.numpy()
+    means, scatter = np.zeros((classes, rows.shape[1])), np.zeros((rows.shape[1], rows.shape[1]))
+    for label in np.unique(of):
+        own = rows[of == label]
+        means[label] = own.mean(axis=0)
+        scatter += (own - means[label]).T @ (own - means[label])
+    return means, scatter
+
+
+@pytest.mark.parametrize("size", [1.0, 2.0**40, 2.0**-40])
+@pytest.mark.parametrize("batches", [1, 3])
+def test_many_classes_of_few_rows_in_calls_of_several_blocks(size: float, batches: int) -> None:
+    """Each call has more rows than are centred together, and hardly more than classes."""
+    generator = torch.Generator().manual_seed(2)
+    labels = torch.randint(0, 6000, (15_000,), generator=generator)
+    centres = torch.randn(6000, 5, generator=generator)
+    features = size * (centres[labels] + 0.01 * torch.randn(15_000, 5, generator=generator))
+    moments = nc.ClassMoments(6000)
+    for rows in torch.arange(15_000).chunk(batches):
+        moments.update(features[rows], labels[rows])
+    means, scatter = by_class(features, labels, 6000)
+    np.testing.assert_allclose(moments.means.numpy(), means, rtol=0, atol=1e-8 * size)
+    np.testing.assert_allclose(
+        moments.within_covariance.numpy(),
+        scatter / 15_000,
+        rtol=0,
+        atol=1e-6 * float(scatter.diagonal().max()) / 15_000,
+    )
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_bad_row_among_many_classes_changes_nothing(bad: float) -> None:
+    features, labels = torch.randn(15_000, 5), torch.arange(15_000) % 6000
+    moments = nc.ClassMoments(6000)
+    moments.update(features[:7000], labels[:7000])
+    before = {key: value.clone() for key, value in state(moments).items()}
+    features[14_990, 3] = bad
+    with pytest.raises(InputError, match="row 14990"):
+        moments.update(features, labels)
+    assert all(torch.equal(value, before[key]) for key, value in state(moments).items())
+
+
+@pytest.mark.parametrize("size", [1.0, 2.0**50])
+def test_features_transposed_in_memory(size: float) -> None:
+    """Columns one after the other, as the transpose of (p, n) features has them."""
+    features, labels = size * torch.randn(700, 6), torch.arange(700) % 3
+    moments = nc.ClassMoments(3)
+    moments.update(features.T.contiguous().T, labels)
+    means, scatter = by_class(features, labels, 3)
+    np.testing.assert_allclose(moments.means.numpy(), means, rtol=0, atol=1e-6 * size)
+    np.testing.assert_allclose(moments.within_covariance.numpy(), scatter / 700, rtol=0, atol=1e-6 * size * size)
+
+
 BAD_INPUT = {
     "label-too-large": (torch.zeros(3, 2), torch.tensor([0, 1, 4]), "4"),
     "label-negative": (torch.zeros(3, 2), torch.tensor([0, -1, 1]), "-1"),

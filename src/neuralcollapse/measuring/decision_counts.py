@@ -12,7 +12,7 @@ from neuralcollapse._errors import InputError
 from neuralcollapse._linalg import full_precision, scaled
 from neuralcollapse.metrics.nc1_to_nc4 import between_inverse
 from neuralcollapse.metrics.nearest_mean import DecisionRule
-from neuralcollapse.moments.blocks import rows_per_block
+from neuralcollapse.moments.blocks import classes_per_block, padded_rows, rows_per_block
 from neuralcollapse.moments.class_moments import ClassMoments
 from neuralcollapse.moments.row_buffer import RowBuffer
 
@@ -45,6 +45,7 @@ class DecisionCounts:
         self._buffer = RowBuffer()
         self._exponent, moments = moments.exponent, moments.at_unit_scale()
         self._means, self.inverse = moments.means, between_inverse(moments)
+        self._near: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
         self._counts = torch.zeros(len(COUNTS), moments.num_classes, dtype=torch.int64, device=self._means.device)
         self._squares = self._counts.new_zeros(moments.num_classes, dtype=torch.float64)
 
@@ -133,11 +134,35 @@ class DecisionCounts:
     def _distances(self, features: Tensor, labels: Tensor) -> Tensor:
         """(n,) ‖A (h − μ_c)‖²; the class mean is subtracted first, because in collapse products would cancel."""
         assert self.inverse is not None
-        spread = scaled(features.detach().to(self._means.device, self._means.dtype), -self._exponent)
-        spread = spread - self._means[labels]
         work = torch.float64 if features.dtype == torch.float64 else torch.float32
-        with full_precision(spread.device):
-            found: Tensor = (spread.to(work) @ self.inverse.T.to(work)).double().square().sum(dim=1)
+        with full_precision(self._means.device):
+            found = self._distances_in(work, features, labels)
             if not bool(torch.isfinite(found.sum())):  # extreme features leave the range of float32
-                found = (spread.double() @ self.inverse.T.double()).square().sum(dim=1)
+                found = self._distances_in(torch.float64, features, labels)
         return found
+
+    def _distances_in(self, work: torch.dtype, features: Tensor, labels: Tensor) -> Tensor:
+        """The same by products of this type.
+
+        Features less a mean of their own type are exact where they are near it (Sterbenz). What the mean lost by that
+        type is taken off the few products: a third of the time that features less the mean in float64 take.
+        """
+        assert self.inverse is not None
+        if len(self._means) > classes_per_block(self._means.shape[1]):  # too many to keep
+            classes, which = torch.unique(labels, return_inverse=True)
+            near, lost = self._near_means(work, self._means[classes])
+        else:
+            if work not in self._near:
+                self._near[work] = self._near_means(work, self._means)
+            (near, lost), which = self._near[work], labels
+        rows = scaled(features.detach().to(self._means.device, work), -self._exponent)
+        spread = torch.sub(rows, near.index_select(0, which), out=padded_rows(rows, len(rows)))
+        products = (spread @ self.inverse.T.to(work)).double() - lost[which]
+        return products.square().sum(dim=1)
+
+    def _near_means(self, work: torch.dtype, means: Tensor) -> tuple[Tensor, Tensor]:
+        """(k, p) means in another type, and (k, r) A times what they lost by that."""
+        assert self.inverse is not None
+        near = means.to(work)
+        lost = (means.double() - near.double()).to(work) @ self.inverse.T.to(work)
+        return near, lost.double()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -29,12 +29,15 @@ from neuralcollapse.measuring.per_class import check_class_names, names_on
 from neuralcollapse.measuring.processes import on_all_processes
 from neuralcollapse.measuring.report import Report, make_report
 from neuralcollapse.metrics.least_squares import least_squares_classifier
+from neuralcollapse.moments.blocks import rows_per_block
 from neuralcollapse.moments.class_moments import ClassMoments
 
 # The largest relative difference of a fingerprint between two passes over the same examples.
 _SAME = 1e-4
 # A classifier with so many times the classes that the labels reach was probably not trained on these labels.
 _TOO_MANY = 4
+# Batches are taken together until they are so many blocks of the moments.
+_BLOCKS = 4
 
 
 def run_passes(reader: FeatureReader, loader: Iterable[Any], options: MeasureOptions) -> dict[str, Report]:
@@ -175,19 +178,22 @@ class _TwoPasses:
                 f"({int(counted[label])} then {int(seen[label])} examples): turn off sampling"
             )
 
-    def _batches(self) -> Generator[Batch]:
-        """What the network gives of each batch, of the classes that are measured."""
+    def _batches(self, passes: int) -> Generator[Batch]:
+        """What the network gives of each batch, of the classes that are measured; tells the progress after each."""
+        length = _length(self._loader)
         with closing(self._reader.batches(self._loader)) as batches:
-            for batch in batches:
-                if self._keeps is None:
-                    yield batch
-                    continue
-                known = batch.labels.cpu() < len(self._keeps)
-                if not bool(known.all()):  # the pass that counted has not seen it
-                    raise InputError("expected all passes over the loader to give the same examples: turn off sampling")
-                which = self._keeps[batch.labels.cpu()].to(batch.labels.device)
-                features = {name: rows[which.to(rows.device)] for name, rows in batch.features.items()}
-                yield replace(batch, features=features, labels=batch.labels[which])
+            for number, batch in enumerate(batches, start=1):
+                yield batch if self._keeps is None else self._chosen(batch, self._keeps)
+                self._tell(number, length, passes)
+
+    def _chosen(self, batch: Batch, keeps: Tensor) -> Batch:
+        """The examples of the classes that are kept."""
+        known = batch.labels.cpu() < len(keeps)
+        if not bool(known.all()):  # the pass that counted has not seen it
+            raise InputError("expected all passes over the loader to give the same examples: turn off sampling")
+        which = keeps[batch.labels.cpu()].to(batch.labels.device)
+        features = {name: rows[which.to(rows.device)] for name, rows in batch.features.items()}
+        return replace(batch, features=features, labels=batch.labels[which])
 
     def _tell(self, number: int, of: int | None, passes: int) -> None:
         """Tell that so many batches of a pass are done, after so many passes of two."""
@@ -197,23 +203,30 @@ class _TwoPasses:
     def first(self) -> None:
         """Moments of all features, a fingerprint of the examples, and the features themselves while they fit."""
         size = 0
-        with closing(self._batches()) as batches:
-            for number, batch in enumerate(batches, start=1):
-                self._widen(self._reader.classes or classes_of(batch.labels))
+        with closing(self._batches(0)) as batches:
+            for layers, labels in _in_blocks(batches):
+                self._widen(self._reader.classes or classes_of(labels))
                 if self._reader.classes is not None and size == 0:  # the first batch says it at once
                     check_class_names(self._options.class_names, self._reader.classes, exactly=True)
-                for name, features in batch.features.items():
+                for name, features in layers.items():
                     if name not in self.moments:
                         self._check_room(name, features.shape[1])
                         self._begin(name)
-                    self.moments[name].update(features, batch.labels)
-                    self._seen[name].add(features, batch.labels)
+                    self.moments[name].update(features, labels)
                     size += features.numel() * features.element_size()
-                if self._kept is not None and size <= self._options.memory_budget:
-                    self._kept.append((batch.features, batch.labels))
+                if self._kept is not None:
+                    self._kept.append((layers, labels))
                 else:
+                    self._see(layers, labels)
+                if self._kept is not None and size > self._options.memory_budget:
+                    for kept in self._kept:
+                        self._see(*kept)
                     self._kept = None
-                self._tell(number, _length(self._loader), 0)
+
+    def _see(self, features: dict[str, Tensor], labels: Tensor) -> None:
+        """Take the fingerprint of a batch; where all are kept, which needs none, a tenth of the time is saved."""
+        for name, rows in features.items():
+            self._seen[name].add(rows, labels)
 
     def _check_room(self, name: str, dim: int) -> None:
         """Refuse a layer, other than the classifier's, whose p × p scatter is beyond the memory budget."""
@@ -285,12 +298,11 @@ class _TwoPasses:
                 self._tell(number, len(self._kept), 1)
         else:
             again = {name: Fingerprint(self._classes) for name in self._seen}
-            with closing(self._batches()) as batches:
-                for number, batch in enumerate(batches, start=1):
-                    for name, rows in batch.features.items():
-                        again[name].add(rows, batch.labels)
-                        counts[name].add(rows, batch.labels)
-                    self._tell(number, _length(self._loader), 1)
+            with closing(self._batches(1)) as batches:
+                for layers, labels in _in_blocks(batches):
+                    for name, rows in layers.items():
+                        again[name].add(rows, labels)
+                        counts[name].add(rows, labels)
             for name, seen in self._seen.items():
                 seen.require_same(again[name])
         for decisions in counts.values():
@@ -308,6 +320,33 @@ def _length(loader: Iterable[Any]) -> int | None:
         return len(loader.loader if isinstance(loader, PreparedLoader) else loader)  # type: ignore[arg-type]
     except TypeError:
         return None
+
+
+def _in_blocks(batches: Iterable[Batch]) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    """(features by layer, labels) of several batches together: batches of 128 one by one take 1.4 times as long."""
+    waiting: list[Batch] = []
+    room = 0
+    for batch in batches:
+        if waiting and (room <= 0 or _kinds(batch) != _kinds(waiting[0])):
+            yield _together(waiting)
+            waiting = []
+        if not waiting:
+            room = _BLOCKS * min(rows_per_block(rows) for rows in batch.features.values())
+        waiting.append(batch)
+        room -= len(batch.labels)
+    if waiting:
+        yield _together(waiting)
+
+
+def _kinds(batch: Batch) -> list[object]:
+    """What has to be the same for batches to be taken together."""
+    return [(name, rows.shape[1], rows.dtype, rows.device) for name, rows in batch.features.items()]
+
+
+def _together(batches: list[Batch]) -> tuple[dict[str, Tensor], Tensor]:
+    names = batches[0].features if len(batches) > 1 else ()
+    joined = {name: torch.cat([each.features[name] for each in batches]) for name in names}
+    return joined or batches[0].features, torch.cat([each.labels for each in batches])
 
 
 def _widened(moments: ClassMoments, classes: int) -> ClassMoments:

@@ -16,13 +16,16 @@ from neuralcollapse.moments.statistics import Statistics
 # Within torch.inference_mode() PyTorch makes tensors that can't be changed outside it; statistics outlive the block.
 outlives_inference_mode = torch.inference_mode(mode=False)
 
-# Up to this many classes a product with the one-hot matrix sums classes faster than scattered additions do.
+# Up to this many classes are all taken, and on an accelerator summed by a product with the one-hot matrix.
 _ONE_HOT_LIMIT = 64
 # A class's first mean, which products are centred at, comes from one row in this many: a prime, so that rows in a cycle
 # of their classes give some of each.
 _SAMPLE = 17
 # Fewer rows a class than this, and centring the rows at once is cheaper than a product over classes afterwards.
 _FEW_ROWS = 64
+# Fewer rows a class than this, and rows are centred at once whatever their number, a block after the other: folding the
+# means of so many classes in afterwards costs five products of as many rows.
+_VERY_FEW_ROWS = 4
 # Features of a size between 2^-32 and 2^32 are taken as they are: their squares are far from float32's limits.
 _MODERATE = 32
 
@@ -69,6 +72,7 @@ class Accumulator:
         with full_precision(features.device):
             while True:
                 rows = scaled(features, -(state.exponent or 0))
+                rows = rows if rows is features else rows.contiguous()
                 try:
                     self._add(rows, labels, own or rows is not features)
                     return
@@ -100,8 +104,16 @@ class Accumulator:
         if len(of_class) > _ONE_HOT_LIMIT:
             classes, index = torch.unique(labels, return_inverse=True)
         counts = torch.bincount(index, minlength=len(of_class[classes]))
-        if len(features) <= rows_per_block(features) and len(features) < _FEW_ROWS * len(counts):
+        # As many as are summed in float32, though they may be more than stay in the cache.
+        batch = max(BLOCK_ROWS, rows_per_block(features))
+        if len(features) <= batch and len(features) < _FEW_ROWS * len(counts):
             self._add_batch(features, labels, classes, index, counts)
+        elif len(features) < _VERY_FEW_ROWS * len(counts):
+            # Once a block is added, no later one may be found wrong. Residuals are at most six times so long as these.
+            for rows in (features, self._statistics.means[classes]):
+                _require_moderate(36.0 * squared_norms(rows))
+            for start in range(0, len(features), batch):
+                self._add(features[start : start + batch], labels[start : start + batch], own)
         else:
             self._add_blocks(features, classes, index, counts, own)
 
@@ -113,7 +125,7 @@ class Accumulator:
         With n' rows of mean m' beside n of mean m and δ = m' − m, rows centred at m' − √(n/(n+n')) δ have the scatter
         S' + n n'/(n+n') δδᵀ, which is what merging adds: a sum of squares, nothing cancels.
         """
-        state, one_hot = self._statistics, _one_hot(index, len(counts), features.dtype)
+        state = self._statistics
         before, added = state.counts[classes].double(), counts.double()
         old = state.means[classes].double()
         # First about something near, in the features' type, where the difference is exact (Sterbenz): the mean so far,
@@ -122,23 +134,21 @@ class Accumulator:
         new = (before == 0) & (added > 0)
         if bool(new.any()):
             near[new] = features[_first_rows(index, len(counts))[new]]
-        residual = features - near[index]
-        if one_hot is None:
-            sums = residual.new_zeros(near.shape).index_add_(0, index, residual)
-        else:
-            sums = one_hot.T @ residual
-        rest = sums.double() / added.clamp(min=1)[:, None]
+        # index_select, here and below, takes rows in a third of the time that near[index] does
+        residual = padded_rows(features, len(features))
+        torch.sub(features, near.index_select(0, index), out=residual)
+        rest = _class_sums(residual, index, len(counts)).double() / added.clamp(min=1)[:, None]
         _require_finite(rest, features)
         total = (before + added).clamp(min=1)
         # m' − m and m' − √(n/(n+n')) δ, both less what was taken off; where a class is new, m does not matter
-        delta = (near.double() - old + rest) * (added > 0)[:, None]
-        centre = rest - (before / total).sqrt()[:, None] * delta
-        residual -= centre.to(features.dtype)[index]
+        delta = near.double().sub_(old).add_(rest).mul_((added > 0)[:, None])
+        centre = rest.addcmul_(delta, (before / total).sqrt()[:, None], value=-1)
+        residual -= centre.to(features.dtype).index_select(0, index)
         norms = squared_norms(residual)
         _require_moderate(norms)
         state.add_products(residual, labels)
         state.traces.index_add_(0, labels, norms.to(state.means.dtype))
-        state.means[classes] += (delta * (added / total)[:, None]).to(state.means.dtype)
+        state.means[classes] += delta.mul_((added / total)[:, None]).to(state.means.dtype)
         state.counts[classes] += counts
 
     def _add_blocks(self, features: Tensor, classes: Tensor | slice, index: Tensor, counts: Tensor, own: bool) -> None:
@@ -149,6 +159,7 @@ class Accumulator:
         rows = rows_per_block(features)
         # Buffers for all blocks: fresh memory for each would cost as much as the passes over it.
         residuals = features if own else padded_rows(features, min(rows, len(features)))
+        shifts = features.new_empty(min(rows, len(features)), features.shape[1])
         block = state.empty(len(counts))
         sums, block.counts = block.means, counts
         # What is in the statistics already decides for these rows, too; else the first of them do.
@@ -156,14 +167,11 @@ class Accumulator:
         for start in range(0, len(features), rows):
             part, which = features[start : start + rows], index[start : start + rows]
             residual = part if own else residuals[: len(part)]
-            one_hot = _one_hot(which, len(counts), features.dtype)
-            if one_hot is None:
-                torch.sub(part, shift[which], out=residual)
+            torch.sub(part, torch.index_select(shift, 0, which, out=shifts[: len(part)]), out=residual)
+            if len(counts) > _ONE_HOT_LIMIT:  # sums of their own for a block would be many and of few rows
                 sums.index_add_(0, which, residual.to(sums.dtype))
             else:
-                # one pass, and no less exact: each entry of the product is a single term
-                torch.addmm(part, one_hot, shift, alpha=-1, out=residual)
-                sums += _class_sums(residual, which, one_hot)
+                sums += _class_sums(residual, which, len(counts))
             norms = squared_norms(residual)
             if not own:
                 _require_moderate(norms)
@@ -180,20 +188,14 @@ class Accumulator:
         state.merge_classes(which, block, excess)
 
 
-def _one_hot(index: Tensor, classes: int, dtype: torch.dtype) -> Tensor | None:
-    """(n, classes), or None where there are so many classes that products with it cost more than scattered sums."""
-    if classes > _ONE_HOT_LIMIT:
-        return None
-    return torch.nn.functional.one_hot(index, classes).to(dtype)
-
-
-def _class_sums(rows: Tensor, index: Tensor, one_hot: Tensor) -> Tensor:
-    """(classes, p) sums of each class's rows, which lie as :func:`padded_rows` lays them."""
-    if rows.device.type != "cpu":  # where additions scattered over threads would come in another order each time
-        return one_hot.T @ rows
+def _class_sums(rows: Tensor, index: Tensor, classes: int) -> Tensor:
+    """(classes, p) sums of each class's rows, which are contiguous, or lie as :func:`padded_rows` lays them."""
+    if rows.device.type != "cpu" and classes <= _ONE_HOT_LIMIT:
+        # where additions scattered over threads would come in another order each time
+        return torch.nn.functional.one_hot(index, classes).to(rows.dtype).T @ rows
     # Scattered additions are fast over memory without gaps: the padding is added too, and left out of the result.
     whole = rows.as_strided((len(rows), rows.stride(0)), (rows.stride(0), 1))
-    return whole.new_zeros(one_hot.shape[1], whole.shape[1]).index_add_(0, index, whole)[:, : rows.shape[1]]
+    return whole.new_zeros(classes, whole.shape[1]).index_add_(0, index, whole)[:, : rows.shape[1]]
 
 
 def _first_rows(index: Tensor, classes: int) -> Tensor:
@@ -211,8 +213,7 @@ def _require_finite(means: Tensor, features: Tensor) -> None:
 
 
 def _require_moderate(norms: Tensor) -> None:
-    # not finite where a row is not, which the means then show
-    if float(norms.amax()) > LARGEST_SQUARE:
+    if not float(norms.amax()) <= LARGEST_SQUARE:  # nan where a row is not finite
         raise _TooLarge
 
 
@@ -226,9 +227,5 @@ def _shift(features: Tensor, index: Tensor, counts: Tensor) -> Tensor:
     members = torch.bincount(index[sample], minlength=len(counts))
     if not bool((members * (2 * _SAMPLE) >= counts).all()):
         sample, members = slice(None), counts
-    one_hot = _one_hot(index[sample], len(counts), features.dtype)
-    if one_hot is None:
-        sums = features.new_zeros(len(counts), features.shape[1]).index_add_(0, index[sample], features[sample])
-    else:
-        sums = one_hot.T @ features[sample]
+    sums = _class_sums(features[sample].contiguous(), index[sample], len(counts))
     return sums / members.clamp(min=1).to(features.dtype)[:, None]

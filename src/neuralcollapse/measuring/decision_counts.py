@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neuralcollapse._errors import InputError
 from neuralcollapse._linalg import full_precision, scaled
-from neuralcollapse.metrics.nc1_to_nc4 import between_inverse
+from neuralcollapse.metrics.nc1_to_nc4 import between_whitener
 from neuralcollapse.metrics.nearest_mean import DecisionRule
 from neuralcollapse.moments.blocks import classes_per_block, padded_rows, rows_per_block
 from neuralcollapse.moments.class_moments import ClassMoments
@@ -29,7 +29,7 @@ class DecisionCounts:
         reference: whose class means decide, where these are not those of ``moments``.
 
     Attributes:
-        inverse: A, of :func:`neuralcollapse.metrics.nc1_to_nc4.between_inverse`.
+        whitener: A, of :func:`neuralcollapse.metrics.nc1_to_nc4.between_whitener`.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class DecisionCounts:
         self._rule = DecisionRule(moments if reference is None else reference, weight, bias)
         self._buffer = RowBuffer()
         self._exponent, moments = moments.exponent, moments.at_unit_scale()
-        self._means, self.inverse = moments.means, between_inverse(moments)
+        self._means, self.whitener = moments.means, between_whitener(moments)
         self._near: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
         self._counts = torch.zeros(len(COUNTS), moments.num_classes, dtype=torch.int64, device=self._means.device)
         self._squares = self._counts.new_zeros(moments.num_classes, dtype=torch.float64)
@@ -124,7 +124,7 @@ class DecisionCounts:
         result = self._rule(features, labels)
         found = (torch.ones_like(result.agree), ~result.agree, result.correct, result.nearest_correct)
         self._counts.index_add_(1, labels, torch.stack(found).long())
-        if self.inverse is None:
+        if self.whitener is None:
             return
         step = rows_per_block(features)
         for start in range(0, len(features), step):
@@ -133,7 +133,7 @@ class DecisionCounts:
 
     def _distances(self, features: Tensor, labels: Tensor) -> Tensor:
         """(n,) ‖A (h − μ_c)‖²; the class mean is subtracted first, because in collapse products would cancel."""
-        assert self.inverse is not None
+        assert self.whitener is not None
         work = torch.float64 if features.dtype == torch.float64 else torch.float32
         with full_precision(self._means.device):
             found = self._distances_in(work, features, labels)
@@ -147,7 +147,7 @@ class DecisionCounts:
         Features less a mean of their own type are exact where they are near it (Sterbenz). What the mean lost by that
         type is taken off the few products: a third of the time that features less the mean in float64 take.
         """
-        assert self.inverse is not None
+        assert self.whitener is not None
         if len(self._means) > classes_per_block(self._means.shape[1]):  # too many to keep
             classes, which = torch.unique(labels, return_inverse=True)
             near, lost = self._near_means(work, self._means[classes])
@@ -157,12 +157,12 @@ class DecisionCounts:
             (near, lost), which = self._near[work], labels
         rows = scaled(features.detach().to(self._means.device, work), -self._exponent)
         spread = torch.sub(rows, near.index_select(0, which), out=padded_rows(rows, len(rows)))
-        products = (spread @ self.inverse.T.to(work)).double() - lost[which]
+        products = (spread @ self.whitener.T.to(work)).double() - lost[which]
         return products.square().sum(dim=1)
 
     def _near_means(self, work: torch.dtype, means: Tensor) -> tuple[Tensor, Tensor]:
         """(k, p) means in another type, and (k, r) A times what they lost by that."""
-        assert self.inverse is not None
+        assert self.whitener is not None
         near = means.to(work)
-        lost = (means.double() - near.double()).to(work) @ self.inverse.T.to(work)
+        lost = (means.double() - near.double()).to(work) @ self.whitener.T.to(work)
         return near, lost.double()

@@ -22,7 +22,7 @@ from neuralcollapse.measuring.per_class import ClassReports, check_class_names, 
 from neuralcollapse.measuring.reading import Reading, Sentence, reading
 from neuralcollapse.measuring.tidy import UNLABELLED, tidy_table
 from neuralcollapse.metrics.mse import MSEDecomposition, decompose_mse
-from neuralcollapse.metrics.nc1_to_nc4 import NC2, nc1, nc1_along, nc2, nc3
+from neuralcollapse.metrics.nc1_to_nc4 import NC2, nc1, nc1_from_whitener, nc2, nc3
 from neuralcollapse.metrics.registry import METRICS, compute_metrics
 from neuralcollapse.metrics.signal_to_noise import SNRSpectrum, snr_singular_values
 from neuralcollapse.metrics.undefined import one_warning
@@ -335,8 +335,12 @@ def make_report(
         nearest_mean_accuracy = nearest_correct / seen
         if weight is not None:
             accuracy, mismatch = correct / seen, mismatches / seen
-    # the pseudo-inverse of Σ_B is the decisions' own, which for many classes takes long to make
-    within = nc1(moments) if decisions is None or decisions.inverse is None else nc1_along(moments, decisions.inverse)
+    # the whitener of Σ_B is the decisions' own, which for many classes takes long to make
+    within = (
+        nc1(moments)
+        if decisions is None or decisions.whitener is None
+        else nc1_from_whitener(moments, decisions.whitener)
+    )
     return Report(
         layer=layer,
         notes=tuple(notes),

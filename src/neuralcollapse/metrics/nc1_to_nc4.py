@@ -87,18 +87,18 @@ def nc1(moments: ClassMoments, *, divide: bool = True, correction: int = 0) -> f
         moments, "NC1 with divisor n_c − 1"
     ):
         return float("nan")
-    return nc1_along(moments, between_inverse(moments), divide=divide, correction=correction)
+    return nc1_from_whitener(moments, between_whitener(moments), divide=divide, correction=correction)
 
 
-def nc1_along(
-    moments: ClassMoments, inverse: Float[Tensor, "r p"] | None, *, divide: bool = True, correction: int = 0
+def nc1_from_whitener(
+    moments: ClassMoments, whitener: Float[Tensor, "r p"] | None, *, divide: bool = True, correction: int = 0
 ) -> float:
-    """:func:`nc1` of at least two classes, from what :func:`between_inverse` gives for the same moments."""
+    """:func:`nc1` of at least two classes, from what :func:`between_whitener` gives for the same moments."""
     moments = moments.at_unit_scale()
     within_covariance = _unbiased_within_covariance(moments) if correction else moments.within_covariance
     present = moments.present
-    if inverse is not None:
-        total = float(((inverse @ within_covariance) * inverse).sum().clamp(min=0.0))
+    if whitener is not None:
+        total = float(((whitener @ within_covariance) * whitener).sum().clamp(min=0.0))
         return total / (int(present.sum()) if divide else 1)
     distinct = bool(distinct_means(moments).any())
     if not distinct and not bool(varies(moments, within_covariance.diagonal()).any()):
@@ -108,7 +108,7 @@ def nc1_along(
     return float("inf")
 
 
-def between_inverse(moments: ClassMoments) -> Float[Tensor, "r p"] | None:
+def between_whitener(moments: ClassMoments) -> Float[Tensor, "r p"] | None:
     """(r, p) rows a_j with Σ_j a_j a_jᵀ = Σ_B⁺, of features at unit scale, so that NC1 is Σ_j a_jᵀ Σ_W a_j / C.
 
     None where Σ_B has a lower rank than class means of these counts should give it, or no rank.
@@ -121,14 +121,14 @@ def between_inverse(moments: ClassMoments) -> Float[Tensor, "r p"] | None:
     scaled = row_factor((rows * roots[block, None])[present[block]] for block, rows in moments.centred_blocks())
     _, spread, directions = torch.linalg.svd(scaled, full_matrices=False)
     spread, directions = spread[: classes - 1], directions[: classes - 1]
-    inverse: Tensor | None = directions / spread[:, None]
+    whitener: Tensor | None = directions / spread[:, None]
     if float(spread[-1]) <= _WELL_SPREAD * float(spread[0]):
-        inverse = _graded_inverse(moments, scaled, min(classes - 1, varying_directions(moments)))
-    if inverse is not None and len(inverse) < classes - 1:
+        whitener = _graded_whitener(moments, scaled, min(classes - 1, varying_directions(moments)))
+    if whitener is not None and len(whitener) < classes - 1:
         # Where features vary in few directions two equal means may be why class means span no more.
         equal = coinciding_means(moments)
-        inverse = None if equal and classes - len(equal) - 1 <= len(inverse) else inverse
-    return inverse
+        whitener = None if equal and classes - len(equal) - 1 <= len(whitener) else whitener
+    return whitener
 
 
 def _unbiased_within_covariance(moments: ClassMoments) -> Tensor:
@@ -140,7 +140,7 @@ def _unbiased_within_covariance(moments: ClassMoments) -> Tensor:
     return total
 
 
-def _graded_inverse(moments: ClassMoments, means: Tensor, rank: int) -> Tensor | None:
+def _graded_whitener(moments: ClassMoments, means: Tensor, rank: int) -> Tensor | None:
     """(rank, p) rows whose squares sum to Σ_B⁺, where features differ much in size; None where Σ_B has a lower rank.
 
     With M̄ = X S, S the features' sizes and X = U Λ Vᵀ, they are those of Λ⁻¹ (Vᵀ S)⁺ᵀ. The error depends on the
@@ -159,9 +159,9 @@ def _graded_inverse(moments: ClassMoments, means: Tensor, rank: int) -> Tensor |
     if len(values) < rank or float(values[rank - 1]) <= floor:
         return None
     rows, null = vectors[:rank] * scale, vectors[rank:] * scale
-    inverse = means.new_zeros(rank, means.shape[1])
-    inverse[:, live] = (rows - part_within(rows, null.T)) / values[:rank, None]
-    return inverse
+    whitener = means.new_zeros(rank, means.shape[1])
+    whitener[:, live] = (rows - part_within(rows, null.T)) / values[:rank, None]
+    return whitener
 
 
 def _why_singular(moments: ClassMoments, present: Tensor) -> str:

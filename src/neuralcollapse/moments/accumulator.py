@@ -58,10 +58,10 @@ class Accumulator:
             self._use(*block)
 
     @outlives_inference_mode
-    def _use(self, features: Tensor, labels: Tensor, own: bool) -> None:
+    def _use(self, features: Tensor, labels: Tensor, may_overwrite: bool) -> None:
         """Add rows, at least one; nothing changes where one is not finite.
 
-        ``own`` says that nobody needs the rows afterwards, whose memory then serves the work.
+        ``may_overwrite`` says that nobody needs the rows afterwards, whose memory then serves the work.
         """
         state = self._statistics
         if state.exponent is None:
@@ -74,7 +74,7 @@ class Accumulator:
                 rows = scaled(features, -(state.exponent or 0))
                 rows = rows if rows is features else rows.contiguous()
                 try:
-                    self._add(rows, labels, own or rows is not features)
+                    self._add(rows, labels, may_overwrite or rows is not features)
                     return
                 except _TooLarge:
                     if not bool(torch.isfinite(features).all()):
@@ -96,7 +96,7 @@ class Accumulator:
         elif needed > state.exponent + 2 * _MODERATE:
             state.rescale(needed)
 
-    def _add(self, features: Tensor, labels: Tensor, own: bool) -> None:
+    def _add(self, features: Tensor, labels: Tensor, may_overwrite: bool) -> None:
         # Few classes are all taken, as a view, also those without a row: cheaper than finding out which have one.
         of_class = self._statistics.counts
         classes: Tensor | slice = slice(None)
@@ -113,9 +113,9 @@ class Accumulator:
             for rows in (features, self._statistics.means[classes]):
                 _require_moderate(36.0 * squared_norms(rows))
             for start in range(0, len(features), batch):
-                self._add(features[start : start + batch], labels[start : start + batch], own)
+                self._add(features[start : start + batch], labels[start : start + batch], may_overwrite)
         else:
-            self._add_blocks(features, classes, index, counts, own)
+            self._add_blocks(features, classes, index, counts, may_overwrite)
 
     def _add_batch(
         self, features: Tensor, labels: Tensor, classes: Tensor | slice, index: Tensor, counts: Tensor
@@ -151,29 +151,31 @@ class Accumulator:
         state.means[classes] += delta.mul_((added / total)[:, None]).to(state.means.dtype)
         state.counts[classes] += counts
 
-    def _add_blocks(self, features: Tensor, classes: Tensor | slice, index: Tensor, counts: Tensor, own: bool) -> None:
+    def _add_blocks(
+        self, features: Tensor, classes: Tensor | slice, index: Tensor, counts: Tensor, may_overwrite: bool
+    ) -> None:
         """Gather sums and products of all rows around one shift per class, in blocks; then fold them in at once."""
         state = self._statistics
         # Near the class mean and in the features' type: subtracting it from nearby features is exact (Sterbenz).
         shift = _shift(features, index, counts)
         rows = rows_per_block(features)
         # Buffers for all blocks: fresh memory for each would cost as much as the passes over it.
-        residuals = features if own else padded_rows(features, min(rows, len(features)))
+        residuals = features if may_overwrite else padded_rows(features, min(rows, len(features)))
         shifts = features.new_empty(min(rows, len(features)), features.shape[1])
         block = state.empty(len(counts))
         sums, block.counts = block.means, counts
-        # What is in the statistics already decides for these rows, too; else the first of them do.
-        block.resolved, block.decides = state.resolved, not state.rows
+        # Rows that were added before have told whether float32 will do; without any, the first of these tell.
+        block.resolved, block.tests_float32 = state.resolved, not state.rows
         for start in range(0, len(features), rows):
             part, which = features[start : start + rows], index[start : start + rows]
-            residual = part if own else residuals[: len(part)]
+            residual = part if may_overwrite else residuals[: len(part)]
             torch.sub(part, torch.index_select(shift, 0, which, out=shifts[: len(part)]), out=residual)
             if len(counts) > _ONE_HOT_LIMIT:  # sums of their own for a block would be many and of few rows
                 sums.index_add_(0, which, residual.to(sums.dtype))
             else:
                 sums += _class_sums(residual, which, len(counts))
             norms = squared_norms(residual)
-            if not own:
+            if not may_overwrite:  # rows that may be overwritten were checked, or rescaled, before they came here
                 _require_moderate(norms)
             block.traces.index_add_(0, which, norms.to(sums.dtype))
             block.add_products(residual, which)
@@ -221,7 +223,7 @@ def _shift(features: Tensor, index: Tensor, counts: Tensor) -> Tensor:
     """(k, p): for each class the mean of a seventeenth of its rows, or of all where that would be too few.
 
     A mean of m of a class's n rows is off by δ with m ‖δ‖² at most the class's scatter, so taking n δδᵀ off again
-    cancels at worst n/m times the scatter: 34 roundings, whatever the order of the rows.
+    cancels at worst n/m ≤ 34 times the scatter, and loses a factor of 34 in relative precision at most.
     """
     sample = slice(None, None, _SAMPLE)
     members = torch.bincount(index[sample], minlength=len(counts))

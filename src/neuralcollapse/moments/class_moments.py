@@ -344,11 +344,11 @@ class ClassMoments:
             raise InputError(f"expected a reference with examples of every class here, class {lacking[0]} has none")
         state = self._state.clone()
         state.move_means(reference._state, self.present)
-        moved = self._around_statistics(state)
+        moved = self._wrapping(state)
         moved.eps = max(self.eps, reference.eps)
         return moved
 
-    def _around_statistics(self, statistics: Statistics) -> ClassMoments:
+    def _wrapping(self, statistics: Statistics) -> ClassMoments:
         """Moments of the same settings that hold other statistics."""
         made = ClassMoments(self.num_classes, weighting=self.weighting, scatter=self.scatter, dtype=self.dtype)
         made.dim, made.device, made.eps = self.dim, self.device, self.eps
@@ -373,7 +373,7 @@ class ClassMoments:
         self._require()
         if not self.exponent:
             return self
-        return self._around_statistics(self._state.unscaled())
+        return self._wrapping(self._state.without_exponent())
 
     def reweighted(self, weighting: Weighting) -> ClassMoments:
         """The same examples under another weighting; may share their memory, so update neither afterwards.

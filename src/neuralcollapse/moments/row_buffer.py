@@ -9,8 +9,8 @@ from torch import Tensor
 
 from neuralcollapse.moments.blocks import LARGEST_SQUARE, padded_rows, rows_per_block
 
-# A batch of less than this share of a block waits for others; a larger one is not worth copying.
-_SHARE = 4
+# A batch of less than one part in so many of a block waits for others; a larger one is not worth copying.
+_PARTS = 4
 
 # Features, their labels, and whether the rows are the buffer's own memory, which may be written over.
 Block = tuple[Tensor, Tensor, bool]
@@ -59,7 +59,7 @@ class RowBuffer:
             yield self._rows[:count], self._labels[:count], True
 
     def _may_wait(self, features: Tensor) -> bool:
-        if len(features) * _SHARE > rows_per_block(features):
+        if len(features) * _PARTS > rows_per_block(features):
             return False
         if self._rows is not None and self._count and self._rows.dtype != features.dtype:
             return False

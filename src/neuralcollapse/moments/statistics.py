@@ -35,7 +35,7 @@ class Statistics:
         scatter: Σ (h − μ_c)(h − μ_c)ᵀ, its upper triangle: (p, p), (C, p, p) if ``by_class``, empty if not ``full``.
         rows: how many rows are in the scatter.
         resolved: whether products in float32 would do from here on; ``coarse``: whether any were used.
-        decides: whether to find out about that while rows are added.
+        tests_float32: whether to find that out while rows are added.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class Statistics:
         self._float32_sum: Tensor | None = None  # of products that are not in the scatter yet, and of how many rows
         self._rows_in_sum = 0
         self.rows = 0
-        self.decides, self.resolved, self.coarse = True, False, False
+        self.tests_float32, self.resolved, self.coarse = True, False, False
 
     @classmethod
     def of(cls, tensors: dict[str, Tensor], full: bool, by_class: bool) -> Statistics:
-        """Around tensors that exist, named as :meth:`tensors` names them, which it then changes."""
+        """Wraps existing tensors, named as :meth:`tensors` names them, which it then changes."""
         means = tensors["means"]
         made = cls(0, means.shape[1], False, by_class, means.dtype, means.device)
         made.full = full
@@ -91,7 +91,7 @@ class Statistics:
         copy.exponent, copy.rows, copy.resolved, copy.coarse = self.exponent, self.rows, self.resolved, self.coarse
         return copy
 
-    def unscaled(self) -> Statistics:
+    def without_exponent(self) -> Statistics:
         """The same tensors, not copies, as those of features that needed no power of two."""
         same = Statistics.of(self.tensors(), self.full, self.by_class)
         same.set_scale_and_precision(0, self.eps)
@@ -109,7 +109,7 @@ class Statistics:
             shift = self.exponent - exponent
             self.means = scaled(self.means, shift)
             self.traces = scaled(self.traces, 2 * shift)
-            self._scatter, self.decides = scaled(self.scatter, 2 * shift), True
+            self._scatter, self.tests_float32 = scaled(self.scatter, 2 * shift), True
         self.exponent = exponent
 
     def merge(self, other: Statistics) -> None:
@@ -186,11 +186,11 @@ class Statistics:
             self.rows += len(rows)
             return
         while len(rows) and not self.resolved:
-            step = self._next_decision(self.rows) - self.rows if self.decides else len(rows)
+            step = self._next_decision(self.rows) - self.rows if self.tests_float32 else len(rows)
             part, rows = rows[:step].to(self._scatter.dtype), rows[step:]
             _add_gram(self._scatter, part)
             self.rows += len(part)
-            if self.decides and len(part) == step:
+            if self.tests_float32 and len(part) == step:
                 self.resolved = _resolved(self._scatter, self.rows)
         if len(rows):
             self.coarse = True

@@ -36,6 +36,7 @@ from neuralcollapse._files import (
     write_json,
 )
 from neuralcollapse.moments.storage import write_state
+from neuralcollapse.training import recipes
 from neuralcollapse.training.run_directory import Run
 
 VALUES = st.recursive(
@@ -351,3 +352,13 @@ def test_a_message_is_short() -> None:
     assert shortened("x" * 500) == "x" * 60 + " … " + "x" * 17
     assert shortened(ValueError("first line\nsecond")) == "first line"
     assert shortened([1.5]) == "[1.5]"
+
+
+@pytest.mark.parametrize("ending", ["json", "yaml"])
+def test_a_device_that_never_ends_is_no_file_of_settings(tmp_path: Path, ending: str) -> None:
+    if not Path("/dev/zero").exists():
+        pytest.skip("this system has no /dev/zero")
+    link = tmp_path / f"settings.{ending}"
+    link.symlink_to("/dev/zero")
+    with pytest.raises(InputError, match=r"at most 256 MiB, got more from .*settings"):
+        recipes.read(link)

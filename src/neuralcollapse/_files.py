@@ -24,6 +24,8 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
+_LONGEST_TEXT = 256 << 20
+"""Bytes of the longest file of settings or measurements that is read."""
 NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 Kind = TypeVar("Kind")
@@ -157,6 +159,22 @@ def to_json(content: Any, *, indent: int | None = None) -> str:
     return json.dumps(finite(content), indent=indent, allow_nan=False)
 
 
+def read_text(path: str | Path) -> str:
+    """The text of a file, or of a pipe.
+
+    Raises:
+        InputError: more than any file of settings or measurements has, as of a device that never ends.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    with Path(path).open("rb") as file:
+        content = file.read(_LONGEST_TEXT + 1)
+    if len(content) > _LONGEST_TEXT:
+        raise InputError(
+            f"expected a file of at most {_LONGEST_TEXT >> 20} MiB, got more from {path}: give another file"
+        )
+    return content.decode("utf-8")
+
+
 def read_any_json(path: str | Path) -> Any:
     """Read a JSON file; the texts "inf", "-inf" and "nan" stay texts, see `validated`.
 
@@ -164,7 +182,9 @@ def read_any_json(path: str | Path) -> Any:
         InputError: the file is not JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
+    except InputError:
+        raise
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a JSON file: {shortened(error)}") from error
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralcollapse._errors import InputError
-from neuralcollapse._files import read_any_json, shortened, write_json
+from neuralcollapse._files import read_any_json, read_text, shortened, write_json
 from neuralcollapse.training.config import RunConfig, TrainingConfig, settings_in
 from neuralcollapse.training.losses import LOSSES
 
@@ -284,7 +284,9 @@ def _read_yaml(path: Path) -> Any:
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader)
+        return yaml.load(read_text(path), Loader)
+    except InputError:
+        raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a YAML file: {shortened(' '.join(str(error).split()))}") from error
 

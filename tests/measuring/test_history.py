@@ -177,7 +177,7 @@ def test_a_run_of_our_trainer(study: Path) -> None:
     }
     (row,) = history.runs.to_dict("records")
     assert (row["epochs"], row["last_epoch"], row["width"], row["seed"]) == (3, 3, 0.0625, 0)
-    assert row["rate_divisions"] == (2, 3)  # after a third and two thirds of the epochs
+    assert row["rate_divisions"] == (3,)  # after 0.75 and 0.9 of three epochs
     for inside in ("config.json", "history.jsonl"):
         pd.testing.assert_frame_equal(nc.History.read(study / "seed0" / inside).to_frame(), table)
 
@@ -231,7 +231,8 @@ def test_every_committed_run(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (row,) = history.runs.to_dict("records")
     assert (row["dataset"], row["network"], row["loss"]) == (config["dataset_title"], config["model"], config["loss"])
-    assert row["first_zero_error"] == json.loads((folder / "status.json").read_text())["zero_error_epoch"]
+    errors = {record["epoch"]: record["train_error"] for record in lines_of(folder / "history.jsonl")}
+    assert row["first_zero_error"] == min(epoch for epoch, error in errors.items() if error == 0)
     ends = [share * config["epochs"] for share in config["milestones"]]
     measured = [record["epoch"] for record in lines_of(folder / "history.jsonl")]
     assert list(row["rate_divisions"]) == [min(epoch for epoch in measured if epoch > end) for end in ends]

@@ -142,11 +142,11 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_written(
     [
         ({"optimizer": "adam"}, (1e-3, 0.9, 1e-2, 1e-2, 128)),
         ({"optimizer": "adamw"}, (1e-3, 0.9, 1e-2, 0.0, 128)),
-        ({"optimizer": "sgdw"}, (0.03, 0.9, 0.1, 1e-2, 128)),
-        ({"optimizer": "sgdw", "momentum": 0.5}, (0.03, 0.5, 0.02, 1e-2, 128)),
+        ({"optimizer": "sgdw"}, (0.00375, 0.9, 0.1, 1e-2, 128)),
+        ({"optimizer": "sgdw", "momentum": 0.5}, (0.00375, 0.5, 0.02, 1e-2, 128)),
         ({"optimizer": "lbfgs"}, (1.0, 0.0, 1e-2, 1e-2, 100)),
         ({"loss": "label-smoothing"}, (0.0679, 0.9, 5e-4, 5e-4, 128)),
-        ({"loss": "rescaled-mse"}, (0.15, 0.9, 2e-3, 1e-2, 128)),
+        ({"loss": "rescaled-mse"}, (0.01875, 0.9, 2e-3, 1e-2, 128)),
     ],
 )
 def test_the_usual_numbers(tmp_path: Path, options: dict[str, Any], expected: tuple[float, ...]) -> None:

@@ -22,6 +22,7 @@ class CountRange:
         least: or None for no bound; greatest: or None for no bound.
 
     Example:
+        >>> import torch
         >>> CountRange(2, 10).keeps(torch.tensor([1, 2, 10, 11])).tolist()
         [False, True, True, False]
     """

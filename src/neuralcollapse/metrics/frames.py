@@ -145,7 +145,7 @@ def nearest_etf(vectors: Float[Tensor, "c p"] | Array) -> Float[Tensor, "c p"]:
     network, Markou, Ajanthan & Gould (2024), Guiding neural collapse, who solve it by trust regions.
 
     Example:
-        >>> frame = nearest_etf([[3.0, 0.1], [-1.0, 2.0], [-2.0, -2.0]])
+        >>> frame = nearest_etf(torch.tensor([[3.0, 0.1], [-1.0, 2.0], [-2.0, -2.0]]))
         >>> torch.allclose(frame @ frame.T, 1.5 * torch.eye(3).double() - 0.5)
         True
     """

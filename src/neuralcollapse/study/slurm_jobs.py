@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from neuralcollapse.study.task import Ending, State, Task, read_ending, write_fa
 
 REQUEUES = 100
 """How often a job that reached its time limit is queued again."""
+_PATIENCE = 20.0
+"""Seconds after which a job that was told to stop, and has not, is told again: a signal can be lost."""
 
 
 def submitit_executor(folder: Path, cluster: str, option: str) -> Any:
@@ -93,12 +96,15 @@ class SlurmJob:
     """A queued or running job; `job` is submitit's."""
 
     def __init__(self, job: Any, path: Path) -> None:
-        self._job, self._path, self._stopped = job, path, False
+        self._job, self._path = job, path
+        self._told_to_stop: float | None = None
 
     def poll(self) -> Ending | None:
         if not self._job.done():
+            if self._told_to_stop is not None and time.monotonic() > self._told_to_stop + _PATIENCE:
+                self.stop()
             return None
-        if self._stopped and not self._job.paths.result_pickle.exists():
+        if self._told_to_stop is not None and not self._job.paths.result_pickle.exists():
             return Ending(State.INTERRUPTED)
         if self._job.exception() is None:
             return read_ending(self._path, self._job.result())
@@ -108,7 +114,7 @@ class SlurmJob:
         return write_failure(self._path, why)
 
     def stop(self) -> None:
-        self._stopped = True
+        self._told_to_stop = time.monotonic()
         self._job.cancel(check=False)
 
 

@@ -18,11 +18,19 @@ _MAGIC = b"PAR1"
 
 
 class Chunk(NamedTuple):
-    """One column of one row group: its path of names, the numbers in its pages, and their uncompressed bytes."""
+    """One column of one row group.
+
+    Args:
+        path: its names, from the outside in.
+        values: the numbers in its pages, those of its dictionary too.
+        size: their uncompressed bytes.
+        entries: the numbers in its pages of data: one for each row, or for each entry of its lists.
+    """
 
     path: tuple[str, ...]
     values: int
     size: int
+    entries: int
 
 
 class Sizes(NamedTuple):
@@ -62,7 +70,7 @@ def _read_chunk(stored: mmap.mmap, column: dict[int, Any]) -> Chunk:
     end = position + metadata[7]
     if not 0 <= position <= end <= len(stored):
         raise ValueError(f"a column lies at bytes {position} to {end} of {len(stored)}")
-    values = size = 0
+    values = size = entries = 0
     while position < end:
         reader = _Thrift(stored, position)
         header = reader.structure()
@@ -74,7 +82,8 @@ def _read_chunk(stored: mmap.mmap, column: dict[int, Any]) -> Chunk:
             if max(counts) < 0 or header[2] < 0:
                 raise ValueError(f"a page of column {name[0]!r} has {max(counts)} values in {header[2]} bytes")
             values, size = values + max(counts), size + header[2]
-    return Chunk(name, values, size)
+            entries += 0 if 7 in header else max(counts)
+    return Chunk(name, values, size, entries)
 
 
 class _Thrift:

@@ -177,7 +177,7 @@ def test_missing_shards_are_named_and_the_same_command_goes_on(tmp_path: Path, m
         measure_in_jobs(path, options, JobOptions(jobs=2))
     killer.ended = True
     killer.join()
-    assert "1 of 2 shards are missing after 1 attempts, 2: its job" in str(error.value)
+    assert "1 of 2 shards are missing, 2, each begun 1 times: its job" in str(error.value)
     assert "the same command goes on from there" in str(error.value)
     assert (folder / "moments-1.safetensors").stat().st_mtime_ns == before
     with pytest.raises(InputError, match=r"all\.jobs is what jobs with other jobs left"):
@@ -235,3 +235,16 @@ def test_what_slurm_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     asked = (tmp_path / "asked.sh").read_text()
     for line in ("--partition=cpu", "--time=30", "--cpus-per-task=4", "--array=0-7%8", "--signal=USR2@90"):
         assert f"#SBATCH {line}\n" in asked
+
+
+@pytest.mark.wrong_input
+def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
+    features = np.random.default_rng(0).normal(size=(20, 3))
+    np.save(tmp_path / "x.npy", features)
+    np.save(tmp_path / "y.npy", np.arange(20) % 2)
+    (tmp_path / "all.jobs").mkdir()
+    (tmp_path / "all.jobs" / "precious.txt").write_text("mine")
+    options = FileOptions(labels=tmp_path / "y.npy", save=tmp_path / "all.safetensors")
+    with pytest.raises(InputError, match="holds other files"):
+        measure_in_jobs(tmp_path / "x.npy", options, JobOptions(jobs=2))
+    assert (tmp_path / "all.jobs" / "precious.txt").read_text() == "mine"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +168,38 @@ def test_progress_goes_from_the_first_batch_to_the_end(budget: int) -> None:
     assert told == []
     with pytest.raises(nc.InputError, match="progress= to be a function"):
         nc.measure(nn.Sequential(head), batches, progress=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.wrong_input
+def test_a_row_that_is_not_finite_has_the_number_it_was_given_with() -> None:
+    features, labels, head = uneven()
+    few = int(torch.bincount(labels).argmin())
+    order = torch.cat([(labels == few).nonzero()[:, 0], (labels != few).nonzero()[:, 0]])
+    features, labels = features[order].clone(), labels[order]
+    row = int(torch.bincount(labels)[few]) + 3
+    features[0], features[row] = float("nan"), float("inf")  # the first is left out
+    least = int(torch.bincount(labels)[few]) + 1
+    with pytest.raises(nc.InputError, match=f"in row {row}$"):
+        nc.measure_features(features, labels, head.weight, head.bias, min_count=least)
+
+
+def test_the_accuracy_of_the_network_on_other_classes_raises_no_doubt() -> None:
+    """Logits that are not W h + b, of a layer that is right on the frequent class alone, which is left out."""
+    labels = torch.tensor([0] * 60 + [1] * 5 + [2] * 5)
+    features = torch.nn.functional.one_hot(labels, 3).float() + 0.01 * torch.randn(70, 3)
+    network = nn.Sequential(nn.Linear(3, 3), nn.Tanh())
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([[1.0, 0, 0], [0, 0, 1.0], [0, 1.0, 0]]))
+        network[0].bias.zero_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nc.measure(network, [(features, labels)], layer="0", max_count=50)
+
+
+@pytest.mark.wrong_input
+def test_labels_beyond_all_classes_are_refused_before_they_are_counted() -> None:
+    features, labels, head = uneven()
+    labels = labels.clone()
+    labels[3] = 2**33
+    with pytest.raises(nc.InputError, match="expected labels in 0"):
+        nc.measure(nn.Sequential(head), [(features, labels)], min_count=1)

@@ -105,6 +105,10 @@ def test_what_cannot_be_is_named() -> None:
     x[:, 2] = 0
     with pytest.raises(InputError, match="vary in every direction"):
         growth_rates(x, LABELS)
+    with pytest.raises(InputError, match="below 1e308, got 1000"):
+        UnrenormalizedPath([1.0], 1.0).singular_values(1000.0)
+    with pytest.raises(InputError, match=r"λ = 0 alone, got 0\.1"):
+        fit_clock([1.0, 2], [[1.0], [2]], num_classes=C, samples_per_class=N, flow="none", weight_decay=0.1)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="positive, finite rates, got 0"):
         UnrenormalizedPath([1.0], 0.0)
     with pytest.raises(InputError, match="one rate or 2 of them, got 3"):

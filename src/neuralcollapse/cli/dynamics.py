@@ -47,10 +47,13 @@ class DynamicsCommand:
 
     def __call__(self, console: Console) -> int:
         from neuralcollapse import figures
+        from neuralcollapse._errors import InputError
         from neuralcollapse.cli import tables
         from neuralcollapse.theory import simulation
 
         if self.run is not None and (self.run / "study.json").is_file():
+            if self.flow != "projected":
+                raise InputError(f"a study is laid beside all three flows: leave out --flow {self.flow}")
             table, written = figures.compare_study(self.run, self.out, self.drawing)
             console.print(tables.flows_table(table))
         elif self.run is not None:

@@ -71,7 +71,7 @@ def compare_run(
             f"A network and the closed form of the central path, {flow} flow: {captions.subject(study)}",
             captions.formula(
                 r"The singular values $\omega_j$ and the path $\omega_j^{\mathrm{path}}$ that starts from those of the "
-                r"first epoch, by the one change of time that brings all of them nearest; their ratio; the root mean "
+                r"first epoch, by a monotone change of time, fitted epoch by epoch; their ratio; the root mean "
                 r"square of its logarithm over $j$, and that of $\omega_j$ over its own first value, which is what a "
                 "path without any motion would leave; and the largest over the smallest of them."
             ),

@@ -1,11 +1,12 @@
 """A study's networks against the closed forms of the central path: one figure for each family of networks, one table.
 
-Three flows are laid beside each run, each with the one change of time that suits it best: both renormalized ones of
+Three flows are laid beside each run, each with a monotone change of time fitted epoch by epoch: both renormalized ones of
 `CentralPath`, and the one without renormalization, in which every ω_j grows by the same factor.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,13 @@ class RunFits:
         run: the run.
         fits: for each flow, from the first measured epoch on.
         later: the same from the tenth on; empty where there are fewer.
+        tenth: the tenth measured epoch, or the last of fewer.
     """
 
     run: StudyRun
     fits: dict[Renormalization, ClockFit]
     later: dict[Renormalization, ClockFit]
+    tenth: float
 
     def row(self) -> dict[str, object]:
         """Its numbers, a column each, as `summary` describes them."""
@@ -70,7 +73,7 @@ class RunFits:
     def _exponent(self, fit: ClockFit) -> float:
         """Slope of mean log ω over log epoch, from the tenth measured epoch to that from which the error stays zero."""
         until = stays_zero_error(self.run.records.records) or fit.epochs[-1]
-        chosen = (np.arange(len(fit.epochs)) >= _TENTH) & (fit.epochs <= until)
+        chosen = (fit.epochs >= self.tenth) & (fit.epochs <= until)
         if chosen.sum() < 3:
             return float("nan")
         return float(np.polyfit(np.log(fit.epochs[chosen]), np.log(fit.measured[chosen]).mean(axis=1), 1)[0])
@@ -84,10 +87,13 @@ def fit_study(study: Study) -> list[RunFits]:
             continue
         table = study.history([run]).to_frame()
         epochs = np.unique(table["epoch"])
+        if len(epochs) < 2:
+            warnings.warn(f"{run.records.run} has one measured epoch, and is left out", UserWarning, stacklevel=2)
+            continue
         late = table[table["epoch"] >= epochs[_TENTH]] if len(epochs) > _TENTH + 1 else None
         fits = {flow: fit_history(table, flow) for flow in FLOWS}
         later = {} if late is None else {flow: fit_history(late, flow) for flow in FLOWS}
-        found.append(RunFits(run, fits, later))
+        found.append(RunFits(run, fits, later, float(epochs[min(_TENTH, len(epochs) - 1)])))
     return found
 
 
@@ -103,6 +109,8 @@ def summary(study: Study) -> pd.DataFrame:
 
 
 def _summary(found: list[RunFits]) -> pd.DataFrame:
+    if not found:
+        raise InputError("expected a study with runs trained with the MSE loss, which alone the closed form describes")
     groups = pd.DataFrame([each.row() for each in found]).groupby(["dataset", "network"], sort=False)
     return groups.median().assign(n=groups.size()).reset_index()
 
@@ -212,7 +220,7 @@ def _caption(found: list[RunFits]) -> str:
             f"{'one seed each' if seeds == 1 else f'up to {seeds} seeds'}.",
             captions.formula(
                 r"Top: the singular values $\omega_j$ of the first seed (dots), and the paper's closed form from those "
-                "of the first epoch, by the one change of time that brings all of them nearest (lines). Middle: the "
+                "of the first epoch, by a monotone change of time, fitted epoch by epoch (lines). Middle: the "
                 r"root mean square over $j$ of $\log(\omega_j/\omega_j^{\mathrm{path}})$ for three flows, each by its "
                 "own change of time, and for a path that stands still; medians over the seeds. Bottom: the largest "
                 r"over the smallest $\omega_j$ of every seed, and of the flows."

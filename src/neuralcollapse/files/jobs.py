@@ -2,7 +2,8 @@
 
 Two rounds, of N jobs each. Each job of the first saves the class moments of its rows, which are merged; each of the
 second counts decisions of its rows about the merged class means. What jobs save lies in a folder beside the file of
-`--save`. A job that was killed is done again, from where it was; so is, when the command is repeated, all that misses.
+`--save`. A job that was killed is done again, from where it was; so is everything still missing when the command
+is repeated.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def measure_in_jobs(
         wanted = {
             shard: replace(options, shard=f"{shard}/{number}", save=path) for shard, path in enumerate(paths, start=1)
         }
-        _run(executor, _ShardTask(features, threads), wanted, folder, done)
+        _run(executor, _ShardTask(features, threads, not jobs.slurm), wanted, folder, done)
         return paths
 
     rounds = 1 if classifier is None else 2
@@ -99,11 +100,12 @@ def measure_in_jobs(
 class _ShardTask:
     """What a job executes; its result is what was wrong with the input, or nothing."""
 
-    def __init__(self, features: Path, threads: int) -> None:
-        self._features, self._threads = features, threads
+    def __init__(self, features: Path, threads: int, local: bool) -> None:
+        self._features, self._threads, self._local = features, threads, local
 
     def __call__(self, options: FileOptions) -> str:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # by which a job is cancelled; submitit ignores it
+        if self._local:  # `_stop` cancels by it; from Slurm it is the warning of a preemption, after which comes USR2
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
         torch.set_num_threads(self._threads)
         try:
             measure_files(self._features, options)
@@ -142,7 +144,7 @@ def _run(executor: Any, task: _ShardTask, wanted: dict[int, FileOptions], folder
     if missing:
         shard = next(iter(missing))
         raise InputError(
-            f"{len(missing)} of {total} shards are missing after {ATTEMPTS} attempts, {', '.join(map(str, missing))}: "
+            f"{len(missing)} of {total} shards are missing, {', '.join(map(str, missing))}, each begun {ATTEMPTS} times: "
             f"{reasons.get(shard, f'no machine that ran it wrote into {folder}')}; what the others saved is in "
             f"{folder}, and the same command goes on from there"
         )
@@ -215,6 +217,8 @@ def _require_own(folder: Path, measured: dict[str, Any]) -> None:
     """Note what the folder is of; raise where it is of another measurement."""
     path, measured = folder / "measured.json", json.loads(to_json(measured))
     if not path.is_file():
+        if any(folder.iterdir()):  # it is deleted in the end
+            raise InputError(f"{folder} is needed for what jobs save, and holds other files: give --save another file")
         write_json(path, measured)
         return
     left = read_json(path)

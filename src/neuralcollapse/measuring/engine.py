@@ -97,7 +97,7 @@ def run_passes(reader: FeatureReader, loader: Iterable[Any], options: MeasureOpt
         sample = passes.sample(head.name, *classifiers[head.name])
         settings = Settings(options.weighting, options.weight_decay, options.metrics)
         last = replace(last, confidence=intervals_of(sample, settings, options.confidence, RESAMPLES, seed=0))
-    doubts = _doubts(last, reader)
+    doubts = _doubts(last, reader, whole=not options.kept)
     for doubt in doubts:
         warnings.warn(doubt, UserWarning, stacklevel=3)
     return {**reports, head.name: replace(last, notes=(*last.notes, *doubts))}
@@ -111,8 +111,12 @@ def _names(loader: Iterable[Any], options: MeasureOptions, classes: int) -> Sequ
     return found if found is not None and len(found) == classes else None
 
 
-def _doubts(report: Report, reader: FeatureReader) -> list[str]:
-    """Sentences on what makes it likely that the layer measured is not the classifier of these data."""
+def _doubts(report: Report, reader: FeatureReader, whole: bool) -> list[str]:
+    """Sentences on what makes it likely that the layer measured is not the classifier of these data.
+
+    Args:
+        whole: whether all classes are measured; the network's own accuracy is that of all.
+    """
     doubts: list[str] = []
     reached = int(report.moments.present.nonzero().max()) + 1
     if report.nc3 is not None and _TOO_MANY * reached <= report.num_classes:
@@ -120,7 +124,7 @@ def _doubts(report: Report, reader: FeatureReader) -> list[str]:
             f"the classifier {report.layer!r} has {report.num_classes:,} classes, the labels reach only {reached - 1}: "
             "is it the one that was trained on them?"
         )
-    if reader.network_examples and report.accuracy is not None:
+    if whole and reader.network_examples and report.accuracy is not None:
         network = reader.network_correct / reader.network_examples
         largest = float(report.moments.counts.max()) / report.num_examples
         # three standard deviations above the accuracy of always answering the largest class
@@ -295,7 +299,7 @@ class _TwoPasses:
                 for name, decisions in counts.items():
                     if name in features:
                         decisions.add(features[name], labels)
-                self._tell(number, len(self._kept), 1)
+                self._tell(number, len(self._kept) if _length(self._loader) else None, 1)
         else:
             again = {name: Fingerprint(self._classes) for name in self._seen}
             with closing(self._batches(1)) as batches:

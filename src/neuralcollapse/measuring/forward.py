@@ -25,6 +25,9 @@ from neuralcollapse.measuring.report import NO_CLASSIFIER
 # In so many batches logits are compared on many examples, in later ones on one.
 _COMPARED_BATCHES = 2
 
+# Classes that are counted before any network has said how many there are: half a GiB of counts.
+_MOST_COUNTED = 1 << 26
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -117,7 +120,7 @@ class FeatureReader:
         for call in calls(loader, self._model, torch.device("cpu")):
             assert call.labels is not None
             found = Examples(call.labels, self._options.next_token).labels
-            check_labels(found, len(found), LARGEST_LABEL)
+            check_labels(found, len(found), _MOST_COUNTED if self.classes is None else self.classes)
             yield found.to(torch.int64)
 
     def batches(self, loader: Iterable[Any], *, labelled: bool = True) -> Generator[Batch]:

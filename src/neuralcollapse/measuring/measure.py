@@ -112,6 +112,9 @@ def measure_features(
     if kept := CountRange(min_count, max_count):
         check_labels(labels, len(features), classes)
         which = kept.keeps(torch.bincount(labels.long(), minlength=classes))[labels.long()]
+        bad = (~torch.isfinite(features).all(dim=1) & which.to(features.device)).nonzero()
+        if len(bad):  # here, where rows still have the numbers that they were given with
+            raise InputError(f"expected finite features, got NaN or infinity in row {int(bad[0])}")
         features, labels, notes = features[which.to(features.device)], labels[which], (*notes, kept.note)
     own = ClassMoments(classes, weighting=weighting)
     own.update(features, labels)

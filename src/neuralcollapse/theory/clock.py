@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from neuralcollapse._checks import InputError, as_tensor
+from neuralcollapse._checks import InputError, as_tensor, as_word
 from neuralcollapse.theory.central_path import CentralPath
 from neuralcollapse.theory.flow import Renormalization
 from neuralcollapse.theory.unrenormalized import UnrenormalizedPath
@@ -64,8 +64,12 @@ def fit_clock(
             see `UnrenormalizedPath`.
 
     Raises:
-        InputError: fewer than two epochs, or values that are not positive and finite.
+        InputError: fewer than two epochs, values that are not positive and finite, an unknown flow, or λ > 0 with
+            "none".
     """
+    as_word(flow, "the flow", ("projected", "multiplicative", "none"))
+    if flow == "none" and weight_decay != 0.0:
+        raise InputError(f"the flow without renormalization has a closed form for λ = 0 alone, got {weight_decay:g}")
     epochs = as_tensor(epochs, "epochs").cpu().double().resolve_neg().numpy()
     omega = as_tensor(omega, "singular values").cpu().double().resolve_neg().numpy()
     if omega.ndim != 2 or epochs.ndim != 1 or not omega.shape[1] or len(epochs) < 2 or len(epochs) != len(omega):

@@ -39,7 +39,7 @@ def remnant(
 
     K (p+1, p+1) is the second moment of the features with a 1 appended. Exact for the flow
     dW̃/dt = −(W̃ − W̃_LS)(K + λI). The features of a network move, and the classifier with them; on the networks of
-    `results/proximity` about half of this value is found.
+    `results/proximity` half to all of this value is found.
 
     Args:
         moments: of the features.
@@ -100,8 +100,8 @@ def noise_share(
     Derived for the stationary state of SGD about a minimum, where the covariance S of the outputs on the training set
     obeys ΘS + SΘ = η/((1−β)B) ΘRΘ with the tangent kernel Θ (Mandt, Hoffman & Blei 2017, Stochastic gradient descent as
     approximate Bayesian inference, Section 3), for residuals of one second moment R and a Θ that acts alike on all
-    outputs. The noise that batch normalisation
-    adds and the terms of higher order in η are left out; both enlarge L⊥_LS.
+    outputs. The noise that batch normalisation adds and the terms of higher order in η are left out; both enlarge
+    L⊥_LS.
 
     Args:
         outputs: (n, C) of the network on training examples, with the graph that leads to the parameters.

@@ -39,16 +39,17 @@ _SINGULAR = 1e-10
 def growth_rates(features: Float[Tensor, "n p"], labels: Integer[Tensor, " n"]) -> Float[Tensor, " k"]:
     """d log ω_j/dt = u_jᵀ Σ_T⁻¹ u_j / (n C) of the flow without renormalization at X, for λ = 0; ω descending.
 
-    Exact at every X. u_j is the left singular vector of Σ_T^{-1/2} M̄ that belongs to ω_j.
+    Exact at every X whose ω_j are distinct. u_j is the left singular vector of Σ_T^{-1/2} M̄ that belongs to ω_j; equal
+    ω_j share theirs, and the rates are then those of one choice, whose sum alone is the flow's.
 
     Args:
         features: (n, p), any Σ_W; labels: (n,), balanced.
 
     Returns:
-        (k,), k = C − 1 or p where that is smaller; in units of one over the time of `theory.flow`.
+        (C − 1,) in units of one over the time of `theory.flow`.
 
     Raises:
-        InputError: unbalanced classes, or a singular Σ_T.
+        InputError: unbalanced classes, a singular Σ_T, or fewer than C − 1 features.
 
     Source: ours; docs/central-path.md, Without renormalization.
 
@@ -80,7 +81,7 @@ class UnrenormalizedPath:
 
     Args:
         omega0: ω_j at time 0, positive, (J,).
-        rates: r_j ≥ 0, (J,) as `growth_rates` gives them, or one number for all: features of equal variance.
+        rates: r_j > 0, (J,) as `growth_rates` gives them, or one number for all: features of equal variance.
 
     Raises:
         InputError: values that are not positive and finite, or rates that are neither one nor as many.
@@ -98,9 +99,16 @@ class UnrenormalizedPath:
             raise InputError(f"expected one rate or {len(self.omega0)} of them, got {len(self.rates)}")
 
     def singular_values(self, t: Any) -> Array:
-        """ω_j(t): (…, J) for times of shape (…)."""
+        """ω_j(t): (…, J) for times of shape (…).
+
+        Raises:
+            InputError: a time at which a singular value is beyond float64.
+        """
         times = as_tensor(t, "times").cpu().double().numpy()
-        values: Array = self.omega0 * np.exp(times[..., None] * self.rates)
+        with np.errstate(over="ignore"):
+            values: Array = self.omega0 * np.exp(times[..., None] * self.rates)
+        if not np.isfinite(values).all():
+            raise InputError(f"expected times at which all singular values are below 1e308, got {np.max(times):g}")
         return values
 
     def time(self, omega: Any) -> Array:

@@ -1,7 +1,7 @@
 """A study's networks against the closed forms of the central path: one figure for each family of networks, one table.
 
-Three flows are laid beside each run, each with a monotone change of time fitted epoch by epoch: both renormalized ones of
-`CentralPath`, and the one without renormalization, in which every ω_j grows by the same factor.
+Three flows are laid beside each run, each with a monotone change of time fitted epoch by epoch: both renormalized ones
+of `CentralPath`, and the one without renormalization, in which every ω_j grows by the same factor.
 """
 
 from __future__ import annotations

@@ -142,9 +142,9 @@ def _run(executor: Any, task: _ShardTask, wanted: dict[int, FileOptions], folder
             _stop(running.values())
     missing = {shard: options for shard, options in wanted.items() if not _saved(options)}
     if missing:
-        shard = next(iter(missing))
+        shard, listed = next(iter(missing)), ", ".join(map(str, missing))
         raise InputError(
-            f"{len(missing)} of {total} shards are missing, {', '.join(map(str, missing))}, each begun {ATTEMPTS} times: "
+            f"{len(missing)} of {total} shards are missing, {listed}, each begun {ATTEMPTS} times: "
             f"{reasons.get(shard, f'no machine that ran it wrote into {folder}')}; what the others saved is in "
             f"{folder}, and the same command goes on from there"
         )

@@ -206,7 +206,7 @@ class History:
 
     def plot(
         self,
-        metric: str | Sequence[str],
+        metric: str | Sequence[str] = "nc1",
         *,
         hue: str | None = None,
         style: str | None = None,
@@ -224,8 +224,8 @@ class History:
         stays zero, and the divisions of the learning rate.
 
         Args:
-            metric: a name or several, as :meth:`select` takes them; `test_error`, `mse.ls_perp_share` (L⊥_LS / L) and,
-                of a Monitor, `train_error` are worked out of what was measured.
+            metric: a name or several, as :meth:`select` takes them, by default NC1, the first to look at; `test_error`,
+                `mse.ls_perp_share` (L⊥_LS / L) and, of a Monitor, `train_error` are worked out of what was measured.
             hue: what gives the colour: `loss`, `network`, `dataset`, `seed`, `layer`, `metric` or a setting. By default
                 the metric where there are several.
             style: what gives the dashes, likewise.

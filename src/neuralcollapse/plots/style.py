@@ -123,11 +123,14 @@ def plain(text: object) -> str:
 
 
 def current(ax: Axes | None) -> Axes:
-    """The axes given, or pyplot's current ones."""
+    """The axes given, or pyplot's current ones, in a figure that makes room for long labels."""
     if ax is not None:
         return ax
     from matplotlib import pyplot
 
+    figure = pyplot.gcf()
+    if figure.get_layout_engine() is None:
+        figure.set_layout_engine("constrained")
     return pyplot.gca()
 
 

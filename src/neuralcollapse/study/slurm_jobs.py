@@ -126,6 +126,8 @@ class JobTask:
 
     def __call__(self) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # sent by scancel; submitit ignores it
+        # what is begun in the background of a shell ignores SIGINT, and so would the jobs that it starts
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         return train_here(self._task)
 
     def checkpoint(self) -> Any:

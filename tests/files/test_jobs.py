@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import threading
 import time
@@ -17,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from helpers.fake_slurm import FakeSlurm
 from helpers.feature_tables import Save, layer, npy, npz, safetensors, same_report
 
 from neuralcollapse import ClassMoments, InputError, measure_features
@@ -222,19 +222,12 @@ def test_impossible_options_are_refused(tmp_path: Path, changes: dict, own: dict
 def test_what_slurm_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The script that sbatch is given, by a fake of Slurm's commands that refuses it then."""
     path, options = npy(tmp_path, layer())
-    bin = tmp_path / "bin"
-    bin.mkdir()
-    for name, script in (("srun", "exit 0"), ("sbatch", 'cp "$1" $ASKED; echo sbatch: error: full >&2; exit 1')):
-        (bin / name).write_text(f"#!/bin/sh\n{script}\n")
-        (bin / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{bin}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("ASKED", str(tmp_path / "asked.sh"))
+    slurm = FakeSlurm.install(tmp_path / "bin", monkeypatch)
+    slurm.answer("echo sbatch: error: full >&2; exit 1")
     own: dict[str, Any] = {"slurm": True, "partition": "cpu", "time_limit": 30, "cpus_per_job": 4}
     with pytest.raises(InputError, match=r"Slurm refused the job: .*full"):
         measure_in_jobs(path, replace(options, save=tmp_path / "all.safetensors"), JobOptions(jobs=8, **own))
-    asked = (tmp_path / "asked.sh").read_text()
-    for line in ("--partition=cpu", "--time=30", "--cpus-per-task=4", "--array=0-7%8", "--signal=USR2@90"):
-        assert f"#SBATCH {line}\n" in asked
+    slurm.require_asked("--partition=cpu", "--time=30", "--cpus-per-task=4", "--array=0-7%8", "--signal=USR2@90")
 
 
 @pytest.mark.wrong_input

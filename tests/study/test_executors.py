@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import json
 import math
-import os
 import signal
 import socket
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from helpers.fake_slurm import FakeSlurm
 from helpers.grids import OPTIONS, TINY, HereOptions, epoch, start, uninterrupted, wait_for, without_clock
 
 from neuralcollapse import InputError
@@ -195,19 +195,11 @@ def test_a_job_near_its_time_limit_is_queued_again_and_continues(tmp_path: Path)
 @needs_submitit
 def test_what_slurm_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The script that sbatch is given, by a fake of Slurm's commands; then a refusal."""
-    bin = tmp_path / "bin"
-    bin.mkdir()
-    for name, script in (("srun", "exit 0"), ("sbatch", 'cp "$1" $ASKED; echo Submitted batch job 17')):
-        (bin / name).write_text(f"#!/bin/sh\n{script}\n")
-        (bin / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{bin}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("ASKED", str(tmp_path / "asked.sh"))
+    slurm = FakeSlurm.install(tmp_path / "bin", monkeypatch)
     options = GridOptions(slurm=True, partition="gpu", time_limit=90, cpus_per_cell=4, gpus_per_cell=1)
     SlurmExecutor(tmp_path / "grid", options).submit(Task(str(tmp_path / "grid" / "cell"), MLP, [], 4))
-    asked = (tmp_path / "asked.sh").read_text()
-    for line in ("--partition=gpu", "--time=90", "--cpus-per-task=4", "--gpus-per-node=1", "--signal=USR2@90"):
-        assert f"#SBATCH {line}\n" in asked
-    (bin / "sbatch").write_text("#!/bin/sh\necho sbatch: error: invalid partition specified: gpu >&2; exit 1\n")
+    slurm.require_asked("--partition=gpu", "--time=90", "--cpus-per-task=4", "--gpus-per-node=1", "--signal=USR2@90")
+    slurm.answer("echo sbatch: error: invalid partition specified: gpu >&2; exit 1")
     with pytest.raises(InputError, match=r"Slurm refused the job: .*invalid partition specified: gpu"):
         SlurmExecutor(tmp_path / "grid", options).submit(Task(str(tmp_path / "grid" / "cell"), MLP, [], 4))
 

@@ -80,7 +80,11 @@ class RunFits:
 
 
 def fit_study(study: Study) -> list[RunFits]:
-    """Every run of the study that was trained with the squared error, with its fits."""
+    """Every run of the study that was trained with the squared error, with its fits.
+
+    Raises:
+        InputError: there is none of two measured epochs.
+    """
     found = []
     for run in study.runs:
         if run.records.loss not in SQUARED_ERROR:
@@ -94,6 +98,9 @@ def fit_study(study: Study) -> list[RunFits]:
         fits = {flow: fit_history(table, flow) for flow in FLOWS}
         later = {} if late is None else {flow: fit_history(late, flow) for flow in FLOWS}
         found.append(RunFits(run, fits, later, float(epochs[min(_TENTH, len(epochs) - 1)])))
+    if not found:
+        names = captions.listed([run.records.run for run in study.runs])
+        raise InputError(f"{names}: no run trained with the MSE loss, which alone the closed form describes")
     return found
 
 
@@ -109,8 +116,6 @@ def summary(study: Study) -> pd.DataFrame:
 
 
 def _summary(found: list[RunFits]) -> pd.DataFrame:
-    if not found:
-        raise InputError("expected a study with runs trained with the MSE loss, which alone the closed form describes")
     groups = pd.DataFrame([each.row() for each in found]).groupby(["dataset", "network"], sort=False)
     return groups.median().assign(n=groups.size()).reset_index()
 
@@ -133,8 +138,6 @@ def compare_study(
     """
     drawing, study = drawing or Drawing(), Study.read(path)
     found = fit_study(study)
-    if not found:
-        raise InputError(f"{path} has no run trained with the MSE loss, which alone the closed form describes")
     table = _summary(found)
     folder, written = path / "figures" if out is None else out, []
     with matplotlib.rc_context(style.rc(drawing)):

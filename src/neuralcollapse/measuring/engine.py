@@ -192,10 +192,10 @@ class _TwoPasses:
 
     def _chosen(self, batch: Batch, keeps: Tensor) -> Batch:
         """The examples of the classes that are kept."""
-        known = batch.labels.cpu() < len(keeps)
-        if not bool(known.all()):  # the pass that counted has not seen it
+        labels = batch.labels.cpu()
+        if not bool((labels < len(keeps)).all()):  # the pass that counted has not seen it
             raise InputError("expected all passes over the loader to give the same examples: turn off sampling")
-        which = keeps[batch.labels.cpu()].to(batch.labels.device)
+        which = keeps[labels].to(batch.labels.device)
         features = {name: rows[which.to(rows.device)] for name, rows in batch.features.items()}
         return replace(batch, features=features, labels=batch.labels[which])
 

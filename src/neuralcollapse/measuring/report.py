@@ -336,11 +336,8 @@ def make_report(
         if weight is not None:
             accuracy, mismatch = correct / seen, mismatches / seen
     # the whitener of Σ_B is the decisions' own, which for many classes takes long to make
-    within = (
-        nc1(moments)
-        if decisions is None or decisions.whitener is None
-        else nc1_from_whitener(moments, decisions.whitener)
-    )
+    whitener = None if decisions is None else decisions.whitener
+    within = nc1(moments) if whitener is None else nc1_from_whitener(moments, whitener)
     return Report(
         layer=layer,
         notes=tuple(notes),

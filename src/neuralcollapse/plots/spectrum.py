@@ -31,7 +31,7 @@ def fit_history(table: pd.DataFrame, flow: Renormalization = "projected") -> Clo
         InputError: several runs, a loss other than the squared error, or fewer than two epochs with finite values.
 
     Warns:
-        UserWarning: epochs are left out that have more or fewer singular values than most.
+        UserWarning: epochs are left out that have more or fewer finite singular values than most.
     """
     if table["run"].nunique() != 1:
         raise InputError(f"the closed form is fitted to one run, got {table['run'].nunique()}; choose one")

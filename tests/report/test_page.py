@@ -14,6 +14,7 @@ from helpers.reports import EPOCHS, HOSTILE, NAMES
 
 import neuralcollapse as nc
 from neuralcollapse.report import write_report
+from neuralcollapse.report.explanations import FAMILIES
 from neuralcollapse.training.run_directory import Run
 
 Open = Callable[..., Any]
@@ -212,7 +213,9 @@ def test_every_later_metric_has_its_formula(tmp_path: Path, opened: Open) -> Non
     arrays = {"features": rng.normal(size=(60, 6)), "labels": labels, "weight": rng.normal(size=(4, 6))}
     np.savez(tmp_path / "features.npz", **arrays)
     page = opened(write_report(tmp_path / "features.npz"))
-    rows = page("[...document.querySelectorAll('#numbers tbody tr')].map((row) => row.cells[1].textContent)")
+    rows = page("[...document.querySelectorAll('#numbers tbody tr:not(.group)')].map((row) => row.cells[0].textContent)")
+    families = page("[...document.querySelectorAll('#numbers tr.group')].map((row) => row.textContent)")
+    assert families == [family for family in FAMILIES if family in families] and len(families) == 6
     explained = page("[...document.querySelectorAll('tr[id^=explain-]')].map((row) => row.cells[0].textContent)")
     assert len(explained) > 50 and set(explained) <= set(rows)
     assert page("document.querySelectorAll('tr[id^=explain-] math').length") == len(explained)

@@ -4,7 +4,8 @@
  * A sortable table.
  *
  * columns: {key, title, number, show(row)}; rows: objects; options: `high` for a table that scrolls; `opens(row)`, what a
- * link in the first column leads to; `sorted`, [key, descending].
+ * link in the first column leads to; `sorted`, [key, descending]; `group`, a key whose values head the rows that share
+ * them, which stay together when sorted.
  */
 function sortableTable(columns, rows, options = {}) {
   let [key, descending] = options.sorted ?? [null, false];
@@ -27,11 +28,14 @@ function sortableTable(columns, rows, options = {}) {
       });
     }
     heads.forEach((head, place) => head.setAttribute("aria-sort", columns[place].key !== key ? "none" : descending ? "descending" : "ascending"));
-    body.replaceChildren(...order.map((row) => element("tr", {}, columns.map((column, place) => {
+    const lines = (found) => found.map((row) => element("tr", {}, columns.map((column, place) => {
       const shown = column.show ? column.show(row) : typeof row[column.key] === "number" ? format(row[column.key]) : (row[column.key] ?? "–");
       const content = place === 0 && options.opens ? element("a", { href: options.opens(row) }, shown) : shown;
       return element("td", { class: column.number ? "number" : "" }, content);
-    }))));
+    })));
+    const groups = options.group ? [...new Set(rows.map((row) => row[options.group]))] : [];
+    const heading = (group) => element("tr", { class: "group" }, element("th", { scope: "rowgroup", colspan: columns.length }, element("span", {}, group)));
+    body.replaceChildren(...(options.group ? groups.flatMap((group) => [heading(group), ...lines(order.filter((row) => row[options.group] === group))]) : lines(order)));
   }
   fill();
   const table = element("table", {}, element("thead", {}, element("tr", {}, heads)), body);

@@ -14,7 +14,7 @@ from helpers.studies import config, history, write_run
 
 from neuralcollapse import InputError, figures
 from neuralcollapse.figures.captions import formula, latex, readable
-from neuralcollapse.figures.grid import FIGURES, draw_grid
+from neuralcollapse.figures.metrics_over_epochs import FIGURES, draw_grid
 from neuralcollapse.figures.study_runs import Study
 from neuralcollapse.plots.options import Drawing
 from neuralcollapse.training.run_directory import Run
@@ -57,7 +57,9 @@ def only(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Leave some of the figures out, which take their time."""
 
     def keep(*names: str) -> None:
-        monkeypatch.setattr("neuralcollapse.figures.grid.FIGURES", {name: FIGURES[name] for name in names})
+        monkeypatch.setattr(
+            "neuralcollapse.figures.metrics_over_epochs.FIGURES", {name: FIGURES[name] for name in names}
+        )
 
     return keep
 
@@ -132,7 +134,7 @@ def test_robustness_is_drawn_where_it_was_measured_and_called_an_upper_bound(tmp
 def test_a_run_trained_with_cross_entropy_shows_its_own_loss(tmp_path: Path) -> None:
     lines = [{**line, "loss": 0.5} for line in history({1: 0.5, 350: 0.6}, 1)]
     study = Study.read(write_run(tmp_path / "a", config(loss="ce"), lines))
-    from neuralcollapse.figures.grid import has
+    from neuralcollapse.figures.metrics_over_epochs import has
 
     assert not has(study.runs[0], FIGURES["decomposition"][1]) and has(study.runs[0], FIGURES["nc1"][1])
     with pytest.raises(InputError, match="describes training with the MSE loss; a was trained with ce"):

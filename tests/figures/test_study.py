@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex
 from neuralcollapse import InputError, figures
 from neuralcollapse.figures import captions
 from neuralcollapse.figures.captions import readable
-from neuralcollapse.figures.grid import draw_grid, draw_grids
+from neuralcollapse.figures.metrics_over_epochs import draw_grid, draw_grids
 from neuralcollapse.figures.study_runs import Study
 from neuralcollapse.plots import style
 from neuralcollapse.plots.options import Drawing

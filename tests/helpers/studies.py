@@ -26,7 +26,7 @@ KEYS = (
 
 def config(dataset: str = "mnist", model: str = "vgg11", loss: str = "mse", **changes: Any) -> RunConfig:
     """A configuration as `neuralcollapse run` writes it, of the paper's own size and recipe."""
-    paper = recipes.paper_recipe(dataset if dataset in recipes.DATASETS else "mnist", model, loss)
+    paper = recipes.paper_recipe(dataset if dataset in recipes.PAPER_DATASETS else "mnist", model, loss)
     fields = {
         "dataset": dataset,
         "dataset_title": NAMES.get(dataset, dataset),

@@ -222,6 +222,25 @@ def test_runs_are_compared_by_the_spread_of_their_seeds() -> None:
     assert one.differences["nc1"].differs is None and one.method.startswith("No intervals: of 1 and 3 runs")
 
 
+def test_settings_that_differ_are_told_with_runs() -> None:
+    def runs(**settings: object) -> nc.History:
+        lines = [{"epoch": 1, "nc1": 1.0, "seconds": 3.0, "learning_rate": 0.1, "re_estimated.learning_rate": 0.1}]
+        return nc.History.from_records(lines, **{"epochs": 10, "momentum": 0.9, **settings})
+
+    a = runs(weight_decay=5e-4, milestones=[0.5, 0.75], data_sha256="a", model="vgg11", network="VGG11")
+    b = runs(weight_decay=0.01, milestones=[0.5], data_sha256="b", model="mlp", network="MLP")
+    found = nc.compare(a, b)
+    wanted = {"weight_decay": ("0.0005", "0.01"), "milestones": ("0.5, 0.75", "0.5"), "network": ("VGG11", "MLP")}
+    assert found.settings == wanted
+    assert list(found.differences) == ["nc1"]
+    assert found.to_dict()["settings"]["weight_decay"] == ["0.0005", "0.01"]
+    assert "Settings that differ:\n  weight decay" in str(found) and max(map(len, str(found).splitlines())) <= 80
+    # the order of runs does not count, and a setting that one side never had is unknown there
+    two = runs(momentum=0.9) + runs(momentum=0.8, head="linear")
+    assert nc.compare(two, runs(momentum=0.9)).settings == {"momentum": ("0.8 or 0.9", "0.9")}
+    assert nc.compare(two, runs(momentum=0.8) + runs(momentum=0.9)).settings == {}
+
+
 def test_an_older_history_has_the_stable_rank_under_its_old_name() -> None:
     records = nc.History.from_records([{"epoch": 1, "numerical_rank": 3.0}])
     assert records.metrics == ["stable_rank"]

@@ -170,6 +170,19 @@ def test_progress_goes_from_the_first_batch_to_the_end(budget: int) -> None:
         nc.measure(nn.Sequential(head), batches, progress=True)  # type: ignore[arg-type]
 
 
+def test_progress_has_a_part_for_counting_and_one_for_resamples() -> None:
+    features, labels, head = uneven()
+    batches = list(zip(features.split(7), labels.split(7), strict=True))
+    told: list[float] = []
+    nc.measure(nn.Sequential(head), batches, min_count=2, progress=told.append)
+    assert told == sorted(told) and told[-1] == 1.0
+    np.testing.assert_allclose(told[: 2 * len(batches)], np.arange(1, 2 * len(batches) + 1) / (3 * len(batches)))
+    told.clear()
+    nc.measure(nn.Sequential(head), batches, confidence=0.9, progress=told.append)
+    assert told == sorted(told) and told[-1] == 1.0
+    assert sum(share > 2 / 3 + 1e-9 for share in told) == 200  # one for each resample
+
+
 @pytest.mark.wrong_input
 def test_a_row_that_is_not_finite_has_the_number_it_was_given_with() -> None:
     features, labels, head = uneven()

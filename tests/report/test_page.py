@@ -213,7 +213,7 @@ def test_every_later_metric_has_its_formula(tmp_path: Path, opened: Open) -> Non
     arrays = {"features": rng.normal(size=(60, 6)), "labels": labels, "weight": rng.normal(size=(4, 6))}
     np.savez(tmp_path / "features.npz", **arrays)
     page = opened(write_report(tmp_path / "features.npz"))
-    rows = page("[...document.querySelectorAll('#numbers tbody tr:not(.group)')].map((row) => row.cells[0].textContent)")
+    rows = page("[...document.querySelectorAll('#numbers tbody td:first-child')].map((cell) => cell.textContent)")
     families = page("[...document.querySelectorAll('#numbers tr.group')].map((row) => row.textContent)")
     assert families == [family for family in FAMILIES if family in families] and len(families) == 6
     explained = page("[...document.querySelectorAll('tr[id^=explain-]')].map((row) => row.cells[0].textContent)")

@@ -63,10 +63,10 @@ def only_state(cells: list[Cell], out: Path) -> PlannedCell:
 def test_the_papers_cells_with_their_depths() -> None:
     from neuralcollapse.training import recipes
 
-    cells = make_cells(recipes.DATASETS, recipes.NETWORKS, ["mse"], [0], TrainingConfig())
+    cells = make_cells(recipes.PAPER_DATASETS, recipes.PAPER_FAMILIES, ["mse"], [0], TrainingConfig())
     assert [cell.name for cell in cells] == PAPER
     assert all(cell.config.learning_rate is None for cell in cells)  # left to the protocol's tuned rates
-    both = make_cells(recipes.DATASETS, recipes.NETWORKS, ["mse", "ce"], [0, 1], TrainingConfig(epochs=7))
+    both = make_cells(recipes.PAPER_DATASETS, recipes.PAPER_FAMILIES, ["mse", "ce"], [0, 1], TrainingConfig(epochs=7))
     assert len(both) == 60 and both[3].name == "mnist-vgg11-ce-s1"
     assert both[3].config == TrainingConfig(dataset="mnist", model="vgg11", loss="ce", seed=1, epochs=7)
 

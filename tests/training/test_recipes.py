@@ -28,7 +28,7 @@ from neuralcollapse.training import losses, recipes
     ],
 )
 def test_each_cell_has_the_published_network_and_rate(dataset: str, family: str, network: str, rate: float) -> None:
-    assert recipes.network(dataset, family) == network
+    assert recipes.network_for(dataset, family) == network
     recipe = recipes.paper_recipe(dataset, network, "mse-torch")
     assert recipe.learning_rate == rate
     assert (recipe.epochs, recipe.batch_size, recipe.momentum, recipe.weight_decay) == (350, 128, 0.9, 5e-4)

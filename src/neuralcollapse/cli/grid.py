@@ -47,9 +47,9 @@ class GridCommand:
     failed cells are continued.
     """
 
-    datasets: tuple[str, ...] = field(default=recipes.DATASETS, metadata=_CELLS)
+    datasets: tuple[str, ...] = field(default=recipes.PAPER_DATASETS, metadata=_CELLS)
     """Data sets; `neuralcollapse data` lists those found here."""
-    models: tuple[str, ...] = field(default=recipes.NETWORKS, metadata=_CELLS)
+    models: tuple[str, ...] = field(default=recipes.PAPER_FAMILIES, metadata=_CELLS)
     """Networks; a name without a depth, such as resnet, takes the paper's depth for the data set."""
     losses: tuple[str, ...] = field(default=("mse",), metadata=_CELLS)
     """Losses."""

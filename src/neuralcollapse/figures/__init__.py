@@ -24,7 +24,7 @@ import matplotlib
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.figures.animation import animate_run
-from neuralcollapse.figures.grid import check_measured, draw_grids
+from neuralcollapse.figures.metrics_over_epochs import check_measured, draw_grids
 from neuralcollapse.figures.overview import draw_portraits
 from neuralcollapse.figures.study_runs import Study
 from neuralcollapse.figures.sweep import draw_sweep

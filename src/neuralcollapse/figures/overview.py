@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from neuralcollapse.figures import captions
-from neuralcollapse.figures.grid import PARTS, Row, has
+from neuralcollapse.figures.metrics_over_epochs import PARTS, Row, has
 from neuralcollapse.figures.portrait import Projection, portrait, portrait_classes, portrait_legend, project
 from neuralcollapse.figures.study_runs import Study, StudyRun
 from neuralcollapse.figures.writing import write_figure

@@ -14,20 +14,18 @@ from pathlib import Path
 from neuralcollapse._errors import InputError
 from neuralcollapse.measuring.history import History
 from neuralcollapse.measuring.run_readers import read_runs
-from neuralcollapse.measuring.run_records import RunRecords
+from neuralcollapse.measuring.run_records import REPETITIONS_DIFFER_IN, RunRecords
 from neuralcollapse.training import losses, recipes
 from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.run_directory import Run, Status
 
-NETWORKS = {"vgg": "VGG", "resnet": "ResNet", "densenet": "DenseNet"}
+NETWORK_TITLES = {"vgg": "VGG", "resnet": "ResNet", "densenet": "DenseNet"}
 """The rows, in the paper's order; other networks follow by name."""
-DATASETS = ("mnist", "fashion-mnist", "cifar10", "svhn", "stl10", "cifar100", "digits")
+_DATASET_ORDER = ("mnist", "fashion-mnist", "cifar10", "svhn", "stl10", "cifar100", "digits")
 """The columns: the paper's five in its order, then two more; others follow by name."""
 PAPER_EXAMPLES = {**recipes.EXAMPLES_PER_CLASS, "fashion-mnist": 6000, "cifar10": 5000, "stl10": 500}
 """The number of training examples of each class in the paper."""
 PAPER_EPOCHS = 350
-_MAY_DIFFER = ("seed", "data_dir", "data_sha256", "device", "devices", "precision")
-"""Runs that differ only in these are seeds of one cell; the data differ because a seed draws other examples, too."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class StudyRun:
     def network(self) -> str:
         """The network without its depth, as rows of figures are called."""
         family = recipes.family(self.records.network)
-        return NETWORKS.get(family, family)
+        return NETWORK_TITLES.get(family, family)
 
     @property
     def cell(self) -> tuple[str, str, str]:
@@ -60,8 +58,8 @@ class StudyRun:
         """The network with its depth, as figures and tables write it."""
         model = self.records.network
         family = recipes.family(model)
-        ours = family in NETWORKS and ":" not in model  # a network of another package keeps its name there
-        return NETWORKS[family] + model.removeprefix(family) if ours else model
+        ours = family in NETWORK_TITLES and ":" not in model  # a network of another package keeps its name there
+        return NETWORK_TITLES[family] + model.removeprefix(family) if ours else model
 
     @property
     def loss_title(self) -> str:
@@ -90,10 +88,10 @@ class StudyRun:
         if config.epochs < PAPER_EPOCHS:
             words.append(f"{config.epochs} epochs")
         family = recipes.family(config.model)
-        paper = recipes.network(config.dataset, family)
+        paper = recipes.network_for(config.dataset, family)
         depth = config.model.rpartition(":")[2].removesuffix("_bn")
-        if config.dataset in PAPER_EXAMPLES and family in NETWORKS and depth != paper:
-            words.append(f"{self.model_title} for {NETWORKS[family]}{paper.removeprefix(family)}")
+        if config.dataset in PAPER_EXAMPLES and family in NETWORK_TITLES and depth != paper:
+            words.append(f"{self.model_title} for {NETWORK_TITLES[family]}{paper.removeprefix(family)}")
         return tuple(words)
 
     @property
@@ -159,7 +157,7 @@ class Study:
     @property
     def networks(self) -> list[str]:
         """The networks, in the order of rows."""
-        found = sorted(self.runs, key=lambda each: _rank(NETWORKS.values(), each.network))
+        found = sorted(self.runs, key=lambda each: _rank(NETWORK_TITLES.values(), each.network))
         return list(dict.fromkeys(each.network for each in found))
 
     @property
@@ -175,12 +173,12 @@ class Study:
 
 def _place(run: StudyRun) -> tuple[object, ...]:
     records, name = run.records, run.config.dataset if run.config else run.records.dataset
-    order = _rank(DATASETS, name), records.dataset, _rank(NETWORKS.values(), run.network)
+    order = _rank(_DATASET_ORDER, name), records.dataset, _rank(NETWORK_TITLES.values(), run.network)
     return (*order, _rank(losses.LOSSES, records.loss), records.seed or 0, str(records.path))
 
 
 def _require_equal_but_for_the_seed(first: StudyRun, second: StudyRun, folder: Path) -> None:
-    fields = sorted(field.name for field in dataclasses.fields(RunConfig) if field.name not in _MAY_DIFFER)
+    fields = sorted(field.name for field in dataclasses.fields(RunConfig) if field.name not in REPETITIONS_DIFFER_IN)
     differing = [name for name in fields if getattr(first.config, name) != getattr(second.config, name)]
     if differing or first.records.seed == second.records.seed:
         dataset, network, _ = first.cell

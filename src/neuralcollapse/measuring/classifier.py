@@ -307,7 +307,9 @@ class ClassifierSearch:
             notes = [text, *notes]
         place = "" if seen.name == ITSELF else seen.name
         error, first = coarseness(seen.left, convolved=weights.convolved), seen.channels_first
-        head = ClassifierHead(seen.name, place, call=seen.call, error=error, channels_first=first, notes=tuple(notes))
+        head = ClassifierHead(
+            seen.name, place, call=seen.call, tolerance=error, channels_first=first, notes=tuple(notes)
+        )
         name = "" if target is None else target.name
         return with_classifier(head, weights, relation, name), seen.entered, seen.left
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -25,12 +25,18 @@ from neuralcollapse.measuring.bootstrap import (
 from neuralcollapse.measuring.confidence import check_bootstrap
 from neuralcollapse.measuring.history import History
 from neuralcollapse.measuring.report import Report, is_printed
-from neuralcollapse.measuring.tidy import numbers_of
+from neuralcollapse.measuring.run_records import REPETITIONS_DIFFER_IN
+from neuralcollapse.measuring.tidy import numbers_of, setting_text
 from neuralcollapse.metrics.cka import linear_cka
 from neuralcollapse.moments.class_moments import Weighting
 
 Progress = Callable[[float], object]
 _SAME_RUNS = ("dataset", "network", "loss")
+# Settings that say what data set, network and loss say; and what a line of a history says of the training alone.
+_SAID_TWICE = ("model", "dataset_title", "loss_title")
+_NOT_OF_THE_NETWORK = ("seconds", "learning_rate")
+# Characters of a setting in a printed comparison: two of them and a name fit 80 columns.
+_WIDEST = 24
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ class Comparison:
         level: of the intervals.
         method: how the intervals were made, or why there are none.
         cka: of the features of both sides, where they are of the same examples.
+        settings: of runs, the settings in which the two sides differ, by name: those of A and of B.
 
     Example:
         >>> labels = torch.arange(40) % 2
@@ -78,6 +85,7 @@ class Comparison:
     level: float
     method: str
     cka: float | None = None
+    settings: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def differing(self) -> list[str]:
@@ -87,7 +95,8 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """A dictionary that ``json.dumps`` takes; non-finite numbers become "inf", "-inf" or "nan"."""
         rows = {name: {**asdict(each), "differs": each.differs} for name, each in self.differences.items()}
-        return finite({"level": self.level, "method": self.method, "cka": self.cka, "differences": rows})  # type: ignore[no-any-return]
+        found = {"level": self.level, "method": self.method, "cka": self.cka, "differences": rows}
+        return finite({**found, "settings": {name: list(pair) for name, pair in self.settings.items()}})  # type: ignore[no-any-return]
 
     def __str__(self) -> str:
         lines = [f"{'':<30}{'A':>9}{'B':>9}{'A − B':>9} {self.level:.0%} interval"]
@@ -101,6 +110,11 @@ class Comparison:
             chance = (1 - self.level) * len(tested)
             lines.append(f"* {sum(tested)} of {len(tested)} numbers differ; by chance alone {chance:.2g} would.")
         lines += textwrap.wrap(self.method, 80)
+        if self.settings:
+            lines.append("Settings that differ:")
+            for name, pair in self.settings.items():
+                one, other = (text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…" for text in pair)
+                lines.append(f"  {name.replace('_', ' '):<28}{one:>{_WIDEST}}{other:>{_WIDEST}}".rstrip())
         if self.cka is not None:
             lines.append(f"Linear CKA of the features, if both are of the same examples: {self.cka:.4f}.")
         return "\n".join(lines)
@@ -239,6 +253,10 @@ def _compared(name: str) -> bool:
     return name not in NOT_COMPARED and not name.startswith("snr.")
 
 
+def _of_network(name: str) -> bool:
+    return _compared(name) and name.removeprefix("re_estimated.") not in _NOT_OF_THE_NETWORK
+
+
 def _of_histories(a: History, b: History, level: float) -> Comparison:
     sides = [_last_numbers(history, name) for history, name in ((a, "A"), (b, "B"))]
     names = [name for name in sides[0][0] if all(name in run for side in sides for run in side)]
@@ -252,9 +270,29 @@ def _of_histories(a: History, b: History, level: float) -> Comparison:
         found[name] = Difference(means[0], means[1], means[0] - means[1], low, high)
     counts = f"{len(sides[0])} and {len(sides[1])} runs"
     if several:
-        return Comparison(found, level, f"Welch's interval of the means of {counts}, each at its last epoch.")
-    method = f"No intervals: of {counts} there is no spread. Train several seeds, or compare features of one epoch."
-    return Comparison(found, level, method)
+        method = f"Welch's interval of the means of {counts}, each at its last epoch."
+    else:
+        method = f"No intervals: of {counts} there is no spread. Train several seeds, or compare features of one epoch."
+    return Comparison(found, level, method, settings=_differing_settings(a, b))
+
+
+def _differing_settings(a: History, b: History) -> dict[str, tuple[str, str]]:
+    """What both sides say, and say differently: data set, network, loss, and settings that make runs no repetitions."""
+    sides: list[dict[str, set[str]]] = []
+    for history in (a, b):
+        found: dict[str, set[str]] = {}
+        for run in history.run_records:
+            named = {name: getattr(run, name) for name in _SAME_RUNS}
+            for name, value in {**run.settings, **named}.items():
+                found.setdefault(name, set()).add(setting_text(value))
+        sides.append(found)
+    names = [name for name in sides[0] if name in sides[1] and name not in (*REPETITIONS_DIFFER_IN, *_SAID_TWICE)]
+    pairs = {name: (sides[0][name], sides[1][name]) for name in names}
+    return {
+        name: (" or ".join(sorted(one)), " or ".join(sorted(other)))
+        for name, (one, other) in pairs.items()
+        if one != other
+    }
 
 
 def _last_numbers(history: History, side: str) -> list[dict[str, float]]:
@@ -265,7 +303,7 @@ def _last_numbers(history: History, side: str) -> list[dict[str, float]]:
             raise InputError(
                 f"expected runs that differ in their seed alone, {side} has {label} {' and '.join(values)}"
             )
-    return [{name: v for name, v in numbers_of(run.last).items() if _compared(name)} for run in runs if run.records]
+    return [{name: v for name, v in numbers_of(run.last).items() if _of_network(name)} for run in runs if run.records]
 
 
 def _welch(a: torch.Tensor, b: torch.Tensor, level: float) -> tuple[float, float]:

@@ -9,10 +9,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from neuralcollapse._errors import InputError
-from neuralcollapse._linalg import full_precision, scaled
+from neuralcollapse._linalg import scaled
 from neuralcollapse.metrics.nc1_to_nc4 import between_whitener
 from neuralcollapse.metrics.nearest_mean import DecisionRule
-from neuralcollapse.moments.blocks import classes_per_block, padded_rows, rows_per_block
 from neuralcollapse.moments.class_moments import ClassMoments
 from neuralcollapse.moments.row_buffer import RowBuffer
 
@@ -23,7 +22,7 @@ class DecisionCounts:
     """Counts decisions by class, and sums ‖A (h − μ_c)‖² with AᵀA = Σ_B⁺; class weights have no part in either.
 
     Args:
-        moments: of the features that will be added, about their own or a reference's class means.
+        moments: of the features that will be added, about their own class means or, with a ``reference``, about its.
         weight: (C, p) and bias: (C,) or None of the classifier. Without a weight only the nearest class mean's
             decisions mean anything.
         reference: whose class means decide, where these are not those of ``moments``.
@@ -41,12 +40,13 @@ class DecisionCounts:
         reference: ClassMoments | None = None,
     ) -> None:
         weight = moments.means.new_zeros(moments.means.shape) if weight is None else weight
-        self._rule = DecisionRule(moments if reference is None else reference, weight, bias)
-        self._buffer = RowBuffer()
-        self._exponent, moments = moments.exponent, moments.at_unit_scale()
-        self._means, self.whitener = moments.means, between_whitener(moments)
-        self._near: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
-        self._counts = torch.zeros(len(COUNTS), moments.num_classes, dtype=torch.int64, device=self._means.device)
+        about = moments if reference is None else reference
+        self.whitener = between_whitener(moments)
+        # the same for features divided by the power of two of the means that they are about
+        whitener = None if self.whitener is None else scaled(self.whitener, about.exponent - moments.exponent)
+        self._rule = DecisionRule(about, weight, bias, whitener)
+        self._buffer, self._device = RowBuffer(), moments.means.device
+        self._counts = torch.zeros(len(COUNTS), moments.num_classes, dtype=torch.int64, device=self._device)
         self._squares = self._counts.new_zeros(moments.num_classes, dtype=torch.float64)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -120,49 +120,7 @@ class DecisionCounts:
             own.copy_(total)
 
     def _decide(self, features: Tensor, labels: Tensor, _own: bool) -> None:
-        labels = labels.to(self._means.device, torch.int64)
-        result = self._rule(features, labels)
+        result, labels = self._rule(features, labels), labels.to(self._device, torch.int64)
         found = (torch.ones_like(result.agree), ~result.agree, result.correct, result.nearest_correct)
-        self._counts.index_add_(1, labels, torch.stack(found).long())
-        if self.whitener is None:
-            return
-        step = rows_per_block(features)
-        for start in range(0, len(features), step):
-            part = labels[start : start + step]
-            self._squares.index_add_(0, part, self._distances(features[start : start + step], part))
-
-    def _distances(self, features: Tensor, labels: Tensor) -> Tensor:
-        """(n,) ‖A (h − μ_c)‖²; the class mean is subtracted first, because in collapse products would cancel."""
-        assert self.whitener is not None
-        work = torch.float64 if features.dtype == torch.float64 else torch.float32
-        with full_precision(self._means.device):
-            found = self._distances_in(work, features, labels)
-            if not bool(torch.isfinite(found.sum())):  # extreme features leave the range of float32
-                found = self._distances_in(torch.float64, features, labels)
-        return found
-
-    def _distances_in(self, work: torch.dtype, features: Tensor, labels: Tensor) -> Tensor:
-        """The same by products of this type.
-
-        Features less a mean of their own type are exact where they are near it (Sterbenz). What the mean lost by that
-        type is taken off the few products: a third of the time that features less the mean in float64 take.
-        """
-        assert self.whitener is not None
-        if len(self._means) > classes_per_block(self._means.shape[1]):  # too many to keep
-            classes, which = torch.unique(labels, return_inverse=True)
-            near, lost = self._near_means(work, self._means[classes])
-        else:
-            if work not in self._near:
-                self._near[work] = self._near_means(work, self._means)
-            (near, lost), which = self._near[work], labels
-        rows = scaled(features.detach().to(self._means.device, work), -self._exponent)
-        spread = torch.sub(rows, near.index_select(0, which), out=padded_rows(rows, len(rows)))
-        products = (spread @ self.whitener.T.to(work)).double() - lost[which]
-        return products.square().sum(dim=1)
-
-    def _near_means(self, work: torch.dtype, means: Tensor) -> tuple[Tensor, Tensor]:
-        """(k, p) means in another type, and (k, r) A times what they lost by that."""
-        assert self.whitener is not None
-        near = means.to(work)
-        lost = (means.double() - near.double()).to(work) @ self.whitener.T.to(work)
-        return near, lost.double()
+        self._counts.index_add_(1, labels, torch.stack(found).to(self._device, torch.int64))
+        self._squares.index_add_(0, labels, result.squares.to(self._device))

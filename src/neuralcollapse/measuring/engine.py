@@ -96,7 +96,8 @@ def run_passes(reader: FeatureReader, loader: Iterable[Any], options: MeasureOpt
     if options.confidence is not None:
         sample = passes.sample(head.name, *classifiers[head.name])
         settings = Settings(options.weighting, options.weight_decay, options.metrics)
-        last = replace(last, confidence=intervals_of(sample, settings, options.confidence, RESAMPLES, seed=0))
+        intervals = intervals_of(sample, settings, options.confidence, RESAMPLES, 0, passes.tell_resamples)
+        last = replace(last, confidence=intervals)
     doubts = _doubts(last, reader, whole=not options.kept)
     for doubt in doubts:
         warnings.warn(doubt, UserWarning, stacklevel=3)
@@ -152,13 +153,17 @@ class _TwoPasses:
         self._classes = 0
         self._counts = torch.zeros(0, dtype=torch.int64)  # of each class, where few or frequent ones are left out
         self._keeps: Tensor | None = None
+        # resamples are told as one more pass, where the loader's length makes progress known
+        self._stages = 2 + bool(options.kept) + (options.confidence is not None)
 
     def count(self) -> None:
         """The examples of each class, for which the network does not run."""
-        for labels in self._reader.labels(self._loader):
+        length = _length(self._loader)
+        for number, labels in enumerate(self._reader.labels(self._loader), start=1):
             if labels.numel() and int(labels.max()) >= len(self._counts):
                 self._counts = _longer(self._counts, int(labels.max()) + 1)
             self._counts += torch.bincount(labels, minlength=len(self._counts))
+            self._tell(number, length, 0)
 
     def choose_classes(self) -> None:
         """Which classes have so many examples, on all processes together, as the options want."""
@@ -183,12 +188,16 @@ class _TwoPasses:
             )
 
     def _batches(self, passes: int) -> Generator[Batch]:
-        """What the network gives of each batch, of the classes that are measured; tells the progress after each."""
+        """What the network gives of each batch, of the classes that are measured; tells the progress after each.
+
+        Args:
+            passes: of the network that have ended.
+        """
         length = _length(self._loader)
         with closing(self._reader.batches(self._loader)) as batches:
             for number, batch in enumerate(batches, start=1):
                 yield batch if self._keeps is None else self._chosen(batch, self._keeps)
-                self._tell(number, length, passes)
+                self._tell(number, length, passes + bool(self._options.kept))
 
     def _chosen(self, batch: Batch, keeps: Tensor) -> Batch:
         """The examples of the classes that are kept."""
@@ -199,10 +208,14 @@ class _TwoPasses:
         features = {name: rows[which.to(rows.device)] for name, rows in batch.features.items()}
         return replace(batch, features=features, labels=batch.labels[which])
 
-    def _tell(self, number: int, of: int | None, passes: int) -> None:
-        """Tell that so many batches of a pass are done, after so many passes of two."""
+    def _tell(self, number: float, of: int | None, stages: int) -> None:
+        """Tell that so many batches of a pass are done, after so many stages of all."""
         if self._options.progress is not None and of:
-            self._options.progress((passes + min(1.0, number / of)) / 2)
+            self._options.progress((stages + min(1.0, number / of)) / self._stages)
+
+    def tell_resamples(self, share: float) -> None:
+        """Tell that this share of the resamples is done, after all passes."""
+        self._tell(share, 1 if _length(self._loader) else None, self._stages - 1)
 
     def first(self) -> None:
         """Moments of all features, a fingerprint of the examples, and the features themselves while they fit."""
@@ -223,6 +236,11 @@ class _TwoPasses:
                 else:
                     self._see(layers, labels)
                 if self._kept is not None and size > self._options.memory_budget:
+                    if self._options.confidence is not None:
+                        raise InputError(
+                            f"expected features that fit memory_budget = {self._options.memory_budget:,.0f} bytes, for "
+                            "confidence= measures them again and again: raise it, or measure without"
+                        )
                     for kept in self._kept:
                         self._see(*kept)
                     self._kept = None
@@ -278,17 +296,9 @@ class _TwoPasses:
             self.moments[name].all_reduce()
 
     def sample(self, layer: str, weight: Tensor | None, bias: Tensor | None) -> Sample:
-        """The features kept of a layer, to be resampled.
-
-        Raises:
-            InputError: they did not fit.
-        """
+        """The features of a layer, to be resampled; with ``confidence`` they are kept."""
         kept = self._kept
-        if kept is None:
-            raise InputError(
-                f"expected features that fit memory_budget = {self._options.memory_budget:,.0f} bytes, for confidence= "
-                "measures them again and again: raise it, or measure without"
-            )
+        assert kept is not None
         labels = torch.cat([labels for _, labels in kept]).to(torch.int64).cpu()
         return Sample(labels, lambda: (rows[layer] for rows, _ in kept), self._classes, weight, bias)
 
@@ -299,7 +309,8 @@ class _TwoPasses:
                 for name, decisions in counts.items():
                     if name in features:
                         decisions.add(features[name], labels)
-                self._tell(number, len(self._kept) if _length(self._loader) else None, 1)
+                of = len(self._kept) if _length(self._loader) else None
+                self._tell(number, of, 1 + bool(self._options.kept))
         else:
             again = {name: Fingerprint(self._classes) for name in self._seen}
             with closing(self._batches(1)) as batches:

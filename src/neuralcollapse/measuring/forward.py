@@ -242,7 +242,7 @@ class FeatureReader:
                     for target in returned(output):
                         relation = relate(logits, target.tensor, error)
                         if relation is not None:
-                            found = replace(head, channels_first=channels_first, error=error)
+                            found = replace(head, channels_first=channels_first, tolerance=error)
                             return with_classifier(found, weights, relation, target.name)
         note = "W h + b of the weight given is not what the network returns"
         return replace(head, channels_first=layouts[0], weights=self._weights, notes=(note,))

@@ -68,19 +68,19 @@ class Weights:
                 values = F.normalize(values, dim=-1)
             return F.linear(values, weight, None if self.bias is None else self.bias.to(weight))
 
-    def give(self, features: Tensor, logits: Tensor, relation: Relation = DIRECT, error: float = 0.0) -> bool:
+    def give(self, features: Tensor, logits: Tensor, relation: Relation = DIRECT, tolerance: float = 0.0) -> bool:
         """Whether (n, C) are what ``relation`` makes of the logits of the features (n, p), up to a relative error."""
         made = self.logits(features)
         size = torch.linalg.vector_norm(_floats(features), dim=1)
         bound = (torch.ones_like(size) if self.unit else size)[:, None].to(self.lengths) * self.lengths[None]
         if self.bias is not None:
             bound = bound + self.bias.abs().to(bound)
-        error = max(error, coarseness(features, self.weight, logits, convolved=self.convolved))
+        tolerance = max(tolerance, coarseness(features, self.weight, logits, convolved=self.convolved))
         if relation.through:
             return close(
-                relation.of(as_float64(made)), logits, error * (1.0 + as_float64(bound).amax(dim=1, keepdim=True))
+                relation.of(as_float64(made)), logits, tolerance * (1.0 + as_float64(bound).amax(dim=1, keepdim=True))
             )
-        return close(relation.of(as_float64(made)), logits, error * abs(relation.scale) * as_float64(bound))
+        return close(relation.of(as_float64(made)), logits, tolerance * abs(relation.scale) * as_float64(bound))
 
     def cosine(self) -> Weights:
         """The cosine classifier with these rows."""
@@ -103,7 +103,7 @@ class ClassifierHead:
         place: the module's name in the network; its call number ``call`` is given the features, or gives them.
         weights: the classifier; None where there is none.
         relation: how the tensor ``target`` that the network returns is made from W h + b; None where not known.
-        error: the relative error of the layer's output, if a network widens its type before returning it.
+        tolerance: the relative error of the layer's output, if a network widens its type before returning it.
         channels_first: whether the features are along axis 1, as in a convolution.
         by_labels: whether the labels of the first batch told which of several tensors are the logits.
         notes: sentences for the report.
@@ -116,7 +116,7 @@ class ClassifierHead:
     weights: Weights | None = None
     relation: Relation | None = None
     target: str = ""
-    error: float = 0.0
+    tolerance: float = 0.0
     channels_first: bool = False
     by_labels: bool = False
     notes: tuple[str, ...] = ()
@@ -167,7 +167,7 @@ class ClassifierHead:
         for wanted in rows_of(tensor, len(self.weights.weight)):
             if len(wanted) == len(flat):
                 pair = sample(flat, rows), sample(wanted, rows)
-                if self.weights.give(*pair, self.relation, self.error):
+                if self.weights.give(*pair, self.relation, self.tolerance):
                     return
         raise self._changed()
 
@@ -175,7 +175,7 @@ class ClassifierHead:
         """(n,) the position of each example whose logits the network returned."""
         for rows in rows_of(self._tensor(output), logits.shape[-1]):
             by_example = logits.flatten(1, -2)
-            where = selected(by_example, rows, self.error) if len(rows) == len(logits) else None
+            where = selected(by_example, rows, self.tolerance) if len(rows) == len(logits) else None
             if where is not None:
                 return where
         raise self._changed()

@@ -130,19 +130,19 @@ def rows_of(tensor: Tensor, classes: int) -> Iterator[Tensor]:
         yield tensor.movedim(1, -1).reshape(-1, classes)
 
 
-def relate(logits: Tensor, tensor: Tensor, error: float = 0.0) -> Relation | None:
+def relate(logits: Tensor, tensor: Tensor, tolerance: float = 0.0) -> Relation | None:
     """How a tensor (…, C) or (n, C, …) is made from a layer's output (…, C); None where no known way gives it.
 
-    ``error`` is a relative error to allow, if it is more than that of the tensors' types.
+    ``tolerance`` is a relative error to allow, if it is more than that of the tensors' types.
     """
     classes = logits.shape[-1]
     for rows in rows_of(tensor, classes):
         made, found = logits.reshape(-1, classes), None
         if len(rows) == len(made):
-            found = _alike(sample(made), sample(rows), error)
+            found = _alike(sample(made), sample(rows), tolerance)
         elif logits.ndim > 2 and len(rows) == len(logits):
             by_example = logits.flatten(1, -2)
-            where = selected(by_example, rows, error)
+            where = selected(by_example, rows, tolerance)
             if where is not None and _proved(made := by_example[torch.arange(len(where)), where], rows):
                 found = Relation(pooling="selected")
             else:
@@ -154,30 +154,30 @@ def relate(logits: Tensor, tensor: Tensor, error: float = 0.0) -> Relation | Non
     return None
 
 
-def _alike(a: Tensor, b: Tensor, error: float) -> Relation | None:
+def _alike(a: Tensor, b: Tensor, tolerance: float) -> Relation | None:
     """The relation that makes each row of b from the same row of a; None if there is none."""
-    error = max(error, coarseness(a, b))
+    tolerance = max(tolerance, coarseness(a, b))
     a64, b64 = as_float64(a), as_float64(b)
     if not bool(torch.isfinite(a64).all() and torch.isfinite(b64).all()):
-        return DIRECT if close(a, b, error) else None
-    for relation, bound in _candidates(a64, b64, error):
+        return DIRECT if close(a, b, tolerance) else None
+    for relation, bound in _candidates(a64, b64, tolerance):
         if close(relation.of(a64), b64, bound) and _proved(a, b, relation):
             return relation
     return None
 
 
-def _candidates(a: Tensor, b: Tensor, error: float) -> Iterator[tuple[Relation, Tensor]]:
+def _candidates(a: Tensor, b: Tensor, tolerance: float) -> Iterator[tuple[Relation, Tensor]]:
     """Relations that may make rows b of rows a, and the largest distance to allow."""
     size = a.abs().amax(dim=1, keepdim=True)
-    yield DIRECT, error * size
+    yield DIRECT, tolerance * size
     square, product = float((a * a).sum()), float((a * b).sum())
     scale = product / square if square > 0.0 else 0.0
     if a.numel() >= 8 and scale != 0.0:
-        scale = _rounded(scale, error / a.numel() ** 0.5)
-        yield Relation(scale=scale), 4.0 * error * abs(scale) * size
+        scale = _rounded(scale, tolerance / a.numel() ** 0.5)
+        yield Relation(scale=scale), 4.0 * tolerance * abs(scale) * size
     if a.shape[1] > 1:
         # an absolute error of logits is a relative error of probabilities
-        bound = 4.0 * error * (1.0 + size)
+        bound = 4.0 * tolerance * (1.0 + size)
         yield Relation("log_softmax"), bound
         yield Relation("softmax"), bound * F.softmax(a, dim=-1).amax(dim=1, keepdim=True)
         yield Relation("sigmoid"), bound * a.sigmoid().amax(dim=1, keepdim=True)
@@ -209,25 +209,25 @@ def _identical(a: Tensor, b: Tensor, relation: Relation = DIRECT) -> bool:
     return False
 
 
-def _rounded(scale: float, error: float) -> float:
+def _rounded(scale: float, tolerance: float) -> float:
     """The scale that a person wrote, from an estimate with a relative error: a number of three digits, or one over it.
 
     16 for 16.0000003, and 1/0.07 for 14.28572; the estimate itself where neither is within the error.
     """
     for digits in (1, 2, 3):
         for value in (float(f"{scale:.{digits}g}"), 1.0 / float(f"{1.0 / scale:.{digits}g}")):
-            if abs(value - scale) <= error * abs(scale):
+            if abs(value - scale) <= tolerance * abs(scale):
                 return value
     return scale
 
 
-def selected(logits: Tensor, rows: Tensor, error: float = 0.0) -> Tensor | None:
+def selected(logits: Tensor, rows: Tensor, tolerance: float = 0.0) -> Tensor | None:
     """(n,) the position in (n, T, C) whose logits are the row (n, C) of its example; None if any example has none."""
-    error = max(error, coarseness(logits, rows))
+    tolerance = max(tolerance, coarseness(logits, rows))
     near = torch.empty(logits.shape[:2], device=logits.device)
     for index in range(len(logits)):  # one example at a time: all at once would need another (n, T, C)
         wanted = rows[index].to(logits.device)
         near[index] = (logits[index].float() - wanted.float()).abs().amax(dim=1)
-    bounds = error * rows.float().abs().amax(dim=1).to(near.device)
+    bounds = tolerance * rows.float().abs().amax(dim=1).to(near.device)
     smallest, where = near.min(dim=1)
     return where if bool((smallest <= bounds).all()) else None

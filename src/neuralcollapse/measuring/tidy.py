@@ -101,3 +101,12 @@ def import_pandas() -> Any:
     except ImportError:
         raise InputError(f"a table needs pandas: {install('pandas')}") from None
     return pandas
+
+
+def setting_text(value: Any) -> str:
+    """A setting of a run as a person writes it."""
+    if isinstance(value, list | tuple):
+        return ", ".join(setting_text(each) for each in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {setting_text(each)}" for name, each in value.items())
+    return f"{value:.6g}" if isinstance(value, float) else "–" if value is None else str(value)

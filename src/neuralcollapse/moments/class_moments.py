@@ -188,7 +188,7 @@ class ClassMoments:
         mine: dict[str, object] = {"dim": self.dim, "num_classes": self.num_classes, "weighting": self.weighting}
         mine |= {"scatter": self.scatter, "dtype": self.dtype}
         scale = {"exponent": None if self.dim is None else self._state.exponent}
-        precision = {"eps": self.eps, "product_eps": self.eps if self.dim is None else self._state.eps}
+        precision = {"eps": self.eps, "product_eps": self.eps if self.dim is None else self._state.product_eps}
         dist.all_gather_object(summaries, {**mine, **scale, **precision}, group=group)
         # Every process sees every summary, so that all refuse together and none waits for another.
         for name in mine:
@@ -227,7 +227,7 @@ class ClassMoments:
         if self.dim is None:
             self._require()
         state = self._state
-        about = {"eps": self.eps, "product_eps": state.eps, "exponent": state.exponent or 0}
+        about = {"eps": self.eps, "product_eps": state.product_eps, "exponent": state.exponent or 0}
         return {**state.tensors(), **{name: torch.tensor(value, dtype=torch.float64) for name, value in about.items()}}
 
     @classmethod
@@ -363,7 +363,7 @@ class ClassMoments:
     @property
     def product_eps(self) -> float:
         """The coarsest relative precision of the products in the scatter, which decisions about rank need."""
-        return self._state.eps
+        return self._state.product_eps
 
     def at_unit_scale(self) -> ClassMoments:
         """The moments of features · 2^-``exponent``, whose squares neither overflow nor vanish; shares their memory.

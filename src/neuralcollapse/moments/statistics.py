@@ -71,7 +71,7 @@ class Statistics:
         return self._scatter
 
     @property
-    def eps(self) -> float:
+    def product_eps(self) -> float:
         """The coarsest relative precision of the products in the scatter."""
         return torch.finfo(torch.float32 if self.coarse else self.means.dtype).eps
 
@@ -94,7 +94,7 @@ class Statistics:
     def without_exponent(self) -> Statistics:
         """The same tensors, not copies, as those of features that needed no power of two."""
         same = Statistics.of(self.tensors(), self.full, self.by_class)
-        same.set_scale_and_precision(0, self.eps)
+        same.set_scale_and_precision(0, self.product_eps)
         return same
 
     def set_scale_and_precision(self, exponent: int, product_eps: float) -> None:

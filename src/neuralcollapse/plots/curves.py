@@ -12,14 +12,14 @@ from matplotlib.transforms import offset_copy
 
 from neuralcollapse._checks import InputError
 from neuralcollapse._errors import suggest
+from neuralcollapse.measuring.run_records import REPETITIONS_DIFFER_IN
 from neuralcollapse.plots import style
 from neuralcollapse.plots.quantities import Quantity, quantity
 from neuralcollapse.plots.style import rank_bar
 
 Errorbar = Literal["sd", "se", "range"] | None
-ONLY_SEED = ("run", "seed", "first_zero_error", "stays_zero_error", "rate_divisions", "last_epoch", "data_dir",
-             "data_sha256", "device", "devices", "precision")  # fmt: skip
-"""Runs that differ in these alone are repetitions, of which the mean is drawn; a seed may draw other examples, too."""
+ONLY_SEED = ("run", "first_zero_error", "stays_zero_error", "rate_divisions", "last_epoch", *REPETITIONS_DIFFER_IN)
+"""Runs that differ in these columns alone are repetitions, of which the mean is drawn."""
 _TITLES = {"mse": "MSE", "ce": "cross-entropy"}
 
 

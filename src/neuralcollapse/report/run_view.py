@@ -13,7 +13,7 @@ from neuralcollapse.figures.study_runs import StudyRun
 from neuralcollapse.measuring.measure import measure_features
 from neuralcollapse.measuring.per_class import ClassReports
 from neuralcollapse.measuring.run_records import RunRecords
-from neuralcollapse.measuring.tidy import layer_of
+from neuralcollapse.measuring.tidy import layer_of, setting_text
 from neuralcollapse.report.class_table import class_table
 from neuralcollapse.report.explanations import sentences
 from neuralcollapse.report.numbers import columns, rounded
@@ -64,7 +64,7 @@ def run_view(records: RunRecords, *, room: int = BUDGET) -> dict[str, Any]:
         "snapshots": None if run is None else pack_run(run, room),
         "per_class": _classes(run),
         "class_names": list(run.config.class_names) if run is not None else [],
-        "settings": {name: _text(value) for name, value in records.settings.items() if value is not None},
+        "settings": {name: setting_text(value) for name, value in records.settings.items() if value is not None},
         **_about_the_directory(records, run),
     }
 
@@ -115,7 +115,7 @@ def _about_the_directory(records: RunRecords, run: Run | None) -> dict[str, Any]
         "status": status.status,
         "trained": [status.epoch, run.config.epochs],
         "departures": list(StudyRun(records, run.config, status).departures),
-        "environment": {name: _text(value) for name, value in _flat(environment).items()},
+        "environment": {name: setting_text(value) for name, value in _flat(environment).items()},
         "command": command if isinstance(command, str) else "",
     }
 
@@ -167,11 +167,3 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in content.items():
         found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return found
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(_text(each) for each in value)
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_text(each)}" for name, each in value.items())
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

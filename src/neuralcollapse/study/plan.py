@@ -90,7 +90,7 @@ def make_cells(
         LOSSES[loss]  # an InputError if there is none of that name
     cells: dict[str, Cell] = {}
     for dataset, given_model, loss, seed in itertools.product(dataset_names, models, loss_names, seeds):
-        model = recipes.network(dataset, given_model)
+        model = recipes.network_for(dataset, given_model)
         subject: dict[str, Any] = {"dataset": dataset, "model": model, "loss": loss, "seed": seed}
         config = dataclasses.replace(common, **subject)
         name = base_name(dataset, common.data_dir, model, loss) + (f"-s{seed}" if seed else "")

@@ -48,7 +48,7 @@ _CELLS = {
     "cifar10": {"vgg": (11, 0.025519618), "resnet": (50, 0.009596916), "densenet": (100, 0.048981924)},
     "stl10": {"vgg": (11, 0.018420157), "resnet": (18, 0.067860440), "densenet": (201, 0.001880302)},
 }
-DATASETS, NETWORKS = tuple(_CELLS), tuple(_CELLS["mnist"])
+PAPER_DATASETS, PAPER_FAMILIES = tuple(_CELLS), tuple(_CELLS["mnist"])
 """The study: five data sets by three networks."""
 
 
@@ -85,7 +85,7 @@ def paper_recipe(dataset: str, model: str, loss: str, num_classes: int = 10) -> 
     )
 
 
-def network(dataset: str, model: str) -> str:
+def network_for(dataset: str, model: str) -> str:
     """The network meant by `model`: a family alone ("resnet") becomes the depth the paper uses on that data set."""
     cells = _CELLS.get(dataset, _CELLS["mnist"])
     return f"{model}{cells[model][0]}" if model in cells else model
@@ -145,8 +145,8 @@ def departures(config: RunConfig) -> list[str]:
     """
     if config.loss not in LOSSES:  # of a later version
         return []
-    tuned = config.dataset in DATASETS and family(config.model) in NETWORKS
-    paper = paper_recipe(config.dataset if tuned else DATASETS[0], config.model, config.loss, config.num_classes)
+    tuned = config.dataset in PAPER_DATASETS and family(config.model) in PAPER_FAMILIES
+    paper = paper_recipe(config.dataset if tuned else PAPER_DATASETS[0], config.model, config.loss, config.num_classes)
     compared = {
         **({"learning_rate": f"rate {config.learning_rate:.3g}"} if tuned else {}),
         **({"weight_decay": f"decay {config.weight_decay:.3g}"} if config.optimizer == "sgd" else {}),
@@ -218,7 +218,7 @@ def fits(recipe: TrainingConfig, config: TrainingConfig) -> bool:
     for name in settings_in("subject"):
         own, asked = getattr(recipe, name), getattr(config, name)
         if name == "model":
-            own, asked = (value and network(dataset, value) for value in (own, asked))
+            own, asked = (value and network_for(dataset, value) for value in (own, asked))
         if own is not None and asked is not None and own != asked:
             return False
     return True

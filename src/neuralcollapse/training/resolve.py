@@ -120,7 +120,7 @@ def resolve(config: TrainingConfig, data: Dataset) -> RunConfig:
     num_classes = len(data.class_names)
     names = {
         "dataset": data.name,
-        "model": recipes.network(data.name, config.model or "resnet"),
+        "model": recipes.network_for(data.name, config.model or "resnet"),
         "loss": config.loss or "mse",
         "head": config.head or "linear",
         "optimizer": config.optimizer or "sgd",

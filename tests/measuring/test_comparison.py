@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -197,6 +198,17 @@ def test_intervals_of_a_network_are_those_of_its_features(monkeypatch: pytest.Mo
     ):
         with pytest.raises(nc.InputError, match=message):
             nc.measure(model, loader, **{"confidence": 0.9, **wrong})
+    taken: list[int] = []
+
+    class Counted:
+        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+            for number in range(40):
+                taken.append(number)
+                yield features.repeat(200, 1), labels.repeat(200)
+
+    with pytest.raises(nc.InputError, match="for confidence= measures them again"):
+        nc.measure(model, Counted(), confidence=0.9, memory_budget=10)
+    assert len(taken) < 10  # refused where the features no longer fit, not after all batches
     with pytest.raises(nc.InputError, match=r"expected confidence= with nc.measure, for the classifier's own layer"):
         nc.measure_layers(model, loader, confidence=0.9)
 

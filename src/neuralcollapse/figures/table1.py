@@ -283,10 +283,9 @@ def _title(measure: Measure) -> str:
 def _remarks(study: Study, measure: Measure) -> list[str]:
     """Sentences below the table."""
     median, mean = measure.paper
-    counts = {len(study.group(*run.cell)) for run in study.runs}
-    remarks = (
-        [f"Means ± standard deviations over {max(counts)} seeds."] if max(counts) > 1 else ["One run for each entry."]
-    )
+    counts = sorted({len(study.group(*run.cell)) for run in study.runs})
+    several = " or ".join(str(count) for count in counts if count > 1)
+    remarks = [f"Means ± standard deviations over {several} seeds."] if several else ["One run for each entry."]
     remarks += [
         "In brackets the epoch. Improvements are those of finished runs whose training error stays zero.",
         f"The paper's improvements, for MSE: {median:+g} in the median and {mean:+g} in the mean over its 15 pairs.",

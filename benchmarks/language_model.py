@@ -31,7 +31,7 @@ from neuralcollapse.files.measure_files import measure_files
 from neuralcollapse.files.options import FileOptions
 from neuralcollapse.training.hardware import environment
 
-VOCABULARY, DIM, LENGTH, BATCH = 50_257, 768, 256, 8
+VOCABULARY, DIM, LENGTH, BATCH = 50_257, 768, 256, 4
 
 
 def network() -> GPT2LMHeadModel:

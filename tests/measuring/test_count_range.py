@@ -166,8 +166,9 @@ def test_progress_goes_from_the_first_batch_to_the_end(budget: int) -> None:
 
     nc.measure(nn.Sequential(head), Unsized(), memory_budget=1, progress=told.append)
     assert told == []
-    with pytest.raises(nc.InputError, match="progress= to be a function"):
-        nc.measure(nn.Sequential(head), batches, progress=True)  # type: ignore[arg-type]
+    for wrong in (True, head):
+        with pytest.raises(nc.InputError, match="progress= to be a function"):
+            nc.measure(nn.Sequential(head), batches, progress=wrong)  # type: ignore[arg-type]
 
 
 def test_progress_has_a_part_for_counting_and_one_for_resamples() -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from neuralcollapse._errors import InputError
 from neuralcollapse.measuring.history import History
 from neuralcollapse.measuring.run_readers import read_runs
-from neuralcollapse.measuring.run_records import REPETITIONS_DIFFER_IN, RunRecords
+from neuralcollapse.measuring.run_records import RunRecords
+from neuralcollapse.plots.repetitions import REPETITIONS_DIFFER_IN
 from neuralcollapse.training import losses, recipes
 from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.run_directory import Run, Status

@@ -62,7 +62,7 @@ def sweep_panels(sweep: Sweep, points: Sequence[Point], drawing: Drawing) -> tup
     if decades:
         style.log_axis(nc1, "x")
     if len(diverged):
-        errors.fill_between([], [], color="#E4E4E4", label="diverged")
+        errors.fill_between([], [], facecolor="#E4E4E4", edgecolor="#767676", label="diverged")
     errors.legend()
     if drawing.title:
         figure.suptitle(style.plain(sweep.title))

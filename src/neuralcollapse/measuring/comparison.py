@@ -25,10 +25,10 @@ from neuralcollapse.measuring.bootstrap import (
 from neuralcollapse.measuring.confidence import check_bootstrap
 from neuralcollapse.measuring.history import History
 from neuralcollapse.measuring.report import Report, is_printed
-from neuralcollapse.measuring.run_records import REPETITIONS_DIFFER_IN
 from neuralcollapse.measuring.tidy import numbers_of, setting_text
 from neuralcollapse.metrics.cka import linear_cka
 from neuralcollapse.moments.class_moments import Weighting
+from neuralcollapse.plots.repetitions import REPETITIONS_DIFFER_IN
 
 Progress = Callable[[float], object]
 _SAME_RUNS = ("dataset", "network", "loss")

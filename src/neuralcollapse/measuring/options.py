@@ -188,7 +188,7 @@ class MeasureOptions:
         check_class_names(self.class_names)
         as_word(self.batch_norm, "batch_norm", ("running", "re-estimate"))
         as_switch(self.distributed, "distributed")
-        if self.progress is not None and not callable(self.progress):
+        if self.progress is not None and (not callable(self.progress) or isinstance(self.progress, nn.Module)):
             raise InputError(f"expected progress= to be a function of the share done, got {shown(self.progress)}")
         if self.ood is not None:
             require_loader(self.ood)

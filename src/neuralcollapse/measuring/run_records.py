@@ -14,9 +14,6 @@ from neuralcollapse._files import numbers, shortened
 from neuralcollapse.measuring.events import first_zero_error, rate_divisions, stays_zero_error
 from neuralcollapse.measuring.tidy import LABELS, layer_of, numbers_of
 
-REPETITIONS_DIFFER_IN = ("seed", "data_dir", "data_sha256", "device", "devices", "precision")
-"""Runs that differ in these settings alone are repetitions of one; a seed may draw other examples, too."""
-
 
 @dataclass(frozen=True)
 class RunRecords:

@@ -12,9 +12,9 @@ from matplotlib.transforms import offset_copy
 
 from neuralcollapse._checks import InputError
 from neuralcollapse._errors import suggest
-from neuralcollapse.measuring.run_records import REPETITIONS_DIFFER_IN
 from neuralcollapse.plots import style
 from neuralcollapse.plots.quantities import Quantity, quantity
+from neuralcollapse.plots.repetitions import REPETITIONS_DIFFER_IN
 from neuralcollapse.plots.style import rank_bar
 
 Errorbar = Literal["sd", "se", "range"] | None

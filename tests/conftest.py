@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import jaxtyping
@@ -14,13 +15,16 @@ from hypothesis import settings
 # The shapes in the signatures are checked at every call; before anything imports the package.
 _CHECKED = (
     "moments.class_moments",
-    *(f"metrics.{name}" for name in ("collapse", "duality", "frames", "geometry", "least_squares", "mse")),
+    *(f"metrics.{name}" for name in ("nc1_to_nc4", "duality", "frames", "geometry", "least_squares", "mse")),
     *(f"metrics.{name}" for name in ("nearest_mean", "signal_to_noise", "variability")),
 )
 jaxtyping.install_import_hook([f"neuralcollapse.{name}" for name in _CHECKED], "beartype.beartype")
 
 settings.register_profile("project", max_examples=20, deadline=None, derandomize=True, database=None)
 settings.load_profile("project")
+# What a shell begins in the background ignores SIGINT, and so would all that the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(int(os.environ.get("NEURALCOLLAPSE_TEST_THREADS", "1")))
 
 

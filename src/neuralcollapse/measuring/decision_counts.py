@@ -45,7 +45,7 @@ class DecisionCounts:
         # the same for features divided by the power of two of the means that they are about
         whitener = None if self.whitener is None else scaled(self.whitener, about.exponent - moments.exponent)
         self._rule = DecisionRule(about, weight, bias, whitener)
-        self._buffer, self._device = RowBuffer(), moments.means.device
+        self._buffer, self._device = RowBuffer(), moments.device
         self._counts = torch.zeros(len(COUNTS), moments.num_classes, dtype=torch.int64, device=self._device)
         self._squares = self._counts.new_zeros(moments.num_classes, dtype=torch.float64)
 

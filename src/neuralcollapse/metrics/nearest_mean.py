@@ -168,8 +168,7 @@ class DecisionRule:
             rows = torch.cat([both.float(), self._whitener.float()])
             self._about_means = near, rows, table, self._reaches_of(both)
         near, rows, table, reaches = self._about_means
-        residual = padded_rows(features, len(features))
-        torch.sub(features, near.index_select(0, labels), out=residual)
+        residual = _less(features, near, labels)
         products = (rows @ residual.T).add_(table.index_select(1, labels))
         end = len(rows) - len(self._whitener)
         squares = products[end:].double().square().sum(dim=0)
@@ -191,7 +190,7 @@ class DecisionRule:
             if work not in self._near:
                 self._near[work] = self._near_means(work, self._means)
             (near, lost), which = self._near[work], labels
-        spread = torch.sub(features, near.index_select(0, which), out=padded_rows(features, len(features)))
+        spread = _less(features, near, which)
         return ((spread @ self._whitener_in(work).T).double() - lost[which]).square().sum(dim=1)
 
     def _near_means(self, work: torch.dtype, means: Tensor) -> tuple[Tensor, Tensor]:
@@ -228,3 +227,8 @@ class DecisionRule:
                 exact[label, example] = (features[close[example]].double() * rows).sum(dim=1) + constants[label]
             winner[close] = exact.argmax(dim=0)
         return winner
+
+
+def _less(features: Tensor, means: Tensor, index: Tensor) -> Tensor:
+    """Each row less the mean of its index."""
+    return torch.sub(features, means.index_select(0, index), out=padded_rows(features, len(features)))

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "neuralcollapse"
-BASE = ("_errors", "_checks", "_files", "_linalg", "_html")
+BASE = ("_errors", "_interrupts", "_checks", "_files", "_linalg", "_html")
 LIBRARY = (*BASE, "moments", "metrics", "theory", "plots", "measuring", "integrations")
 LABORATORY = ("data", "networks", "training", "study", "files", "figures", "report", "cli")
 LAYERS = (*LIBRARY, *LABORATORY)  # each imports only from those before it

@@ -8,6 +8,7 @@ import warnings
 from typing import Any
 
 from neuralcollapse._errors import INTERRUPTED, InputError, install, suggest
+from neuralcollapse._interrupts import lost_interrupts_sent_again
 
 COMMANDS = {
     "run": ("RunCommand", "train a network, measure its collapse, draw the figures"),
@@ -23,6 +24,7 @@ COMMANDS = {
 """The class of each command, in the module of the command's name, and what the command does."""
 
 
+@lost_interrupts_sent_again()
 def main(arguments: list[str] | None = None) -> None:
     """Run `neuralcollapse`.
 

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from neuralcollapse._errors import INTERRUPTED, InputError
+from neuralcollapse._interrupts import lost_interrupts_sent_again
 from neuralcollapse.study.task import WRONG_INPUT, Task, write_failure
 from neuralcollapse.training import hardware, trainer
 from neuralcollapse.training.config import TrainingConfig
@@ -24,6 +25,7 @@ GRACE = 60.0
 """Seconds to stop in after the request: time for a step and for writing a file, not for an epoch."""
 
 
+@lost_interrupts_sent_again()
 def main() -> int:
     """Train the task; returns the exit code."""
     for stop in (signal.SIGINT, signal.SIGTERM):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+from typing import Any, ClassVar
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -70,3 +73,28 @@ def test_next_token_of_plain_features_is_refused() -> None:
 def test_one_label_for_a_sequence_is_refused() -> None:
     with pytest.raises(nc.InputError, match=r"expected a label for each position, \(6, 7\), got shape \(6,\)"):
         nc.measure(Language(), [{"input_ids": sequences(False)[0], "labels": torch.zeros(6).long()}])
+
+
+@pytest.mark.parametrize("budget", [1 << 30, 1])
+@pytest.mark.parametrize("options", [{}, {"min_count": 2}, {"layer": "head"}])
+def test_logits_are_let_go_before_the_next_are_made(budget: int, options: dict[str, Any]) -> None:
+    """Those of a vocabulary are sixty times as large as the features, and batches wait for others to fill a block."""
+
+    class Counting(Language):
+        alive: ClassVar[list[int]] = []
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.given = weakref.WeakSet[Tensor]()
+
+        def forward(self, input_ids: Tensor) -> Tensor:
+            self.alive.append(len(self.given))
+            logits = super().forward(input_ids)
+            self.given.add(logits)
+            return logits
+
+    tokens, _ = sequences(False)
+    batches = [{"input_ids": row[None], "labels": row[None]} for row in tokens]
+    model = Counting()
+    nc.measure(model, batches, memory_budget=budget, **options)
+    assert len(model.alive) >= len(batches) and max(model.alive) == 0

@@ -114,7 +114,8 @@ def collect_outputs(model: nn.Module, loader: Iterable[Any], layer: nn.Linear) -
         raise InputError(f"expected layer to be a module of the model, got a {type(layer).__name__} that is not")
     weights = Weights(layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
     with evaluation(model):
-        reader = FeatureReader(model, MeasureOptions(), head=ClassifierHead(name, name, weights=weights))
+        head = ClassifierHead(name, name, weights=weights)
+        reader = FeatureReader(model, MeasureOptions(), head=head, keep_output=True)
         with closing(reader.batches(loader)) as batches:
             kept = [(batch.features[name], batch.labels, first_tensor(batch.output)) for batch in batches]
     reader.require_examples(sum(len(labels) for _, labels, _ in kept))

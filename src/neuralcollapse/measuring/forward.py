@@ -35,7 +35,7 @@ class Batch:
 
     Attributes:
         features: by layer, (examples, p); the classifier's own layer comes last.
-        labels: (examples,); output: what the network returned.
+        labels: (examples,); output: what the network returned, where it is kept.
     """
 
     features: dict[str, Tensor]
@@ -51,6 +51,8 @@ class FeatureReader:
         options: which features are read.
         layers: other layers to read in the same pass.
         head: the classifier, if it is known. It is found in the first batch otherwise.
+        keep_output: give what the network returned with each batch. The logits of a language model are many times as
+            large as its features, and batches may wait for others.
 
     Attributes:
         head: where the features are read, once a batch was read.
@@ -65,8 +67,11 @@ class FeatureReader:
         options: MeasureOptions,
         layers: LayerOutputs | None = None,
         head: ClassifierHead | None = None,
+        *,
+        keep_output: bool = False,
     ) -> None:
         self._model, self._options, self._layers, self.head = model, options, layers, head
+        self._keep_output = keep_output
         own_device = next((each.device for each in model.parameters()), torch.device("cpu"))
         self._device = own_device if options.device is None else torch.device(options.device)
         self.batches_seen, self.left_out_labels = 0, False
@@ -139,6 +144,7 @@ class FeatureReader:
                     with context():
                         output = self._output(call)
                     batch = self._read(watching, call, output, labelled)
+                    del output  # before the next pass makes another
                     if batch is not None:
                         yield batch
                     if isinstance(watching, ClassifierSearch) and self.head is not None:
@@ -194,7 +200,8 @@ class FeatureReader:
             self._count_network(output, examples)
         others = {} if self._layers is None else self._layers.captured(examples, head)
         # labels are copied, as features are: a loader may write its next batch into the same memory
-        return Batch({**others, head.name: rows}, found.to(torch.int64, copy=True), output)
+        kept = output if self._keep_output else None
+        return Batch({**others, head.name: rows}, found.to(torch.int64, copy=True), kept)
 
     def _check_labels(self, labels: Tensor, examples: int) -> None:
         assert self.head is not None

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from helpers.grids import OPTIONS, TINY, HereOptions, epoch, kill_all, start, uninterrupted, wait_for, without_clock
 from rich.console import Console
@@ -195,6 +196,18 @@ def test_a_grid_that_is_stopped_stops_its_workers(tmp_path: Path, sent: signal.S
         status, state = run.status(), checkpoint.read(run)
         assert status.status == "interrupted" and not run.is_locked()
         assert state is not None and state["progress"]["epoch"] == status.epoch >= 2
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_grid_that_is_stopped_stops_the_epoch_it_times(tmp_path: Path, sent: signal.Signals) -> None:
+    slow = ["--datasets", "digits", "--models", "resnet18", "--precision", "32", "--device", "cpu"]
+    process = start("grid", *slow, "--out", str(tmp_path / "grid"), "--threads", "1")
+    timed: list[psutil.Process] = []
+    wait_for(lambda: bool(timed.extend(psutil.Process(process.pid).children()) or timed), process)
+    process.send_signal(sent)
+    process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert not psutil.wait_procs(timed, timeout=60)[1]
 
 
 def test_a_cell_that_fails_says_why(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def run_grid(
         {each.cell.name: each.why for each in planned if each.why and each.state is not State.FINISHED},
     )
     to_train, threads = [each.cell.name for each in chosen], threads_of_each(options)
-    with contextlib.ExitStack() as stack:
+    with _interrupted_by_sigterm(), contextlib.ExitStack() as stack:
         if not options.dry_run:
             if chosen:  # before the estimate, so that a cluster that is not there is reported at once
                 executor = stack.enter_context(contextlib.closing(executor_for(options)(out, options)))
@@ -142,11 +142,10 @@ def _train(
         time.sleep(POLL_INTERVAL)
 
     try:
-        with _interrupted_by_sigterm():
-            while waiting or running:
-                while waiting and len(running) < executor.capacity:
-                    start(waiting.popleft())
-                poll()
+        while waiting or running:
+            while waiting and len(running) < executor.capacity:
+                start(waiting.popleft())
+            poll()
     except KeyboardInterrupt:
         result.interrupted = True
     finally:
@@ -161,7 +160,7 @@ def _train(
 
 @contextlib.contextmanager
 def _interrupted_by_sigterm() -> Iterator[None]:
-    """SIGTERM acts as Ctrl-C, so that jobs on other machines are cancelled too."""
+    """SIGTERM acts as Ctrl-C, so that jobs on other machines are cancelled too, and the epoch that is timed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

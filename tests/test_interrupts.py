@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import textwrap
@@ -54,6 +55,17 @@ def test_an_interrupt_lost_in_a_destructor_comes_again(sent: str, before: str) -
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == 130, done.stderr
     assert done.stderr == "" and done.stdout.startswith("in the destructor\n")
+
+
+@pytest.mark.parametrize("interrupted", ["raise KeyboardInterrupt", "return 130"])
+def test_a_second_interrupt_at_the_end_gives_no_traceback(interrupted: str) -> None:
+    code = "import atexit, os, signal\nfrom neuralcollapse import cli\n"
+    code += "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
+    code += f"def dispatch(arguments):\n    {interrupted}\ncli.dispatch = dispatch\ncli.main([])"
+    # where the tests run in the background an interrupt is ignored
+    hears = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=50, check=False, **hears)
+    assert done.returncode == -signal.SIGINT and done.stderr == b""
 
 
 def test_other_errors_of_destructors_are_still_told() -> None:

@@ -57,14 +57,10 @@ def _as_array(value: Any, name: str) -> np.ndarray[Any, Any]:
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"expected numeric {name} of one shape, got {type(value).__name__}: {error}") from None
     if array.ndim == 0 and array.dtype.kind in "OUSV":
-        raise InputError(f"expected numeric {name}, got {_given(value)}")
+        layer = hasattr(value, "weight") and hasattr(value, "bias")
+        hint = ": give its .weight and its .bias" if layer else ""
+        raise InputError(f"expected numeric {name}, got {type(value).__name__}{hint}")
     return array
-
-
-def _given(value: Any) -> str:
-    """The type of a value that is no array, and what to give instead where it is a layer of PyTorch."""
-    hint = ": give its .weight and its .bias" if hasattr(value, "weight") and hasattr(value, "bias") else ""
-    return type(value).__name__ + hint
 
 
 def _from_array(array: np.ndarray[Any, Any], name: str) -> Tensor:

@@ -98,11 +98,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise _write_error(path, error) from error
     try:
         yield temporary
-        written = os.open(temporary, os.O_RDWR)
-        try:
+        with temporary.open("rb+", buffering=0) as written:
             os.fsync(written)
-        finally:
-            os.close(written)
         os.replace(temporary, target)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -296,13 +293,10 @@ def _create_temporary(target: Path) -> tuple[Path, int | None]:
     start, end = f".{target.name}.", f".tmp{target.suffix}"
     for name in os.listdir(target.parent) if fcntl is not None else ():
         if name.startswith(start) and name.endswith(end):
-            with contextlib.suppress(OSError):  # removed meanwhile, or locked by its writer
-                left = os.open(target.parent / name, os.O_RDWR | os.O_CLOEXEC)
-                try:
-                    if lock(left, wait=False):
-                        os.unlink(target.parent / name)
-                finally:
-                    os.close(left)
+            left = target.parent / name
+            with contextlib.suppress(OSError), left.open("rb+", buffering=0) as file:  # gone, or locked by its writer
+                if lock(file, wait=False):
+                    left.unlink()
     while True:
         temporary = target.with_name(f"{start}{secrets.token_hex(6)}{end}")
         held = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)

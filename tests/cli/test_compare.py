@@ -41,6 +41,16 @@ def test_files_of_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "nc1" in out and "Linear CKA" in out and max(map(len, out.splitlines())) <= 80
 
 
+def test_the_damaged_one_of_two_files_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = features_file(tmp_path / "good.npz", 0), tmp_path / "bad.npz"
+    arrays = dict(np.load(good))
+    arrays["features"][41, 2] = np.inf
+    np.savez(bad, **arrays)
+    code, out, error = run(capsys, good, bad, "--resamples", 5)
+    assert (code, out) == (2, "")
+    assert error == f"neuralcollapse: {bad}: expected finite features, got NaN or infinity in row 41\n"
+
+
 def test_saved_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("neuralcollapse.files.measure_files.RESAMPLES", 10)
     written = []

@@ -237,6 +237,8 @@ def test_runs_are_compared_by_the_spread_of_their_seeds() -> None:
 def test_settings_that_differ_are_told_with_runs() -> None:
     def runs(**settings: object) -> nc.History:
         lines = [{"epoch": 1, "nc1": 1.0, "seconds": 3.0, "learning_rate": 0.1, "re_estimated.learning_rate": 0.1}]
+        lines[0] |= {"re_estimated.snr": [3.0, 2.0], "snr": [3.0, 2.0]}
+        lines[0] |= dict.fromkeys(("mse.weight_decay", "re_estimated.mse.weight_decay", "notebook.mse.weight_decay"), 1)
         return nc.History.from_records(lines, **{"epochs": 10, "momentum": 0.9, **settings})
 
     a = runs(weight_decay=5e-4, milestones=[0.5, 0.75], data_sha256="a", model="vgg11", network="VGG11")
@@ -273,6 +275,7 @@ def test_the_table_fits_a_terminal() -> None:
         (lambda d: nc.compare(d, d, level=1.0), "expected a level between 0 and 1, such as 0.95, got 1"),
         (lambda d: nc.compare(d, d, resamples=1), "expected resamples of at least 2, got 1"),
         (lambda d: nc.compare(d, d, metrics="silhouette"), "'silhouette' would see drawn examples twice"),
+        (lambda d: nc.compare((d[0], d[1][:3]), d), "^a: expected one label per example"),
         (lambda d: nc.confidence_intervals(d[0], d[1][:3]), "expected one label per example"),
         (lambda d: nc.compare(history([1.0]) + history([1.0], "vgg"), history([2.0])), "differ in their seed alone"),
         (lambda d: nc.compare({"nc1": 1.0, "confidence": {"nc1": 3}}, {"nc1": 1.0}), "expected error and bias in"),
@@ -283,6 +286,15 @@ def test_what_cannot_be_compared_is_refused(call: object, message: str) -> None:
     data = drawn(torch.Generator().manual_seed(0))
     with pytest.raises(nc.InputError, match=message):
         call(data)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("row", [7, 9000])  # in the first block of rows, and in a later one
+def test_the_side_and_the_row_of_a_nan_are_named(row: int) -> None:
+    features, labels = torch.zeros(10_000, 3), torch.arange(10_000) % 2
+    damaged = features.clone()
+    damaged[row, 1] = torch.nan
+    with pytest.raises(nc.InputError, match=f"^b: expected finite features, got NaN or infinity in row {row}$"):
+        nc.compare((features + labels[:, None], labels), (damaged, labels), resamples=2)
 
 
 def test_progress_goes_from_nothing_to_all() -> None:

@@ -10,12 +10,18 @@ import pytest
 from helpers.studies import config, history, write_run
 
 from neuralcollapse import InputError
-from neuralcollapse.study.study_file import add_to_study, runs_of_study
+from neuralcollapse.measuring.run_readers import read_runs
+from neuralcollapse.study.study_file import add_to_study
 
 
 def begin(path: Path, seed: int = 0) -> Path:
     """A run of one measured epoch."""
     return write_run(path, config(seed=seed), history({1: 0.5}, None))
+
+
+def runs_of_study(folder: Path) -> list[Path]:
+    """The folders of the runs that are read of a study."""
+    return [run.path for run in read_runs(folder) if run.path is not None]
 
 
 def test_runs_that_a_grid_has_set_aside_are_passed_over(tmp_path: Path) -> None:
@@ -28,7 +34,7 @@ def test_runs_that_a_grid_has_set_aside_are_passed_over(tmp_path: Path) -> None:
 def test_other_programs_folders_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "vit"}))
-    with pytest.raises(InputError, match="no folder in it is a run"):
+    with pytest.raises(InputError, match="no folder in it does"):
         runs_of_study(tmp_path)
     run = begin(tmp_path / "run")
     (run / "figures").mkdir()

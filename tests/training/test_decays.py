@@ -17,6 +17,7 @@ from neuralcollapse.theory.unconstrained_features import UnconstrainedFeatures
 from neuralcollapse.training import losses
 from neuralcollapse.training.builders import build_network, build_optimizer, find_last_layer
 from neuralcollapse.training.config import TrainingConfig
+from neuralcollapse.training.optimizers import OPTIMIZERS
 from neuralcollapse.training.resolve import load_and_resolve, prepare
 from neuralcollapse.training.run_directory import Run
 from neuralcollapse.training.trainer import train
@@ -57,6 +58,55 @@ def test_each_parameter_is_in_its_group(model: str, last: str, optimizer: str) -
             want = 0.0 if name.endswith("bias") or isinstance(module, nn.BatchNorm2d) else 0.03
         assert decay == want, name
     assert {0.2, 0.0, 0.03} == set(found.values())
+
+
+def test_lbfgs_has_a_penalty_for_each_group() -> None:
+    """Against (A + diag w)⁻¹ A m, the minimum of ½(θ − m)ᵀA(θ − m) + ½ Σ w_i θ_i², where θ lies in two groups."""
+    curvature = torch.tensor([[4.0, 1.0, 0.5], [1.0, 3.0, -0.2], [0.5, -0.2, 2.0]], dtype=torch.float64)
+    middle, decays = torch.tensor([1.0, -2.0, 3.0]).double(), torch.tensor([0.7, 0.7, 5.0]).double()
+    first, second = (nn.Parameter(torch.zeros(size, dtype=torch.float64)) for size in (2, 1))
+    groups = [{"params": [first], "weight_decay": 0.7}, {"params": [second], "weight_decay": 5.0}]
+    optimizer = OPTIMIZERS["lbfgs"].make(groups, 1.0, 0.0)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        away = torch.cat([first, second]) - middle
+        loss = away @ curvature @ away / 2
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        optimizer.step(closure)
+    expected = torch.linalg.solve(curvature + torch.diag(decays), curvature @ middle)
+    found = torch.cat([first, second]).detach()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)  # PyTorch stops where it gains less than 1e-9
+
+
+def test_lbfgs_pulls_each_parameter_of_a_network_as_its_group_says() -> None:
+    """A loss that is zero everywhere leaves the penalties: what has a decay goes to 0, biases and norms stay."""
+    config, data = load_and_resolve(TrainingConfig(**{**TINY, "batch_size": None}, optimizer="lbfgs", **GROUPS))
+    net = build_network(config, data)
+    for parameter in net.parameters():
+        nn.init.uniform_(parameter, 0.5, 1.0)
+    before = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+    last = find_last_layer(config, net, data)
+    optimizer = build_optimizer(config, net, last)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = 0.0 * sum(parameter.sum() for parameter in net.parameters())
+        loss.backward()
+        return loss
+
+    for _ in range(5):
+        optimizer.step(closure)
+    kept = {name for name, parameter in net.named_parameters() if torch.equal(parameter.detach(), before[name])}
+    of_norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm1d)]
+    names = {parameter: name for name, parameter in net.named_parameters()}
+    assert kept == {names[each] for norm in of_norms for each in (norm.weight, norm.bias)} and kept
+    assert all(
+        float(parameter.detach().abs().max()) < 1e-3 for name, parameter in net.named_parameters() if name not in kept
+    )
 
 
 def test_one_decay_is_one_group() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 import warnings
 from typing import Any
@@ -51,6 +52,8 @@ def main(arguments: list[str] | None = None) -> None:
         code = _fail(_one_line(error))
     finally:
         warnings.formatwarning = shown
+    if code == INTERRUPTED:  # another Ctrl-C ends what is left at once, and not with a traceback of the libraries
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(code)
 
 

@@ -43,18 +43,13 @@ class CompareCommand:
 
     def __call__(self, console: Console) -> int:
         from neuralcollapse._errors import InputError
-        from neuralcollapse._files import to_json, write_json
         from neuralcollapse.cli.tables import share_bar
         from neuralcollapse.files.compare_paths import compare_paths
+        from neuralcollapse.files.measure_files import printed
 
         if self.a is None or self.b is None:
             raise InputError("expected two files, reports or runs to compare, such as `compare before.npz after.npz`")
         with share_bar(console, "resampling") as advance:
             found = compare_paths(self.a, self.b, self.comparing, advance)
-        if self.json is None:
-            print(found)
-        elif self.json == Path("-"):
-            print(to_json(found.to_dict(), indent=2))
-        else:
-            write_json(self.json, found.to_dict())
+        print(printed(found, self.json), end="")
         return 0

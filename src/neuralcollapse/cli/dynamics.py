@@ -73,8 +73,7 @@ class DynamicsCommand:
                     progress=advance,
                 )
             console.print(tables.simulation_summary(found), soft_wrap=True, highlight=False)
-            folder = Path("dynamics") if self.out is None else self.out
-            written = figures.draw_simulation(found, folder, self.drawing)
+            written = figures.draw_simulation(found, self.out or Path("dynamics"), self.drawing)
         for path in written:
             console.print(str(path), soft_wrap=True, highlight=False)
         return 0

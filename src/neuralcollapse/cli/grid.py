@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from neuralcollapse._errors import INTERRUPTED
-from neuralcollapse.cli import COMMANDS
-from neuralcollapse.study.options import GridOptions
+from neuralcollapse.study.options import WHERE_IT_RUNS, GridOptions
 from neuralcollapse.training import recipes
 from neuralcollapse.training.config import TrainingConfig
 
@@ -61,9 +60,7 @@ class GridCommand:
     """Recipe files, as `sweep` writes them; each fills in, for the cells it names, the settings not given here."""
     out: Path = Path("runs/grid")
     """The folder in which each cell has its run directory."""
-    running: tyro.conf.OmitArgPrefixes[GridOptions] = field(
-        default_factory=GridOptions, metadata={"section": "Where it runs"}
-    )
+    running: tyro.conf.OmitArgPrefixes[GridOptions] = field(default_factory=GridOptions, metadata=WHERE_IT_RUNS)
     training: tyro.conf.OmitArgPrefixes[CommonSettings] = field(default_factory=CommonSettings)
 
     def __call__(self, console: Console) -> int:
@@ -96,7 +93,6 @@ def print_result(console: Console, result: GridResult, out: Path, *, may_diverge
         print(f"neuralcollapse: interrupted; repeat the command to continue the runs in {out}", file=sys.stderr)
         return INTERRUPTED
     for command, what in _NEXT.items():
-        if command in COMMANDS:
-            console.print(f"{what} neuralcollapse {command} {shlex.quote(str(out))}", soft_wrap=True, highlight=False)
+        console.print(f"{what} neuralcollapse {command} {shlex.quote(str(out))}", soft_wrap=True, highlight=False)
     finished = (State.FINISHED, State.DIVERGED) if may_diverge else (State.FINISHED,)
     return 0 if all(state in finished for state in result.states.values()) else UNFINISHED

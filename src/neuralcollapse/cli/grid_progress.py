@@ -31,7 +31,6 @@ from neuralcollapse.training.run_directory import Run, Status
 
 LINE_INTERVAL = 60.0
 """Seconds between two lines about a cell, where there is no terminal to draw a table on."""
-_HISTORY_COLUMNS = ("loss", "train_error", "nc1", "mse.total", "mse.ls_perp")
 _STYLE = {State.FINISHED: "green", State.RUNNING: "bold"} | {
     state: "red" for state in (State.DIVERGED, State.FAILED, State.NO_DATA, State.OTHER)
 }
@@ -47,7 +46,7 @@ class GridDisplay(GridProgress):
     def __init__(self, console: Console) -> None:
         self._console = console
         self._planned: dict[str, PlannedCell] = {}
-        self._estimates: Mapping[str, Estimate] = {}
+        self._estimates: dict[str, Estimate] = {}
         self._states: dict[str, tuple[State, str]] = {}
         self._printed: dict[str, float] = {}
         self._timing = console.status("")
@@ -68,11 +67,7 @@ class GridDisplay(GridProgress):
         self._timing.start()
 
     def planned(
-        self,
-        planned: Sequence[PlannedCell],
-        estimates: Mapping[str, Estimate],
-        to_train: Sequence[str],
-        options: GridOptions,
+        self, planned: list[PlannedCell], estimates: dict[str, Estimate], to_train: list[str], options: GridOptions
     ) -> None:
         self._timing.stop()
         self._console.print(plan_table(planned, estimates))
@@ -239,5 +234,5 @@ def _read(planned: PlannedCell) -> tuple[Status, dict[str, Any]]:
     status, last = Status(), dict[str, Any]()
     with contextlib.suppress(InputError):
         status = Run(planned.path).status()
-        last = (Run(planned.path).history(*_HISTORY_COLUMNS) or [last])[-1]
+        last = (Run(planned.path).history("loss", "train_error", "nc1", "mse.total", "mse.ls_perp") or [last])[-1]
     return status, last

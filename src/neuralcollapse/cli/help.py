@@ -57,17 +57,7 @@ class OptionHelp:
     value: str
     section: str
     text: str
-    default: str = ""
-
-    @property
-    def usage(self) -> str:
-        """The option with its value."""
-        return f"{self.name} {self.value}".strip()
-
-    @property
-    def described(self) -> str:
-        """The text with the default."""
-        return f"{self.text} {self.default}".strip()
+    default: str
 
 
 def options_of(command: type, section: str = "Output") -> Iterator[OptionHelp]:
@@ -85,29 +75,24 @@ def options_of(command: type, section: str = "Output") -> Iterator[OptionHelp]:
             own = OPTIONS[field.name].section
         if dataclasses.is_dataclass(kind):
             yield from options_of(typing.cast(type, kind), own)
+        elif tyro.conf.Positional in markers:
+            name = field.name.upper() if field.default is dataclasses.MISSING else f"[{field.name.upper()}]"
+            yield OptionHelp(name, "", "Arguments", texts.get(field.name, ""), default_hint(field))
         elif tyro.conf.Suppress not in markers:
-            positional = tyro.conf.Positional in markers
-            value, text = _value(kind), texts.get(field.name, "")
-            if field.default is True and text:
-                text = f"Leave out: {text[0].lower()}{text[1:]}"
-            switched_off = "no-" if field.default is True else ""
-            name = f"--{switched_off}{field.name.replace('_', '-')}"
-            if positional:
-                name = field.name.upper() if field.default is dataclasses.MISSING else f"[{field.name.upper()}]"
-            yield OptionHelp(
-                name, "" if positional else value, "Arguments" if positional else own, text, default_hint(field)
-            )
+            name, text = field.name.replace("_", "-"), texts.get(field.name, "")
+            if field.default is True:
+                name, text = f"no-{name}", f"Leave out: {text[:1].lower()}{text[1:]}"
+            yield OptionHelp(f"--{name}", _value(kind), own, text, default_hint(field))
 
 
-def help_text(name: str, command: type, width: int | None = None) -> str:
-    """The whole help of a command.
+def help_text(name: str, command: type) -> str:
+    """The whole help of a command, in lines as wide as the terminal, from 60 to 100.
 
     Args:
         name: of the command.
         command: its dataclass.
-        width: of the lines, by default that of the terminal, from 60 to 100.
     """
-    width = width or min(max(shutil.get_terminal_size().columns, 60), 100)
+    width = min(max(shutil.get_terminal_size().columns, 60), 100)
     found = list(options_of(command))
     arguments = "".join(f" {option.name}" for option in found if not option.name.startswith("--"))
     lines = [f"usage: neuralcollapse {name}{arguments} [options]", "", *_paragraphs(command.__doc__ or "", width)]
@@ -163,8 +148,8 @@ def _value(kind: Any) -> str:
 
 def _entry(option: OptionHelp, width: int) -> list[str]:
     """The lines of one option: its usage, and beside or below it the text."""
-    text = textwrap.wrap(option.described, width - _INDENT, break_on_hyphens=False)
-    usage = textwrap.wrap(f"  {option.usage}".replace(",", ", "), width, subsequent_indent=" " * 6)
+    text = textwrap.wrap(f"{option.text} {option.default}".strip(), width - _INDENT, break_on_hyphens=False)
+    usage = textwrap.wrap(f"  {option.name} {option.value}".replace(",", ", "), width, subsequent_indent=" " * 6)
     usage = [line.replace(", ", ",") for line in usage] if len(usage) == 1 else usage
     if len(usage) == 1 and len(usage[0]) < _INDENT - 1 and text:
         return [usage[0].ljust(_INDENT) + text[0], *(" " * _INDENT + line for line in text[1:])]

@@ -14,6 +14,8 @@ from neuralcollapse.files.options import FileOptions, JobOptions
 if TYPE_CHECKING:
     from rich.console import Console
 
+_ARGUMENTS = {"section": "Arguments"}
+
 
 @dataclass(frozen=True)
 class MeasureCommand:
@@ -43,13 +45,8 @@ class MeasureCommand:
     features: tyro.conf.Positional[Path | None] = None
     """The features: .npz, .safetensors or .pt, which may hold labels, weight and bias too; .parquet, which may hold
     label or labels; or .npy, features alone. Left out with --merge."""
-    measuring: tyro.conf.OmitArgPrefixes[FileOptions] = field(
-        default_factory=FileOptions, metadata={"section": "Arguments"}
-    )
-
-    running: tyro.conf.OmitArgPrefixes[JobOptions] = field(
-        default_factory=JobOptions, metadata={"section": "Arguments"}
-    )
+    measuring: tyro.conf.OmitArgPrefixes[FileOptions] = field(default_factory=FileOptions, metadata=_ARGUMENTS)
+    running: tyro.conf.OmitArgPrefixes[JobOptions] = field(default_factory=JobOptions, metadata=_ARGUMENTS)
 
     def __call__(self, console: Console) -> int:
         from neuralcollapse.cli.tables import share_bar

@@ -33,11 +33,10 @@ def one_of(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     words = get_args(info.type)
 
     def read(given: list[str]) -> Any:
-        if given[0] not in words:
-            raise ValueError(
-                f"unknown value {given[0]!r}{suggest(given[0], words)}; expected one of {', '.join(words)}"
-            )
-        return given[0]
+        (word,) = given
+        if word not in words:
+            raise ValueError(f"unknown value {word!r}{suggest(word, words)}; expected one of {', '.join(words)}")
+        return word
 
     return PrimitiveConstructorSpec(
         nargs=1,

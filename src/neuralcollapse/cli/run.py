@@ -67,8 +67,7 @@ class RunCommand:
             hardware.keep_memory()
         events = None if self.log is None else run.path / self.log
         status = trainer.train(run, data, progress=TrainingProgress(tensorboard=events))
-        history = run.history(*tables.SUMMARY_COLUMNS)
-        if history:
+        if history := run.history(*tables.SUMMARY_COLUMNS):
             console.print(tables.summary_table(history, first_zero_error(history)))
         if status == "interrupted":
             console.print(f"interrupted; continue with: neuralcollapse run --resume {run.path}", soft_wrap=True)

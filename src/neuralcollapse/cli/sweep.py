@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from neuralcollapse.cli.grid import print_result
-from neuralcollapse.study.options import GridOptions
+from neuralcollapse.study.options import WHERE_IT_RUNS, GridOptions
 from neuralcollapse.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -31,9 +31,7 @@ class SweepCommand:
     """Its values; without them, for sgd and sgdw, the paper's 25 learning rates."""
     out: Path | None = None
     """The folder in which each value has its run directory; by default one under runs/."""
-    running: tyro.conf.OmitArgPrefixes[GridOptions] = field(
-        default_factory=GridOptions, metadata={"section": "Where it runs"}
-    )
+    running: tyro.conf.OmitArgPrefixes[GridOptions] = field(default_factory=GridOptions, metadata=WHERE_IT_RUNS)
 
     def __call__(self, console: Console) -> int:
         from neuralcollapse import figures

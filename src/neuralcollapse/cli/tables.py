@@ -13,14 +13,7 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -74,10 +67,8 @@ def summary_table(history: list[dict[str, Any]], zero_error_epoch: float | None)
     """The last epoch of a run beside the first with zero training error."""
     last = history[-1]
     first = next((record for record in history if record["epoch"] == zero_error_epoch), None)
-    table = Table(
-        title=f"{last['num_examples']:,} training examples, {last['num_classes']} classes", title_justify="left"
-    )
-    table.add_column("")
+    heading = f"{last['num_examples']:,} training examples, {last['num_classes']} classes"
+    table = Table("", title=heading, title_justify="left")
     columns = [last] if first is None or first is last else [first, last]
     for record in columns:
         note = "\nzero error" if record["epoch"] == zero_error_epoch else "\nlast"
@@ -109,8 +100,7 @@ def clock_table(fit: ClockFit) -> Table:
     table = Table(
         "epoch", "time t", "residual", "standing still", "growth", "max/min ω", "closed form", box=box.SIMPLE_HEAD
     )
-    chosen = sorted({round(index) for index in np.linspace(0, len(fit.epochs) - 1, 8)})
-    for index in chosen:
+    for index in sorted({round(position) for position in np.linspace(0, len(fit.epochs) - 1, 8)}):
         columns = (fit.residual, fit.unmoved, fit.exponent, fit.measured_condition, fit.predicted_condition)
         cells = [f"{column[index]:.3f}" for column in columns]
         table.add_row(f"{fit.epochs[index]:g}", f"{fit.times[index]:.3g}", *cells)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import posixpath
 import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -13,7 +12,6 @@ from neuralcollapse._errors import InputError
 from neuralcollapse.data.binary_files import opened
 
 _ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
-_BLOCK = tarfile.BLOCKSIZE
 _LARGEST_HEADER = 128 << 10  # bytes; a long name has a few thousand
 _MOST_LINKS = 40  # one after the other, as Linux follows them
 # Images hardly compress: an archive that unpacks to far more bytes than it has does not hold images.
@@ -21,19 +19,8 @@ LARGEST_UNPACKED, _LARGEST_RATIO, _RATIO_FROM = 8 << 30, 200, 256 << 20
 
 Name = tuple[str, ...]
 """A path in an archive, as the names of its folders and its file."""
-
-
-@dataclass(frozen=True)
-class Archive:
-    """The content of an archive.
-
-    Args:
-        files: the content of each wanted file; of any other file it is empty, of a link to no file None.
-        folders: the folders.
-    """
-
-    files: dict[Name, bytes | None]
-    folders: list[Name]
+Files = dict[Name, bytes | None]
+"""The content of each wanted file; of any other file it is empty, of a link to no file None."""
 
 
 def is_archive(path: Path) -> bool:
@@ -41,17 +28,20 @@ def is_archive(path: Path) -> bool:
     return path.name.endswith(_ENDINGS) and path.is_file()
 
 
-def read_archive(path: Path, wanted: Callable[[str], bool], largest: int) -> Archive:
+def read_archive(path: Path, wanted: Callable[[str], bool], largest: int) -> tuple[Files, list[Name]]:
     """Read a whole archive; of two members with one name the later is kept, as when it is extracted.
 
     Args:
         wanted: whether a file of that name is to be read.
         largest: most bytes of such a file.
 
+    Returns:
+        The files and the folders.
+
     Raises:
         InputError: a damaged archive, or one that unpacks to far more than images of its size do.
     """
-    files: dict[Name, bytes | None] = {}
+    files: Files = {}
     folders: list[Name] = []
     links: dict[Name, Name | None] = {}
     try:
@@ -83,7 +73,7 @@ def read_archive(path: Path, wanted: Callable[[str], bool], largest: int) -> Arc
                         files[name] = file.content(member.offset_data, member.size)
                 # tarfile ends at a damaged header as at the end, which a block of zeros marks
                 file.seek(archive.offset)
-                if file.read(_BLOCK) != bytes(_BLOCK):
+                if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                     raise tarfile.ReadError("no mark of its end")
             while file.read(_LARGEST_HEADER):  # to the end, where a compressed file has its checksum
                 pass
@@ -96,7 +86,7 @@ def read_archive(path: Path, wanted: Callable[[str], bool], largest: int) -> Arc
         for _ in range(_MOST_LINKS):
             target = links.get(target, target) if target else None
         files[name] = files.get(target) if target else None
-    return Archive(files, folders)
+    return files, folders
 
 
 def _resolved(text: str) -> Name | None:
@@ -137,7 +127,5 @@ class _BoundedFile:
 
     def _require(self, end: int) -> None:
         if end > self._end:
-            raise InputError(
-                f"{self._path} unpacks to more than {self._end / 2**30:.3g} GiB, which images do not; "
-                "extract it and name the folder"
-            )
+            limit = f"{self._end / 2**30:.3g} GiB, which images do not"
+            raise InputError(f"{self._path} unpacks to more than {limit}; extract it and name the folder")

@@ -61,19 +61,15 @@ class Batches:
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch; its order depends on the seed and the number alone, whatever came before."""
-        order = self._order(number)
+        order = None
+        if self._shuffle_seed is not None:
+            mixed = np.random.SeedSequence([self._shuffle_seed, number]).generate_state(1, np.uint64)[0]
+            generator = torch.Generator().manual_seed(int(mixed) >> 1)
+            order = torch.randperm(len(self._labels), generator=generator).to(self._labels.device)
         for start in range(0, len(self._labels), self._batch_size):
-            chosen = (
-                slice(start, start + self._batch_size) if order is None else order[start : start + self._batch_size]
-            )
+            stop = start + self._batch_size
+            chosen = slice(start, stop) if order is None else order[start:stop]
             images = (self._images[chosen].to(self._mean.dtype) - self._mean) / self._std
             if self._channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
             yield images, self._labels[chosen]
-
-    def _order(self, number: int) -> Tensor | None:
-        if self._shuffle_seed is None:
-            return None
-        mixed = np.random.SeedSequence([self._shuffle_seed, number]).generate_state(1, np.uint64)[0]
-        generator = torch.Generator().manual_seed(int(mixed) >> 1)
-        return torch.randperm(len(self._labels), generator=generator).to(self._labels.device)

@@ -37,10 +37,8 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         with _OPENERS.get(path.suffix, open)(path, "rb") as file:
             yield file
     except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
-        size = path.stat().st_size
-        raise InputError(
-            f"{path} is damaged or incomplete after {size:,} bytes ({error}); download it again"
-        ) from error
+        end = f"after {path.stat().st_size:,} bytes ({error})"
+        raise InputError(f"{path} is damaged or incomplete {end}; download it again") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except MemoryError as error:

@@ -15,6 +15,7 @@ from neuralcollapse._errors import InputError
 
 Array = np.ndarray
 
+HALVES = ("train", "test")
 LARGEST_SIDE = 512
 """Pixels. The networks here are for small images; a larger one is more likely a wrong or hostile file."""
 

@@ -13,9 +13,8 @@ import numpy as np
 
 from neuralcollapse._errors import InputError
 from neuralcollapse.data.archive import is_archive, read_archive
-from neuralcollapse.data.dataset import LARGEST_SIDE, Array, Split, printable
+from neuralcollapse.data.dataset import HALVES, LARGEST_SIDE, Array, Split, printable
 
-HALVES = ("train", "test")
 LARGEST_SET = 8 << 30
 """Bytes of one half's pixels in memory."""
 _ENDINGS = {
@@ -23,6 +22,7 @@ _ENDINGS = {
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff"),
 }
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")  # some others that Pillow knows start a program
+_LIMIT = f"at most {LARGEST_SIDE} pixels a side"
 _LARGEST_IMAGE = 16 << 20  # bytes of an image's file, more than one of the largest side needs in any format
 
 Read = Callable[[], bytes]
@@ -79,9 +79,8 @@ class _Images:
 
     def add(self, location: tuple[str, ...], title: str, read: Read | None) -> None:
         """Add a file at half/class/…, called `title` in messages; `read` is None for a link to no file."""
-        images = []
         if len(location) > 2 and not location[1].startswith("."):
-            images = self.classes[location[0]].setdefault(location[1], [])
+            self.classes[location[0]].setdefault(location[1], [])
         if any(name.startswith(".") for name in location):
             if _is_image(location[-1]):  # other hidden files are the system's own, and say nothing about the data
                 self.leave_out("hidden", location)
@@ -93,7 +92,7 @@ class _Images:
             self.leave_out("in no folder of a class", location)
         else:
             order = ("/".join(location[2:-1]), location[-1])  # as in torchvision's ImageFolder: by folder, then by file
-            images.append((order, title, read))
+            self.classes[location[0]][location[1]].append((order, title, read))
 
     def add_folder(self, location: tuple[str, ...]) -> bool:
         """Add a folder at half/class/…, whose class must then have images; returns whether to look into the folder."""
@@ -154,14 +153,14 @@ def _read_file(file: Path) -> bytes:
 
 
 def _scan_archive(path: Path, found: _Images) -> None:
-    archive = read_archive(path, _is_image, _LARGEST_IMAGE)
-    top = _top_folder(path, [*archive.files, *archive.folders])
-    for name in dict.fromkeys((*archive.folders, *archive.files)):
+    files, folders = read_archive(path, _is_image, _LARGEST_IMAGE)
+    top = _top_folder(path, [*files, *folders])
+    for name in dict.fromkeys((*folders, *files)):
         location = name[len(top) :]
         if name[: len(top)] != top or not location or location[0] not in HALVES:
             continue
-        if name in archive.files:
-            content = archive.files[name]
+        if name in files:
+            content = files[name]
             found.add(location, f"{path}: {'/'.join(name)}", None if content is None else partial(bytes, content))
         else:
             found.add_folder(location)
@@ -217,8 +216,7 @@ class _Decoder:
         except InputError:
             raise
         except Image.DecompressionBombError as error:
-            limit = f"at most {LARGEST_SIDE} pixels a side"
-            raise InputError(f"{name}: expected an image of {limit}, got millions of pixels") from error
+            raise InputError(f"{name}: expected an image of {_LIMIT}, got millions of pixels") from error
         except Exception as error:  # Pillow raises errors of any type for damaged bytes
             reason = type(error).__name__
             raise InputError(f"{name} is damaged or not an image ({reason}); replace or remove it") from error
@@ -227,8 +225,7 @@ class _Decoder:
     def _check(self, name: str, size: tuple[int, int], mode: str, total: int) -> None:
         here = f"{size[0]} × {size[1]} pixels"
         if max(size) > LARGEST_SIDE:
-            limit = f"at most {LARGEST_SIDE} pixels a side"
-            raise InputError(f"{name}: expected an image of {limit}, got {here}; make the images smaller")
+            raise InputError(f"{name}: expected an image of {_LIMIT}, got {here}; make the images smaller")
         if mode.startswith(("I", "F")):
             raise InputError(f"{name} has pixels of more than 8 bits (mode {mode}); convert it to 8 bits")
         if 3 * total * size[0] * size[1] > LARGEST_SET:

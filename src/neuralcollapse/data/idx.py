@@ -13,7 +13,6 @@ from neuralcollapse.data.binary_files import LARGEST_FILE, LARGEST_LABELS, opene
 from neuralcollapse.data.dataset import LARGEST_SIDE, Array, Split, check_labels
 
 _HALVES = ("train", "t10k")
-_UNSIGNED_BYTE = 0x08
 NEEDED = "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte (or .gz)"
 
 
@@ -45,7 +44,7 @@ def _read_array(path: Path, expected: tuple[int | None, ...]) -> Array:
         expected: the size of each dimension, None where it is not known.
     """
     dimensions = len(expected)
-    magic = bytes([0, 0, _UNSIGNED_BYTE, dimensions])
+    magic = bytes([0, 0, 8, dimensions])  # 8 is the type of unsigned bytes
     with opened(path) as file:
         header = file.read(4 + 4 * dimensions)
         if header[:4] != magic or len(header) < 4 + 4 * dimensions:

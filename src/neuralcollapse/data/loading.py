@@ -13,9 +13,9 @@ import torch
 from neuralcollapse._errors import InputError
 from neuralcollapse.data.archive import is_archive
 from neuralcollapse.data.corruption import Corruption, class_sizes, noisy_labels
-from neuralcollapse.data.dataset import Array, Dataset, ImageData, Split, pixel_statistics, printable
+from neuralcollapse.data.dataset import HALVES, Array, Dataset, ImageData, Split, pixel_statistics, printable
 from neuralcollapse.data.digits import read_digits
-from neuralcollapse.data.folder import HALVES, read_folder
+from neuralcollapse.data.folder import read_folder
 from neuralcollapse.data.npz import read_npz
 from neuralcollapse.data.registry import DATASETS, check_name, find, search_roots
 
@@ -90,8 +90,7 @@ def load(
         chosen = _draw(labels, class_sizes(largest, len(class_names), corruption), seed)
     tested = np.arange(len(stored.test.labels))
     if test_examples_per_class is not None:
-        option = "--test-examples-per-class"
-        tested = balanced(stored.test.labels, class_names, test_examples_per_class, 0, option=option)
+        tested = balanced(stored.test.labels, class_names, test_examples_per_class, 0, "--test-examples-per-class")
     with _enough_memory(name):
         train, test = _read_images(stored.train, chosen), _read_images(stored.test, tested)
         if corruption.label_noise:

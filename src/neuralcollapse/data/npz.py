@@ -7,10 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from neuralcollapse._errors import InputError
-from neuralcollapse.data.dataset import Array, Split, check_labels
+from neuralcollapse.data.dataset import HALVES, Array, Split, check_labels
 from neuralcollapse.data.numpy_files import npz_arrays
-
-HALVES = ("train", "test")
 
 
 def read_npz(path: Path) -> tuple[Split, Split, tuple[str, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from neuralcollapse._errors import InputError, suggest
@@ -60,14 +61,10 @@ def _torchvision(page: str, call: str) -> str:
     return f'with torchvision: python -c "import torchvision.datasets as d; {call}", or {page}'
 
 
-def _has_idx(other: str) -> Callable[[Path], bool]:
+def _has_idx(other: str, path: Path) -> bool:
     """MNIST and FashionMNIST have the same file names, so a folder named like the other one is not taken."""
-
-    def present(path: Path) -> bool:
-        folder_name = (path.parent if path.name == "raw" else path).name
-        return folder_name.lower().replace("-", "") != other and idx.has_idx(path)
-
-    return present
+    folder_name = (path.parent if path.name == "raw" else path).name
+    return folder_name.lower().replace("-", "") != other and idx.has_idx(path)
 
 
 def _read_cifar10_images(path: Path, _num_classes: int) -> tuple[Split, Split]:
@@ -88,13 +85,13 @@ def _cifar_formats(title: str, files: cifar.CifarFiles, python_folder: str, bina
 DATASETS: dict[str, Source] = {
     "mnist": Source(
         _DIGIT_NAMES,
-        (Format("MNIST", ("MNIST/raw", "mnist", ""), _has_idx("fashionmnist"), idx.read_idx),),
+        (Format("MNIST", ("MNIST/raw", "mnist", ""), partial(_has_idx, "fashionmnist"), idx.read_idx),),
         idx.NEEDED,
         _torchvision("https://ossci-datasets.s3.amazonaws.com/mnist/", "d.MNIST('data', download=True)"),
     ),
     "fashion-mnist": Source(
         _CLOTHES,
-        (Format("FashionMNIST", ("FashionMNIST/raw", "fashion-mnist", ""), _has_idx("mnist"), idx.read_idx),),
+        (Format("FashionMNIST", ("FashionMNIST/raw", "fashion-mnist", ""), partial(_has_idx, "mnist"), idx.read_idx),),
         idx.NEEDED,
         "on Debian: apt install dataset-fashion-mnist; "
         + _torchvision("https://github.com/zalandoresearch/fashion-mnist", "d.FashionMNIST('data', download=True)"),

@@ -25,9 +25,8 @@ def _split(path: Path, num_classes: int) -> Split:
         raise InputError(f"{path}: expected arrays of numbers called X and y, got no {' and no '.join(absent)}")
     images, labels = found["X"], found["y"].ravel()
     if images.dtype != np.uint8 or images.shape[:3] != (32, 32, 3) or images.ndim != 4:
-        raise InputError(
-            f"{path}: expected X of type uint8 and shape (32, 32, 3, n), got {images.dtype} {images.shape}"
-        )
+        got = f"{images.dtype} {images.shape}"
+        raise InputError(f"{path}: expected X of type uint8 and shape (32, 32, 3, n), got {got}")
     if len(labels) != images.shape[3]:
         raise InputError(f"{path}: expected {images.shape[3]:,} labels, as many as images, got {len(labels):,}")
     labels = check_labels(np.where(labels == 10, labels.dtype.type(0), labels), num_classes, str(path))

@@ -24,7 +24,7 @@ import matplotlib
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.figures.animation import animate_run
-from neuralcollapse.figures.metrics_over_epochs import check_measured, draw_grids
+from neuralcollapse.figures.metrics_over_epochs import FIGURES, draw_grids, has
 from neuralcollapse.figures.overview import draw_portraits
 from neuralcollapse.figures.study_runs import Study
 from neuralcollapse.figures.sweep import draw_sweep
@@ -59,7 +59,8 @@ def draw(path: Path, out: Path | None = None, *, drawing: Drawing | None = None,
     if animate and not run:
         raise InputError(f"--animate shows one run over its epochs, and {path} is not a run directory")
     study = Study.read(path)
-    check_measured(study, path)
+    if not any(has(each, rows) for each in study.runs for _, rows in FIGURES.values()):
+        raise InputError(f"{path} has none of the metrics that figures show; history.metrics lists what it has")
     folder = (path if path.is_dir() else path.parent) / "figures" if out is None else out
     with matplotlib.rc_context(style.rc(drawing)):
         written = draw_portraits(study.runs[0], folder, drawing) if run else []

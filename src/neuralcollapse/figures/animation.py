@@ -31,22 +31,19 @@ def animate_run(run_dir: Path, folder: Path) -> list[Path]:
     """
     run, study = Run.open(run_dir), Study.read(run_dir)
     history = study.history()
-    nc1 = history.select(metric="nc1").to_frame().set_index("epoch")["value"]
+    nc1 = history.select(metric="nc1").to_frame().set_index("epoch")["value"].to_dict()
     # a process that was killed may have left a snapshot without its line of the history
-    epochs = [epoch for epoch in run.snapshots() if epoch in nc1.index]
+    epochs = [epoch for epoch in run.snapshots() if epoch in nc1]
     if len(epochs) < 2:
         raise InputError(f"{run_dir} has {len(epochs)} measured epochs with a snapshot; an animation needs at least 2")
     classes = portrait_classes(run.snapshot(epochs[-1]), 3)
     views = {float(epoch): project(run.snapshot(epoch), classes, run.config.class_names) for epoch in epochs}
     title = f"{study.runs[0].model_title} on {study.runs[0].records.dataset}, {study.runs[0].loss_title} loss"
-    return animate(
-        views,
-        nc1.to_dict(),
-        lambda ax: history.plot("nc1", hue="loss", legend=False, ax=ax),
-        "epoch",
-        title,
-        folder / "portrait",
-    )
+
+    def curve(ax: Axes) -> Axes:
+        return history.plot("nc1", hue="loss", legend=False, ax=ax)
+
+    return animate(views, nc1, curve, "epoch", title, folder / "portrait")
 
 
 def animate(
@@ -100,5 +97,4 @@ def animate(
         frames = [times[int(np.searchsorted(times, at * (1 + 1e-9), side="right")) - 1] for at in clocked]
         frames += [times[-1]] * (2 * FPS)
         path.parent.mkdir(parents=True, exist_ok=True)
-        files = [path.with_name(f"{path.name}.{ending}") for ending in endings]
-        return [write_animation(figure, draw, frames, file, FPS) for file in files]
+        return [write_animation(figure, draw, frames, path.with_name(f"{path.name}.{end}"), FPS) for end in endings]

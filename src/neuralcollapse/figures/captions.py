@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 
@@ -24,12 +25,11 @@ _PLAIN = {
     r"_{\mathrm{NC1}}": "_NC1", r"_{\mathrm{NC2/3}}": "_NC2/3", r"^{\mathrm{path}}": "^path", r"\mathrm{tr}": "tr",
     r"\Sigma": "Σ", r"\|": "‖", r"\bar{M}": "M̄", r"\lambda": "λ", r"\omega": "ω", r"^2": "²", "-1": "−1", " - ": " − ",
 }  # fmt: skip
-_FORMULA = re.compile(r"(\$[^$\n]+\$)")
 
 
 def formula(text: str) -> str:
     """Mark a text of ours, whose formulas stand between dollars, as apart from text from outside."""
-    return _FORMULA.sub(lambda found: f"\0{found[1][1:-1]}\0", text)
+    return re.sub(r"\$([^$\n]+)\$", "\0\\1\0", text)
 
 
 def latex(text: str) -> str:
@@ -60,16 +60,16 @@ def subject(study: Study) -> str:
     seeds = sorted({each.records.seed for each in runs if each.records.seed is not None})
     few, many = min(counts.values()), max(counts.values())
     if len(runs) == 1:
-        return "".join(words) + (f"; seed {seeds[0]} (n = 1)." if seeds else " (n = 1).")
-    if many == 1:
-        return "".join(words) + (
-            f"; one run each (n = 1), seed {seeds[0]}." if len(seeds) == 1 else "; one run each (n = 1)."
+        words.append(f"; seed {seeds[0]} (n = 1)." if seeds else " (n = 1).")
+    elif many == 1:
+        words.append(f"; one run each (n = 1){f', seed {seeds[0]}' if len(seeds) == 1 else ''}.")
+    else:
+        number = f"n = {few} seeds" if few == many else f"n = {few} to {many} seeds, written in each panel of several"
+        words.append(
+            f"; {number}: lines are means over the seeds, geometric on logarithmic axes but arithmetic for shares, "
+            "bands one standard deviation (of the logarithm, likewise), thin lines the seeds."
         )
-    number = f"n = {few} seeds" if few == many else f"n = {few} to {many} seeds, written in each panel of several"
-    return "".join(words) + (
-        f"; {number}: lines are means over the seeds, geometric on logarithmic axes but arithmetic for shares, "
-        "bands one standard deviation (of the logarithm, likewise), thin lines the seeds."
-    )
+    return "".join(words)
 
 
 def state(study: Study) -> list[str]:
@@ -77,24 +77,31 @@ def state(study: Study) -> list[str]:
     said = []
     absent = [
         f"{network} on {dataset}" + ("" if not study.group(dataset, network) else f" with {title}")
-        for dataset in study.datasets
-        for network in study.networks
-        for loss, title in study.losses.items()
+        for dataset, network, (loss, title) in itertools.product(study.datasets, study.networks, study.losses.items())
         if not study.group(dataset, network, loss)
     ]
     if absent:
         said.append(f"Not run: {', '.join(dict.fromkeys(absent))}.")
     if unmeasured := [each for each in study.runs if not each.records.records]:
         said.append(f"Nothing measured yet: {where(unmeasured, study.runs)}.")
-    if unfinished := grouped(study.runs, lambda run: [run.unfinished] if run.unfinished else []):
-        said.append(f"Not at their end: {'; '.join(unfinished)}.")
-    if departures := grouped(study.runs, lambda run: run.departures):
-        reduced = "Reduced: " if any(run.reduced for run in study.runs) else ""
-        said.append(
-            f"{reduced}not the paper's protocol of full width, all examples and 350 epochs of tuned SGD, but "
-            f"{'; '.join(departures)}."
-        )
+    if going_on := unfinished(study):
+        said.append(f"Not at their end: {going_on}.")
+    if departed := departures(study, "Reduced: "):
+        said.append(f"{departed}.")
     return said
+
+
+def unfinished(study: Study) -> str:
+    """Which runs have not ended, and why; empty where all have."""
+    return "; ".join(grouped(study.runs, lambda run: [run.unfinished] if run.unfinished else []))
+
+
+def departures(study: Study, reduced: str) -> str:
+    """In what runs depart from the paper's protocol, after `reduced` where one is smaller; empty where none does."""
+    words = "; ".join(grouped(study.runs, lambda run: run.departures))
+    kind = reduced if any(run.reduced for run in study.runs) else ""
+    protocol = "not the paper's protocol of full width, all examples and 350 epochs of tuned SGD"
+    return f"{kind}{protocol}, but {words}" if words else ""
 
 
 def grouped(runs: Sequence[StudyRun], words: Callable[[StudyRun], Sequence[str]]) -> list[str]:
@@ -113,12 +120,11 @@ def where(chosen: Sequence[StudyRun], runs: Sequence[StudyRun]) -> str:
         if sum(run.cell[place] in names for run in runs) == len(chosen):
             titles = {run.records.loss: run.loss_title for run in runs}
             return ", ".join(titles.get(name, name) if place == 2 else name for name in names)
-    datasets: dict[tuple[str, str], list[str]] = {}  # of a network, and of a loss unless all of the cell are meant
+    datasets: dict[tuple[str, str], dict[str, None]] = {}  # by network, and loss unless all of the cell are meant
     for run in chosen:
         cell = [each for each in runs if each.cell[:2] == run.cell[:2]]
         loss = "" if all(each in chosen for each in cell) else f" with {run.loss_title}"
-        of = datasets.setdefault((run.network, loss), [])
-        of.extend([run.records.dataset] * (run.records.dataset not in of))
+        datasets.setdefault((run.network, loss), {})[run.records.dataset] = None
     alike: dict[tuple[tuple[str, ...], str], list[str]] = {}
     for (network, loss), trained_on in datasets.items():
         alike.setdefault((tuple(trained_on), loss), []).append(network)

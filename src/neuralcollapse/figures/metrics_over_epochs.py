@@ -13,7 +13,6 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from neuralcollapse._checks import InputError
 from neuralcollapse.figures import captions
 from neuralcollapse.figures.study_runs import Study, StudyRun
 from neuralcollapse.figures.writing import write_figure
@@ -155,10 +154,8 @@ def caption(study: Study, shown: Study, title: str, rows: Sequence[Row], panels:
 
 def _share(panels: dict[tuple[int, int], Axes], rows: Sequence[Row]) -> None:
     """Give panels of one kind one range, and only the outer ones its numbers."""
-    first, last = (
-        pick(ends)
-        for pick, ends in zip((min, max), zip(*(ax.get_xlim() for ax in panels.values()), strict=True), strict=True)
-    )
+    limits = [ax.get_xlim() for ax in panels.values()]
+    first, last = min(low for low, _ in limits), max(high for _, high in limits)
     kinds: dict[Any, list[Axes]] = {}
     for (line, column), ax in panels.items():
         ax.set_xlim(first, last)
@@ -185,9 +182,3 @@ def _legend(figure: Figure, panels: Sequence[Axes], width: float) -> int:
     below: dict[str, Any] = {"loc": "outside lower center", "ncols": columns}
     figure.legend(entries.values(), entries.keys(), handlelength=2, columnspacing=1.5, handletextpad=0.5, **below)
     return lines
-
-
-def check_measured(study: Study, path: Path) -> None:
-    """Raise where there is nothing that a figure could show."""
-    if not any(has(each, rows) for each in study.runs for _, rows in FIGURES.values()):
-        raise InputError(f"{path} has none of the metrics that figures show; history.metrics lists what it has")

@@ -48,11 +48,8 @@ def draw_portraits(run: StudyRun, folder: Path, drawing: Drawing) -> list[Path]:
             page, text = _overview(study, run, views, drawing)
             written += write_figure(page, folder, "overview", text, drawing)
         figure = _portraits(views, events, drawing)
-        said = [
-            _PORTRAIT.format(
-                {2: "two", 3: "three", 4: "four"}[len(classes[:count])], "space" if count == 4 else "plane"
-            )
-        ]
+        number = {2: "two", 3: "three", 4: "four"}[len(classes[:count])]
+        said = [_PORTRAIT.format(number, "space" if count == 4 else "plane")]
         said += [captions.subject(study), *captions.state(study)]
         written += write_figure(figure, folder, name, " ".join(said), drawing)
     return written
@@ -69,11 +66,8 @@ def _portraits(views: dict[int, Projection], events: dict[str, Any], drawing: Dr
         ax = figure.add_subplot(lines, columns, place, projection="3d" if spatial else None)
         portrait(view, ax, zoom=place == len(views))
         stays, first = epoch == events["stays_zero_error"], epoch == events["first_zero_error"]
-        ax.set_title(
-            f"epoch {epoch}" + (", error stays zero" if stays else ", first zero error" if first else ""),
-            pad=2,
-            loc="left",
-        )
+        event = ", error stays zero" if stays else ", first zero error" if first else ""
+        ax.set_title(f"epoch {epoch}{event}", pad=2, loc="left")
     explain(figure, next(iter(views.values())).names)
     return figure
 
@@ -83,19 +77,13 @@ def _overview(study: Study, run: StudyRun, views: dict[int, Projection], drawing
     width = style.WIDTHS[drawing.style]
     columns = 2 if drawing.style == "column" else 3
     figure = Figure(figsize=(width, width * (1.75 if columns == 2 else 0.78)), layout="constrained")
-    grid = figure.add_gridspec(6 // columns, columns)
-    places = [figure.add_subplot(grid[place // columns, place % columns]) for place in range(6)]
+    places: list[Axes] = list(figure.subplots(6 // columns, columns).flat)
     first, last = next(iter(views)), next(reversed(views))
     for ax, epoch in zip(places, (first, last), strict=False):
         portrait(views[epoch], ax, zoom=epoch == last)
         ax.set_title(f"epoch {epoch}", pad=2, loc="left")
-    decomposed = has(run, (Row(PARTS),))
-    metrics = [
-        PARTS if decomposed else ("loss",),
-        ("nc1",),
-        ("nc2.maximal_angle_means", "nc2.maximal_angle_classifier"),
-        ("nc3",),
-    ]
+    loss = PARTS if has(run, (Row(PARTS),)) else ("loss",)
+    metrics = [loss, ("nc1",), ("nc2.maximal_angle_means", "nc2.maximal_angle_classifier"), ("nc3",)]
     known = set(study.history().metrics)
     shown: list[str] = []
     for ax, names in zip(places[2:], metrics, strict=True):
@@ -103,21 +91,14 @@ def _overview(study: Study, run: StudyRun, views: dict[int, Projection], drawing
             ax.remove()
             continue
         shown += names
-        parts = names is PARTS
-        study.history().plot(
-            list(names),
-            hue="metric" if parts else "loss",
-            style="metric" if len(names) == 2 else None,
-            legend=False,
-            ax=ax,
-        )
-        handles, labels = ax.get_legend_handles_labels()
+        hue = "metric" if names is PARTS else "loss"
+        dash = "metric" if len(names) == 2 else None
+        study.history().plot(list(names), hue=hue, style=dash, legend=False, ax=ax)
         told = {
             label: handle
-            for handle, label in zip(handles, labels, strict=True)
-            if len(names) > 1 and not _of_events(label)
+            for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+            if len(names) > 1 and not _of_events(label) and label not in (run.loss_title, "MSE")
         }
-        told = {label: handle for label, handle in told.items() if label != run.loss_title and label != "MSE"}
         if told:
             ax.legend(told.values(), told.keys(), handlelength=1.4, borderpad=0.1, labelspacing=0.2)
     if drawing.title:
@@ -136,13 +117,8 @@ def explain(figure: Figure, names: Sequence[str], curve: Axes | None = None) -> 
         handles += [each for each in curve.get_legend_handles_labels()[0] if _of_events(str(each.get_label()))]
     per_line = max(4, int(figure.get_figwidth() / (0.11 * figure.canvas.figure.dpi / 100) / 9))
     lines = -(-len(handles) // per_line)
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=-(-len(handles) // lines),
-        handletextpad=0.4,
-        columnspacing=1.2,
-    )
+    columns = -(-len(handles) // lines)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handletextpad=0.4, columnspacing=1.2)
 
 
 def _of_events(label: str) -> bool:

@@ -93,7 +93,9 @@ def portrait(
     dimensions = view.means.shape[1]
     spatial = dimensions == 3
     middle, half = view.frame() if frame is None else frame
-    towards = _towards_viewer() if spatial else np.zeros(dimensions)
+    up, across = np.radians(_VIEW)
+    eye = np.array([np.cos(up) * np.cos(across), np.cos(up) * np.sin(across), np.sin(up)])
+    towards = eye if spatial else np.zeros(dimensions)
     plane = np.eye(dimensions, max(dimensions, 2))  # two classes have a line only
 
     def points(at: np.ndarray, size: float, **options: Any) -> None:
@@ -110,22 +112,13 @@ def portrait(
         space.add_collection3d(Poly3DCollection(faces, shade=True, facecolors=["#C8C8C8"] * len(faces), alpha=0.16))
     origin = np.zeros(dimensions)
     for start, end in itertools.combinations(range(len(view.simplex)), 2):
-        behind = spatial and (view.simplex[[start, end]] @ towards).max() < 0.2
-        dashes = ":" if behind else "-"
+        dashes = ":" if spatial and (view.simplex[[start, end]] @ towards).max() < 0.2 else "-"  # behind the middle
         segment(view.simplex[start], view.simplex[end], color=_EDGE, linewidth=0.8, linestyle=dashes, zorder=1)
-    near_last = np.argsort(view.means @ towards, kind="stable")
-    for index in near_last:
+    for index in np.argsort(view.means @ towards, kind="stable"):  # the nearest last
         color, mean, row = style.CLASS_COLORS[index], view.means[[index]], view.classifier[[index]]
         segment(origin, view.simplex[index], color=_SPOKE, linewidth=0.8, zorder=1)
-        points(
-            view.features[index][_inside(view.features[index], middle, half)],
-            7,
-            color=color,
-            marker=".",
-            alpha=0.6,
-            linewidths=0,
-            zorder=2,
-        )
+        features = view.features[index]
+        points(features[_inside(features, middle, half)], 7, color=color, marker=".", alpha=0.6, linewidths=0, zorder=2)
         segment(origin, row[0], color=color, linewidth=1.2, zorder=3)
         points(row, 14, color=color, marker="D", edgecolors="white", linewidths=0.5, zorder=5)
         points(mean, 34, facecolors="none" if spatial else color, edgecolors=color if spatial else "black",
@@ -191,12 +184,6 @@ def _enlarge(view: Projection, axes: Axes) -> None:
 
 def _inside(points: np.ndarray, middle: np.ndarray, half: float) -> np.ndarray:
     return np.asarray((np.abs(points - middle) <= half).all(axis=1))
-
-
-def _towards_viewer() -> np.ndarray:
-    """The unit vector from the origin to the eye."""
-    up, round_ = np.radians(_VIEW)
-    return np.array([np.cos(up) * np.cos(round_), np.cos(up) * np.sin(round_), np.sin(up)])
 
 
 def _mean_norm(rows: np.ndarray) -> float:

@@ -5,10 +5,9 @@ A single run, a study, or a log of another program: each is a `Study`, whose num
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from neuralcollapse._errors import InputError
@@ -139,12 +138,8 @@ class Study:
         for first, second in itertools.pairwise(found):
             if first.cell == second.cell and first.config and second.config:
                 _require_equal_but_for_the_seed(first, second, path)
-        named = History([each.records for each in found]).runs["run"]
-        renamed = (
-            dataclasses.replace(each, records=dataclasses.replace(each.records, run=name))
-            for each, name in zip(found, named, strict=True)
-        )
-        return cls(tuple(renamed))
+        named = zip(found, History([each.records for each in found]).runs["run"], strict=True)
+        return cls(tuple(replace(each, records=replace(each.records, run=name)) for each, name in named))
 
     def history(self, runs: Sequence[StudyRun] = ()) -> History:
         """What these runs measured, or all."""
@@ -179,8 +174,8 @@ def _place(run: StudyRun) -> tuple[object, ...]:
 
 
 def _require_equal_but_for_the_seed(first: StudyRun, second: StudyRun, folder: Path) -> None:
-    fields = sorted(field.name for field in dataclasses.fields(RunConfig) if field.name not in REPETITIONS_DIFFER_IN)
-    differing = [name for name in fields if getattr(first.config, name) != getattr(second.config, name)]
+    settings = sorted(field.name for field in fields(RunConfig) if field.name not in REPETITIONS_DIFFER_IN)
+    differing = [name for name in settings if getattr(first.config, name) != getattr(second.config, name)]
     if differing or first.records.seed == second.records.seed:
         dataset, network, _ = first.cell
         why = f"but differ in {', '.join(differing)}" if differing else f"with the same seed, {first.records.seed}"

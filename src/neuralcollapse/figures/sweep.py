@@ -41,14 +41,8 @@ def sweep_panels(sweep: Sweep, points: Sequence[Point], drawing: Drawing) -> tup
     for ax, key, dashes, name in (*drawn, (nc1, "nc1", "-", None)):
         values = finished[key].astype(float)
         style.line(ax, values.index, values, color=style.BLACK, linestyle=dashes, label=name)
-        ax.plot(
-            values.index,
-            values.where(values > 0) if ax is nc1 else values,
-            ".",
-            color=style.BLACK,
-            markersize=4,
-            clip_on=False,
-        )
+        dots = values.where(values > 0) if ax is nc1 else values
+        ax.plot(values.index, dots, ".", color=style.BLACK, markersize=4, clip_on=False)
         if winner is not None and np.isfinite(value := getattr(winner, key)) and (value > 0 or ax is errors):
             ax.plot([winner.value], [value], "*", color=style.BLACK, markersize=8, clip_on=False, zorder=4)
     for ax in (errors, nc1):

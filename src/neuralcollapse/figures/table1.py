@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from neuralcollapse._files import replacing
-from neuralcollapse.figures.captions import grouped
-from neuralcollapse.figures.captions import latex as escape_latex
+from neuralcollapse.figures import captions
 from neuralcollapse.figures.study_runs import Study, StudyRun
 from neuralcollapse.measuring.tidy import numbers_of
 
@@ -89,7 +88,8 @@ def change(run: StudyRun, key: str) -> Change:
     """What a run reached in one measurement."""
     # robustness is NaN when no image could be attacked
     values = {record["epoch"]: numbers_of(record).get(key, math.nan) for record in run.records.records}
-    zero, last = values.get(_events(run)["stays_zero_error"], math.nan), next(reversed(values.values()), math.nan)
+    zero = values.get(run.records.summary()["stays_zero_error"], math.nan)
+    last = next(reversed(values.values()), math.nan)
     zero, last = (value if math.isfinite(value) else math.nan for value in (zero, last))
     return Change(zero, last, math.nan if run.unfinished else last - zero)
 
@@ -121,7 +121,7 @@ def runs_table(study: Study) -> pd.DataFrame:
                 **{name: getattr(run.config, name) for name in _SETTINGS},
             }
             if run.records.records:
-                events, last = _events(run), run.records.last
+                events, last = run.records.summary(), run.records.last
                 line |= {name: events[name] for name in ("last_epoch", "first_zero_error", "stays_zero_error")}
                 line |= {"train_error_last": last.get("train_error"), "nc1_last": last.get("nc1")}
                 line["nc1_zero_error"] = change(run, "nc1").zero_error
@@ -151,7 +151,7 @@ def latex(study: Study, measure: Measure) -> str:
 
     def escape(text: str) -> str:
         number = re.fullmatch(r"([+-][\d.]+)( ± [\d.]+)?", text)
-        return f"${text.replace('±', chr(92) + 'pm')}$" if number else escape_latex(text)
+        return f"${text.replace('±', chr(92) + 'pm')}$" if number else captions.latex(text)
 
     body, summary, notes = _entries(study, measure, escape, r"\textsuperscript{{{}}}")
     # pandas has no rules and spaces inside a table, so they stand before the text of a line's first cell
@@ -165,17 +165,16 @@ def latex(study: Study, measure: Measure) -> str:
     table = pd.concat([body, summary], ignore_index=True).rename(columns={"data set": f"{rules}\ndata set"})
     styler = table.style.hide(axis="index")
     tabular = styler.to_latex(column_format="ll" + "rrr" * losses, hrules=True, multicol_align="c")
-    lines = [*(f"{note}\\\\" for note in notes), *map(escape_latex, _remarks(study, measure))]
-    return "\n".join(
-        [
-            "\\begin{table}\n\\centering\n\\small\n\\setlength{\\tabcolsep}{4pt}",
-            f"\\caption{{{escape_latex(_title(measure))}}}",
-            tabular,
-            "\\smallskip\n\\begin{minipage}{\\linewidth}\\footnotesize\\raggedright",
-            *lines,
-            "\\end{minipage}\n\\end{table}\n",
-        ]
-    )
+    lines = [
+        "\\begin{table}\n\\centering\n\\small\n\\setlength{\\tabcolsep}{4pt}",
+        f"\\caption{{{captions.latex(_title(measure))}}}",
+        tabular,
+        "\\smallskip\n\\begin{minipage}{\\linewidth}\\footnotesize\\raggedright",
+        *(f"{note}\\\\" for note in notes),
+        *map(captions.latex, _remarks(study, measure)),
+        "\\end{minipage}\n\\end{table}\n",
+    ]
+    return "\n".join(lines)
 
 
 def _entries(
@@ -189,23 +188,23 @@ def _entries(
         superscript: the markup of a superscript, with {} in its place.
     """
 
-    def number(values: Sequence[float], form: str = "", epochs: Sequence[float | None] = ()) -> str:
+    def number(values: Sequence[float], epochs: Sequence[float | None] = (), form: str = "") -> str:
         known = [measure.scale * value for value in values if not math.isnan(value)]
         if not known:
             return escape("–")
         text = f"{statistics.fmean(known):{form}.{measure.digits}f}"
         text += f" ± {statistics.stdev(known):.{measure.digits}f}" if len(known) > 1 else ""
-        reached = sorted({epoch for epoch in epochs if epoch is not None})
-        return escape(
-            text + (f" ({'–'.join(f'{each:g}' for each in reached[:: max(1, len(reached) - 1)])})" if reached else "")
-        )
+        if reached := sorted({epoch for epoch in epochs if epoch is not None}):
+            text += f" ({'–'.join(f'{each:g}' for each in reached[:: max(1, len(reached) - 1)])})"
+        return escape(text)
 
     kinds = (
-        (_departs(study), lambda run: bool(run.departures)),
-        (_unfinished(study), lambda run: bool(run.unfinished)),
-        (_never(study), _stays_above),
+        ("a", captions.departures(study, "reduced: "), lambda run: bool(run.departures)),
+        ("b", captions.unfinished(study), lambda run: bool(run.unfinished)),
+        ("c", _never(study), _stays_above),
     )
-    alike = [all(map(holds, study.runs)) for _, holds in kinds]  # what holds for all entries needs no letter
+    # what holds for all entries needs no letter
+    everywhere = {letter for letter, _, holds in kinds if all(map(holds, study.runs))}
     rows = []
     for dataset, network in itertools.product(study.datasets, study.networks):
         cells = [study.group(dataset, network, loss) for loss in study.losses]
@@ -214,18 +213,12 @@ def _entries(
         titles = dict.fromkeys(run.model_title for cell in cells for run in cell)
         row = [escape(dataset), escape(" / ".join(titles))]
         for cell in cells:
-            changes, events = [change(run, measure.key) for run in cell], [_events(run) for run in cell]
-            letters = [
-                letter
-                for letter, (_, holds), everywhere in zip("abc", kinds, alike, strict=True)
-                if not everywhere and any(map(holds, cell))
-            ]
+            changes, events = [change(run, measure.key) for run in cell], [run.records.summary() for run in cell]
+            letters = [letter for letter, _, holds in kinds if letter not in everywhere and any(map(holds, cell))]
             mark = superscript.format(",".join(letters)) if letters else ""
-            row.append(
-                number([each.zero_error for each in changes], "", [each["stays_zero_error"] for each in events]) + mark
-            )
-            row.append(number([each.last for each in changes], "", [each["last_epoch"] for each in events]))
-            row.append(number([each.improvement for each in changes], "+"))
+            zero = number([each.zero_error for each in changes], [each["stays_zero_error"] for each in events])
+            last = number([each.last for each in changes], [each["last_epoch"] for each in events])
+            row += [zero + mark, last, number([each.improvement for each in changes], form="+")]
         rows.append(row)
     summary = []
     for name, average in (("median", statistics.median), ("mean", statistics.fmean)):
@@ -233,30 +226,16 @@ def _entries(
         for loss in study.losses:
             values = improvements(study, loss, measure.key)
             pairs = f"of {len(values)} {'pair' if len(values) == 1 else 'pairs'}"
-            row += [pairs, "", number([average(values)] if values else [], "+")]
+            row += [pairs, "", number([average(values)] if values else [], form="+")]
         summary.append(row)
     headings = itertools.product([escape(title) for title in study.losses.values()], _HEADINGS)
     columns = pd.MultiIndex.from_tuples([("", "data set"), ("", "network"), *headings])
     told = [
-        f"{'All entries:' if everywhere else superscript.format(letter)} {escape(note)}"
-        for letter, (note, _), everywhere in zip("abc", kinds, alike, strict=True)
+        f"{'All entries:' if letter in everywhere else superscript.format(letter)} {escape(note)}"
+        for letter, note, _ in kinds
         if note
     ]
     return pd.DataFrame(rows, columns=columns), pd.DataFrame(summary, columns=columns), told
-
-
-def _departs(study: Study) -> str:
-    words = "; ".join(grouped(study.runs, lambda run: run.departures))
-    kind = "reduced: " if any(run.reduced for run in study.runs) else ""
-    return (
-        f"{kind}not the paper's protocol of full width, all examples and 350 epochs of tuned SGD, but {words}"
-        if words
-        else ""
-    )
-
-
-def _unfinished(study: Study) -> str:
-    return "; ".join(grouped(study.runs, lambda run: [run.unfinished] if run.unfinished else []))
 
 
 def _never(study: Study) -> str:
@@ -264,16 +243,12 @@ def _never(study: Study) -> str:
         error = run.records.last.get("train_error")
         return [f"{100 * error:.3g} % at epoch {run.records.last['epoch']}"] if _stays_above(run) and error else []
 
-    found = "; ".join(grouped(study.runs, words))
+    found = "; ".join(captions.grouped(study.runs, words))
     return f"training errors at the last epoch: {found}" if found else ""
 
 
 def _stays_above(run: StudyRun) -> bool:
-    return bool(run.records.records) and _events(run)["stays_zero_error"] is None
-
-
-def _events(run: StudyRun) -> dict[str, Any]:
-    return run.records.summary()
+    return bool(run.records.records) and run.records.summary()["stays_zero_error"] is None
 
 
 def _title(measure: Measure) -> str:

@@ -46,10 +46,7 @@ def compare_run(
     history = study.history()
     fit = spectrum.fit_history(history.to_frame(), flow)
     with matplotlib.rc_context(style.rc(drawing)):
-        width = style.WIDTHS[drawing.style]
-        columns = 1 if drawing.style == "column" else 2
-        figure = Figure(figsize=(width, 0.34 * width * 4 / columns + 0.3), layout="constrained")
-        panels = list(figure.subplots(4 // columns, columns).flat)
+        figure, panels = _four_panels(drawing)
         history.plot("snr", theory=flow, legend=False, ax=panels[0])
         for ax, draw in zip(panels[1:], (ratios, residual, condition), strict=True):
             draw(fit, ax)
@@ -64,21 +61,17 @@ def compare_run(
                 paper: dict[str, Any] = {"frameon": True, "edgecolor": "none", "framealpha": 0.85, "borderpad": 0.1}
                 ax.legend(told.values(), told.keys(), handlelength=1.6, labelspacing=0.2, **paper)
         if drawing.title:
-            figure.suptitle(
-                style.plain(f"{study.runs[0].model_title} on {study.runs[0].records.dataset} and the central path")
-            )
-        said = [
-            f"A network and the closed form of the central path, {flow} flow: {captions.subject(study)}",
-            captions.formula(
-                r"The singular values $\omega_j$ and the path $\omega_j^{\mathrm{path}}$ that starts from those of the "
-                r"first epoch, by a monotone change of time, fitted epoch by epoch; their ratio; the root mean "
-                r"square of its logarithm over $j$, and that of $\omega_j$ over its own first value, which is what a "
-                "path without any motion would leave; and the largest over the smallest of them."
-            ),
-            captions.EVENTS,
-            *captions.state(study),
-        ]
-        return fit, write_figure(figure, run_dir / "figures" if out is None else out, "theory", " ".join(said), drawing)
+            run = study.runs[0]
+            figure.suptitle(style.plain(f"{run.model_title} on {run.records.dataset} and the central path"))
+        said = f"A network and the closed form of the central path, {flow} flow: {captions.subject(study)}"
+        shown = captions.formula(
+            r"The singular values $\omega_j$ and the path $\omega_j^{\mathrm{path}}$ that starts from those of the "
+            r"first epoch, by a monotone change of time, fitted epoch by epoch; their ratio; the root mean "
+            r"square of its logarithm over $j$, and that of $\omega_j$ over its own first value, which is what a "
+            "path without any motion would leave; and the largest over the smallest of them."
+        )
+        caption = " ".join([said, shown, captions.EVENTS, *captions.state(study)])
+        return fit, write_figure(figure, run_dir / "figures" if out is None else out, "theory", caption, drawing)
 
 
 def ratios(fit: ClockFit, ax: Axes) -> Axes:
@@ -96,14 +89,8 @@ def ratios(fit: ClockFit, ax: Axes) -> Axes:
 def residual(fit: ClockFit, ax: Axes) -> Axes:
     """How far the network is from the closed form with one clock, and from no motion at all."""
     style.log_axis(ax, "y")
-    style.line(
-        ax,
-        fit.epochs[1:],
-        fit.unmoved[1:],
-        color=style.GREY,
-        linestyle=style.DASHES[1],
-        label="from ω of the first epoch",
-    )
+    dashed: dict[str, Any] = {"linestyle": style.DASHES[1], "label": "from ω of the first epoch"}
+    style.line(ax, fit.epochs[1:], fit.unmoved[1:], color=style.GREY, **dashed)
     style.line(ax, fit.epochs[1:], fit.residual[1:], color=style.BLACK, label="from the closed form")
     ax.set_ylabel("distance of log ω")
     style.fit([ax])
@@ -113,17 +100,9 @@ def residual(fit: ClockFit, ax: Axes) -> Axes:
 def condition(fit: ClockFit, ax: Axes) -> Axes:
     """Largest over smallest singular value, of the network and of the closed form."""
     style.log_axis(ax, "y")
-    ax.plot(fit.epochs, fit.predicted_condition, color=style.BLACK, linewidth=0.9, label="closed form", gid="curve")
-    ax.plot(
-        fit.epochs,
-        fit.measured_condition,
-        "o",
-        color=style.BLACK,
-        markersize=2.2,
-        markerfacecolor="w",
-        label="network",
-        gid="curve",
-    )
+    black: dict[str, Any] = {"color": style.BLACK, "gid": "curve"}
+    ax.plot(fit.epochs, fit.predicted_condition, linewidth=0.9, label="closed form", **black)
+    ax.plot(fit.epochs, fit.measured_condition, "o", markersize=2.2, markerfacecolor="w", label="network", **black)
     ax.set_ylabel("largest ω / smallest ω")
     style.fit([ax])
     return ax
@@ -135,11 +114,10 @@ def draw_simulation(simulation: Simulation, out: Path, drawing: Drawing | None =
     path, flow, at = simulation.path, simulation.flow, simulation.times[1:]
     times = np.geomspace(at[0], at[-1], 400)
     omega, closed = flow.singular_values.numpy()[1:], path.metrics(times, simulation.right_vectors)
+    labels = ("signal to noise", "MSE loss", "largest ω / smallest ω − 1", "distance from collapse")
     with matplotlib.rc_context(style.rc(drawing)):
-        width = style.WIDTHS[drawing.style]
-        columns = 1 if drawing.style == "column" else 2
-        figure = Figure(figsize=(width, 0.34 * width * 4 / columns + 0.3), layout="constrained")
-        first, loss, spread, collapse = figure.subplots(4 // columns, columns).flat
+        figure, panels = _four_panels(drawing)
+        first, loss, spread, collapse = panels
         for rank, color in enumerate(style.rank_colors(omega.shape[1])):
             _overlay(first, times, path.singular_values(times)[:, rank], at, omega[:, rank], color)
         first.plot(times, path.asymptote(times), color=style.GREY, linestyle=style.DASHES[1], label="asymptote")
@@ -147,14 +125,8 @@ def draw_simulation(simulation: Simulation, out: Path, drawing: Drawing | None =
         _overlay(spread, times, path.condition(times) - 1, at, omega[:, 0] / omega[:, -1] - 1, style.BLACK)
         for key, name, dashes in _NC:
             _overlay(collapse, times, getattr(closed, key), at, simulation.measured[key][1:], style.BLACK, dashes, name)
-        for ax, label in (
-            (first, "signal to noise"),
-            (loss, "MSE loss"),
-            (spread, "largest ω / smallest ω − 1"),
-            (collapse, "distance from collapse"),
-        ):
-            style.log_axis(ax, "x")
-            style.log_axis(ax, "y")
+        for ax, label in zip(panels, labels, strict=True):
+            style.log_axis(ax, "xy")
             ax.set(xlabel="time", ylabel=label)
             style.fit([ax])
         first.plot([], [], color=style.GREY, label="closed form")
@@ -175,15 +147,20 @@ def draw_simulation(simulation: Simulation, out: Path, drawing: Drawing | None =
     return written + _animate(simulation, out / "collapse")
 
 
+def _four_panels(drawing: Drawing) -> tuple[Figure, list[Axes]]:
+    width, columns = style.WIDTHS[drawing.style], 1 if drawing.style == "column" else 2
+    figure = Figure(figsize=(width, 0.34 * width * 4 / columns + 0.3), layout="constrained")
+    return figure, list(figure.subplots(4 // columns, columns).flat)
+
+
 def _overlay(
     ax: Axes, times: ArrayLike, closed: ArrayLike, at: ArrayLike, found: ArrayLike, color: str, dashes: object = "-",
     name: str | None = None,
 ) -> None:  # fmt: skip
     """A line of the closed form, and circles of what was integrated, every third, so that the line is seen."""
     ax.plot(times, closed, color=color, linestyle=dashes, linewidth=0.9, label=name, gid="curve")
-    ax.plot(
-        at, found, "o", color=color, markersize=2.4, markerfacecolor="w", markeredgewidth=0.6, markevery=3, gid="curve"
-    )
+    circles: dict[str, Any] = {"markersize": 2.4, "markerfacecolor": "w", "markeredgewidth": 0.6, "markevery": 3}
+    ax.plot(at, found, "o", color=color, gid="curve", **circles)
 
 
 def _animate(simulation: Simulation, path: Path) -> list[Path]:
@@ -194,14 +171,12 @@ def _animate(simulation: Simulation, path: Path) -> list[Path]:
     for place in range(1, len(simulation.times)):
         features = simulation.flow.features[place].numpy()
         means = np.stack([features[labels == label].mean(axis=0) for label in classes])
-        weight = simulation.classifiers[place]
-        snapshot = {"class_means": means, "weight": weight, "features": features, "labels": labels}
+        scene = {"class_means": means, "weight": simulation.classifiers[place], "features": features, "labels": labels}
         at = float(simulation.times[place])
-        views[at], nc1[at] = project(snapshot, classes[:3]), float(simulation.measured["nc1"][place])
+        views[at], nc1[at] = project(scene, classes[:3]), float(simulation.measured["nc1"][place])
 
     def curve(ax: Axes) -> Axes:
-        style.log_axis(ax, "x")
-        style.log_axis(ax, "y")
+        style.log_axis(ax, "xy")
         style.line(ax, list(nc1), list(nc1.values()), color=style.BLACK)
         ax.set(ylabel="NC1")
         return ax

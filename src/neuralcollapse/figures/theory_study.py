@@ -24,7 +24,7 @@ from neuralcollapse.figures.writing import write_figure
 from neuralcollapse.measuring.events import stays_zero_error
 from neuralcollapse.plots import curves, style
 from neuralcollapse.plots.options import Drawing
-from neuralcollapse.plots.spectrum import SQUARED_ERROR, fit_history
+from neuralcollapse.plots.spectrum import SQUARED_ERROR, draw_ranks, fit_history
 from neuralcollapse.theory.clock import ClockFit
 from neuralcollapse.theory.flow import Renormalization
 
@@ -153,9 +153,8 @@ def compare_study(
 def _draw(found: list[RunFits], drawing: Drawing) -> Figure:
     """Data sets in columns; the spectrum of the first seed, the distance of each flow, and max ω / min ω in rows."""
     datasets = list(dict.fromkeys(each.run.records.dataset for each in found))
-    width = style.WIDTHS[drawing.style]
     tall = 1.6 if drawing.style == "talk" else 1
-    figure = Figure(figsize=(width, 4.6 * tall), layout="constrained")
+    figure = Figure(figsize=(style.WIDTHS[drawing.style], 4.6 * tall), layout="constrained")
     panels = figure.subplots(3, len(datasets), sharex=True, sharey="row", squeeze=False)
     for column, dataset in zip(panels.T, datasets, strict=True):
         group = [each for each in found if each.run.records.dataset == dataset]
@@ -163,8 +162,7 @@ def _draw(found: list[RunFits], drawing: Drawing) -> Figure:
         for ax, draw in zip(column, (_spectrum, _distances, _conditions), strict=True):
             draw(group, ax)
             curves.mark_events(ax, Study((group[0].run,)).history().runs)
-            style.log_axis(ax, "x")
-            style.log_axis(ax, "y")
+            style.log_axis(ax, "xy")
     for row, label in zip(panels, ("signal to noise", "distance of log ω", "largest ω / smallest ω"), strict=True):
         row[0].set_ylabel(label)
         style.fit(row)
@@ -177,10 +175,7 @@ def _draw(found: list[RunFits], drawing: Drawing) -> Figure:
 
 
 def _spectrum(group: list[RunFits], ax: Axes) -> None:
-    fit = group[0].fits["projected"]
-    for rank, color in enumerate(style.rank_colors(fit.measured.shape[1])):
-        ax.plot(fit.epochs, fit.predicted[:, rank], color=color, linewidth=0.8)
-        ax.plot(fit.epochs, fit.measured[:, rank], "o", color=color, markersize=1.6, gid="curve", markeredgewidth=0)
+    draw_ranks(group[0].fits["projected"], ax, 0.8, 1.6)
 
 
 def _distances(group: list[RunFits], ax: Axes) -> None:
@@ -214,21 +209,15 @@ def _median(ax: Axes, fits: list[ClockFit], name: str, first: int = 1, **look: A
 
 def _caption(found: list[RunFits]) -> str:
     study = Study(tuple(each.run for each in found))
-    seeds = max(
-        sum(each.run.cell == run.cell for each in found) for run in study.runs
-    )  # of the cell with the most of them
-    return " ".join(
-        [
-            f"Networks and the closed forms of the central path: {captions.subject(study).split(';')[0]}; "
-            f"{'one seed each' if seeds == 1 else f'up to {seeds} seeds'}.",
-            captions.formula(
-                r"Top: the singular values $\omega_j$ of the first seed (dots), and the paper's closed form from those "
-                "of the first epoch, by a monotone change of time, fitted epoch by epoch (lines). Middle: the "
-                r"root mean square over $j$ of $\log(\omega_j/\omega_j^{\mathrm{path}})$ for three flows, each by its "
-                "own change of time, and for a path that stands still; medians over the seeds. Bottom: the largest "
-                r"over the smallest $\omega_j$ of every seed, and of the flows."
-            ),
-            captions.EVENTS,
-            *captions.state(study),
-        ]
+    cells = [run.cell for run in study.runs]
+    seeds = max(map(cells.count, cells))  # of the cell with the most of them
+    seeded = "one seed each" if seeds == 1 else f"up to {seeds} seeds"
+    shown = captions.formula(
+        r"Top: the singular values $\omega_j$ of the first seed (dots), and the paper's closed form from those "
+        "of the first epoch, by a monotone change of time, fitted epoch by epoch (lines). Middle: the "
+        r"root mean square over $j$ of $\log(\omega_j/\omega_j^{\mathrm{path}})$ for three flows, each by its "
+        "own change of time, and for a path that stands still; medians over the seeds. Bottom: the largest "
+        r"over the smallest $\omega_j$ of every seed, and of the flows."
     )
+    said = f"Networks and the closed forms of the central path: {captions.subject(study).split(';')[0]}; {seeded}."
+    return " ".join([said, shown, captions.EVENTS, *captions.state(study)])

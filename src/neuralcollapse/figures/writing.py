@@ -44,9 +44,7 @@ def write_figure(figure: Figure, folder: Path, name: str, caption: str, drawing:
     return paths
 
 
-def write_animation(
-    figure: Figure, draw: Callable[[T], object], frames: Sequence[T], path: Path, fps: int, dpi: int = 120
-) -> Path:
+def write_animation(figure: Figure, draw: Callable[[T], object], frames: Sequence[T], path: Path, fps: int) -> Path:
     """Write a GIF or, where the name ends in .mp4, a film in H.264, which every player shows.
 
     Args:
@@ -55,7 +53,6 @@ def write_animation(
         frames: one entry for each frame; equal ones in a row become one frame of a GIF that is shown for as long.
         path: the file.
         fps: frames per second.
-        dpi: dots per inch.
 
     Raises:
         InputError: the file cannot be written; or imageio-ffmpeg, which brings the encoder, is not installed or fails.
@@ -73,7 +70,7 @@ def write_animation(
     shown: list[T] = []
     try:
         encoding = matplotlib.rc_context({"animation.ffmpeg_path": encoder})
-        with encoding, replacing(path) as temporary, writer.saving(figure, str(temporary), dpi):
+        with encoding, replacing(path) as temporary, writer.saving(figure, str(temporary), dpi=120):
             for frame in frames:
                 if shown != [frame]:
                     draw(frame)

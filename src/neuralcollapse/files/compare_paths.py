@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,9 @@ def compare_paths(
     Raises:
         InputError: nothing known is there, or things of two kinds.
     """
-    return compare(
-        read_side(a),
-        read_side(b),
-        level=options.level,
-        resamples=options.resamples,
-        seed=options.seed,
-        weighting=options.weighting,
-        weight_decay=options.weight_decay,
-        metrics=metric_names(options.metrics),
-        progress=progress,
-    )
+    # the options have the names of the arguments
+    settings = asdict(options) | {"metrics": metric_names(options.metrics)}
+    return compare(read_side(a), read_side(b), **settings, progress=progress)
 
 
 def read_side(path: Path) -> Any:

@@ -12,9 +12,7 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ from neuralcollapse.files.features import open_classifier, open_examples
 from neuralcollapse.files.measure_files import FileMeasurement, measure_files
 from neuralcollapse.files.options import FileOptions, JobOptions, split_key
 from neuralcollapse.files.passes import Progress
-from neuralcollapse.study.slurm_jobs import refused, submitit_executor
+from neuralcollapse.study.slurm_jobs import slurm_refusals, submitit_executor
 
 ATTEMPTS = 3
 """How often a job is begun before the command gives up."""
@@ -36,10 +34,7 @@ _LOCAL_LIMIT = 60 * 24 * 30  # minutes of a job on this machine: submitit wants 
 
 
 def measure_in_jobs(
-    features: Path | None,
-    options: FileOptions,
-    jobs: JobOptions,
-    progress: Progress = lambda share: None,
+    features: Path | None, options: FileOptions, jobs: JobOptions, progress: Progress = lambda share: None
 ) -> FileMeasurement:
     """Measure a file by jobs; the report is that of one process, to rounding.
 
@@ -56,7 +51,9 @@ def measure_in_jobs(
     jobs.check(options)
     options.check(features)
     assert features is not None
-    options = _absolute(options)
+    # absolute, because a job may run in another folder
+    paths = {name: getattr(options, name) for name in ("labels", "weight", "bias", "save")}
+    options = replace(options, **{name: path and path.absolute() for name, path in paths.items()})
     features, save, number = features.absolute(), options.save, jobs.jobs
     assert save is not None and number is not None
     examples = open_examples(features, options.labels, options.columns)
@@ -72,12 +69,10 @@ def measure_in_jobs(
 
     def saved_by_jobs(kind: str, options: FileOptions, done: Progress) -> tuple[Path, ...]:
         """What a round of jobs saves, one file a shard."""
-        paths = tuple(folder / f"{kind}-{shard}.safetensors" for shard in range(1, number + 1))
-        wanted = {
-            shard: replace(options, shard=f"{shard}/{number}", save=path) for shard, path in enumerate(paths, start=1)
-        }
+        saved = {shard: folder / f"{kind}-{shard}.safetensors" for shard in range(1, number + 1)}
+        wanted = {shard: replace(options, shard=f"{shard}/{number}", save=path) for shard, path in saved.items()}
         _run(executor, _ShardTask(features, threads, not jobs.slurm), wanted, folder, done)
-        return paths
+        return tuple(saved.values())
 
     rounds = 1 if classifier is None else 2
     # what is only about the report is for the last step
@@ -124,10 +119,10 @@ def _run(executor: Any, task: _ShardTask, wanted: dict[int, FileOptions], folder
     """Have jobs save what is wanted of each shard and is not there, each begun up to `ATTEMPTS` times."""
     total, reasons = len(wanted), {}
     for _ in range(ATTEMPTS):
-        missing = {shard: options for shard, options in wanted.items() if not _saved(options)}
-        if not missing:
+        if not (missing := _missing(wanted)):
             return
-        running = dict(zip(missing, _submitted(executor, task, list(missing.values())), strict=True))
+        with slurm_refusals():
+            running = dict(zip(missing, executor.map_array(task, list(missing.values())), strict=True))
         try:
             while running:
                 progress(1 - len(running) / total)
@@ -139,9 +134,8 @@ def _run(executor: Any, task: _ShardTask, wanted: dict[int, FileOptions], folder
                         raise InputError(wrong)
                 time.sleep(_POLL)
         finally:
-            _stop(running.values())
-    missing = {shard: options for shard, options in wanted.items() if not _saved(options)}
-    if missing:
+            _stop(list(running.values()))
+    if missing := _missing(wanted):
         shard, listed = next(iter(missing)), ", ".join(map(str, missing))
         raise InputError(
             f"{len(missing)} of {total} shards are missing, {listed}, each begun {ATTEMPTS} times: "
@@ -150,12 +144,11 @@ def _run(executor: Any, task: _ShardTask, wanted: dict[int, FileOptions], folder
         )
 
 
-def _stop(jobs: Iterable[Any]) -> None:
+def _stop(jobs: list[Any]) -> None:
     """Cancel jobs, and wait a little for those of this machine, which write into the folder until they end."""
     from submitit import LocalJob
 
     end = time.monotonic() + _STOPPING
-    jobs = list(jobs)
     local = [job for job in jobs if isinstance(job, LocalJob)]
     for job in jobs:
         if job not in local:
@@ -166,18 +159,9 @@ def _stop(jobs: Iterable[Any]) -> None:
         time.sleep(0.05)
 
 
-def _saved(options: FileOptions) -> bool:
-    return options.save is not None and options.save.is_file()
-
-
-def _submitted(executor: Any, task: _ShardTask, options: list[FileOptions]) -> list[Any]:
-    """One array of jobs."""
-    from submitit.core.utils import FailedJobError
-
-    try:
-        return list(executor.map_array(task, options))
-    except (FailedJobError, subprocess.CalledProcessError, OSError) as error:
-        raise refused(error) from error
+def _missing(wanted: dict[int, FileOptions]) -> dict[int, FileOptions]:
+    """The shards of which nothing is saved yet."""
+    return {shard: options for shard, options in wanted.items() if options.save is None or not options.save.is_file()}
 
 
 def _executor(log: Path, jobs: JobOptions) -> Any:
@@ -192,25 +176,13 @@ def _executor(log: Path, jobs: JobOptions) -> Any:
     return executor
 
 
-def _absolute(options: FileOptions) -> FileOptions:
-    """With absolute paths, because a job may run in another folder."""
-    paths = {
-        name: getattr(options, name).absolute()
-        for name in ("labels", "weight", "bias", "save")
-        if getattr(options, name) is not None
-    }
-    return replace(options, **paths)
-
-
 def _measured(features: Path, options: FileOptions) -> dict[str, Any]:
     """What tells this measurement from others, by name; what only the report needs may change."""
     files = {"features": features, "labels": options.labels, "weight": options.weight, "bias": options.bias}
-    states: dict[str, Any] = {}
-    for name, path in files.items():
-        state = None if path is None else split_key(path)[0].stat()
-        states[name] = state and [str(path), state.st_size, state.st_mtime_ns]
+    states = {name: None if path is None else split_key(path)[0].stat() for name, path in files.items()}
+    seen = {name: state and [str(files[name]), state.st_size, state.st_mtime_ns] for name, state in states.items()}
     names = ("columns", "classes", "weighting", "min_count", "max_count")
-    return {**states, **{name: getattr(options, name) for name in names}}
+    return {**seen, **{name: getattr(options, name) for name in names}}
 
 
 def _require_own(folder: Path, measured: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ from neuralcollapse.files.shards import (
 )
 from neuralcollapse.files.unfinished import Unfinished
 from neuralcollapse.measuring.bootstrap import RESAMPLES, Settings
+from neuralcollapse.measuring.comparison import Comparison
 from neuralcollapse.measuring.confidence import intervals_of
 from neuralcollapse.measuring.count_range import CountRange
 from neuralcollapse.measuring.decision_counts import DecisionCounts
@@ -65,20 +66,24 @@ def measure_files(
     options.check(features)
     try:
         if features is None:
-            report, note = (_merge_moments if options.moments is None else _merge_counts)(options)
+            require_once(options.merge)
+            classifier = open_classifier(None, options.weight, options.bias)
+            report, note = (_merge_moments if options.moments is None else _merge_counts)(options, classifier)
         else:
             report, note = _measure(features, options, progress)
     except MemoryError as error:
         raise InputError(f"{features or options.merge[0]}: its moments do not fit in memory") from error
-    text = ""
-    if report is not None:
-        if options.json is None:
-            text = f"{report}\n"
-        elif options.json == STANDARD_OUTPUT:
-            text = to_json(report.to_dict(), indent=2) + "\n"
-        else:
-            write_json(options.json, report.to_dict())
-    return FileMeasurement(report, text, note)
+    return FileMeasurement(report, "" if report is None else printed(report, options.json), note)
+
+
+def printed(found: Report | Comparison, json: Path | None) -> str:
+    """What to print: the text without `--json`, the JSON for `--json -`, and nothing for a file, which is written."""
+    if json is None:
+        return f"{found}\n"
+    if json == STANDARD_OUTPUT:
+        return to_json(found.to_dict(), indent=2) + "\n"
+    write_json(json, found.to_dict())
+    return ""
 
 
 def _measure(features: Path, options: FileOptions, progress: Progress) -> tuple[Report | None, str]:
@@ -134,8 +139,7 @@ def _measure(features: Path, options: FileOptions, progress: Progress) -> tuple[
         keeps = moments.present if options.kept else None
         settings = Settings(weighting, options.weight_decay, metric_names(options.metrics))
         sample = sample_of(examples, classifier, keeps)
-        intervals = intervals_of(sample, settings, options.confidence, RESAMPLES, 0, progress)
-        report = replace(report, confidence=intervals)
+        report = replace(report, confidence=intervals_of(sample, settings, options.confidence, RESAMPLES, 0, progress))
     unfinished.remove()
     return report, note
 
@@ -163,20 +167,18 @@ def _count(
     part = Part(examples, rows, moments.num_classes, saved.kept)
     unfinished = Unfinished(options.save, part.measured(moments.weighting, options.columns))
     decisions = part.decisions(moments, classifier, unfinished, unfinished.read(), progress)
-    counted = f"{decisions.mismatches:,} NC4 mismatches, {decisions.correct:,} classified correctly"
-    note = f"{rows} of {total:,}: {counted}"
+    counts = decisions.counts
+    note = f"{rows} of {total:,}: {counts.mismatches:,} NC4 mismatches, {counts.correct:,} classified correctly"
     if options.save is not None:
         against = digest(moments, classifier.weight, classifier.bias)
         write_counts(options.save, Counts(decisions.state_dict(), against), [rows])
         unfinished.remove()
         note += f", saved in {options.save}"
-    whole = decisions.examples == moments.num_examples
+    whole = counts.examples == moments.num_examples
     return _report(moments, classifier, options, decisions, saved.kept) if whole else None, note
 
 
-def _merge_moments(options: FileOptions) -> tuple[Report | None, str]:
-    require_once(options.merge)
-    classifier = open_classifier(None, options.weight, options.bias)
+def _merge_moments(options: FileOptions, classifier: Classifier | None) -> tuple[Report | None, str]:
     if classifier is None and options.save is None:
         raise InputError("expected --weight for a report, or --save to keep the merged moments; got neither")
     merged: ClassMoments | None = None
@@ -187,7 +189,7 @@ def _merge_moments(options: FileOptions) -> tuple[Report | None, str]:
         if isinstance(saved.content, Counts):
             raise InputError(f"expected moments in {path}, got counts: name the moments of these by --moments")
         rows.append((path, saved.rows))
-        join_rows(rows)  # here already, so that a shard given twice is found before the others are read
+        joined = join_rows(rows)  # here already, so that a shard given twice is found before the others are read
         if merged is None:
             merged, kept = saved.content, saved.kept
             continue
@@ -205,7 +207,6 @@ def _merge_moments(options: FileOptions) -> tuple[Report | None, str]:
         raise InputError(f"{options.merge[0]}: expected {options.classes} classes, got {merged.num_classes}")
     if classifier is not None:
         _check_classifier(classifier, merged.num_classes, merged.means.shape[1])
-    joined = join_rows(rows)
     if kept and len({each.file for each in joined}) > 1:
         raise InputError(f"expected shards of one file, in which {kept.classes} were measured, got those of several")
     for gap in missing_rows(joined):
@@ -217,9 +218,7 @@ def _merge_moments(options: FileOptions) -> tuple[Report | None, str]:
     return None if classifier is None else _report(merged, classifier, options, None, kept), note
 
 
-def _merge_counts(options: FileOptions) -> tuple[Report | None, str]:
-    require_once(options.merge)
-    classifier = open_classifier(None, options.weight, options.bias)
+def _merge_counts(options: FileOptions, classifier: Classifier | None) -> tuple[Report | None, str]:
     moments, merged = _merged_moments(options)
     if classifier is None:
         raise InputError("expected the classifier that the counts were made with: name its file by --weight")
@@ -239,11 +238,11 @@ def _merge_counts(options: FileOptions) -> tuple[Report | None, str]:
         rows.append((path, saved.rows))
         decisions.merge(found.state)
     gaps = missing_rows(join_rows(rows))
-    if decisions.examples != moments.num_examples:
+    if decisions.counts.examples != moments.num_examples:
         where = f": {', '.join(gaps)} are in none of them" if gaps else ""
         raise InputError(
             f"expected counts of all {moments.num_examples} examples of {options.moments}, "
-            f"got {decisions.examples}{where}"
+            f"got {decisions.counts.examples}{where}"
         )
     return _report(moments, classifier, options, decisions, merged.kept), ""
 

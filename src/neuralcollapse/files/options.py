@@ -95,9 +95,7 @@ class FileOptions:
         from neuralcollapse.metrics.registry import METRICS, chosen
 
         as_number(self.weight_decay, "weight decay")
-        for name in chosen(metric_names(self.metrics)):
-            if self.metrics == "all":
-                break
+        for name in chosen(metric_names(self.metrics)) if self.metrics != "all" else ():
             if "ood" in METRICS[name].needs:
                 raise InputError(f"the metric {name!r} needs out-of-distribution data: measure it by nc.measure(ood=…)")
             if "examples" in METRICS[name].needs:

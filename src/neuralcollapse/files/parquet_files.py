@@ -23,7 +23,6 @@ from neuralcollapse.files.parquet_sizes import Sizes, read_sizes
 from neuralcollapse.files.rows import Arrays, Rows
 
 _KIND = "Parquet file"
-_LABELS = ("label", "labels")
 _ROWS_TO_CHECK = 4096  # at once, where the lengths of lists differ
 _LARGEST_RATIO, _RATIO_FROM = 1000, 64 << 20  # uncompressed bytes to the file's, for columns of at least so many bytes
 
@@ -55,7 +54,7 @@ def parquet_arrays(path: Path, prefix: str) -> Arrays:
 
 
 def _by_number(names: list[str], prefix: str) -> list[str]:
-    chosen = [name for name in names if name.startswith(prefix) and name not in _LABELS]
+    chosen = [name for name in names if name.startswith(prefix) and name not in ("label", "labels")]
     numbers = {name: name.removeprefix(prefix).lstrip("_-.") for name in chosen}
     if all(number.isascii() and number.isdigit() for number in numbers.values()):
         # of two numbers without leading zeros the longer is the larger, whatever its length
@@ -77,10 +76,8 @@ def _open(path: Path, file: Any, sizes: Sizes, names: list[str], matrix: bool) -
         dtype = np.result_type(*[value.to_pandas_dtype() for value in values])
     _require_sizes(path, sizes, names, dtype.itemsize)
     columns, count = _Columns(path, file, sizes.rows, names, matrix), sum(sizes.rows)
-    if not matrix:
-        return Rows((count,), dtype.name, columns.blocks)
     if not is_list:
-        return Rows((count, len(names)), dtype.name, columns.blocks)
+        return Rows((count, len(names)) if matrix else (count,), dtype.name, columns.blocks)
     # where a list's type does not say its length, the first row does
     width = getattr(kinds[0], "list_size", None) or columns.first_length()
     lists = replace(columns, list_length=width)

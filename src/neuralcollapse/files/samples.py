@@ -38,4 +38,4 @@ def sample_of(examples: LabelledFeatures, classifier: Classifier | None, keeps: 
 
     labels = labels if keeps is None else labels[keeps[labels]]
     weight, bias = (None, None) if classifier is None else (classifier.weight, classifier.bias)
-    return Sample(labels, blocks, count, weight, bias)
+    return Sample(labels, blocks, count, weight, bias, str(examples.path))

@@ -28,7 +28,6 @@ def torch_arrays(path: Path) -> Arrays:
     with readable(path, "file of torch.save", _ADVICE), zipfile.ZipFile(path) as archive:
         if any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist()):
             raise InputError(f"{path}: expected a file as torch.save writes it, got a compressed archive")
-    with readable(path, "file of torch.save", _ADVICE):
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     if isinstance(content, Tensor):
         content = {path.stem: content}

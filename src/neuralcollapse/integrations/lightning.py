@@ -65,7 +65,6 @@ class NeuralCollapse(Callback):
         if loader is not None:
             require_loader(loader)
         self._loader, self._measurements = loader, Measurements(every, path, log, options)
-        self._distributed = options.get("distributed")
         self.history = self._measurements.history
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -85,12 +84,8 @@ class NeuralCollapse(Callback):
 
             return PreparedLoader(loader, transfer, precision.forward_context)
 
-        options = self._measurements.options
-        options = replace(
-            options,
-            distributed=trainer.world_size > 1 if self._distributed is None else self._distributed,
-            ood=None if options.ood is None else prepared(options.ood),
-        )
+        options = self._measurements.options_for(trainer.world_size)
+        options = replace(options, ood=None if options.ood is None else prepared(options.ood))
         # the strategy's model has all the wrappers: the module itself has no weights where they are sharded
         model = trainer.strategy.model or pl_module
         self._measurements.add(epoch, model, prepared(loader), options)

@@ -230,14 +230,11 @@ class NeuralCollapse(torchmetrics.Metric):
             merged.merge(ClassMoments.from_state_dict(self._state(index), weighting=self._weighting, trusted=True))
         return merged
 
-    def _sync_dist(self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any = None) -> None:
+    def _sync_dist(self, *arguments: Any, **named: Any) -> None:
         """Gather the moments only: features would be large, and differ in number between processes."""
         reductions = self._reductions
         self._reductions = {name: each for name, each in reductions.items() if name not in ("features", "labels")}
         try:
-            if dist_sync_fn is None:
-                super()._sync_dist(process_group=process_group)
-            else:
-                super()._sync_dist(dist_sync_fn, process_group)
+            super()._sync_dist(*arguments, **named)
         finally:
             self._reductions = reductions

@@ -8,7 +8,6 @@ trainer.train()
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -66,7 +65,6 @@ class NeuralCollapse(TrainerCallback):
         if loader is not None:
             require_loader(loader)
         self._loader, self._measurements = loader, Measurements(every, path, log, options)
-        self._distributed = options.get("distributed")
         if not isinstance(trainer, Trainer):
             raise InputError(f"expected the Trainer to log through, got {type(trainer).__name__}")
         self._trainer = trainer
@@ -83,8 +81,7 @@ class NeuralCollapse(TrainerCallback):
         if loader is None:
             size = args.per_device_eval_batch_size
             loader = shard_of(kwargs["train_dataloader"], size, args.process_index, args.world_size)
-        distributed = args.world_size > 1 if self._distributed is None else self._distributed
-        options = replace(self._measurements.options, distributed=distributed)
+        options = self._measurements.options_for(args.world_size)
         # with all its wrappers: the network itself has no weights where they are sharded
         self._measurements.add(epoch, self._trainer.model_wrapped, loader, options)
         self._trainer.log(self._measurements.tagged())

@@ -10,19 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.measuring.batches import PreparedLoader, calls
+from neuralcollapse.measuring.batches import PreparedLoader, calls, device_of
 from neuralcollapse.measuring.hooks import first_tensor
 from neuralcollapse.measuring.options import MeasureOptions
+from neuralcollapse.measuring.preparation import prepared
 from neuralcollapse.measuring.processes import on_all_processes
 
 REESTIMATED = "batch normalisation by statistics re-estimated from these data"
@@ -35,32 +35,21 @@ def batch_norm_layers(model: nn.Module) -> list[_BatchNorm]:
     A layer that is in eval mode while the network trains was frozen by the user, keeps its averages in training, and is
     left out.
     """
-    found = [module for module in model.modules() if isinstance(module, _BatchNorm) and _has_averages(module)]
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    found = [layer for layer in layers if layer.running_mean is not None and layer.running_var is not None]
     return [layer for layer in found if layer.training or not model.training]
 
 
-def _has_averages(layer: _BatchNorm) -> bool:
-    return layer.running_mean is not None and layer.running_var is not None
-
-
-@dataclass
 class _Averages:
     """A layer's sums over batches, and the state it is given back."""
 
-    layer: _BatchNorm
-    state: dict[str, Tensor]
-    momentum: float | None
-    training: bool
-    mean: Tensor
-    variance: Tensor
-    examples: int = 0
-
-    @classmethod
-    def of(cls, layer: _BatchNorm) -> _Averages:
+    def __init__(self, layer: _BatchNorm) -> None:
         assert layer.running_mean is not None
-        zeros = torch.zeros_like(layer.running_mean, dtype=torch.float64)
-        state = {name: buffer.clone() for name, buffer in layer.named_buffers(recurse=False)}
-        return cls(layer, state, layer.momentum, layer.training, zeros, zeros.clone())
+        self.layer, self.momentum, self.training = layer, layer.momentum, layer.training
+        self.state = {name: buffer.clone() for name, buffer in layer.named_buffers(recurse=False)}
+        self.mean = torch.zeros_like(layer.running_mean, dtype=torch.float64)
+        self.variance = torch.zeros_like(self.mean)
+        self.examples = 0
 
     def prepare(self) -> None:
         """Make the layer's averages those of the next forward pass alone (of all calls of the layer in it)."""
@@ -92,36 +81,30 @@ class _Averages:
         self.layer.momentum, self.layer.training = self.momentum, self.training
 
 
-def layers_to_reestimate(model: nn.Module, options: MeasureOptions) -> list[_BatchNorm] | None:
-    """The layers of :func:`batch_norm_layers` if the options ask for them, else None; before eval mode is set."""
-    return batch_norm_layers(model) if options.batch_norm == "re-estimate" else None
-
-
 @contextmanager
-def reestimated_on(
-    model: nn.Module, layers: list[_BatchNorm] | None, loader: Iterable[Any], options: MeasureOptions
-) -> Iterator[None]:
-    """:func:`reestimated` over the batches of a loader; nothing where ``layers`` is None.
+def prepared_with_statistics(model: nn.Module, loader: Iterable[Any], options: MeasureOptions) -> Iterator[nn.Module]:
+    """``preparation.prepared``, and :func:`reestimated` over the batches of the loader if the options ask for it.
 
     Args:
-        model: inside ``preparation.prepared``; loader: as for :func:`neuralcollapse.measure`.
-        layers: of :func:`layers_to_reestimate`.
+        model, loader: as for :func:`neuralcollapse.measure`.
     """
-    if layers is None:
-        yield
-        return
-    own = next((each.device for each in model.parameters()), torch.device("cpu"))
-    device = own if options.device is None else torch.device(options.device)
-    context = loader.context if isinstance(loader, PreparedLoader) else nullcontext
+    # asked for before eval mode is set
+    layers = batch_norm_layers(model) if options.batch_norm == "re-estimate" else None
+    with prepared(model, loader, options.ood) as inner:
+        if layers is None:
+            yield inner
+            return
+        device = device_of(inner) if options.device is None else torch.device(options.device)
+        context = loader.context if isinstance(loader, PreparedLoader) else nullcontext
 
-    def forwards() -> Iterator[tuple[int, Callable[[], object]]]:
-        for call in calls(loader, model, device):
-            inputs = first_tensor((call.arguments, call.named))
-            with context():
-                yield (0 if inputs is None else len(inputs)), partial(model, *call.arguments, **call.named)
+        def forwards() -> Iterator[tuple[int, Callable[[], object]]]:
+            for call in calls(loader, inner, device):
+                inputs = first_tensor((call.arguments, call.named))
+                with context():
+                    yield (0 if inputs is None else len(inputs)), partial(inner, *call.arguments, **call.named)
 
-    with reestimated(model, layers, forwards(), distributed=options.distributed):
-        yield
+        with reestimated(inner, layers, forwards(), distributed=options.distributed):
+            yield inner
 
 
 @contextmanager
@@ -153,7 +136,7 @@ def reestimated(
             f"expected a network with batch normalisation to re-estimate its statistics, {type(model).__name__} has "
             "none that keeps running averages: leave batch_norm out"
         )
-    averages = [_Averages.of(layer) for layer in layers]
+    averages = [_Averages(layer) for layer in layers]
 
     def collect() -> int:
         seen = 0

@@ -64,23 +64,25 @@ def calls(loader: Iterable[Any], model: nn.Module, device: torch.device, *, labe
         yield read_batch(ready, model, labelled=labelled, place=place)
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's first parameter is; the CPU where it has none."""
+    return next((each.device for each in model.parameters()), torch.device("cpu"))
+
+
 def require_loader(loader: Any) -> None:
     """Raise unless ``loader`` gives batches, and can be gone through more than once."""
     kind = type(loader).__name__
-    if isinstance(loader, nn.Module):
-        raise InputError(
-            f"expected a loader of batches, got the network {kind}: pass a DataLoader or a list of batches"
-        )
     if isinstance(loader, Iterator):
         raise InputError(f"expected a loader that can be gone through again, got a {kind}: pass a list of batches")
     if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
         raise InputError(
             f"expected a loader of batches, got the data set {kind}: pass DataLoader(data_set, batch_size=128)"
         )
-    if isinstance(loader, (Tensor, np.ndarray, np.generic, str, bytes, Mapping)) or not (
+    if isinstance(loader, (nn.Module, Tensor, np.ndarray, np.generic, str, bytes, Mapping)) or not (
         hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")
     ):
-        raise InputError(f"expected a loader of batches, got {kind}: pass a DataLoader or a list of batches")
+        got = f"the network {kind}" if isinstance(loader, nn.Module) else kind
+        raise InputError(f"expected a loader of batches, got {got}: pass a DataLoader or a list of batches")
 
 
 def read_batch(batch: Any, model: nn.Module, *, labelled: bool, place: str) -> Call:
@@ -195,8 +197,7 @@ def _taken(model: nn.Module, given: dict[str, Any], place: str) -> dict[str, Any
     """
     parameters = _parameters(model)
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    takes_any = any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
-    if not parameters or takes_any:
+    if not parameters or any(p.kind == p.VAR_KEYWORD for p in parameters):
         return given
     missing = [p.name for p in parameters if p.name in names and p.default is p.empty and p.name not in given]
     if missing or not any(name in given for name in names):

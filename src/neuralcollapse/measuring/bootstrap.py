@@ -17,9 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralcollapse._checks import InputError, as_classifier, as_labels, as_tensor, check_features, check_labels
+from neuralcollapse._checks import (
+    InputError,
+    as_classifier,
+    as_labels,
+    as_tensor,
+    check_features,
+    check_labels,
+    first_bad_row,
+)
 from neuralcollapse.measuring.decision_counts import DecisionCounts
 from neuralcollapse.measuring.report import make_report
+from neuralcollapse.measuring.tidy import is_constant
 from neuralcollapse.metrics.registry import METRICS, chosen
 from neuralcollapse.moments.class_moments import ClassMoments, Weighting
 
@@ -27,8 +36,6 @@ from neuralcollapse.moments.class_moments import ClassMoments, Weighting
 _BLOCK_ROWS = 8192
 RESAMPLES = 200
 """How many resamples are made unless another number is asked for."""
-NOT_COMPARED = ("num_examples", "num_classes", "classes_present", "dim", "mse.weight_decay")
-"""What a report says of the data, not of the network."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,7 @@ class Sample:
         labels: (n,) int64.
         blocks: gives the features of consecutive rows, from the first to the last, each time it is called.
         num_classes: C; weight: (C, p) of the classifier, or None; bias: (C,) of it, or None.
+        name: what errors call it, such as its file.
     """
 
     labels: Tensor
@@ -60,6 +68,7 @@ class Sample:
     num_classes: int
     weight: Tensor | None = None
     bias: Tensor | None = None
+    name: str = ""
 
     @classmethod
     def of(cls, features: Any, labels: Any, weight: Any = None, bias: Any = None) -> Sample:
@@ -82,10 +91,27 @@ class Sample:
         return cls(truth.to(torch.int64).cpu(), lambda: torch.split(rows, _BLOCK_ROWS), count, classifier, offset)
 
     def numbers(self, settings: Settings, times: Tensor | None = None) -> dict[str, float]:
-        """What a report says, by the names of its dictionary, of each example as often as ``times`` (n,) has it."""
-        moments = ClassMoments(self.num_classes, weighting=settings.weighting)
+        """What a report says, by the names of its dictionary, of each example as often as ``times`` (n,) has it.
+
+        Raises:
+            InputError: features that are not finite, or that a metric has no number for; with the sample's name.
+        """
+        try:
+            return self._numbers(settings, times)
+        except InputError as error:
+            raise InputError(f"{self.name}: {error}" if self.name else str(error)) from None
+
+    def _numbers(self, settings: Settings, times: Tensor | None) -> dict[str, float]:
+        moments, seen = ClassMoments(self.num_classes, weighting=settings.weighting), 0
         for features, labels in self._repeated(times):
-            moments.update(features, labels)
+            try:
+                moments.update(features, labels)
+            except InputError:
+                if bool(features.isfinite().all()):
+                    raise
+                row = seen + first_bad_row(features)
+                raise InputError(f"expected finite features, got NaN or infinity in row {row}") from None
+            seen += len(features)
         decisions = DecisionCounts(moments, self.weight, self.bias)
         for features, labels in self._repeated(times):
             decisions.add(features, labels)
@@ -97,7 +123,7 @@ class Sample:
             metrics=settings.metrics,
             decisions=decisions,
         )
-        return {name: value for name, value in report.numbers().items() if name not in NOT_COMPARED}
+        return {name: value for name, value in report.numbers().items() if not is_constant(name)}
 
     def _repeated(self, times: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
         start = 0
@@ -108,10 +134,8 @@ class Sample:
                 yield features, self.labels[rows]
             else:
                 often = times[rows]
-                yield (
-                    features.repeat_interleave(often.to(features.device), dim=0),
-                    self.labels[rows].repeat_interleave(often),
-                )
+                repeated = features.repeat_interleave(often.to(features.device), dim=0)
+                yield repeated, self.labels[rows].repeat_interleave(often)
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """(n,) how often each example is drawn, as many of its class as there are."""
@@ -128,9 +152,7 @@ def resampled(
 ) -> Iterator[list[dict[str, float]]]:
     """The numbers of each sample, ``count`` times; samples of the same labels are resampled alike, as pairs."""
     generator = torch.Generator().manual_seed(seed)
-    paired = len({len(sample.labels) for sample in samples}) == 1 and all(
-        torch.equal(sample.labels, samples[0].labels) for sample in samples
-    )
+    paired = all(torch.equal(sample.labels, samples[0].labels) for sample in samples)
     for done in range(count):
         times = samples[0].draw(generator)
         drawn = [times] + [times if paired else sample.draw(generator) for sample in samples[1:]]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from neuralcollapse.measuring.head import (
     with_classifier,
 )
 from neuralcollapse.measuring.hooks import first_tensor, require_hookable, version
+from neuralcollapse.measuring.preparation import evaluation
 from neuralcollapse.measuring.relations import DIRECT, Relation, Returned, coarseness, relate, returned
 
 # What layers gave is kept until the forward pass ends, to compare it: that of the last ones, up to so many bytes.
@@ -80,11 +82,13 @@ class ClassifierSearch:
     def __init__(self, model: nn.Module, layer: str | nn.Module | None = None) -> None:
         require_hookable(model)
         self._model = model
-        self._modules = dict(model.named_modules())
-        self._named: str | None = None
-        if layer is not None:
-            self._named = name_of(self._modules, layer, "layer")
-            module = self._modules[self._named]
+        modules = dict(model.named_modules())
+        self._named = None if layer is None else name_of(modules, layer, "layer")
+        if self._named is None:
+            self._watched = {each: name for name, each in reversed(modules.items()) if _has_matrix(each, model)}
+        else:
+            module = modules[self._named]
+            self._watched = {module: self._named}
             if not _has_matrix(module, model):
                 raise InputError(
                     "expected layer= to be a layer with a weight matrix, such as an nn.Linear, "
@@ -97,21 +101,13 @@ class ClassifierSearch:
     @contextmanager
     def attached(self) -> Iterator[ClassifierSearch]:
         """Within the block, hooks are on each module that may be the classifier."""
-        if self._named is not None:
-            watched = {self._modules[self._named]: self._named}
-        else:
-            modules = reversed(self._modules.items())
-            watched = {module: name for name, module in modules if _has_matrix(module, self._model)}
-        # a loader may run the network too, to make its batches: only the last pass counts
-        handles: list[Any] = [self._model.register_forward_pre_hook(self.begin)]
-        try:
-            for module, name in watched.items():
-                handles.append(module.register_forward_pre_hook(self._enter, with_kwargs=True))
-                handles.append(module.register_forward_hook(self._leaving(name or ITSELF)))
+        with ExitStack() as stack:
+            # a loader may run the network too, to make its batches: only the last pass counts
+            stack.enter_context(self._model.register_forward_pre_hook(self.begin))
+            for module, name in self._watched.items():
+                stack.enter_context(module.register_forward_pre_hook(self._enter, with_kwargs=True))
+                stack.enter_context(module.register_forward_hook(partial(self._leave, name or ITSELF)))
             yield self
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def begin(self, *_: Any) -> None:
         """A forward pass begins: forget earlier ones."""
@@ -128,27 +124,24 @@ class ClassifierSearch:
                 entered = entered.clone()
         self._open.setdefault(module, []).append(entered)
 
-    def _leaving(self, name: str) -> Any:
-        def leave(module: nn.Module, _arguments: tuple[Any, ...], output: Any) -> None:
-            entered, left = self._open[module].pop(), first_tensor(output)
-            call, self._calls[module] = self._calls[module], self._calls[module] + 1
-            for each in (entered, left):
-                if each is None or not each.is_floating_point() or each.ndim < 2:
-                    return
-            assert entered is not None and left is not None
-            left = left.detach()
-            if left.ndim == 2 or left.is_inference():
-                left = left.clone()
-            channels_first = is_pointwise(module) or (
-                not isinstance(module, nn.Linear) and entered.ndim > 2 and entered.shape[2:].numel() == 1
-            )
-            seen = _Seen(name, module, call, entered, left, channels_first, (version(entered), version(left)))
-            if seen.features.shape[:-1] == seen.logits.shape[:-1]:
-                self._seen.append(seen)
-            while len(self._seen) > 1 and sum(each.bytes for each in self._seen) > _MOST_BYTES:
-                self._seen.popleft()
-
-        return leave
+    def _leave(self, name: str, module: nn.Module, _arguments: tuple[Any, ...], output: Any) -> None:
+        entered, left = self._open[module].pop(), first_tensor(output)
+        call, self._calls[module] = self._calls[module], self._calls[module] + 1
+        for each in (entered, left):
+            if each is None or not each.is_floating_point() or each.ndim < 2:
+                return
+        assert entered is not None and left is not None
+        left = left.detach()
+        if left.ndim == 2 or left.is_inference():
+            left = left.clone()
+        channels_first = is_pointwise(module) or (
+            not isinstance(module, nn.Linear) and entered.ndim > 2 and entered.shape[2:].numel() == 1
+        )
+        seen = _Seen(name, module, call, entered, left, channels_first, (version(entered), version(left)))
+        if seen.features.shape[:-1] == seen.logits.shape[:-1]:
+            self._seen.append(seen)
+        while len(self._seen) > 1 and sum(each.bytes for each in self._seen) > _MOST_BYTES:
+            self._seen.popleft()
 
     def identify(self, output: Any, labels: Tensor | None) -> tuple[ClassifierHead, Tensor, Tensor]:
         """The classifier in the pass just made, what entered it and what it gave; an error if none or several fit.
@@ -317,13 +310,16 @@ class ClassifierSearch:
 def find_classifier(model: nn.Module, run: Callable[[], Any]) -> nn.Linear:
     """The linear layer that gives a network's logits; ``run`` makes a forward pass and gives what the network returns.
 
+    That pass is made in eval mode without gradients.
+
     Raises:
         InputError: there is no such layer, or it is no ``nn.Linear``.
     """
     search = ClassifierSearch(model)
-    with search.attached():
-        output = run()
-    head, _, _ = search.identify(output, None)
+    with evaluation(model):
+        with search.attached():
+            output = run()
+        head, _, _ = search.identify(output, None)
     module = model.get_submodule(head.place)
     if not isinstance(module, nn.Linear):
         raise InputError(f"expected an nn.Linear to give the logits, {head.name!r} is a {type(module).__name__}")

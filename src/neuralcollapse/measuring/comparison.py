@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,19 +13,11 @@ import torch
 from neuralcollapse._checks import InputError, shown
 from neuralcollapse._errors import install
 from neuralcollapse._files import finite
-from neuralcollapse.measuring.bootstrap import (
-    NOT_COMPARED,
-    RESAMPLES,
-    Sample,
-    Settings,
-    error_and_bias,
-    reach,
-    resampled,
-)
+from neuralcollapse.measuring.bootstrap import RESAMPLES, Sample, Settings, error_and_bias, reach, resampled
 from neuralcollapse.measuring.confidence import check_bootstrap
 from neuralcollapse.measuring.history import History
 from neuralcollapse.measuring.report import Report, is_printed
-from neuralcollapse.measuring.tidy import numbers_of, setting_text
+from neuralcollapse.measuring.tidy import is_constant, measured, numbers_of, setting_text
 from neuralcollapse.metrics.cka import linear_cka
 from neuralcollapse.moments.class_moments import Weighting
 from neuralcollapse.plots.repetitions import REPETITIONS_DIFFER_IN
@@ -166,7 +158,7 @@ def compare(
         True
     """
     level, resamples, seed = check_bootstrap(level, resamples, seed)
-    sides = [_side(each) for each in (a, b)]
+    sides = [_side(each, name) for each, name in ((a, "a"), (b, "b"))]
     if isinstance(sides[0], Sample) and isinstance(sides[1], Sample):
         settings = Settings(weighting, weight_decay, metrics)
         return _of_samples(sides[0], sides[1], settings, level, resamples, seed, progress)
@@ -177,15 +169,16 @@ def compare(
     raise InputError(f"expected two of one kind, got {_kind(sides[0])} and {_kind(sides[1])}")
 
 
-def _side(given: Any) -> Sample | Mapping[str, Any] | History:
-    if isinstance(given, (Sample, History)):
+def _side(given: Any, name: str) -> Sample | Mapping[str, Any] | History:
+    if isinstance(given, (Sample, History)) or is_printed(given):
         return given
     if isinstance(given, Report):
         return given.to_dict()
-    if is_printed(given):
-        return given
     if isinstance(given, (tuple, list)) and 2 <= len(given) <= 4:
-        return Sample.of(*given)
+        try:
+            return replace(Sample.of(*given), name=name)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
     raise InputError(f"expected (features, labels), a Report or a History to compare, got {shown(given)}")
 
 
@@ -211,11 +204,8 @@ def _of_samples(
     same = torch.equal(a.labels, b.labels)
     how = "drawn in pairs, for the labels of both sides agree" if same else "each side by itself"
     method = f"Bootstrap over examples, {resamples} resamples within classes, {how}."
-    return Comparison(found, level, method, _cka(a, b) if same else None)
-
-
-def _cka(a: Sample, b: Sample) -> float:
-    return linear_cka(*(torch.cat(list(side.blocks())) for side in (a, b)))
+    cka = linear_cka(*(torch.cat(list(side.blocks())) for side in (a, b))) if same else None
+    return Comparison(found, level, method, cka)
 
 
 def _of_reports(a: Mapping[str, Any], b: Mapping[str, Any], level: float) -> Comparison:
@@ -250,11 +240,11 @@ def _errors_of(report: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
 
 
 def _compared(name: str) -> bool:
-    return name not in NOT_COMPARED and not name.startswith("snr.")
+    return not is_constant(name) and not measured(name).startswith("snr.")
 
 
 def _of_network(name: str) -> bool:
-    return _compared(name) and name.removeprefix("re_estimated.") not in _NOT_OF_THE_NETWORK
+    return _compared(name) and measured(name) not in _NOT_OF_THE_NETWORK
 
 
 def _of_histories(a: History, b: History, level: float) -> Comparison:
@@ -264,9 +254,7 @@ def _of_histories(a: History, b: History, level: float) -> Comparison:
     for name in names:
         columns = [torch.tensor([run[name] for run in side], dtype=torch.float64) for side in sides]
         means = [float(column.mean()) for column in columns]
-        low = high = math.nan
-        if several:
-            low, high = _welch(columns[0], columns[1], level)
+        low, high = _welch(columns[0], columns[1], level) if several else (math.nan, math.nan)
         found[name] = Difference(means[0], means[1], means[0] - means[1], low, high)
     counts = f"{len(sides[0])} and {len(sides[1])} runs"
     if several:
@@ -287,11 +275,10 @@ def _differing_settings(a: History, b: History) -> dict[str, tuple[str, str]]:
                 found.setdefault(name, set()).add(setting_text(value))
         sides.append(found)
     names = [name for name in sides[0] if name in sides[1] and name not in (*REPETITIONS_DIFFER_IN, *_SAID_TWICE)]
-    pairs = {name: (sides[0][name], sides[1][name]) for name in names}
     return {
-        name: (" or ".join(sorted(one)), " or ".join(sorted(other)))
-        for name, (one, other) in pairs.items()
-        if one != other
+        name: (" or ".join(sorted(sides[0][name])), " or ".join(sorted(sides[1][name])))
+        for name in names
+        if sides[0][name] != sides[1][name]
     }
 
 

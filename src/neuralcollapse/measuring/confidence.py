@@ -10,14 +10,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from neuralcollapse._checks import Array, InputError, as_count, as_number
-from neuralcollapse.measuring.bootstrap import (
-    RESAMPLES,
-    Sample,
-    Settings,
-    error_and_bias,
-    reach,
-    resampled,
-)
+from neuralcollapse.measuring.bootstrap import RESAMPLES, Sample, Settings, error_and_bias, reach, resampled
 from neuralcollapse.measuring.interval import Interval
 from neuralcollapse.moments.class_moments import Weighting
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -15,7 +16,22 @@ from neuralcollapse.metrics.nearest_mean import DecisionRule
 from neuralcollapse.moments.class_moments import ClassMoments
 from neuralcollapse.moments.row_buffer import RowBuffer
 
-COUNTS = ("examples", "mismatches", "correct", "nearest_correct")
+
+class Totals(NamedTuple):
+    """Of all classes together.
+
+    Attributes:
+        examples: how many were seen; mismatches: on how many the network and the nearest class mean disagree.
+        correct: how many the network classifies correctly; nearest_correct: and the nearest class mean.
+    """
+
+    examples: int
+    mismatches: int
+    correct: int
+    nearest_correct: int
+
+
+COUNTS = Totals._fields
 
 
 class DecisionCounts:
@@ -55,31 +71,10 @@ class DecisionCounts:
         return {**dict(zip(COUNTS, self._counts, strict=True)), "squares": self._squares}
 
     @property
-    def counts(self) -> tuple[int, int, int, int]:
-        """(examples, mismatches, correct, nearest_correct) of all classes together."""
+    def counts(self) -> Totals:
+        """The counts of all classes together."""
         self.decide_waiting()
-        examples, mismatches, correct, nearest_correct = self._counts.sum(dim=1).tolist()
-        return examples, mismatches, correct, nearest_correct
-
-    @property
-    def examples(self) -> int:
-        """How many were seen."""
-        return self.counts[0]
-
-    @property
-    def mismatches(self) -> int:
-        """On how many the network and the nearest class mean disagree."""
-        return self.counts[1]
-
-    @property
-    def correct(self) -> int:
-        """How many the network classifies correctly."""
-        return self.counts[2]
-
-    @property
-    def nearest_correct(self) -> int:
-        """How many the nearest class mean classifies correctly."""
-        return self.counts[3]
+        return Totals(*self._counts.sum(dim=1).tolist())
 
     def add(self, features: Tensor, labels: Tensor) -> None:
         """Count a batch. Examples may wait for others, to be decided together.

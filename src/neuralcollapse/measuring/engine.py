@@ -306,9 +306,8 @@ class _TwoPasses:
         """Decisions on the features kept, or on those of another pass, which must see the same examples."""
         if self._kept is not None:
             for number, (features, labels) in enumerate(self._kept, start=1):
-                for name, decisions in counts.items():
-                    if name in features:
-                        decisions.add(features[name], labels)
+                for name, rows in features.items():
+                    counts[name].add(rows, labels)
                 of = len(self._kept) if _length(self._loader) else None
                 self._tell(number, of, 1 + bool(self._options.kept))
         else:
@@ -324,9 +323,9 @@ class _TwoPasses:
             decisions.decide_waiting()
 
 
-def _longer(counts: Tensor, length: int) -> Tensor:
-    """Counts of more classes, of which there are no examples."""
-    return torch.cat([counts, counts.new_zeros(length - len(counts))])
+def _longer(by_class: Tensor, classes: int) -> Tensor:
+    """A tensor with a row a class, for more classes, of which there are no examples: their rows are zeros."""
+    return torch.cat([by_class, by_class.new_zeros(classes - len(by_class), *by_class.shape[1:])])
 
 
 def _length(loader: Iterable[Any]) -> int | None:
@@ -368,12 +367,11 @@ def _widened(moments: ClassMoments, classes: int) -> ClassMoments:
     """The same moments with more classes, of which there are no examples yet."""
     if moments.dim is None:
         return ClassMoments(classes, weighting=moments.weighting)
-    added = classes - moments.num_classes
     state = moments.state_dict()
     for name, tensor in state.items():
         by_class = tensor.ndim > 0 and len(tensor) == moments.num_classes and (name != "scatter" or tensor.ndim == 3)
         if by_class:
-            state[name] = torch.cat([tensor, tensor.new_zeros(added, *tensor.shape[1:])])
+            state[name] = _longer(tensor, classes)
     return ClassMoments.from_state_dict(state, weighting=moments.weighting, trusted=True)
 
 
@@ -420,13 +418,12 @@ class Fingerprint:
             values = (work @ self._direction.to(work.dtype)).double().cpu()
             if not bool(torch.isfinite(values).all()):
                 values = (work.double() @ self._direction.double()).cpu()
-        self._sums.index_add_(
-            0, labels.cpu().long(), torch.stack([torch.ones_like(values), values, values.abs()], dim=1)
-        )
+        rows = torch.stack([torch.ones_like(values), values, values.abs()], dim=1)
+        self._sums.index_add_(0, labels.cpu().long(), rows)
 
     def add_classes_up_to(self, num_classes: int) -> None:
         """Make room for more classes."""
-        self._sums = torch.cat([self._sums, self._sums.new_zeros(num_classes - len(self._sums), 3)])
+        self._sums = _longer(self._sums, num_classes)
 
     def require_same(self, other: Fingerprint) -> None:
         """Raise if another pass saw other examples."""

@@ -36,12 +36,8 @@ def stays_zero_error(records: Records) -> float | None:
     Returns:
         The epoch, or None if the last measured epoch has an error.
     """
-    found = None
-    for epoch, error in reversed(_training_errors(records)):
-        if error != 0:
-            break
-        found = epoch
-    return found
+    zeros = list(itertools.takewhile(lambda each: each[1] == 0, reversed(_training_errors(records))))
+    return zeros[-1][0] if zeros else None
 
 
 def rate_divisions(records: Records) -> list[float]:
@@ -54,7 +50,7 @@ def rate_divisions(records: Records) -> list[float]:
         >>> rate_divisions([{"epoch": 1, "learning_rate": 0.1}, {"epoch": 4, "learning_rate": 0.01}])
         [4]
     """
-    rates = [(each["epoch"], each["learning_rate"]) for each in records if _is_number(each.get("learning_rate"))]
+    rates = [(each["epoch"], each["learning_rate"]) for each in records if is_number(each.get("learning_rate"))]
     falls = [
         (epoch, rate / before)
         for (_, before), (epoch, rate) in itertools.pairwise(rates)
@@ -70,12 +66,13 @@ def _training_errors(records: Records) -> list[tuple[float, float]]:
     for record in records:
         error: Any = record.get("train_error")
         accuracy: Any = record.get("accuracy")
-        if _is_number(error):
+        if is_number(error):
             found.append((record["epoch"], error))
-        elif _is_number(accuracy):
+        elif is_number(accuracy):
             found.append((record["epoch"], 1 - accuracy))
     return found
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether it is an integer or a float, and no truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool)

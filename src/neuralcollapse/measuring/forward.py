@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from neuralcollapse._checks import InputError, check_features, check_labels, shown
-from neuralcollapse.measuring.batches import LARGEST_LABEL, Call, Examples, PreparedLoader, calls
+from neuralcollapse.measuring.batches import LARGEST_LABEL, Call, Examples, PreparedLoader, calls, device_of
 from neuralcollapse.measuring.classifier import ClassifierSearch, name_of
 from neuralcollapse.measuring.head import ITSELF, WAYS_OUT, ClassifierHead, Weights, classes_last, with_classifier
 from neuralcollapse.measuring.hooks import FeatureHook
@@ -72,8 +72,7 @@ class FeatureReader:
     ) -> None:
         self._model, self._options, self._layers, self.head = model, options, layers, head
         self._keep_output = keep_output
-        own_device = next((each.device for each in model.parameters()), torch.device("cpu"))
-        self._device = own_device if options.device is None else torch.device(options.device)
+        self._device = device_of(model) if options.device is None else torch.device(options.device)
         self.batches_seen, self.left_out_labels = 0, False
         self.network_correct, self.network_examples = 0, 0
         self._compared = 0
@@ -111,8 +110,7 @@ class FeatureReader:
         shared: list[Any] = [None if self.head is None else self.head.moved(torch.device("cpu"))]
         dist.broadcast_object_list(shared, src=source)
         if self.head is None:
-            device = next((each.device for each in self._model.parameters()), torch.device("cpu"))
-            self.head = shared[0].moved(device)
+            self.head = shared[0].moved(device_of(self._model))
 
     def add_counts_of_all(self) -> None:
         """Sum the counts of what the network returns over the processes."""
@@ -163,14 +161,12 @@ class FeatureReader:
             raise
 
     def _watching(self) -> ClassifierSearch | FeatureHook:
-        if self.head is not None:
-            place = self.head.place
-            return FeatureHook(
-                self._model, self._model.get_submodule(place), self.head.name, self.head.side, self.head.call
-            )
+        head = self.head
+        if head is not None:
+            return FeatureHook(self._model, head.place, head.name, head.side, head.call)
         if self._options.features is None:
             return ClassifierSearch(self._model, unwrapped(self._options.layer))
-        return FeatureHook(self._model, self._model.get_submodule(self._place), self._place, self._side)
+        return FeatureHook(self._model, self._place, self._place, self._side)
 
     def _read(self, watching: ClassifierSearch | FeatureHook, call: Call, output: Any, labelled: bool) -> Batch | None:
         labels = torch.empty(0) if call.labels is None else call.labels.to(self._device)

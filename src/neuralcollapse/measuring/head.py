@@ -76,11 +76,10 @@ class Weights:
         if self.bias is not None:
             bound = bound + self.bias.abs().to(bound)
         tolerance = max(tolerance, coarseness(features, self.weight, logits, convolved=self.convolved))
-        if relation.through:
-            return close(
-                relation.of(as_float64(made)), logits, tolerance * (1.0 + as_float64(bound).amax(dim=1, keepdim=True))
-            )
-        return close(relation.of(as_float64(made)), logits, tolerance * abs(relation.scale) * as_float64(bound))
+        bound = as_float64(bound)
+        if relation.through:  # its scale is 1
+            bound = 1.0 + bound.amax(dim=1, keepdim=True)
+        return close(relation.of(as_float64(made)), logits, tolerance * abs(relation.scale) * bound)
 
     def cosine(self) -> Weights:
         """The cosine classifier with these rows."""
@@ -174,8 +173,7 @@ class ClassifierHead:
     def _selected(self, logits: Tensor, output: Any) -> Tensor:
         """(n,) the position of each example whose logits the network returned."""
         for rows in rows_of(self._tensor(output), logits.shape[-1]):
-            by_example = logits.flatten(1, -2)
-            where = selected(by_example, rows, self.tolerance) if len(rows) == len(logits) else None
+            where = selected(logits.flatten(1, -2), rows, self.tolerance) if len(rows) == len(logits) else None
             if where is not None:
                 return where
         raise self._changed()
@@ -269,17 +267,12 @@ def _read_off(module: nn.Module, features: Tensor, logits: Tensor, entered: Tens
     try:
         bias = f(features.new_zeros(1, dim))[0]
         step = max(1, _NUMBERS_AT_A_TIME // dim)
-        parts = []
-        for start in range(0, dim, step):
-            stop = min(start + step, dim)
-            rows = torch.zeros(stop - start, dim, dtype=features.dtype, device=features.device)
-            rows[torch.arange(stop - start), torch.arange(start, stop)] = 1.0
-            parts.append(f(rows))
+        blocks = torch.split(torch.arange(dim, device=features.device), step)
+        parts = [f(features.new_zeros(len(block), dim).scatter_(1, block[:, None], 1.0)) for block in blocks]
     except Exception:  # the module is the user's own, and may need more than features
         return None
-    dtype = torch.float64 if bias.dtype == torch.float64 else torch.float32
-    bias = torch.nan_to_num(bias.to(dtype))  # a cosine classifier divides zero by zero
-    weight = (torch.cat(parts).to(dtype) - bias).T.contiguous()
+    bias = torch.nan_to_num(_floats(bias))  # a cosine classifier divides zero by zero
+    weight = (torch.cat(parts).to(bias.dtype) - bias).T.contiguous()
     if not bool(weight.any()):
         return None
     for unit in (False, True):

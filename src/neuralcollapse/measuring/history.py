@@ -29,17 +29,8 @@ _SHOWN = 30  # runs in the text and in a notebook
 _WIDTH = 80  # of a terminal
 _FINAL = {"nc1": "NC1", "nc2.equiangularity_means": "NC2", "nc3": "NC3", "nc4_mismatch": "NC4", "test_accuracy": "test"}
 _CURVES = {"nc1": True, "nc3": True, "test_accuracy": False}  # drawn over the epochs, on a logarithmic scale or not
-_HEADS = (
-    "run",
-    "data set",
-    "network",
-    "loss",
-    "seed",
-    "epoch",
-    "first zero error",
-    "stays zero from",
-    *_FINAL.values(),
-)
+_ABOUT = ("run", "data set", "network", "loss", "seed", "epoch", "first zero error", "stays zero from")
+_HEADS = (*_ABOUT, *_FINAL.values())
 _LEGEND = (
     "NC1 to NC4 and the test accuracy are those of the last measured epoch (NC2: equiangularity of the class means). "
     "First zero error: the first measured epoch without a training error, after which there may be errors again; "
@@ -176,15 +167,13 @@ class History:
             laboratory = importlib.import_module("neuralcollapse.report")
         except ModuleNotFoundError as error:
             raise InputError(f"the report needs {error.name}: {install(extra='lab')}") from None
-        written: Path = laboratory.report_runs(self._runs, as_path(path))
-        return written
+        return Path(laboratory.report_runs(self._runs, as_path(path)))
 
     @property
     def metrics(self) -> list[str]:
         """The names of what was measured, as the column `metric` has them."""
-        return list(
-            dict.fromkeys(name for run in self._runs for record in run.records for name in self._numbers(record))
-        )
+        names = (name for run in self._runs for record in run.records for name in self._numbers(record))
+        return list(dict.fromkeys(names))
 
     def to_frame(self) -> pd.DataFrame:
         """The tidy table: a row for each value.
@@ -371,10 +360,8 @@ class History:
     def _title(self) -> str:
         epochs = [len({record["epoch"] for record in run.records}) for run in self._runs]
         counts = f"{min(epochs)}" if min(epochs) == max(epochs) else f"{min(epochs)} to {max(epochs)}"
-        return (
-            f"History of {len(self)} run{'s' if len(self) > 1 else ''}; measured epochs: {counts}; "
-            f"metrics: {len(self.metrics)}"
-        )
+        runs = "1 run" if len(self) == 1 else f"{len(self)} runs"
+        return f"History of {runs}; measured epochs: {counts}; metrics: {len(self.metrics)}"
 
     def _more(self) -> list[str]:
         return [f"… and {len(self) - _SHOWN} more runs; history.runs has all"] if len(self) > _SHOWN else []

@@ -22,13 +22,14 @@ class FeatureHook:
     overwrite it later.
 
     Args:
-        model: the network; module: one of its modules; name: the module's name, for error messages.
+        model: the network; place: the name of one of its modules; name: what error messages call it.
         side: whether the features are what the module is given or what it gives.
         call: which call in a forward pass, counted from 0; a module may run several times.
     """
 
-    def __init__(self, model: nn.Module, module: nn.Module, name: str, side: Side = "input", call: int = 0) -> None:
-        self.model, self.module, self.name, self.side, self.call = model, module, name, side, call
+    def __init__(self, model: nn.Module, place: str, name: str, side: Side = "input", call: int = 0) -> None:
+        self.model, self.module = model, model.get_submodule(place)
+        self.name, self.side, self.call = name, side, call
         self._features: Tensor | None = None
         self._output: Tensor | None = None
         self._output_version = 0
@@ -39,17 +40,13 @@ class FeatureHook:
         """The hooks are on the module within the block, and off it afterwards, also after an error."""
         require_hookable(self.model)
         require_hookable(self.module)
-        handles = [
+        with (
             self.model.register_forward_pre_hook(self._begin),
             self.module.register_forward_pre_hook(self._enter, with_kwargs=True),
             self.module.register_forward_hook(self._leave),
-        ]
-        self._begin()
-        try:
+        ):
+            self._begin()
             yield self
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _begin(self, *_: Any) -> None:
         """Forget earlier passes: a loader may run the network too, to make its batches."""

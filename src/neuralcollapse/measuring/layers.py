@@ -12,12 +12,11 @@ from torch import nn
 from neuralcollapse._checks import InputError, shown
 from neuralcollapse._errors import suggest
 from neuralcollapse._html import curve, folded, listing, paragraph, table
-from neuralcollapse.measuring.batch_norm import layers_to_reestimate, reestimated_on
+from neuralcollapse.measuring.batch_norm import prepared_with_statistics
 from neuralcollapse.measuring.engine import run_passes
 from neuralcollapse.measuring.forward import FeatureReader
 from neuralcollapse.measuring.layer_outputs import LayerOutputs, Spatial
 from neuralcollapse.measuring.options import MeasureKeywords, MeasureOptions, with_options
-from neuralcollapse.measuring.preparation import prepared
 from neuralcollapse.measuring.report import Report, formatted
 from neuralcollapse.measuring.tidy import UNLABELLED, tidy_table
 from neuralcollapse.moments.class_moments import ClassMoments
@@ -250,8 +249,7 @@ def measure_layers(
         got = shown(checked.reference)
         raise InputError(f"expected reference= of measure_layers, or moments by layer, got {got}")
 
-    normalised = layers_to_reestimate(model, checked)
-    with prepared(model, loader, checked.ood) as inner, reestimated_on(inner, normalised, loader, checked):
+    with prepared_with_statistics(model, loader, checked) as inner:
         outputs = LayerOutputs(inner, layers, spatial, channel_axis)
         reader = FeatureReader(inner, checked, outputs)
         reports = run_passes(reader, loader, checked)

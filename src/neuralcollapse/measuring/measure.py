@@ -22,7 +22,7 @@ from neuralcollapse._checks import (
     first_bad_row,
     shown,
 )
-from neuralcollapse.measuring.batch_norm import layers_to_reestimate, reestimated_on
+from neuralcollapse.measuring.batch_norm import prepared_with_statistics
 from neuralcollapse.measuring.bootstrap import RESAMPLES, Sample, Settings
 from neuralcollapse.measuring.confidence import intervals_of
 from neuralcollapse.measuring.count_range import CountRange
@@ -31,7 +31,6 @@ from neuralcollapse.measuring.engine import classes_of, run_passes
 from neuralcollapse.measuring.forward import FeatureReader
 from neuralcollapse.measuring.options import MeasureKeywords, MeasureOptions, with_options
 from neuralcollapse.measuring.per_class import check_class_names
-from neuralcollapse.measuring.preparation import prepared
 from neuralcollapse.measuring.report import NO_CLASSIFIER, Report, make_report
 from neuralcollapse.metrics.registry import chosen
 from neuralcollapse.moments.class_moments import ClassMoments, Weighting
@@ -192,7 +191,6 @@ def measure(model: nn.Module, loader: Iterable[Any], **options: Unpack[MeasureKe
         '0'
     """
     checked = MeasureOptions.of(options, "nc.measure")
-    layers = layers_to_reestimate(model, checked)
-    with prepared(model, loader, checked.ood) as inner, reestimated_on(inner, layers, loader, checked):
+    with prepared_with_statistics(model, loader, checked) as inner:
         (report,) = run_passes(FeatureReader(inner, checked), loader, checked).values()
     return report

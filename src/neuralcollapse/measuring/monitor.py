@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -31,6 +32,7 @@ class Measurements:
     def __init__(self, every: int, path: str | Path | None, log: Any, options: MeasureKeywords) -> None:
         self._every = as_count(every, "every", unit=" epoch")
         self.options = MeasureOptions.of(options, "nc.measure", ("every", "path", "log"))
+        self._distributed = options.get("distributed")
         self._tracking = Tracking.of(log)
         self._path = None if path is None else as_path(path)
         if self._path is not None and self._path.exists() and not self._path.is_file():
@@ -43,6 +45,10 @@ class Measurements:
     def due(self, epoch: int) -> bool:
         """Whether to measure after this epoch."""
         return as_count(epoch, "epoch", least=0) % self._every == 0
+
+    def options_for(self, processes: int) -> MeasureOptions:
+        """The options in a trainer of so many processes: distributed where they are several, unless it was said."""
+        return replace(self.options, distributed=processes > 1 if self._distributed is None else self._distributed)
 
     def add(self, epoch: int, model: nn.Module, loader: Iterable[Any], options: MeasureOptions) -> Report:
         """Measure, keep the numbers and write them."""

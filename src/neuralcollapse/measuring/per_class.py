@@ -136,11 +136,12 @@ class ClassReports:
         return self._names[label] if self._names else str(label)
 
     @cached_property
-    def _nearest(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """By row, the row of the nearest other class (−1 for none) and the cosine; made when first asked for."""
-        means = self._means
+    def _nearest(self) -> dict[str, np.ndarray[Any, Any]]:
+        """The columns ``nearest``, with None for no other class, and ``nearest_cosine``; made when first asked for."""
+        means, labels = self._means, self._columns["label"]
         rows, cosines = nearest_means(distinct_means(means) if isinstance(means, ClassMoments) else means.double())
-        return rows.cpu().numpy(), cosines.cpu().numpy()
+        names = [None if row < 0 else self._name(int(labels[row])) for row in rows.tolist()]
+        return {"nearest": np.array(names, dtype=object), "nearest_cosine": cosines.cpu().numpy()}
 
     def column(self, name: str) -> np.ndarray[Any, Any]:
         """One number of all classes with examples, in the order of their labels; names of ``nearest`` as text.
@@ -149,10 +150,7 @@ class ClassReports:
             InputError: no such number, or one that was not measured.
         """
         if name in ("nearest", "nearest_cosine"):
-            rows, cosines = self._nearest
-            labels = self._columns["label"]
-            names = [None if row < 0 else self._name(int(labels[row])) for row in rows]
-            return cosines if name == "nearest_cosine" else np.array(names, dtype=object)
+            return self._nearest[name]
         if name == "name":
             return np.array([self._name(int(label)) for label in self._columns["label"]], dtype=object)
         if name not in self._columns:
@@ -253,13 +251,10 @@ class ClassReports:
         return ratio
 
     def _row(self, row: int) -> ClassReport:
-        nearest, cosines = self._nearest
-        label = int(self._columns["label"][row])
-        other = int(nearest[row])
         found: dict[str, Any] = dict.fromkeys(each.name for each in fields(ClassReport))
         found |= {name: column[row].item() for name, column in self._columns.items()}
-        found |= {"name": self._name(label), "nearest_cosine": float(cosines[row])}
-        found["nearest"] = None if other < 0 else self._name(int(self._columns["label"][other]))
+        found |= {name: column[row] for name, column in self._nearest.items()}
+        found |= {"name": self._name(found["label"]), "nearest_cosine": float(found["nearest_cosine"])}
         return ClassReport(**found)
 
 

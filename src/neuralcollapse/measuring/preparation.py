@@ -118,8 +118,6 @@ def random_states_kept(*loaders: Any) -> Iterator[None]:
 
 def unwrapped(module: Any) -> Any:
     """A module without its wrappers; anything else, such as a module's name, as it is."""
-    if isinstance(module, tuple):
-        return tuple(unwrapped(part) for part in module)
     while isinstance(module, nn.Module) and (inside := _inside(module)) is not None:
         module = inside
     return module

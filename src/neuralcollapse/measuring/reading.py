@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from neuralcollapse._files import numbers
-from neuralcollapse.measuring.events import first_zero_error, stays_zero_error
+from neuralcollapse.measuring.events import first_zero_error, is_number, stays_zero_error
 
 Level = Literal["good", "part", "bad", "none"]
 MARKS: dict[Level, str] = {"good": "✓", "part": "~", "bad": "✗", "none": "·"}
@@ -79,7 +79,7 @@ def reading(record: Mapping[str, Any], course: Sequence[Mapping[str, Any]] = (),
         ✗ NC3 is 0.5: classifier and class means are not yet dual (cosine 0.750).
     """
     found = {name: numbers(value) for name, value in record.items()}
-    known = {name: float(value) for name, value in found.items() if _is_number(value)}
+    known = {name: float(value) for name, value in found.items() if is_number(value)}
     said = [_error(known), _nc1(known), _nc2(known), _nc3(known), _nc4(known)]
     if loss is None or loss.lower() in ("mse", "mean squared error"):
         said.append(_path(known))
@@ -167,7 +167,7 @@ def _course(records: Sequence[Mapping[str, Any]]) -> list[Sentence]:
     """How NC1 changed, and when the training error came to zero."""
     said = []
     values = [(record["epoch"], numbers(record.get("nc1"))) for record in records]
-    finite = [(epoch, value) for epoch, value in values if _is_number(value) and 0.0 < value < math.inf]
+    finite = [(epoch, value) for epoch, value in values if is_number(value) and 0.0 < value < math.inf]
     if len(finite) > 1:
         (begin, first), (end, last) = finite[0], finite[-1]
         fold = max(first, last) / min(first, last)
@@ -201,7 +201,3 @@ def _share(value: float) -> str:
 def _plain(value: float) -> str:
     """A number of two digits, written out."""
     return f"{float(f'{value:.2g}'):,.{0 if value >= 9.95 else 1}f}"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

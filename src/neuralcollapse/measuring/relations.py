@@ -203,10 +203,8 @@ def _proved(a: Tensor, b: Tensor, relation: Relation = DIRECT) -> bool:
 def _identical(a: Tensor, b: Tensor, relation: Relation = DIRECT) -> bool:
     """Whether rows b are to the last bit what the relation makes of rows a, in the type of either."""
     a = a.to(b.device)
-    for made in (a,) if relation == DIRECT else (relation.of(a), relation.of(a.to(b))):
-        if bool(((made.to(b) == b) | (made.isnan() & b.isnan())).all()):
-            return True
-    return False
+    tried = (a,) if relation == DIRECT else (relation.of(a), relation.of(a.to(b)))
+    return any(bool(((made.to(b) == b) | (made.isnan() & b.isnan())).all()) for made in tried)
 
 
 def _rounded(scale: float, tolerance: float) -> float:

@@ -158,12 +158,11 @@ class Report:
 
     def numbers(self) -> dict[str, float]:
         """The entries of ``to_dict`` that are one number, which may not be finite, for loggers of scalars."""
-        found = {}
-        for name, value in self.to_dict().items():
-            written = isinstance(value, str) and name not in _WORDS
-            if written or isinstance(value, (int, float)):
-                found[name] = float(value)  # type: ignore[arg-type]
-        return found
+        return {
+            name: float(value)
+            for name, value in self.to_dict().items()
+            if isinstance(value, (int, float)) or (isinstance(value, str) and name not in _WORDS)
+        }
 
     def to_frame(self) -> pd.DataFrame:
         """The numbers as a tidy table with the columns of :meth:`neuralcollapse.History.to_frame`, a row for each.

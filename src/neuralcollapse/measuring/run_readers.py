@@ -229,7 +229,7 @@ def _read_csv(path: Path) -> RunRecords:
             raise InputError(f"{path}, line {place}: expected numbers, {shortened(error)}") from None
     # Lightning counts epochs from 0 and writes steps; our callback counts epochs from 1, as runs do
     lightning = "step" in heads
-    records = _by_epoch(rows, path, first=1, ours=True) if lightning else _by_epoch(rows, path)
+    records = _by_epoch(rows, path, first=int(lightning), ours=lightning)
     return _foreign_run(path.parent if path.name == "metrics.csv" else path, records)
 
 

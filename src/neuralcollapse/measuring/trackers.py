@@ -16,7 +16,7 @@ import torch
 
 from neuralcollapse._checks import InputError, as_switch, shown
 from neuralcollapse._errors import install
-from neuralcollapse.measuring.tidy import numbers_of
+from neuralcollapse.measuring.tidy import is_constant, numbers_of
 from neuralcollapse.metrics.present_classes import distinct_means
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 PREFIX = "nc/"
 _FIRST = ("nc1", "nc2.equinorm_means", "nc2.equiangularity_means", "nc2.maximal_angle_means", "nc3", "nc4_mismatch")
-_CONSTANTS = ("num_examples", "num_classes", "classes_present", "dim", "mse.weight_decay")
 # what a run's own history has beside the report
 _TRAINING = ("loss", "train_error", "train_accuracy", "test_accuracy", "learning_rate", "seconds")
 _AGAIN = ("re_estimated", "notebook")
@@ -40,7 +39,7 @@ def tag_of(name: str) -> str:
     """
     if name in _FIRST:
         return PREFIX + name
-    if name in _CONSTANTS:
+    if is_constant(name):
         return f"{PREFIX}constants/{name}"
     if name in _TRAINING:
         return f"train/{name}"
@@ -76,7 +75,7 @@ def tagged(record: Mapping[str, Any], *, constants: bool) -> dict[str, float]:
     Singular values, of which there is one for each class, are left out.
     """
     names = {name: value for name, value in numbers_of(record).items() if "snr." not in name}
-    return {tag_of(name): value for name, value in names.items() if constants or name not in _CONSTANTS}
+    return {tag_of(name): value for name, value in names.items() if constants or not is_constant(name)}
 
 
 class Tracker(Protocol):
@@ -262,8 +261,7 @@ def portrait(report: Report, size: int = 480) -> np.ndarray[Any, Any]:
     """
     figure_of, canvas_of = _matplotlib()
     means = distinct_means(report.moments)
-    _, _, directions = torch.linalg.svd(means, full_matrices=False)
-    plane = directions[:2]
+    plane = torch.linalg.svd(means, full_matrices=False).Vh[:2]
     longest = torch.linalg.vector_norm(means, dim=1).argsort(descending=True)[:20].sort().values
     at = torch.nn.functional.pad(means[longest] @ plane.T, (0, 2 - len(plane)))
     at = (at / torch.linalg.vector_norm(at, dim=1).max().clamp(min=1e-300)).cpu().numpy()

@@ -32,13 +32,16 @@ def takes_features(metric: Callable[Concatenate[ClassMoments, P], R_co]) -> Mome
     """Let a metric be called as ``metric(features, labels, …)`` as well as ``metric(moments, …)``.
 
     The moments of features are those of ``ClassMoments(C)`` with its defaults: C is the number of rows of the weight
-    where the metric takes one, else one more than the largest label.
+    where the metric takes one, else one more than the largest label. What is neither moments nor features with labels
+    is an InputError here, so that no metric need check it.
     """
 
     has_weight = "weight" in inspect.signature(metric).parameters
 
     @functools.wraps(metric)
     def either(*args: Any, **kwargs: Any) -> R_co:
+        if not args and "moments" in kwargs:
+            require_moments(kwargs["moments"])
         if not args or isinstance(args[0], ClassMoments):
             return metric(*args, **kwargs)
         arrays = isinstance(args[0], (list, tuple)) or hasattr(args[0], "__array__")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -13,7 +15,7 @@ from neuralcollapse.metrics.frames import gram_error, gram_trace_error
 from neuralcollapse.metrics.geometry import unit_rows
 from neuralcollapse.metrics.present_classes import has_two_classes, rows_and_means
 from neuralcollapse.metrics.undefined import warn_undefined
-from neuralcollapse.moments.class_moments import ClassMoments, require_moments
+from neuralcollapse.moments.class_moments import ClassMoments
 
 
 @takes_features
@@ -69,11 +71,9 @@ def uniform_duality(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array)
 
     Source: Wu & Papyan (2024), Linguistic collapse: neural collapse in (large) language models, Section 3.
     """
-    pair = rows_and_means(moments, weight, "UNC3", directions=True)
-    if pair is None:
+    cosines = _of_directions(moments, weight, "UNC3", lambda rows, means: (rows * means).sum(dim=1))
+    if cosines is None:
         return float("nan")
-    rows, means = pair
-    cosines = torch.cat([(unit_rows(rows[b]) * unit_rows(means[b])).sum(dim=1) for b in _blocks(len(rows))])
     mean = float(cosines.mean().abs())
     if mean == 0.0:
         warn_undefined("UNC3", "the cosines have a mean of zero")
@@ -92,12 +92,10 @@ def alignment_distance(moments: ClassMoments, weight: Float[Tensor, "c p"] | Arr
 
     Source: Jiang et al. (2024), Generalized neural collapse for a large number of classes.
     """
-    pair = rows_and_means(moments, weight, "GNC3", directions=True)
-    if pair is None:
-        return float("nan")
-    rows, means = pair
-    distances = [torch.linalg.vector_norm(unit_rows(rows[b]) - unit_rows(means[b]), dim=1) for b in _blocks(len(rows))]
-    return float(torch.cat(distances).mean())
+    distances = _of_directions(
+        moments, weight, "GNC3", lambda rows, means: torch.linalg.vector_norm(rows - means, dim=1)
+    )
+    return float("nan") if distances is None else float(distances.mean())
 
 
 @takes_features
@@ -112,13 +110,9 @@ def alignment_cosine(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array
 
     Source: Jiang et al. (2024), Generalized neural collapse for a large number of classes, the published code.
     """
-    pair = rows_and_means(moments, weight, "1 − cos of GNC3", directions=True)
-    if pair is None:
-        return float("nan")
-    rows, means = pair
     # ½‖ŵ − û‖² = 1 − cos, without cancellation where both agree
-    squares = [(unit_rows(rows[b]) - unit_rows(means[b])).square().sum(dim=1) for b in _blocks(len(rows))]
-    return float(0.5 * torch.cat(squares).mean())
+    squares = _of_directions(moments, weight, "1 − cos of GNC3", lambda rows, means: (rows - means).square().sum(dim=1))
+    return float("nan") if squares is None else float(0.5 * squares.mean())
 
 
 @takes_features
@@ -130,7 +124,6 @@ def duality_products(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array
 
     Source: Wu & Papyan (2024), Linguistic collapse, the published code.
     """
-    require_moments(moments)
     given, _ = as_classifier(weight, None, moments.num_classes, moments.means.shape[1])
     if not has_two_classes(moments, "⟨w, μ̄⟩"):
         return torch.full((int(moments.present.sum()),), torch.nan, dtype=torch.float64)
@@ -188,7 +181,6 @@ def bias_collapse(
     Source: Zhu et al. (2021), A geometric analysis of neural collapse with unconstrained features, the published code;
     some copies of it have ‖W μ_G − b‖.
     """
-    require_moments(moments)
     rows, offset = as_classifier(weight, bias, moments.num_classes, moments.means.shape[1])
     logits = rows.to(moments.means).double() @ moments.global_mean.double()
     return norm(logits if offset is None else logits + offset.to(logits))
@@ -210,5 +202,12 @@ def nc0(weight: Float[Tensor, "c p"] | Array) -> float:
     return norm(rows.sum(dim=0, dtype=torch.float64))
 
 
-def _blocks(count: int) -> list[slice]:
-    return [slice(start, start + 8192) for start in range(0, count, 8192)]
+def _of_directions(
+    moments: ClassMoments, weight: Tensor | Array, name: str, measure: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor | None:
+    """A number of each class present, from unit classifier rows and unit centred means; None as `rows_and_means`."""
+    pair = rows_and_means(moments, weight, name, directions=True)
+    if pair is None:
+        return None
+    blocks = zip(torch.split(pair[0], 8192), torch.split(pair[1], 8192), strict=True)
+    return torch.cat([measure(unit_rows(rows), unit_rows(means)) for rows, means in blocks])

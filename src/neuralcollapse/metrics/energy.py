@@ -46,7 +46,9 @@ def hyperspherical_energy(vectors: Float[Tensor, "c p"] | Array, kernel: Kernel 
     if not have_directions(vectors, "the hyperspherical energy"):
         return HypersphericalEnergy(float("nan"), float("nan"))
     unit = unit_rows(vectors)
-    pairs, exponent = len(unit) * (len(unit) - 1), _exponent(kernel, unit.shape[1])
+    # s, where the kernel is ± ‖u − u'‖^-s
+    powers = {"log": None, "riesz": 1.0, "riesz_p_2": unit.shape[1] - 2.0, "distance": -1.0}
+    pairs, exponent = len(unit) * (len(unit) - 1), powers[kernel]
     first = total = squares = None
     scale = 0.0  # values are kept divided by e^scale: in hundreds of dimensions they leave the range of floats
     for rows, columns, squared in squared_distance_tiles(unit):
@@ -79,9 +81,3 @@ def hyperspherical_energy(vectors: Float[Tensor, "c p"] | Array, kernel: Kernel 
     if math.isinf(energy):
         warn_undefined("the hyperspherical energy", "no float holds it", "infinite")
     return HypersphericalEnergy(-energy if kernel == "riesz_p_2" and unit.shape[1] < 2 else energy, variation)
-
-
-def _exponent(kernel: Kernel, dim: int) -> float | None:
-    """s, where the kernel is ± ‖u − u'‖^-s."""
-    powers = {"log": None, "riesz": 1.0, "riesz_p_2": dim - 2.0, "distance": -1.0}
-    return powers[kernel]

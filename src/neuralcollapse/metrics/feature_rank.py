@@ -12,7 +12,7 @@ from neuralcollapse._linalg import rounding_bound
 from neuralcollapse.metrics.arguments import takes_features
 from neuralcollapse.metrics.rank import varies
 from neuralcollapse.metrics.undefined import warn_undefined
-from neuralcollapse.moments.class_moments import ClassMoments, require_moments
+from neuralcollapse.moments.class_moments import ClassMoments
 
 # What RankMe adds to each share.
 _RANKME_EPS = 1e-7
@@ -24,7 +24,6 @@ def stable_rank(moments: ClassMoments) -> float:
 
     Source: Rudelson & Vershynin (2007), Sampling from large matrices, Section 1.
     """
-    require_moments(moments)
     values = _total_spectrum(moments)
     if not bool(values.any()):
         warn_undefined("the stable rank", "all features are equal")
@@ -38,7 +37,6 @@ def effective_rank(moments: ClassMoments) -> float:
 
     Source: Roy & Vetterli (2007), The effective rank: a measure of effective dimensionality, Definition 1.
     """
-    require_moments(moments)
     singular = _total_spectrum(moments).sqrt()
     if not bool(singular.any()):
         warn_undefined("the effective rank", "all features are equal")
@@ -55,7 +53,6 @@ def rankme(moments: ClassMoments) -> float:
     Source: Garrido et al. (2023), RankMe: assessing the downstream performance of pretrained representations by their
     rank, Equation 1.
     """
-    require_moments(moments)
     moments = moments.exactly_weighted().at_unit_scale()
     # Σ_B and μ_G μ_Gᵀ together are the weighted class means about the origin
     means = (moments.means * moments.weights.sqrt()[:, None])[moments.present]
@@ -81,10 +78,7 @@ def numerical_rank(moments: ClassMoments) -> float:
     ratio itself, not its square.
     """
     return _average_over_classes(
-        moments,
-        "the numerical rank",
-        lambda singular: float(singular.sum() ** 2 / singular.square().sum()),
-        centred=False,
+        moments, "the numerical rank", lambda sigma: float(sigma.sum() ** 2 / sigma.square().sum()), centred=False
     )
 
 
@@ -107,7 +101,6 @@ def _average_over_classes(
     moments: ClassMoments, name: str, rank: Callable[[Float[Tensor, " p"]], float], *, centred: bool
 ) -> float:
     """Average of a rank over the classes present, from the singular values of each one's features, maybe centred."""
-    require_moments(moments)
     moments, ranks = moments.at_unit_scale(), []
     for label in moments.present.nonzero()[:, 0].tolist():
         mean = moments.means[label] * (not centred)

@@ -10,14 +10,7 @@ from torch import Tensor
 
 from neuralcollapse._checks import Array, InputError
 from neuralcollapse._linalg import of_moderate_size, row_factor
-from neuralcollapse.metrics.geometry import (
-    as_rows,
-    cosine_tiles,
-    have_directions,
-    simplex_etf,
-    tiles,
-    unit_rows,
-)
+from neuralcollapse.metrics.geometry import as_rows, cosine_tiles, have_directions, simplex_etf, tiles, unit_rows
 from neuralcollapse.metrics.undefined import warn_undefined
 
 
@@ -46,13 +39,7 @@ def gram_error(left: Float[Tensor, "c p"], right: Float[Tensor, "c p"]) -> float
         left, right = left.double(), right.to(left.device).double()
         size = sum(float((left[rows] @ right[columns].T).square().sum()) for rows, columns in _all_tiles(count)) ** 0.5
         if size > 0.0:
-            error = 0.0
-            for rows, columns in _all_tiles(count):
-                tile = left[rows] @ right[columns].T / size + 1.0 / (count * (count - 1) ** 0.5)
-                if rows == columns:
-                    tile.diagonal().sub_((count - 1) ** -0.5)
-                error += float(tile.square().sum())
-            return math.sqrt(error)
+            return _distance(left, right, size, (count - 1) ** -0.5, 1.0 / (count * (count - 1) ** 0.5))
     warn_undefined("the distance from an ETF", "the matrix is zero")
     return float("nan")
 
@@ -68,12 +55,17 @@ def gram_trace_error(left: Float[Tensor, "c p"], right: Float[Tensor, "c p"]) ->
     if count > 2 * (dim + 1):
         overlap = (trace - total / count) / ((count - 1) * trace)
         return math.sqrt(max(0.0, squared / trace**2 - 2 * overlap + 1 / (count - 1)))
-    error = 0.0
     left, right = left.double(), right.to(left.device).double()
-    for rows, columns in _all_tiles(count):
-        tile = left[rows] @ right[columns].T / trace + 1.0 / (count * (count - 1))
+    return _distance(left, right, trace, 1.0 / (count - 1), 1.0 / (count * (count - 1)))
+
+
+def _distance(left: Tensor, right: Tensor, scale: float, diagonal: float, constant: float) -> float:
+    """‖L Rᵀ/scale − (diagonal · I − constant · 11ᵀ)‖_F, without holding the matrix."""
+    error = 0.0
+    for rows, columns in _all_tiles(len(left)):
+        tile = left[rows] @ right[columns].T / scale + constant
         if rows == columns:
-            tile.diagonal().sub_(1.0 / (count - 1))
+            tile.diagonal().sub_(diagonal)
         error += float(tile.square().sum())
     return math.sqrt(error)
 
@@ -172,8 +164,8 @@ def frame_error(vectors: Float[Tensor, "c p"] | Array) -> float:
     if not have_directions(vectors, "the distance from a tight frame"):
         return float("nan")
     rank = min(vectors.shape[1], len(vectors) - 1)
-    blocks = (unit_rows(vectors[start : start + 8192]) for start in range(0, len(vectors), 8192))
-    powers = torch.linalg.svdvals(row_factor(blocks))[:rank].square()
+    factor = row_factor(unit_rows(part) for part in torch.split(vectors, 8192))
+    powers = torch.linalg.svdvals(factor)[:rank].square()
     return float((powers / torch.linalg.vector_norm(powers) - rank**-0.5).square().sum().sqrt())
 
 

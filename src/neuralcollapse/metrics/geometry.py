@@ -77,8 +77,7 @@ def equinorm(vectors: Float[Tensor, "c p"] | Array, *, correction: int = 1) -> F
     """
     correction, rows = as_count(correction, "correction", least=0, most=1), of_moderate_size(as_rows(vectors))
     # squares are summed in float64 whatever the type: a classifier's half precision would decide the answer
-    starts = range(0, len(rows), _TILE)
-    norms = torch.cat([torch.linalg.vector_norm(rows[s : s + _TILE].double(), dim=1) for s in starts])
+    norms = torch.cat([torch.linalg.vector_norm(part.double(), dim=1) for part in torch.split(rows, _TILE)])
     if not bool(norms.any()):
         warn_undefined("NC2's equinorm", "all vectors are zero")
     variation: Tensor = norms.std(correction=correction) / norms.mean()
@@ -171,8 +170,8 @@ def angles(vectors: Float[Tensor, "c p"] | Array, *, correction: int = 1) -> Ang
     dim, many = vectors.shape[1], count > max(_MANY, 8 * vectors.shape[1])
     total, (squares, fourth) = vectors.new_zeros(dim, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
     gram = total.new_zeros(dim, dim) if many else None
-    for start in range(0, count, _TILE):
-        unit = unit_rows(vectors[start : start + _TILE])
+    for part in torch.split(vectors, _TILE):
+        unit = unit_rows(part)
         sizes = unit.square().sum(dim=1)
         total, squares = total + unit.sum(dim=0), squares + sizes.sum().cpu()
         fourth = fourth + sizes.square().sum().cpu()
@@ -230,10 +229,9 @@ def as_rows(vectors: Float[Tensor, "c p"] | Array) -> Float[Tensor, "c p"]:
 def have_directions(vectors: Float[Tensor, "c p"], name: str) -> bool:
     """Whether no row is zero; warns that the number of this name is undefined where one is."""
     zero = (~vectors.any(dim=1)).nonzero()[:, 0].tolist()
-    if not zero:
-        return True
-    warn_undefined(name, f"row {zero[0]} of {len(vectors)} is zero")
-    return False
+    if zero:
+        warn_undefined(name, f"row {zero[0]} of {len(vectors)} is zero")
+    return not zero
 
 
 def tiles(count: int) -> Iterator[tuple[slice, slice]]:
@@ -271,8 +269,6 @@ def squared_distance_tiles(vectors: Float[Tensor, "c p"]) -> Iterator[tuple[slic
         squared = sizes - 2 * (left @ right.T)
         # The formula above cancels where the distance is small beside the vectors: there the differences are taken.
         close = (squared < 1e-3 * sizes).nonzero()
-        step = max(1, (1 << 22) // vectors.shape[1])
-        for start in range(0, len(close), step):
-            part = close[start : start + step]
+        for part in torch.split(close, max(1, (1 << 22) // vectors.shape[1])):
             squared[part[:, 0], part[:, 1]] = (left[part[:, 0]] - right[part[:, 1]]).square().sum(dim=1)
         yield rows, columns, squared

@@ -21,7 +21,7 @@ from neuralcollapse._linalg import (
 )
 from neuralcollapse.metrics.arguments import takes_features
 from neuralcollapse.metrics.rank import total_correlation, varies
-from neuralcollapse.moments.class_moments import ClassMoments, require_moments
+from neuralcollapse.moments.class_moments import ClassMoments
 
 Solver = Callable[[Tensor], Tensor]
 
@@ -68,7 +68,6 @@ def solve_least_squares(
     moments: ClassMoments, weight_decay: float
 ) -> tuple[Float[Tensor, "c p"], Float[Tensor, "c p"], Float[Tensor, " c"]]:
     """W_LS for features divided by 2^e, which is finite even where W_LS overflows; then W_LS; then b_LS."""
-    require_moments(moments)
     weight_decay, moments = as_number(weight_decay, "weight decay"), moments.exactly_weighted()
     exponent, moments = moments.exponent, moments.at_unit_scale()
     # The weight of features divided by 2^e is 2^e times as large, and its square is penalised 4^-e times as much.

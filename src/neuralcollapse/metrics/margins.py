@@ -32,7 +32,10 @@ def one_vs_rest_margin(vectors: Float[Tensor, "c p"] | Array) -> float:
     vectors = as_rows(vectors)
     if not have_directions(vectors, "the one-vs-rest margin"):
         return float("nan")
-    unit = row_space(unit_rows(vectors)).cpu()
+    unit = unit_rows(vectors)
+    if unit.shape[1] > len(unit):  # the same vectors in the coordinates of the space they span
+        unit = torch.linalg.qr(unit.T, mode="r").R.T
+    unit = unit.cpu()
     margin = float("inf")
     for label in range(len(unit)):
         others = torch.cat([unit[:label], unit[label + 1 :]]) - unit[label]
@@ -43,14 +46,6 @@ def one_vs_rest_margin(vectors: Float[Tensor, "c p"] | Array) -> float:
         share = torch.from_numpy(nnls(system, target.numpy())[0])
         margin = min(margin, float(torch.linalg.vector_norm(share @ others / share.sum())))
     return margin
-
-
-def row_space(rows: Float[Tensor, "c p"]) -> Float[Tensor, "c r"]:
-    """The same vectors in r = min(C, p) coordinates of the space they span."""
-    if rows.shape[1] <= len(rows):
-        return rows
-    coordinates: Tensor = torch.linalg.qr(rows.T, mode="r").R.T
-    return coordinates
 
 
 def cosine_margins(

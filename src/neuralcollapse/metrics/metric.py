@@ -69,28 +69,17 @@ class Given:
         return self.weight
 
     @property
-    def ood(self) -> Tensor:
-        """The mean of out-of-distribution features, which the metric has asked for."""
-        assert self.ood_mean is not None
-        return self.ood_mean
-
-    @property
-    def features(self) -> Tensor:
-        """The features, which the metric has asked for."""
+    def data(self) -> tuple[Tensor, Tensor]:
+        """The features and their labels, which the metric has asked for."""
         assert self.examples is not None
-        return self.examples[0]
-
-    @property
-    def labels(self) -> Tensor:
-        """The labels of the features."""
-        assert self.examples is not None
-        return self.examples[1]
+        return self.examples
 
     @cached_property
     def unit_moments(self) -> ClassMoments:
         """Moments of the features scaled to unit length each."""
+        features, labels = self.data
         moments = ClassMoments(self.moments.num_classes, weighting=self.moments.weighting, scatter="trace")
-        moments.update(torch.nn.functional.normalize(self.features.double(), dim=1), self.labels)
+        moments.update(torch.nn.functional.normalize(features.double(), dim=1), labels)
         return moments
 
     @cached_property
@@ -111,8 +100,7 @@ class Given:
     def energy(self, kernel: Kernel, side: str) -> HypersphericalEnergy:
         """Of the ``means`` or the ``rows``."""
         if (kernel, side) not in self.energies:
-            made = hyperspherical_energy(getattr(self, side), kernel)
-            self.energies[kernel, side] = made
+            self.energies[kernel, side] = hyperspherical_energy(getattr(self, side), kernel)
         return self.energies[kernel, side]
 
 
@@ -245,6 +233,6 @@ def of_classifier(compute: Callable[[Given], float], *about: str, classes: int =
     return Metric(compute, *about, needs=frozenset({"weight"}), classes=classes)
 
 
-def of_ood(compute: Callable[[Given], float], *about: str, classes: int) -> Metric:
-    """Of what is given, out-of-distribution data among it."""
-    return Metric(compute, *about, needs=frozenset({"ood"}), classes=classes)
+def of_ood(function: Callable[..., float], *about: str, classes: int = 2) -> Metric:
+    """Of the moments and the mean of out-of-distribution features."""
+    return Metric(lambda g: function(g.moments, g.ood_mean), *about, needs=frozenset({"ood"}), classes=classes)

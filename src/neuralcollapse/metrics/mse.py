@@ -13,7 +13,7 @@ from neuralcollapse._checks import Array, as_classifier, as_number
 from neuralcollapse._linalg import extreme_power, row_factor, scaled, squares
 from neuralcollapse.metrics.arguments import takes_features
 from neuralcollapse.metrics.least_squares import solve_least_squares
-from neuralcollapse.moments.class_moments import ClassMoments, require_moments
+from neuralcollapse.moments.class_moments import ClassMoments
 
 # A classifier's rows, a block of classes at a time.
 Rows = Callable[[slice], Tensor]
@@ -82,7 +82,6 @@ def decompose_mse(
         >>> round(parts.nc1 + parts.nc23 + parts.ls_perp - parts.total, 12)
         0.0
     """
-    require_moments(moments)
     rows_in_use, own_bias = as_classifier(weight, bias, moments.num_classes, moments.means.shape[1])
     weight_decay, moments = as_number(weight_decay, "weight decay"), moments.exactly_weighted()
     offset = moments.means.new_zeros(len(rows_in_use)) if own_bias is None else own_bias.to(moments.means)

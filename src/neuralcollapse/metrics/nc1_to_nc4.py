@@ -80,12 +80,10 @@ def nc1(moments: ClassMoments, *, divide: bool = True, correction: int = 0) -> f
         >>> round(nc1(features, labels), 6)
         0.5
     """
-    require_moments(moments)
     if not has_two_classes(moments, "NC1"):
         return float("nan")
-    if as_count(correction, "correction", least=0, most=1) and not has_two_examples_each(
-        moments, "NC1 with divisor n_c − 1"
-    ):
+    correction = as_count(correction, "correction", least=0, most=1)
+    if correction and not has_two_examples_each(moments, "NC1 with divisor n_c − 1"):
         return float("nan")
     return nc1_from_whitener(moments, between_whitener(moments), divide=divide, correction=correction)
 
@@ -104,7 +102,11 @@ def nc1_from_whitener(
     if not distinct and not bool(varies(moments, within_covariance.diagonal()).any()):
         warn_undefined("NC1", "all features are equal")
         return float("nan")
-    warn_undefined("NC1", _why_singular(moments, present), "infinite")
+    pairs = coinciding_means(moments)
+    why = f"the {int(present.sum())} class means are affinely dependent, so Σ_B has too low a rank"
+    if pairs:
+        why = f"the means of classes {pairs[0][0]} and {pairs[0][1]} coincide"
+    warn_undefined("NC1", why, "infinite")
     return float("inf")
 
 
@@ -164,13 +166,6 @@ def _graded_whitener(moments: ClassMoments, means: Tensor, rank: int) -> Tensor 
     return whitener
 
 
-def _why_singular(moments: ClassMoments, present: Tensor) -> str:
-    pairs = coinciding_means(moments)
-    if pairs:
-        return f"the means of classes {pairs[0][0]} and {pairs[0][1]} coincide"
-    return f"the {int(present.sum())} class means are affinely dependent, so Σ_B has too low a rank"
-
-
 @takes_features
 def nc2(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -> NC2:
     """Equinorm, equiangularity and maximal angle of the class means μ_c − μ_G and of the classifier rows w_c.
@@ -192,18 +187,13 @@ def nc2(moments: ClassMoments, weight: Float[Tensor, "c p"] | Array) -> NC2:
         >>> round(nc2(features, labels, torch.tensor([[2.0], [-1.0]])).equinorm_classifier, 4)  # Std √½, Avg 1.5
         0.4714
     """
-    require_moments(moments)
     given, _ = as_classifier(weight, None, moments.num_classes, moments.means.shape[1])
     if not has_two_classes(moments, "NC2"):
         return NC2(*[float("nan")] * 6)
     found = {}
     sides = (
         ("means", "centred class mean", distinct_means(moments)),
-        (
-            "classifier",
-            "classifier row",
-            rows_of_present(moments, given),
-        ),
+        ("classifier", "classifier row", rows_of_present(moments, given)),
     )
     with one_warning():
         for side, name, vectors in sides:
@@ -242,7 +232,6 @@ def nc3(
         >>> round(nc3(features, labels, torch.tensor([[3.0], [-3.0]])), 6)
         0.0
     """
-    require_moments(moments)
     given, _ = as_classifier(weight, None, moments.num_classes, moments.means.shape[1])
     if not has_two_classes(moments, "NC3"):
         return float("nan")

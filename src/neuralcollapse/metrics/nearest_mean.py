@@ -44,10 +44,6 @@ class _Scores:
     reaches: tuple[float, float]
     squares: Tensor
 
-    @property
-    def finite(self) -> bool:
-        return math.isfinite(float(self.both.sum() + self.squares.sum()))
-
 
 @dataclass(frozen=True)
 class Decisions:
@@ -109,7 +105,7 @@ class DecisionRule:
         self.check(features, labels)
         work = torch.float64 if features.dtype == torch.float64 else torch.float32
         few = work == torch.float32 and self._classes <= _FEW_CLASSES
-        found: list[list[Tensor]] = [[], [], [], []]
+        found: list[tuple[Tensor, ...]] = []
         rows = max(1, min(_SCORES // (self._classes + len(self._present)), rows_per_block(features)))
         rows -= rows % _ROWS if rows > _ROWS else 0
         for start in range(0, max(1, len(features)), rows):
@@ -117,7 +113,7 @@ class DecisionRule:
             truth = labels[start : start + rows].to(self._means.device, torch.int64)
             with full_precision(part.device):
                 scores = self._of_residuals(part, truth) if few else self._of_features(part, truth)
-                if not scores.finite:
+                if not math.isfinite(float(scores.both.sum() + scores.squares.sum())):
                     if not bool(torch.isfinite(part).all()):
                         row = start + first_bad_row(part)
                         raise InputError(f"expected finite features, got NaN or infinity in row {row}")
@@ -125,10 +121,8 @@ class DecisionRule:
                     scores = self._of_features(part, truth)
             predicted = self._argmax(scores, part, of_means=False)
             nearest = self._present[self._argmax(scores, part, of_means=True)]
-            values = (predicted == nearest, predicted == truth, nearest == truth, scores.squares)
-            for kept, value in zip(found, values, strict=True):
-                kept.append(value)
-        return Decisions(*(torch.cat(kept) for kept in found))
+            found.append((predicted == nearest, predicted == truth, nearest == truth, scores.squares))
+        return Decisions(*(torch.cat(blocks) for blocks in zip(*found, strict=True)))
 
     def _of_features(self, features: Tensor, labels: Tensor) -> _Scores:
         """From products of the features themselves with [W; M̄]."""

@@ -29,7 +29,6 @@ def nc5(moments: ClassMoments, ood_mean: Float[Tensor, " p"] | Array, *, centred
 
     Source: Ammar et al. (2024), NECO: neural collapse based out-of-distribution detection, Section 4.
     """
-    require_moments(moments)
     ood = as_tensor(ood_mean, "ood_mean").to(moments.means).double()
     if ood.shape != moments.means.shape[1:] or not bool(torch.isfinite(ood).all()):
         raise InputError(f"expected a finite out-of-distribution mean of {moments.dim} entries, got {tuple(ood.shape)}")
@@ -117,23 +116,22 @@ def nearest_mean_scores(
         >>> nearest_mean_scores(moments, torch.tensor([[1.0], [4.0]])).tolist()
         [-0.0, -9.0]
     """
-    exponent = moments.exponent if isinstance(moments, ClassMoments) else 0
-    moments, rows = _unit_scale(moments, features)
-    means = moments.means[moments.present] - moments.global_mean
+    unit, rows = _unit_scale(moments, features)
+    means = unit.means[unit.present] - unit.global_mean
     factor = None
     if as_switch(mahalanobis, "mahalanobis"):
-        factor, info = torch.linalg.cholesky_ex(moments.within_covariance)
+        factor, info = torch.linalg.cholesky_ex(unit.within_covariance)
         if int(info):
             raise InputError("expected a nonsingular Σ_W for Mahalanobis distances: leave constant features out")
         means = torch.linalg.solve_triangular(factor, means.T, upper=False).T
     found = []
     for part in torch.split(rows, rows_per_block(rows)):
-        centred = part - moments.global_mean
+        centred = part - unit.global_mean
         if factor is not None:
             centred = torch.linalg.solve_triangular(factor, centred.T, upper=False).T
         distances = torch.cdist(centred, means, compute_mode="donot_use_mm_for_euclid_dist")
         found.append(-distances.amin(dim=1).square())
-    return scaled(torch.cat(found).double(), 0 if mahalanobis else 2 * exponent)
+    return scaled(torch.cat(found).double(), 0 if mahalanobis else 2 * moments.exponent)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from neuralcollapse.metrics.geometry import have_directions
 from neuralcollapse.metrics.rank import coincidence
 from neuralcollapse.metrics.undefined import warn_undefined
 from neuralcollapse.moments.blocks import classes_per_block
-from neuralcollapse.moments.class_moments import ClassMoments, require_moments
+from neuralcollapse.moments.class_moments import ClassMoments
 
 
 def has_two_classes(moments: ClassMoments, name: str) -> bool:
@@ -56,10 +56,9 @@ def rows_of_present(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> Floa
 def has_two_examples_each(moments: ClassMoments, name: str) -> bool:
     """Whether each class present has two examples; warns that the number of this name is undefined where not."""
     single = (moments.counts == 1).nonzero()[:, 0].tolist()
-    if not single:
-        return True
-    warn_undefined(name, f"class {single[0]} has one example")
-    return False
+    if single:
+        warn_undefined(name, f"class {single[0]} has one example")
+    return not single
 
 
 def rows_and_means(
@@ -70,7 +69,6 @@ def rows_and_means(
     None, with a warning that the number of this name is undefined, where examples are of one class; and where each row
     must have a direction and one is zero.
     """
-    require_moments(moments)
     given, _ = as_classifier(weight, None, moments.num_classes, moments.means.shape[1])
     if not has_two_classes(moments, name):
         return None

@@ -25,8 +25,7 @@ def varies(moments: ClassMoments, variances: Float[Tensor, " p"]) -> Bool[Tensor
     Means are right to 16 roundings of the state's type.
     """
     own = 16.0 * torch.finfo(moments.dtype).eps * feature_sizes(moments)
-    varying: Tensor = variances > torch.maximum(own.square(), rounding_variances(moments))
-    return varying
+    return variances > torch.maximum(own.square(), rounding_variances(moments))
 
 
 def coincidence(moments: ClassMoments) -> Float[Tensor, " p"]:

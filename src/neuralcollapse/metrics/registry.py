@@ -11,17 +11,7 @@ from torch import Tensor
 
 from neuralcollapse._checks import Array, as_classifier, as_tensor, shown
 from neuralcollapse._errors import InputError, suggest
-from neuralcollapse.metrics import (
-    duality,
-    feature_rank,
-    frames,
-    geometry,
-    margins,
-    nc1_to_nc4,
-    out_of_distribution,
-    silhouette,
-    variability,
-)
+from neuralcollapse.metrics import duality, feature_rank, frames, geometry, margins, variability
 from neuralcollapse.metrics.metric import (
     NEEDS,
     Given,
@@ -38,20 +28,23 @@ from neuralcollapse.metrics.metric import (
     of_rows,
     of_unbiased,
 )
+from neuralcollapse.metrics.nc1_to_nc4 import nc1, nc3
+from neuralcollapse.metrics.out_of_distribution import nc5
+from neuralcollapse.metrics.silhouette import silhouette
 from neuralcollapse.metrics.undefined import one_warning, warn_undefined
 from neuralcollapse.moments.class_moments import ClassMoments, require_moments
 
 _cdnv, _ratio, _vci = variability.cdnv, variability.variability_ratio, variability.variability_collapse_index
 _equinorm, _equiangularity = (partial(f, correction=0) for f in (geometry.equinorm, geometry.equiangularity))
-_duality_error, _nc3, _nc5 = duality.duality_error, nc1_to_nc4.nc3, out_of_distribution.nc5
+_duality_error = duality.duality_error
 
 # name: how it is computed, what it measures, its value at full collapse, its source
 METRICS = MetricTable(
     {
         # variability within classes: NC1 and its kin
-        "nc1_undivided": of_moments(partial(nc1_to_nc4.nc1, divide=False), "NC1 not divided by C", "0", "Papyan 2020"),
-        "nc1_unbiased": of_unbiased(nc1_to_nc4.nc1, "NC1, divisor n_c − 1", "0", "Papyan 2020", needs="class_scatter"),
-        **of_mixed("nc1", nc1_to_nc4.nc1, "NC1", "0", "Papyan 2020", needs="scatter"),
+        "nc1_undivided": of_moments(partial(nc1, divide=False), "NC1 not divided by C", "0", "Papyan 2020"),
+        "nc1_unbiased": of_unbiased(nc1, "NC1, divisor n_c − 1", "0", "Papyan 2020", needs="class_scatter"),
+        **of_mixed("nc1", nc1, "NC1", "0", "Papyan 2020", needs="scatter"),
         "variability_ratio": of_moments(_ratio, "tr Σ_W / tr Σ_B", "0", "Tirer 2023", needs=""),
         "variability_ratio_unbiased": of_unbiased(_ratio, "tr Σ_W / tr Σ_B, n_c − 1", "0", "Tirer 2023", needs=""),
         **of_mixed("variability_ratio", _ratio, "tr Σ_W / tr Σ_B", "0", "Tirer 2023", needs=""),
@@ -60,9 +53,7 @@ METRICS = MetricTable(
         "cdnv": of_moments(_cdnv, "class-distance normalised variance", "0", "Galanti 2021", needs=""),
         "cdnv_unbiased": of_unbiased(_cdnv, "CDNV, divisor n_c − 1", "0", "Galanti 2021", needs=""),
         "cdnv_fourth_power": of_moments(partial(_cdnv, power=4), "CDNV over ‖·‖⁴", "0", "Wu 2024", needs=""),
-        "silhouette": of_examples(
-            lambda g: silhouette.silhouette(g.features, g.labels), "silhouette of the classes", "1", "Rousseeuw 1987"
-        ),
+        "silhouette": of_examples(lambda g: silhouette(*g.data), "silhouette of the classes", "1", "Rousseeuw 1987"),
         # dimensions that features take
         "stable_rank": of_moments(feature_rank.stable_rank, "tr Σ_T/‖Σ_T‖", "C−1", "Rudelson 2007", classes=1),
         "effective_rank": of_moments(feature_rank.effective_rank, "entropy rank", "C−1", "Roy 2007", classes=1),
@@ -111,8 +102,8 @@ METRICS = MetricTable(
         **of_energy("gnc2_distance_{}", "distance", "mean", "distance of directions", "", "Wu 2024"),
         **of_energy("gnc2_distance_variation_{}", "distance", "variation", "Std/Avg of distances", "0", "Wu 2024"),
         # classifier against class means: NC3 and its kin
-        "nc3_uncentred": of_duality(partial(_nc3, centred=False), "NC3 of μ, not μ̄", "", "Papyan 2020"),
-        "nc3_unsquared": of_duality(partial(_nc3, squared=False), "√NC3", "0", "Papyan 2020"),
+        "nc3_uncentred": of_duality(partial(nc3, centred=False), "NC3 of μ, not μ̄", "", "Papyan 2020"),
+        "nc3_unsquared": of_duality(partial(nc3, squared=False), "√NC3", "0", "Papyan 2020"),
         "nc3_trace": of_duality(duality.nc3_trace, "W M̄ᵀ over its trace", "0", "Zhou 2022"),
         "duality_error": of_duality(_duality_error, "W M̄ᵀ against a simplex", "0", "Zhou 2022"),
         "duality_error_centred": of_duality(
@@ -144,17 +135,15 @@ METRICS = MetricTable(
             lambda g: duality.bias_collapse(g.moments, g.classifier, g.bias), "‖Wμ_G + b‖", "0", "Zhu 2021", classes=1
         ),
         "cosine_margin": of_examples(
-            lambda g: float(margins.cosine_margins(g.features, g.labels, g.classifier).mean()),
+            lambda g: float(margins.cosine_margins(*g.data, g.classifier).mean()),
             "cos(w_y, h̄) above the next",
             "C/(C−1)",
             "Zhou 2022",
             needs="examples weight",
         ),
         # out-of-distribution data: NC5
-        "nc5": of_ood(lambda g: _nc5(g.moments, g.ood), "|cos| of μ and the OOD mean", "0", "Ammar 2024", classes=1),
-        "nc5_centred": of_ood(
-            lambda g: _nc5(g.moments, g.ood, centred=True), "NC5 less the global mean", "", "Ammar 2024", classes=2
-        ),
+        "nc5": of_ood(nc5, "|cos| of μ and the OOD mean", "0", "Ammar 2024", classes=1),
+        "nc5_centred": of_ood(partial(nc5, centred=True), "NC5 less the global mean", "", "Ammar 2024"),
     }
 )
 
@@ -216,11 +205,10 @@ def compute_metrics(
     """
     names = chosen(metrics)
     require_moments(moments)
-    rows = offset = mean = None
+    rows = offset = None
     if weight is not None:
         rows, offset = as_classifier(weight, bias, moments.num_classes, moments.means.shape[1])
-    if ood_mean is not None:
-        mean = as_tensor(ood_mean, "ood_mean")
+    mean = None if ood_mean is None else as_tensor(ood_mean, "ood_mean")
     given = Given(moments, rows, offset, mean, examples)
     present = {
         "weight": weight is not None,
@@ -229,13 +217,12 @@ def compute_metrics(
         "class_scatter": moments.has_class_scatter,
         "examples": examples is not None,
     }
-    here = {need for need, given_too in present.items() if given_too}
     asked: dict[str, Metric] = {}
     fewest = int(moments.counts[moments.present].min())
     everything = isinstance(metrics, str) and metrics == "all"
     for name in names:
         metric = METRICS[name]
-        missing = sorted(metric.needs - here)
+        missing = sorted(need for need in metric.needs if not present[need])
         if everything:
             many = metric.most_classes is not None and moments.num_classes > metric.most_classes
             many = many or fewest < metric.examples_each

@@ -39,9 +39,7 @@ class RegressionCollapse:
 
 @one_warning()
 def measure_regression(
-    features: Float[Tensor, "n p"] | Array,
-    targets: Float[Tensor, "n t"] | Array,
-    weight: Float[Tensor, "t p"] | Array,
+    features: Float[Tensor, "n p"] | Array, targets: Float[Tensor, "n t"] | Array, weight: Float[Tensor, "t p"] | Array
 ) -> RegressionCollapse:
     """Neural Regression Collapse of a last layer ŷ = W h + b.
 
@@ -86,15 +84,10 @@ def measure_regression(
     if not bool(rows.any(dim=1).all()):
         warn_undefined("NRC1 and NRC2", "a feature is zero")
     components = torch.linalg.svd(rows - rows.mean(dim=0), full_matrices=False).Vh[: values.shape[1]]
+    _, singular, directions = torch.linalg.svd(layer, full_matrices=False)
+    span = directions[singular > max(layer.shape) * torch.finfo(layer.dtype).eps * singular[0]]
     structure, gamma = _structure(layer @ layer.T, values)
-    return RegressionCollapse(_outside(unit, components), _outside(unit, _row_span(layer)), structure, gamma)
-
-
-def _row_span(rows: Tensor) -> Tensor:
-    """Orthonormal rows with the span of the given ones."""
-    _, singular, directions = torch.linalg.svd(rows, full_matrices=False)
-    kept: Tensor = directions[singular > max(rows.shape) * torch.finfo(rows.dtype).eps * singular[0]]
-    return kept
+    return RegressionCollapse(_outside(unit, components), _outside(unit, span), structure, gamma)
 
 
 def _outside(unit: Tensor, basis: Tensor) -> float:

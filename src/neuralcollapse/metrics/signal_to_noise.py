@@ -19,7 +19,7 @@ from neuralcollapse._linalg import (
 )
 from neuralcollapse.metrics.arguments import takes_features
 from neuralcollapse.metrics.rank import directions, feature_sizes, rounding_variances, varies
-from neuralcollapse.moments.class_moments import ClassMoments, require_moments
+from neuralcollapse.moments.class_moments import ClassMoments
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,6 @@ def snr_singular_values(moments: ClassMoments) -> SNRSpectrum:
         >>> round(float(spectrum.singular_values[0]), 4)
         1.4142
     """
-    require_moments(moments)
     values = whitened_singular_values(moments, torch.ones_like(moments.weights)).cpu()
     return SNRSpectrum(values, "limit" if bool(values.isinf().any()) else "full")
 

@@ -14,7 +14,7 @@ from neuralcollapse.metrics.present_classes import distinct_means, has_two_class
 from neuralcollapse.metrics.rank import coincidence, feature_sizes
 from neuralcollapse.metrics.signal_to_noise import whitened_singular_values
 from neuralcollapse.metrics.undefined import warn_undefined
-from neuralcollapse.moments.class_moments import ClassMoments, require_moments
+from neuralcollapse.moments.class_moments import ClassMoments
 
 
 @takes_features
@@ -30,7 +30,6 @@ def cdnv(moments: ClassMoments, *, power: int = 2, correction: int = 0) -> float
 
     Source: Galanti, György & Hutter (2021), On the role of neural collapse in transfer learning, Section 3.
     """
-    require_moments(moments)
     if not has_two_classes(moments, "CDNV"):
         return float("nan")
     power = as_count(power, "power", least=2, most=4)
@@ -67,7 +66,6 @@ def variability_ratio(moments: ClassMoments, *, correction: int = 0) -> float:
 
     Source: Tirer, Huang & Niles-Weed (2023), Perturbation analysis of neural collapse.
     """
-    require_moments(moments)
     if not has_two_classes(moments, "the variability ratio"):
         return float("nan")
     variances = _class_variances(moments, correction, "the variability ratio")
@@ -76,12 +74,11 @@ def variability_ratio(moments: ClassMoments, *, correction: int = 0) -> float:
     moments = moments.at_unit_scale()
     within, between = float(moments.within_weights @ variances), moments.between_variance
     if not bool(distinct_means(moments).any()):
-        constant = within <= moments.eps**2 * float(feature_sizes(moments).square().sum())
-        if constant:
+        if within <= moments.eps**2 * float(feature_sizes(moments).square().sum()):
             warn_undefined("the variability ratio", "all features are equal")
-        else:
-            warn_undefined("the variability ratio", "all class means coincide", "infinite")
-        return float("nan" if constant else "inf")
+            return float("nan")
+        warn_undefined("the variability ratio", "all class means coincide", "infinite")
+        return float("inf")
     ratio = within / between if between else float("inf")
     if ratio == float("inf"):  # about the means of other data, of another scale
         warn_undefined("the variability ratio", "no float holds it", "infinite")
@@ -98,7 +95,6 @@ def variability_collapse_index(moments: ClassMoments) -> float:
 
     Source: Xu & Liu (2023), Quantifying the variability collapse of neural networks, Definition 1.
     """
-    require_moments(moments)
     if not has_two_classes(moments, "VCI"):
         return float("nan")
     if not bool(distinct_means(moments).any()):

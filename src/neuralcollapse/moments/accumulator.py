@@ -184,9 +184,7 @@ class Accumulator:
         _require_finite(rest, features)
         excess = rest * counts.to(sums.dtype).sqrt()[:, None]
         block.means = shift.to(sums.dtype) + rest
-        which = (
-            torch.arange(len(state.counts), device=counts.device)[classes] if isinstance(classes, slice) else classes
-        )
+        which = torch.arange(len(state.counts), device=counts.device)[classes]
         state.merge_classes(which, block, excess)
 
 

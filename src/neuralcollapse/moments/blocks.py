@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -21,14 +23,19 @@ LARGEST_SQUARE = 2.0**100
 def rows_per_block(features: Tensor) -> int:
     """How many rows of features are worked on at a time."""
     on_cpu = features.device.type == "cpu"
-    size = BLOCK_BYTES if on_cpu else ACCELERATOR_BLOCK_BYTES
-    most = BLOCK_ROWS if on_cpu else ACCELERATOR_BLOCK_ROWS
+    size, most = (BLOCK_BYTES, BLOCK_ROWS) if on_cpu else (ACCELERATOR_BLOCK_BYTES, ACCELERATOR_BLOCK_ROWS)
     return min(most, max(256, size // (features.element_size() * features.shape[1])))
 
 
 def classes_per_block(dim: int) -> int:
     """How many class means of dimension p are worked on at a time."""
     return max(1, MEANS_BYTES // (8 * dim))
+
+
+def slices(count: int, size: int) -> Iterator[slice]:
+    """Slices of this size, but for the last, that cover 0 … count − 1."""
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
 
 
 def padded_rows(like: Tensor, count: int) -> Tensor:

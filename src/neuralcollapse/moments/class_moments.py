@@ -28,7 +28,7 @@ from neuralcollapse._checks import (
 )
 from neuralcollapse._linalg import scaled
 from neuralcollapse.moments.accumulator import Accumulator, outlives_inference_mode
-from neuralcollapse.moments.blocks import classes_per_block, squared_norms
+from neuralcollapse.moments.blocks import classes_per_block, slices, squared_norms
 from neuralcollapse.moments.statistics import Statistics, mirror_upper
 from neuralcollapse.moments.storage import read_state, write_state
 
@@ -88,22 +88,20 @@ class ClassMoments:
         dtype: torch.dtype = torch.float64,
         device: torch.device | str | None = None,
     ) -> None:
-        num_classes = as_count(num_classes, "num_classes")
-        dim = None if dim is None else as_count(dim, "dim")
+        self.num_classes = as_count(num_classes, "num_classes")
+        self.dim = None if dim is None else as_count(dim, "dim")
         as_word(weighting, "weighting", WEIGHTINGS)
         as_word(scatter, "scatter", ("full", "trace"))
         if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float64):
             raise InputError(f"expected a state of torch.float32 or torch.float64, got {shown(dtype)}")
-        self.num_classes = num_classes
-        self.dim = dim
         self.weighting: Weighting = weighting
         self.scatter: Scatter = scatter
         self.dtype = dtype
         self.device = None if device is None else as_device(device)
         # The coarsest precision that features came in: it says which class means coincide.
         self.eps = torch.finfo(dtype).eps
-        if dim is not None:
-            self._allocate(dim, self.device or torch.device("cpu"))
+        if self.dim is not None:
+            self._allocate(self.dim, self.device or torch.device("cpu"))
 
     @outlives_inference_mode
     def _allocate(self, dim: int, device: torch.device) -> None:
@@ -185,8 +183,7 @@ class ClassMoments:
         if not dist.is_available() or not dist.is_initialized():
             raise InputError("expected an initialised torch.distributed process group, got none")
         summaries: list[dict[str, Any]] = [{}] * dist.get_world_size(group)
-        mine: dict[str, object] = {"dim": self.dim, "num_classes": self.num_classes, "weighting": self.weighting}
-        mine |= {"scatter": self.scatter, "dtype": self.dtype}
+        mine = {name: getattr(self, name) for name in ("dim", "num_classes", "weighting", "scatter", "dtype")}
         scale = {"exponent": None if self.dim is None else self._state.exponent}
         precision = {"eps": self.eps, "product_eps": self.eps if self.dim is None else self._state.product_eps}
         dist.all_gather_object(summaries, {**mine, **scale, **precision}, group=group)
@@ -320,9 +317,8 @@ class ClassMoments:
             InputError: no such file, or not one of moments.
         """
         state, about = read_state(as_path(path))
-        weighting = about.get("weighting", "example")
         try:
-            return cls.from_state_dict(state, weighting=weighting)  # type: ignore[arg-type]
+            return cls.from_state_dict(state, weighting=about.get("weighting", "example"))  # type: ignore[arg-type]
         except InputError as error:
             raise InputError(f"{path} does not hold moments: {error}") from None
 
@@ -336,8 +332,8 @@ class ClassMoments:
             InputError: the two differ in classes or dimension, or a class here is absent there.
         """
         require_moments(reference, "reference")
-        if (self.num_classes, self.dim) != (reference.num_classes, reference.dim):
-            mine, other = (self.num_classes, self.dim), (reference.num_classes, reference.dim)
+        mine, other = (self.num_classes, self.dim), (reference.num_classes, reference.dim)
+        if mine != other:
             raise InputError(f"expected a reference with (C, p) = {mine}, got {other}")
         lacking = (self.present & ~reference.present.to(self.device)).nonzero()[:, 0].tolist()
         if lacking:
@@ -453,9 +449,7 @@ class ClassMoments:
     def class_blocks(self) -> Iterator[slice]:
         """Slices that cover the classes, of 64 MiB of means each, for loops over many classes."""
         self._require()
-        step = classes_per_block(self.means.shape[1])
-        for start in range(0, self.num_classes, step):
-            yield slice(start, min(start + step, self.num_classes))
+        yield from slices(self.num_classes, classes_per_block(self._state.means.shape[1]))
 
     def centred_blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """(slice, μ_c − μ_G of its classes), the rows of ``centred_means`` without holding them all."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from neuralcollapse._linalg import rounding_bound, scaled, scaled_symmetric
-from neuralcollapse.moments.blocks import BLOCK_ROWS, LARGEST_SQUARE, classes_per_block, squared_norms
+from neuralcollapse.moments.blocks import BLOCK_ROWS, LARGEST_SQUARE, classes_per_block, slices, squared_norms
 
 # Products of features with themselves are made in strips of this many columns, of the upper triangle alone.
 # At p = 512 narrow ones leave out more of the lower triangle: 153 ms for 50,000 rows, where 128 columns take 161.
@@ -132,9 +130,7 @@ class Statistics:
         traces, scatter = other.traces.to(like), other.scatter.to(like)
         if self.full and not self.by_class:
             self.scatter.add_(scatter)
-        step = classes_per_block(like.shape[1])
-        for start in range(0, len(classes), step):
-            part = slice(start, start + step)
+        for part in slices(len(classes), classes_per_block(like.shape[1])):
             which = classes[part]
             before, added = self.counts[which].to(like.dtype), counts[part].to(like.dtype)
             total = (before + added).clamp(min=1)
@@ -164,8 +160,7 @@ class Statistics:
             self.rescale(max(exponents))
         shift = (reference.exponent or 0) - (self.exponent or 0)
         means = scaled(reference.means.to(self.means), shift) * present[:, None]
-        for start in range(0, len(means), classes_per_block(means.shape[1])):
-            block = slice(start, start + classes_per_block(means.shape[1]))
+        for block in slices(len(means), classes_per_block(means.shape[1])):
             distance = (self.means[block] - means[block]) * self.counts[block].to(means.dtype).sqrt()[:, None]
             self.traces[block] += squared_norms(distance).to(self.traces.dtype)
             if self.full and not self.by_class:
@@ -211,7 +206,7 @@ class Statistics:
 
     def _add_float32_sum(self) -> None:
         if self._float32_sum is not None and self._rows_in_sum:
-            for strip in _strips(len(self._float32_sum)):
+            for strip in slices(len(self._float32_sum), _STRIP):
                 self._scatter[strip, strip.start :] += self._float32_sum[strip, strip.start :]
             self._float32_sum.zero_()
             self._rows_in_sum = 0
@@ -235,20 +230,15 @@ def _resolved(scatter: Tensor, rows: int) -> bool:
     return int(torch.linalg.cholesky_ex(correlation).info) == 0
 
 
-def _strips(size: int) -> Iterator[slice]:
-    for start in range(0, size, _STRIP):
-        yield slice(start, start + _STRIP)
-
-
 def _add_gram(total: Tensor, rows: Tensor) -> None:
     """Add the upper triangle of rowsᵀ rows, in strips: at p = 512 nine sixteenths of the whole product's work."""
-    for strip in _strips(len(total)):
+    for strip in slices(len(total), _STRIP):
         total[strip, strip.start :].addmm_(rows[:, strip].T, rows[:, strip.start :])
 
 
 def mirror_upper(matrix: Tensor) -> None:
     """Write the upper triangle of a square matrix over the lower one, without memory for another."""
-    for strip in _strips(len(matrix)):
+    for strip in slices(len(matrix), _STRIP):
         matrix[strip.stop :, strip] = matrix[strip, strip.stop :].T
         corner = matrix[strip, strip]
         corner.copy_(corner.triu() + corner.triu(1).T)

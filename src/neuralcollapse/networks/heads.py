@@ -187,16 +187,13 @@ def replace(net: nn.Module, name: str, temperature: float | None, inputs: Tensor
     if name == "linear":
         return net
     from neuralcollapse.measuring.classifier import find_classifier
-    from neuralcollapse.measuring.preparation import evaluation
 
-    with evaluation(net):
-        layer = find_classifier(net, lambda: net(inputs))
+    layer = find_classifier(net, lambda: net(inputs))
     path = next(path for path, module in net.named_modules() if module is layer)
     made = head.make(layer, temperature)
     if not path:
         return made
-    parent, _, attribute = path.rpartition(".")
-    setattr(net.get_submodule(parent), attribute, made)
+    net.set_submodule(path, made)
     return net
 
 

@@ -6,15 +6,13 @@ from torch import nn
 
 from neuralcollapse.networks.layers import scaled
 
-_HIDDEN, _LAYERS = 512, 3
-
 
 def mlp(num_classes: int, in_channels: int, image_size: int, width: float) -> nn.Sequential:
     """Three hidden layers of 512 × width rectified, batch-normalised units, then a linear classifier."""
-    hidden = scaled(_HIDDEN, width)
+    hidden = scaled(512, width)
     inputs = in_channels * image_size**2
     layers: list[nn.Module] = [nn.Flatten()]
-    for _ in range(_LAYERS):
+    for _ in range(3):
         layers += [nn.Linear(inputs, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)]
         inputs = hidden
     return nn.Sequential(*layers, nn.Linear(hidden, num_classes))

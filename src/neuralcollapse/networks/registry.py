@@ -25,14 +25,7 @@ def names() -> tuple[str, ...]:
     return (*_NETWORKS, "mlp")
 
 
-def build(
-    name: str,
-    *,
-    num_classes: int,
-    in_channels: int = 3,
-    image_size: int = 32,
-    width: float = 1.0,
-) -> nn.Module:
+def build(name: str, *, num_classes: int, in_channels: int = 3, image_size: int = 32, width: float = 1.0) -> nn.Module:
     """Build a network, initialised from the current random state; its last layer is an `nn.Linear`.
 
     Args:
@@ -51,10 +44,8 @@ def build(
     if not 0 < width < float("inf"):
         raise InputError(f"expected a positive width, got {width}")
     if min(num_classes, in_channels, image_size) < 1:
-        raise InputError(
-            "expected at least one class, channel and pixel, "
-            f"got num_classes={num_classes}, in_channels={in_channels}, image_size={image_size}"
-        )
+        got = f"num_classes={num_classes}, in_channels={in_channels}, image_size={image_size}"
+        raise InputError(f"expected at least one class, channel and pixel, got {got}")
     package, _, external = name.rpartition(":")
     if package:
         return _external(package, external, num_classes, in_channels, width)
@@ -63,9 +54,8 @@ def build(
         return mlp(num_classes, in_channels, image_size, width)
     if name not in _NETWORKS:
         hint = suggest(name, (*names(), *_ALIASES))
-        raise InputError(
-            f"unknown network {name!r}{hint}; expected one of {', '.join(names())}, torchvision:NAME or timm:NAME"
-        )
+        known = f"{', '.join(names())}, torchvision:NAME or timm:NAME"
+        raise InputError(f"unknown network {name!r}{hint}; expected one of {known}")
     network, depth = _NETWORKS[name]
     return network(depth, num_classes, in_channels, width)
 

@@ -15,7 +15,6 @@ from neuralcollapse._errors import suggest
 from neuralcollapse.plots import style
 from neuralcollapse.plots.quantities import Quantity, quantity
 from neuralcollapse.plots.repetitions import REPETITIONS_DIFFER_IN
-from neuralcollapse.plots.style import rank_bar
 
 Errorbar = Literal["sd", "se", "range"] | None
 ONLY_SEED = ("run", "first_zero_error", "stays_zero_error", "rate_divisions", "last_epoch", *REPETITIONS_DIFFER_IN)
@@ -83,7 +82,7 @@ def curves(
             counts.setdefault(color, set()).add(wide.shape[1])
     ranks = [metric for metric in table["metric"].unique() if metric.startswith("snr.")]
     if ranks:
-        rank_bar(ax, len(ranks))
+        style.rank_bar(ax, len(ranks))
     elif hue is not None and (hue != "metric" or len(colors) > 1):
         for value, color in colors.items():
             ax.plot([], [], color=color, label=_named(hue, value, runs))
@@ -188,13 +187,11 @@ def _named(column: str, value: Any, runs: pd.DataFrame) -> str:
     if column == "metric":
         return quantity(str(value)).series or quantity(str(value)).label
     if column == "loss":
-        titles = dict(zip(runs["loss"], runs.get("loss_title", runs["loss"]), strict=True))
-        title = titles[value]
+        title = dict(zip(runs["loss"], runs.get("loss_title", runs["loss"]), strict=True))[value]
         return style.plain(title if title == title and title != value else _TITLES.get(value, value))
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    return style.plain(
-        text if column in ("run", "dataset", "network", "layer") else f"{column.replace('_', ' ')} {text}"
-    )
+    alone = column in ("run", "dataset", "network", "layer")
+    return style.plain(text if alone else f"{column.replace('_', ' ')} {text}")
 
 
 def _write_counts(ax: Axes, counts: Mapping[str, set[int]]) -> None:

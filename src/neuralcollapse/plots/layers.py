@@ -102,15 +102,8 @@ def numbers(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.plot([low, shown], [place, place], color=style.GREY, linewidth=0.8)
         ax.plot([shown], [place], "o", color=style.BLACK, clip_on=False)
         text = f" {value:.2g}" if value > 0 or value != value else " 0"
-        ax.annotate(
-            text,
-            (shown, place),
-            (4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize="small",
-            annotation_clip=False,
-        )
+        beside: dict[str, Any] = {"textcoords": "offset points", "va": "center", "annotation_clip": False}
+        ax.annotate(text, (shown, place), (4, 0), fontsize="small", **beside)
     labels = [" ".join(filter(None, [quantity(name).label, quantity(name).series])) for name in names]
     ax.set_yticks(range(len(names)), labels)
     ax.invert_yaxis()

@@ -66,8 +66,7 @@ QUANTITIES: dict[str, Quantity] = {
     "loss": Quantity("training loss"),
     "learning_rate": Quantity("learning rate"),
     "snr": Quantity(
-        "signal to noise",
-        "",
+        "signal to noise", "",
         r"The signal-to-noise spectrum: the singular values $\omega_j$ of $\Sigma_W^{-1/2}\bar{M}$, largest first.",
     ),
 }  # fmt: skip

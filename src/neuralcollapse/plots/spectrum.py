@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -57,16 +57,21 @@ def fit_history(table: pd.DataFrame, flow: Renormalization = "projected") -> Clo
     return fit_clock(epochs, omega[finite], num_classes=classes, samples_per_class=examples / classes, flow=flow)
 
 
+def draw_ranks(fit: ClockFit, ax: Axes, linewidth: float, markersize: float) -> None:
+    """Draw each singular value as dots, and the closed form as a line, in the colour of its rank."""
+    dots: dict[str, Any] = {"markersize": markersize, "markeredgewidth": 0, "gid": "curve"}
+    for rank, color in enumerate(style.rank_colors(fit.measured.shape[1])):
+        ax.plot(fit.epochs, fit.predicted[:, rank], color=color, linewidth=linewidth)
+        ax.plot(fit.epochs, fit.measured[:, rank], "o", color=color, **dots)
+
+
 def closed_form(fit: ClockFit, ax: Axes | None = None) -> Axes:
     """Draw the spectrum as dots and the closed form at the fitted times as lines, with a bar that tells the ranks."""
     ax = style.current(ax)
-    for rank, color in enumerate(style.rank_colors(fit.measured.shape[1])):
-        ax.plot(fit.epochs, fit.predicted[:, rank], color=color, linewidth=0.9)
-        ax.plot(fit.epochs, fit.measured[:, rank], "o", color=color, markersize=2.2, gid="curve", markeredgewidth=0)
+    draw_ranks(fit, ax, 0.9, 2.2)
     ax.plot([], [], "o", color=style.GREY, markersize=2.2, label="network")
     ax.plot([], [], color=style.GREY, linewidth=0.9, label="closed form")
-    style.log_axis(ax, "y")
-    style.log_axis(ax, "x")
+    style.log_axis(ax, "xy")
     ax.set(xlabel="epoch", ylabel="signal to noise")
     style.rank_bar(ax, fit.measured.shape[1])
     style.fit([ax])

@@ -40,13 +40,9 @@ def rc(drawing: Drawing) -> dict[Any, Any]:
     small = size - (2 if talk else 1)
     return {
         "font.family": family,
-        "font.size": size,
-        "axes.labelsize": size,
-        "axes.titlesize": size,
+        **dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize"), size),
+        **dict.fromkeys(("legend.fontsize", "xtick.labelsize", "ytick.labelsize"), small),
         "figure.titlesize": size + 1,
-        "legend.fontsize": small,
-        "xtick.labelsize": small,
-        "ytick.labelsize": small,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.linewidth": size / 13,
@@ -98,13 +94,14 @@ class OneTwoFive(Locator):
         return most if len(most) > 1 or len(inside[0]) < 2 else inside[0][[0, -1]] if fits(inside[0][[0, -1]]) else most
 
 
-def log_axis(ax: Axes, which: Literal["x", "y"], percent: bool = False) -> None:
-    """Make an axis logarithmic, with labels that do not touch."""
-    ax.set(**{f"{which}scale": "log"})
-    axis = ax.xaxis if which == "x" else ax.yaxis
-    axis.set_major_locator(OneTwoFive())
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: number(100 * value) + " %" if percent else number(value)))
+def log_axis(ax: Axes, which: Literal["x", "y", "xy"], percent: bool = False) -> None:
+    """Make an axis, or both, logarithmic, with labels that do not touch."""
+    for name in which:
+        ax.set(**{f"{name}scale": "log"})
+        axis = ax.xaxis if name == "x" else ax.yaxis
+        axis.set_major_locator(OneTwoFive())
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda at, _: number(100 * at) + " %" if percent else number(at)))
 
 
 def number(value: float) -> str:
@@ -169,7 +166,7 @@ def rank_colors(count: int) -> list[Any]:
     return list(palette("metric", [f"snr.{rank}" for rank in range(1, count + 1)] if count > 1 else [""]).values())
 
 
-def rank_bar(ax: Axes, count: int) -> Any:
+def rank_bar(ax: Axes, count: int) -> None:
     """A colour bar beside a panel, which says which colour is which singular value."""
     ticks = sorted({1, (count + 1) // 2, count})
     ranks = ScalarMappable(BoundaryNorm(np.arange(0.5, count + 1), count), ListedColormap(rank_colors(count)))
@@ -177,7 +174,6 @@ def rank_bar(ax: Axes, count: int) -> Any:
     bar.set_label("j, from the largest")
     bar.ax.invert_yaxis()
     bar.minorticks_off()
-    return bar
 
 
 def _is_number(value: Any) -> bool:

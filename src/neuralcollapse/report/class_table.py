@@ -37,12 +37,8 @@ def class_table(measured: Mapping[int, ClassReports], note: str) -> dict[str, An
     for name in names:
         title, percent = _COLUMNS[name]
         columns.append({"key": name, "title": title, "percent": percent, "number": name != "nearest"})
-    return {
-        "columns": columns,
-        "epochs": list(measured),
-        "tables": [[_cells(row, names, rows) for row in rows] for rows in tables],
-        "note": note,
-    }
+    cells = [[_cells(row, names, rows) for row in rows] for rows in tables]
+    return {"columns": columns, "epochs": list(measured), "tables": cells, "note": note}
 
 
 def _cells(row: ClassReport, names: Sequence[str], rows: Sequence[ClassReport]) -> list[Any]:

@@ -28,8 +28,7 @@ def make_content(path: Path, files: FileOptions | None = None) -> dict[str, Any]
         if is_printed(printed):
             return view_of_printed(printed, path.name)
     runs = read_runs(path)
-    not_begun: list[str] = []
-    if (path / STUDY).is_file():
-        not_begun = [name for name in read_json(path / STUDY)["runs"] if not (path / name / "config.json").is_file()]
+    planned: list[str] = read_json(path / STUDY)["runs"] if (path / STUDY).is_file() else []
+    not_begun = [name for name in planned if not (path / name / "config.json").is_file()]
     title = "" if len(runs) == 1 else f"{path.resolve().name}: {len(runs)} runs"
     return history_view(runs, title, not_begun)

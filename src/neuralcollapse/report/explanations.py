@@ -25,15 +25,15 @@ class Explanation:
         title: its name in headings.
         sentence: what it measures.
         formula: MathML.
-        good: its value at full collapse; empty where collapse says nothing of it.
         names: of the numbers in a history that it explains.
+        good: its value at full collapse; empty where collapse says nothing of it.
     """
 
     title: str
     sentence: str
     formula: Markup
-    good: str
-    names: tuple[str, ...]
+    names: tuple[str, ...] = ()
+    good: str = ""
 
 
 def _of_vectors(name: str) -> tuple[str, str]:
@@ -45,52 +45,51 @@ EXPLANATIONS: dict[str, Explanation] = {
         "NC1: variability within the classes",
         "How far features lie from the mean of their class, in units of how far the class means lie apart.",
         mathml(r"NC1 = \frac{tr(Σ_W Σ_B^+)}{C}"),
-        "0",
         ("nc1",),
+        "0",
     ),
     "equinorm": Explanation(
         "NC2: equal norms",
         "How much the lengths of the vectors v (class means less the global mean, or rows of the classifier) differ "
         "from class to class.",
         mathml(r"\frac{Std_c ‖v_c‖}{Avg_c ‖v_c‖}"),
-        "0",
         _of_vectors("equinorm"),
+        "0",
     ),
     "equiangularity": Explanation(
         "NC2: equal angles",
         "How much the angles between the vectors v (class means less the global mean, or rows of the classifier) "
         "differ from pair to pair.",
         mathml("Std_{c ≠ d} cos(v_c, v_d)"),
-        "0",
         _of_vectors("equiangularity"),
+        "0",
     ),
     "maximal_angle": Explanation(
         "NC2: maximal angles",
         "How far the angles are from the largest that C vectors can all have with one another, that of a simplex.",
         mathml(r"Avg_{c ≠ d} |cos(v_c, v_d) + \frac{1}{C − 1}|"),
-        "0",
         _of_vectors("maximal_angle"),
+        "0",
     ),
     "nc3": Explanation(
         "NC3: self-duality",
         "How far the rows of the classifier are from the class means, each of the two scaled to norm 1.",
         mathml(r"‖\frac{W^⊤}{‖W‖_F} − \frac{\bar{M}}{‖\bar{M}‖_F}‖_F^2"),
-        "0",
         ("nc3",),
+        "0",
     ),
     "nc4": Explanation(
         "NC4: nearest class mean",
         "The share of examples for which the network decides otherwise than the nearest class mean.",
         mathml("P[arg max_c (w_c · h + b_c) ≠ arg min_c ‖h − μ_c‖]"),
-        "0",
         ("nc4_mismatch",),
+        "0",
     ),
     "accuracy": Explanation(
         "Accuracy",
         "The share of examples classified correctly: by the network on the training and the test set, and by the "
         "nearest class mean on the training set.",
         mathml("P[arg max_c (w_c · h + b_c) = y]"),
-        "",
         ("train_accuracy", "accuracy", "test_accuracy", "nearest_mean_accuracy", "train_error"),
     ),
     "loss": Explanation(
@@ -101,7 +100,6 @@ EXPLANATIONS: dict[str, Explanation] = {
             r"L = L_{NC1} + L_{NC2/3} + L_LS^⊥ = "
             r"\frac{1}{2} Ave_{i,c} ‖\tilde{W} \tilde{h} − y‖^2 + \frac{λ}{2} ‖\tilde{W}‖_F^2"
         ),
-        "",
         ("mse.total", "mse.nc1", "mse.nc23", "mse.ls", "mse.weight_ls_norm", "mse.weight_decay"),
     ),
     "share": Explanation(
@@ -112,39 +110,35 @@ EXPLANATIONS: dict[str, Explanation] = {
             r"\frac{L_LS^⊥}{L}, L_LS^⊥ = "
             r"\frac{1}{2} tr[(\tilde{W} − \tilde{W}_LS) (K + λ I) (\tilde{W} − \tilde{W}_LS)^⊤]"
         ),
-        "0 on the central path",
         ("mse.ls_perp",),
+        "0 on the central path",
     ),
     "spectrum": Explanation(
         "Signal-to-noise spectrum",
         "The singular values of the class means measured in units of the spread within classes; collapse makes all "
         "C − 1 of them grow without bound and become equal.",
         mathml(r"ω_j = σ_j(Σ_W^{−1/2} \bar{M})"),
-        "∞, all equal",
         ("snr",),
+        "∞, all equal",
     ),
     "closed_form": Explanation(
         "The closed form over the spectrum",
         "On the central path each singular value moves by this equation from its first measured value; one clock, "
         "fitted to all of them, says which time t of the equation belongs to an epoch.",
         mathml("c_1 log ω_j + c_2 ω_j^2 + c_3 ω_j^4 = a_j + t"),
-        "",
-        (),
     ),
     "matrix": Explanation(
         "Angles between class means",
         "The cosine of each pair of class means less that of a simplex: orange pairs point more alike than in "
         "a collapsed network, blue pairs less.",
         mathml(r"cos(μ_c − μ_G, μ_d − μ_G) + \frac{1}{C − 1}"),
-        "0",
-        (),
+        good="0",
     ),
     "robustness": Explanation(
         "Robustness",
         "The mean relative size of a perturbation, found by DeepFool, that changes the decision on a test image. It is "
         "an upper bound: a smaller perturbation may exist.",
         mathml(r"Ave \frac{‖r(x)‖}{‖x‖}"),
-        "",
         ("robustness",),
     ),
 }

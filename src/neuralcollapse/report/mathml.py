@@ -12,9 +12,11 @@ from html import escape
 
 from markupsafe import Markup
 
-_TOKEN = re.compile(r"\\(?:frac|bar|tilde|sqrt)(?![a-z])|arg (?:max|min)|[^\W\d_]+|\d+(?:\.\d+)?|[^\s]")
+# a word stays whole, but Greek letters are variables of their own
+_TOKEN = re.compile(
+    r"\\(?:frac|bar|tilde|sqrt)(?![a-z])|arg (?:max|min)|[λΣμωσπτΔ]|[^\W\d_λΣμωσπτΔ]+|\d+(?:\.\d+)?|[^\s]"
+)
 _ACCENTS = {"\\bar": "¯", "\\tilde": "~"}
-_GREEK = frozenset("λΣμωσπτΔ")
 
 
 def mathml(text: str) -> Markup:
@@ -30,14 +32,8 @@ def mathml(text: str) -> Markup:
         >>> print(mathml("2^n"))
         <math display="block"><msup><mn>2</mn><mi>n</mi></msup></math>
     """
-    tokens = [part for token in _TOKEN.findall(text) for part in _split(token)]
-    parts = _sequence(tokens, "")
+    parts = _sequence(_TOKEN.findall(text), "")
     return Markup(f'<math display="block">{"".join(parts)}</math>')
-
-
-def _split(token: str) -> list[str]:
-    """A word stays whole; Greek letters are variables of their own."""
-    return [part for part in re.split(f"([{''.join(_GREEK)}])", token) if part] if token[0] != "\\" else [token]
 
 
 def _sequence(tokens: list[str], end: str) -> list[str]:
@@ -52,12 +48,8 @@ def _sequence(tokens: list[str], end: str) -> list[str]:
         while tokens and tokens[0] in "_^":
             mark, one = tokens.pop(0), _argument(tokens)
             below, above = (one, above) if mark == "_" else (below, one)
-        if below and above:
-            base = f"<msubsup>{base}{below}{above}</msubsup>"
-        elif below or above:
-            tag = "msub" if below else "msup"
-            base = f"<{tag}>{base}{below or above}</{tag}>"
-        parts.append(base)
+        tag = "msubsup" if below and above else "msub" if below else "msup"
+        parts.append(f"<{tag}>{base}{below}{above}</{tag}>" if below or above else base)
     if end:
         raise ValueError(f"expected {end!r} at the end of a formula")
     return parts
@@ -65,7 +57,8 @@ def _sequence(tokens: list[str], end: str) -> list[str]:
 
 def _element(token: str, tokens: list[str]) -> str:
     if token == "{":
-        return _row(_sequence(tokens, "}"))
+        parts = _sequence(tokens, "}")
+        return parts[0] if len(parts) == 1 else f"<mrow>{''.join(parts)}</mrow>"
     if token == "\\frac":
         return f"<mfrac>{_argument(tokens)}{_argument(tokens)}</mfrac>"
     if token == "\\sqrt":
@@ -84,7 +77,3 @@ def _argument(tokens: list[str]) -> str:
     if not tokens:
         raise ValueError("expected something after the end of a formula")
     return _element(tokens.pop(0), tokens)
-
-
-def _row(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"<mrow>{''.join(parts)}</mrow>"

@@ -18,7 +18,6 @@ _ENTROPY = r"exp(−∑_i q_i log q_i), q_i = \frac{σ_i}{∑_j σ_j}"
 _GRAM = rf"‖\frac{{A}}{{‖A‖_F}} − {_SIMPLEX}‖_F, A = "
 _COSINES = "cos(v_c, v_d)"
 _APART = "‖u_c − u_d‖"
-_DUAL = r"‖\frac{W^⊤}{‖W‖_F} − \frac{\bar{M}}{‖\bar{M}‖_F}‖_F"
 
 
 def _energies() -> dict[str, tuple[str, str]]:
@@ -116,7 +115,7 @@ FORMULAS: dict[str, tuple[str, str]] = {
         "NC3 with the class means themselves, measured from the origin.",
         r"‖\frac{W^⊤}{‖W‖_F} − \frac{M}{‖M‖_F}‖_F^2",
     ),
-    "nc3_unsquared": ("NC3 without the square.", _DUAL),
+    "nc3_unsquared": ("NC3 without the square.", r"‖\frac{W^⊤}{‖W‖_F} − \frac{\bar{M}}{‖\bar{M}‖_F}‖_F"),
     "nc3_trace": (
         "How far the products of classifier and class means are from those of a simplex, both of trace 1.",
         r"‖\frac{A}{tr A} − \frac{1}{C − 1} (I − \frac{1 1^⊤}{C})‖_F, A = W \bar{M}",
@@ -137,10 +136,7 @@ FORMULAS: dict[str, tuple[str, str]] = {
         "The distance between the directions of classifier row and class mean.",
         r"Avg_c ‖\frac{w_c}{‖w_c‖} − \frac{\bar{μ}_c}{‖\bar{μ}_c‖}‖",
     ),
-    "alignment_cosine": (
-        "How far row and class mean are from parallel.",
-        r"Avg_c (1 − cos(w_c, \bar{μ}_c))",
-    ),
+    "alignment_cosine": ("How far row and class mean are from parallel.", r"Avg_c (1 − cos(w_c, \bar{μ}_c))"),
     "alignment_cosine_unit": (
         "The same, each feature scaled to unit length first.",
         r"Avg_c (1 − cos(w_c, \bar{μ}_c)), h → \frac{h}{‖h‖}",
@@ -157,10 +153,7 @@ FORMULAS: dict[str, tuple[str, str]] = {
         r"Ave_i (cos(\tilde{w}_{y_i}, \bar{h}_i) − max_{c ≠ y_i} cos(\tilde{w}_c, \bar{h}_i))",
     ),
     "nc5": ("How far the mean of out-of-distribution data is from orthogonal.", "Avg_c |cos(μ_c, μ_OOD)|"),
-    "nc5_centred": (
-        "The same, both less the global mean.",
-        "Avg_c |cos(μ_c − μ_G, μ_OOD − μ_G)|",
-    ),
+    "nc5_centred": ("The same, both less the global mean.", "Avg_c |cos(μ_c − μ_G, μ_OOD − μ_G)|"),
 }
 
 

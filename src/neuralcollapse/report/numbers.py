@@ -8,8 +8,6 @@ from typing import Any
 
 from neuralcollapse.measuring.tidy import numbers_of
 
-_DIGITS = 5
-
 
 def columns(records: Sequence[Mapping[str, Any]]) -> dict[str, list[float | str | None]]:
     """The numbers of records by name, a value for each record: rounded, None where it was not measured."""
@@ -24,5 +22,5 @@ def rounded(value: float | None) -> float | str | None:
         return None
     if not math.isfinite(value):
         return str(float(value))
-    short = float(f"{value:.{_DIGITS}g}")
+    short = float(f"{value:.5g}")
     return int(short) if short.is_integer() and abs(short) < 1e15 else short

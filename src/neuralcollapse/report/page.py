@@ -17,17 +17,7 @@ from neuralcollapse._files import replacing
 from neuralcollapse.measuring.reading import BOUNDS
 from neuralcollapse.report.explanations import explained, later_metrics
 
-SCRIPTS = (
-    "elements.js",
-    "numbers.js",
-    "panels.js",
-    "portrait.js",
-    "matrix.js",
-    "tables.js",
-    "run.js",
-    "study.js",
-    "start.js",
-)
+SCRIPTS = ("elements", "numbers", "panels", "portrait", "matrix", "tables", "run", "study", "start")
 """The page's own scripts, in the order in which they run."""
 
 
@@ -52,14 +42,11 @@ def write_page(path: Path, content: dict[str, Any]) -> Path:
 
 def render(content: dict[str, Any]) -> str:
     """The text of the page."""
+    page = PackageLoader("neuralcollapse.report", "page")
     environment = Environment(
-        loader=PackageLoader("neuralcollapse.report", "page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=page, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    used = _numbers_in(content)
+    used = {name for run in content.get("runs", ()) for name in run["values"]} | set(content.get("numbers", ()))
     return environment.get_template("report.html").render(
         title=content["title"],
         version=__version__,
@@ -68,7 +55,7 @@ def render(content: dict[str, Any]) -> str:
         bounds=BOUNDS,
         later=later_metrics(used),
         style=Markup(_own("report.css")),
-        scripts=[Markup(_own(name)) for name in SCRIPTS],
+        scripts=[Markup(_own(f"{name}.js")) for name in SCRIPTS],
         plotly=Markup(_plotly()),
     )
 
@@ -77,11 +64,6 @@ def as_script_data(content: dict[str, Any]) -> str:
     """JSON that may stand inside a script element: no text in it can end the element or begin another."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-def _numbers_in(content: dict[str, Any]) -> set[str]:
-    """The names of all numbers that the page shows."""
-    return {name for run in content.get("runs", ()) for name in run["values"]} | set(content.get("numbers", ()))
 
 
 @cache

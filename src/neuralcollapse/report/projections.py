@@ -45,15 +45,12 @@ def pack_run(run: Run, room: int = BUDGET) -> dict[str, Any] | None:
     classes = choose_classes(last["class_means"], _centre(last))
     rank = min(len(classes), last["class_means"].shape[1])
     least = len(classes) * rank * (8 + 2 * _FEWEST)
-    kept = _spread_out(epochs, max(2, room // least))
+    number = min(max(2, room // least), len(epochs))  # evenly, the first and the last among them
+    kept = [epochs[place] for place in np.unique(np.linspace(0, len(epochs) - 1, number).round().astype(int))]
     room = (room / len(kept) / (len(classes) * rank) - 8) / 2
     examples = int(min(max(room, _FEWEST), _EXAMPLES))
-    return {
-        "classes": classes,
-        "epochs": kept,
-        "sets": [pack(run.snapshot(epoch), classes, examples) for epoch in kept],
-        "left_out": len(epochs) - len(kept),
-    }
+    sets = [pack(run.snapshot(epoch), classes, examples) for epoch in kept]
+    return {"classes": classes, "epochs": kept, "sets": sets, "left_out": len(epochs) - len(kept)}
 
 
 def pack(arrays: Mapping[str, np.ndarray], classes: Sequence[int], examples: int = _EXAMPLES) -> dict[str, Any]:
@@ -72,8 +69,10 @@ def pack(arrays: Mapping[str, np.ndarray], classes: Sequence[int], examples: int
     """
     centre = _centre(arrays)
     means = arrays["class_means"][list(classes)].astype(np.float64) - centre
-    directions = _basis(means)
-    packed = {"dim": directions.shape[1], "means": _base64(means @ directions, "<f4")}
+    _, sizes, spanning = np.linalg.svd(means, full_matrices=False)
+    rank = int((sizes > 1e-6 * sizes[0]).sum()) if sizes[0] > 0 else 1  # up to rounding: what is kept is float32
+    directions = spanning[:rank].T
+    packed: dict[str, Any] = {"dim": directions.shape[1], "means": _base64(means @ directions, "<f4")}
     if "weight" in arrays:
         packed["weight"] = _base64(arrays["weight"][list(classes)].astype(np.float64) @ directions, "<f4")
     if "features" in arrays:
@@ -114,19 +113,6 @@ def _centre(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """The global mean; of an older snapshot without one the mean of the class means, its value for balanced classes."""
     found: np.ndarray = arrays.get("global_mean", arrays["class_means"].mean(axis=0)).astype(np.float64)
     return found
-
-
-def _basis(rows: np.ndarray) -> np.ndarray:
-    """(p, r) orthonormal columns that span the rows, r their rank up to rounding."""
-    _, sizes, directions = np.linalg.svd(rows, full_matrices=False)
-    rank = int((sizes > 1e-6 * sizes[0]).sum()) if sizes[0] > 0 else 1  # what is kept is float32
-    return directions[:rank].T
-
-
-def _spread_out(epochs: list[int], number: int) -> list[int]:
-    """At most so many of the epochs, the first and the last among them."""
-    places = np.unique(np.linspace(0, len(epochs) - 1, min(number, len(epochs))).round().astype(int))
-    return [epochs[place] for place in places]
 
 
 def _base64(array: np.ndarray, kind: str) -> str:

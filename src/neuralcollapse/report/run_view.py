@@ -46,7 +46,7 @@ def run_view(records: RunRecords, *, room: int = BUDGET) -> dict[str, Any]:
         "labels": {
             "dataset": records.dataset,
             "network": records.network,
-            "loss": _loss_title(records.loss),
+            "loss": LOSSES[records.loss].title if records.loss in LOSSES else records.loss,
             "seed": "" if records.seed is None else str(records.seed),
         },
         "mse": not records.loss or "mse" in records.loss.lower(),
@@ -81,8 +81,7 @@ def _directory_of(records: RunRecords) -> Run | None:
 
 def _classes(run: Run | None) -> dict[str, Any] | None:
     """The classes at the snapshots: of all training examples or, in an older run, of those it has kept."""
-    epochs = [] if run is None else list(run.snapshots())
-    if run is None or not epochs:
+    if run is None or not (epochs := list(run.snapshots())):
         return None
     if len(epochs) * run.config.num_classes > _MOST_ROWS:
         epochs = epochs[-1:]
@@ -140,12 +139,10 @@ def _closed_form(records: RunRecords, shown: Sequence[Mapping[str, Any]]) -> dic
     finite = [(epoch, row) for epoch, row in spectra if row and np.isfinite(np.asarray(row, dtype=float)).all()]
     try:
         classes = shown[0]["num_classes"] if shown else 0
-        fit = fit_clock(
-            np.array([epoch for epoch, _ in finite], dtype=float),
-            np.array([row for _, row in finite], dtype=float),
-            num_classes=classes,
-            samples_per_class=shown[0]["num_examples"] / classes if classes else 0,
-        )
+        epochs = np.array([epoch for epoch, _ in finite], dtype=float)
+        omega = np.array([row for _, row in finite], dtype=float)
+        samples_per_class = shown[0]["num_examples"] / classes if classes else 0
+        fit = fit_clock(epochs, omega, num_classes=classes, samples_per_class=samples_per_class)
     except (InputError, KeyError, ValueError) as error:
         reason = str(error) if isinstance(error, InputError) else "its spectra do not fit together"
         return {"why": f"No closed form is drawn: {reason}."}
@@ -155,10 +152,6 @@ def _closed_form(records: RunRecords, shown: Sequence[Mapping[str, Any]]) -> dic
         "residual": [rounded(float(value)) for value in fit.residual],
         "unmoved": [rounded(float(value)) for value in fit.unmoved],
     }
-
-
-def _loss_title(name: str) -> str:
-    return LOSSES[name].title if name in LOSSES else name
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -33,12 +33,8 @@ def history_view(runs: Sequence[RunRecords], title: str = "", not_begun: Sequenc
         labels = views[0]["labels"]
         said = ", ".join(filter(None, (labels["dataset"], labels["network"], labels["loss"])))
         return {"kind": "run", "title": title or said or views[0]["name"], "runs": views, "not_run": []}
-    return {
-        "kind": "study",
-        "title": title or f"{len(views)} runs",
-        "runs": views,
-        "not_run": [*not_begun, *_empty_cells(runs)],
-    }
+    not_run = [*not_begun, *_empty_cells(runs)]
+    return {"kind": "study", "title": title or f"{len(views)} runs", "runs": views, "not_run": not_run}
 
 
 def _empty_cells(runs: Sequence[RunRecords]) -> list[str]:
@@ -52,10 +48,7 @@ def _keep(view: dict[str, Any], room: int) -> None:
     """Leave out numbers that do not fit: first those that no panel shows, then epochs, evenly."""
     values, epochs = view["values"], view["epochs"]
     if len(values) * len(epochs) > room:
-        known = {name for explanation in EXPLANATIONS.values() for name in explanation.names} | {
-            "loss",
-            "learning_rate",
-        }
+        known = {"loss", "learning_rate"}.union(*(explanation.names for explanation in EXPLANATIONS.values()))
         values = {name: column for name, column in values.items() if name in known or name.startswith("snr.")}
     number = max(2, room // max(1, len(values)))
     if len(epochs) > number:

@@ -53,8 +53,7 @@ def _goes_on(path: Path) -> bool:
         return True
     if is_run_directory(path):
         return Run(path).is_locked()
-    content = make_content(path)
-    return bool(content["runs"]) and any(run["status"] in ("", "running") for run in content["runs"])
+    return any(run["status"] in ("", "running") for run in make_content(path)["runs"])
 
 
 def _state(path: Path) -> dict[str, Any]:

@@ -10,8 +10,8 @@ A further one is a module with an `Executor`, and an option of `GridOptions` tha
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import math
+import pkgutil
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -98,12 +98,10 @@ def check_options(options: GridOptions, out: Path) -> None:
         value = getattr(options, name)
         if value is not None and not least <= value < math.inf:
             raise InputError(f"{_flag(name)} must be at least {least}, got {value}")
-    chosen = executor_for(options)
+    chosen, executors = executor_for(options), executors_by_option(options)
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
-        users = [
-            option for option, executor in executors_by_option(options).items() if field.name in executor.own_options
-        ]
+        users = [option for option, executor in executors.items() if field.name in executor.own_options]
         if users and value != field.default and field.name not in chosen.own_options:
             advice = " or ".join(f"add {_flag(user)}" if user else "train on this machine" for user in users)
             raise InputError(f"{_flag(field.name)} {value} is not used here; {advice}, or leave it out")
@@ -114,12 +112,8 @@ def check_options(options: GridOptions, out: Path) -> None:
 
 def executors_by_option(options: GridOptions) -> dict[str, type[Executor]]:
     """The executors, by the name of the option that chooses each; this machine's has the name ""."""
-    paths = {
-        "": LOCAL,
-        **{f.name: f.metadata["executor"] for f in dataclasses.fields(options) if "executor" in f.metadata},
-    }
-    found = {name: path.partition(":")[::2] for name, path in paths.items()}
-    return {name: getattr(importlib.import_module(module), cls) for name, (module, cls) in found.items()}
+    paths = {f.name: f.metadata["executor"] for f in dataclasses.fields(options) if "executor" in f.metadata}
+    return {name: pkgutil.resolve_name(path) for name, path in {"": LOCAL, **paths}.items()}
 
 
 def _flag(name: str) -> str:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,11 +33,7 @@ class GridProgress:
         """An epoch of this cell is about to be timed, for the estimate."""
 
     def planned(
-        self,
-        planned: Sequence[PlannedCell],
-        estimates: Mapping[str, Estimate],
-        to_train: Sequence[str],
-        options: GridOptions,
+        self, planned: list[PlannedCell], estimates: dict[str, Estimate], to_train: list[str], options: GridOptions
     ) -> None:
         """The plan: every cell, the estimates and the names of those to be trained, and the options of the grid."""
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+WHERE_IT_RUNS = {"section": "Where it runs"}
+"""The section of the help that these options stand in."""
+
 
 @dataclass(frozen=True)
 class GridOptions:

@@ -142,10 +142,8 @@ def set_aside(path: Path) -> None:
             raise InputError(f"{path} has been trained by another process meanwhile; repeat the command to continue")
         folder = path.parent / EARLIER
         folder.mkdir(exist_ok=True)
-        number = 1
-        while (folder / f"{path.name}-{number}").exists():
-            number += 1
-        path.rename(folder / f"{path.name}-{number}")
+        places = (folder / f"{path.name}-{number}" for number in itertools.count(1))
+        path.rename(next(place for place in places if not place.exists()))
 
 
 class _NoData(InputError):

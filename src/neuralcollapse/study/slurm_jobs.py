@@ -7,10 +7,12 @@ worker, is queued again by submitit and continues from the checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,20 +78,22 @@ class SlurmExecutor:
         )
 
     def submit(self, task: Task) -> SlurmJob:
-        from submitit.core.utils import FailedJobError
-
-        try:
+        with slurm_refusals():
             return SlurmJob(self._executor.submit(JobTask(task)), Path(task.path))
-        except (FailedJobError, subprocess.CalledProcessError, OSError) as error:
-            raise refused(error) from error
 
     def close(self) -> None:
         pass
 
 
-def refused(error: Exception) -> InputError:
-    """What Slurm said when it was given a job."""
-    return InputError(f"Slurm refused the job: {' '.join(str(error).split())[-300:]}")
+@contextlib.contextmanager
+def slurm_refusals() -> Iterator[None]:
+    """Turn the error of a job that Slurm does not take into one sentence with what Slurm said."""
+    from submitit.core.utils import FailedJobError
+
+    try:
+        yield
+    except (FailedJobError, subprocess.CalledProcessError, OSError) as error:
+        raise InputError(f"Slurm refused the job: {' '.join(str(error).split())[-300:]}") from error
 
 
 class SlurmJob:

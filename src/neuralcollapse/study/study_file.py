@@ -12,9 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from neuralcollapse._checks import InputError
 from neuralcollapse._files import locked, write_json
-from neuralcollapse.measuring.run_readers import is_run_directory, names_in_study, runs_in_folder, runs_in_study
+from neuralcollapse.measuring.run_readers import names_in_study
 
 FILE = "study.json"
 
@@ -30,26 +29,3 @@ def add_to_study(folder: Path, names: Sequence[str]) -> None:
         listed = names_in_study(folder / FILE) if (folder / FILE).is_file() else []
         if not set(names) <= set(listed):
             write_json(folder / FILE, {"runs": list(dict.fromkeys([*listed, *names]))})
-
-
-def runs_of_study(folder: Path) -> list[Path]:
-    """The run directories of a study, without those that have not begun.
-
-    Warns:
-        UserWarning: the folder holds runs that `study.json` does not list.
-
-    Raises:
-        InputError: no such folder; none of its runs has begun; `study.json` is damaged; or it is absent, and runs on
-            two levels of folders leave open which of them belong together.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder} is neither a run directory nor a folder of them: no such folder")
-    if (folder / FILE).is_file():
-        return runs_in_study(folder / FILE)
-    runs = runs_in_folder(folder, is_run_directory)
-    if not runs:
-        raise InputError(
-            f"{folder} is neither a run directory (it has no config.json) nor a study (no folder in it is a run); "
-            "make a run with: neuralcollapse run"
-        )
-    return runs

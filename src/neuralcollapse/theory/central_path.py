@@ -21,14 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralcollapse._checks import InputError, as_count, as_number, as_tensor, as_word
+from neuralcollapse._checks import Array, InputError, as_count, as_number, as_tensor, as_word
 from neuralcollapse._html import curve, paragraph, table
 from neuralcollapse.metrics.geometry import equiangularity, equinorm, maximal_angle, simplex_etf
 from neuralcollapse.theory.corollaries import loss_parts, self_duality
 from neuralcollapse.theory.monotone import invert, travelled
 
 FlowKind = Literal["projected", "multiplicative"]
-Array = np.ndarray
 T = TypeVar("T", float, Array, Tensor)
 
 # The terms of the closed form grow like N C² (1 + λ) and ω⁴; within these bounds none of them overflows.
@@ -190,14 +189,9 @@ class CentralPath:
         omega = np.atleast_1d(_numbers(self.omega0, "singular values"))
         if not omega.any():
             return self.samples_per_class, 1e6 * self.samples_per_class
-        least = CentralPath(
-            float(omega[omega > 0].min()),
-            num_classes=self.num_classes,
-            samples_per_class=self.samples_per_class,
-            weight_decay=self.weight_decay,
-            flow=self.flow,
-        )
-        begin, end = (float(least.time(min(factor * float(least.omega0), 1e59))) for factor in (1.1, 1000.0))
+        least = omega[omega > 0].min()
+        grown = np.minimum([1.1 * least, 1000.0 * least], 1e59)
+        begin, end = travelled(np.full(2, least), grown, *self.constants).tolist()
         return begin, end
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
@@ -308,8 +302,7 @@ class CentralPath:
         if omega.shape[-1] != classes - 1 or self.omega0.ndim == 0:
             raise InputError(f"expected C − 1 = {classes - 1} singular values for the metrics, got {omega.shape[-1]}")
         if right_vectors is None:
-            frame = simplex_etf(classes, classes - 1).numpy()
-            right_vectors = frame * np.sqrt((classes - 1) / classes)
+            right_vectors = simplex_etf(classes, classes - 1).numpy() * np.sqrt((classes - 1) / classes)
         basis = _numbers(right_vectors, "right vectors")
         if basis.shape != (classes, classes - 1) or not (
             np.allclose(basis.T @ basis, np.eye(classes - 1), atol=1e-10)

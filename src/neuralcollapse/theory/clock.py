@@ -7,12 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from neuralcollapse._checks import InputError, as_tensor, as_word
+from neuralcollapse._checks import Array, InputError, as_tensor, as_word
 from neuralcollapse.theory.central_path import CentralPath
 from neuralcollapse.theory.flow import Renormalization
 from neuralcollapse.theory.unrenormalized import UnrenormalizedPath
-
-Array = np.ndarray
 
 
 @dataclass(frozen=True)
@@ -74,9 +72,9 @@ def fit_clock(
     omega = as_tensor(omega, "singular values").cpu().double().resolve_neg().numpy()
     if omega.ndim != 2 or epochs.ndim != 1 or not omega.shape[1] or len(epochs) < 2 or len(epochs) != len(omega):
         raise InputError(f"expected two or more epochs with a row of singular values each, got shape {omega.shape}")
-    if not bool((np.isfinite(omega) & (omega > 0)).all()):
-        wrong = omega[~(np.isfinite(omega) & (omega > 0))][0]
-        raise InputError(f"expected positive, finite singular values at every epoch, got {wrong}")
+    wrong = omega[~(np.isfinite(omega) & (omega > 0))]
+    if wrong.size:
+        raise InputError(f"expected positive, finite singular values at every epoch, got {wrong[0]}")
     if not bool((np.isfinite(epochs) & (epochs > 0)).all()) or not bool((np.diff(epochs) > 0).all()):
         raise InputError("expected finite, positive epochs that rise, the first one where the path starts")
     path: CentralPath | UnrenormalizedPath

@@ -7,7 +7,6 @@ from torch import nn
 
 from neuralcollapse.data import Batches, Dataset, ImageData
 from neuralcollapse.measuring.classifier import find_classifier
-from neuralcollapse.measuring.preparation import evaluation
 from neuralcollapse.networks import heads, registry
 from neuralcollapse.networks.heads import HEADS
 from neuralcollapse.training.config import RunConfig
@@ -22,11 +21,7 @@ def build_network(config: RunConfig, data: Dataset) -> nn.Module:
     channels = data.train.images.shape[1]
     height, size = (_PADDED.get(side, side) for side in data.train.images.shape[-2:])
     net = registry.build(
-        config.model,
-        num_classes=config.num_classes,
-        in_channels=channels,
-        image_size=size,
-        width=config.width,
+        config.model, num_classes=config.num_classes, in_channels=channels, image_size=size, width=config.width
     )
     net = heads.replace(net, config.head, config.temperature, torch.zeros(1, channels, height, size))
     return net.to(memory_format=torch.channels_last) if channels_last_pays(config) else net  # type: ignore[call-overload]
@@ -39,8 +34,7 @@ def find_last_layer(config: RunConfig, net: nn.Module, data: Dataset) -> nn.Line
         return None
     images = data.train.images
     height, width = (_PADDED.get(side, side) for side in images.shape[-2:])
-    with evaluation(net):
-        return find_classifier(net, lambda: net(torch.zeros(1, images.shape[1], height, width)))
+    return find_classifier(net, lambda: net(torch.zeros(1, images.shape[1], height, width)))
 
 
 def build_optimizer(config: RunConfig, net: nn.Module, last: nn.Linear | None = None) -> torch.optim.Optimizer:

@@ -30,9 +30,8 @@ def save(fabric: Fabric, run: Run, net: nn.Module, optimizer: torch.optim.Optimi
     random_state = {"cpu": torch.get_rng_state()}
     if fabric.device.type == "cuda":
         random_state["cuda"] = torch.cuda.get_rng_state()
-    random_states: list[Any] = [random_state]
+    random_states = [random_state] * fabric.world_size
     if fabric.world_size > 1:
-        random_states = [None] * fabric.world_size
         dist.all_gather_object(random_states, random_state)
     if fabric.global_rank == 0:
         state = {

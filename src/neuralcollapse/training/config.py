@@ -173,16 +173,13 @@ class TrainingConfig:
         known = [f.name for f in dataclasses.fields(cls)]
         for name in entry:
             if name not in known:
-                hint = suggest(name, known)
-                raise InputError(
-                    f"{where}: unknown setting {shortened(name)!r}{hint}; expected some of {', '.join(known)}"
-                )
+                unknown = f"{shortened(name)!r}{suggest(name, known)}"
+                raise InputError(f"{where}: unknown setting {unknown}; expected some of {', '.join(known)}")
         return validated(cls, json.dumps(entry, default=str).encode(), str(where))
 
     def to_json(self) -> dict[str, Any]:
         """The settings that are given, as JSON holds them."""
-        given = self.given()
-        return {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in self.given().items()}
 
     def check(self) -> None:
         """Raise InputError for a value of another type or out of range, named as an option of the command line."""
@@ -252,8 +249,7 @@ class RunConfig(TrainingConfig):
     @classmethod
     def from_json(cls, entry: Mapping[str, Any], where: object) -> Self:
         """Read the content of `config.json`; see `TrainingConfig.from_json`."""
-        needed = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
-        absent = [name for name in needed if name not in entry]
+        absent = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING and f.name not in entry]
         if entry.get("imbalance") and entry.get("imbalance_ratio") is None:
             absent.append("imbalance_ratio")
         if absent:
@@ -292,20 +288,11 @@ class RunConfig(TrainingConfig):
 
     def changes(self) -> list[str]:
         """In what the data, the last layer, the optimizer and the decays are not the paper's, as captions say it."""
-        return [
-            *self.data_description(),
-            *self.head_description(),
-            *self.optimizer_description(),
-            *self.decay_description(),
-        ]
+        own_parts = self.head_description() + self.optimizer_description() + self.decay_description()
+        return self.data_description() + own_parts
 
 
-_SECTIONS: dict[Group, str] = {
-    "subject": "Optimisation",
-    "training": "Optimisation",
-    "measuring": "Measuring",
-    "machine": "Where it runs",
-}
+_SECTIONS = {"measuring": "Measuring", "machine": "Where it runs"}
 
 
 def _read_options() -> dict[str, Option]:
@@ -315,7 +302,8 @@ def _read_options() -> dict[str, Option]:
             if not name.startswith("_"):
                 given = [each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Option)]
                 option = given[0] if given else Option()
-                label, section = option.label or name.replace("_", " "), option.section or _SECTIONS[option.group]
+                label = option.label or name.replace("_", " ")
+                section = option.section or _SECTIONS.get(option.group, "Optimisation")
                 found[name] = dataclasses.replace(option, label=label, section=section)
     return found
 

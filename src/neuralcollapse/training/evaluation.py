@@ -67,14 +67,10 @@ class Analysis:
             self._attacked = make_batches(subset, pixels, config, device, shuffle_seed=None)
         self._mean, self._std = data.mean, data.std
         self._net = net
-        with evaluation(net):
-            self._layer = find_classifier(net, lambda: net(next(iter(self._train))[0]))
+        self._layer = find_classifier(net, lambda: net(next(iter(self._train))[0]))
         labels = data.train.labels
-        first = [
-            (labels == label).nonzero().flatten()[:SNAPSHOT_EXAMPLES_PER_CLASS]
-            for label in range(len(data.class_names))
-        ]
-        self._chosen = torch.cat(first).sort().values
+        members = [(labels == label).nonzero().flatten() for label in range(len(data.class_names))]
+        self._chosen = torch.cat([each[:SNAPSHOT_EXAMPLES_PER_CLASS] for each in members]).sort().values
 
     def __call__(self, epoch: int, rate: float) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Measure after an epoch.
@@ -149,13 +145,8 @@ class Analysis:
         That epoch is number 0, whose order no epoch of the training has.
         """
         layers = batch_norm_layers(self._net)
-        batches = self._shuffled.epoch(0)
-        forwards = ((len(images), functools.partial(self._net, images)) for images, _ in batches)
-        with (
-            evaluation(self._net),
-            full_precision(self._layer.weight.device),
-            reestimated(self._net, layers, forwards),
-        ):
+        forwards = ((len(images), functools.partial(self._net, images)) for images, _ in self._shuffled.epoch(0))
+        with evaluation(self._net), full_precision(self._layer.weight.device), reestimated(self._net, layers, forwards):
             yield
 
 

@@ -19,11 +19,8 @@ from neuralcollapse._errors import InputError
 from neuralcollapse.training import checkpoint, hardware
 from neuralcollapse.training.run_directory import Run
 
-PRECISIONS: dict[str, Literal["32-true", "64-true", "bf16-mixed"]] = {
-    "32": "32-true",
-    "64": "64-true",
-    "bf16": "bf16-mixed",
-}
+_Precision = Literal["32-true", "64-true", "bf16-mixed"]
+PRECISIONS: dict[str, _Precision] = {"32": "32-true", "64": "64-true", "bf16": "bf16-mixed"}
 _GRACE = 10.0
 """Seconds in which a process has to end when it is told to."""
 
@@ -82,9 +79,8 @@ def launch(work: Callable[[Fabric], str], run: Run) -> str:
                 child.kill()
                 child.join()
         logger.setLevel(level)
-        if port is None:  # Fabric leaves the one it chose, which may be taken when the next run starts
-            os.environ.pop("MASTER_PORT", None)
-        else:
+        os.environ.pop("MASTER_PORT", None)  # Fabric's choice, which may be taken when the next run starts
+        if port is not None:
             os.environ["MASTER_PORT"] = port
 
 

@@ -171,6 +171,11 @@ def _one_hot(logits: Tensor, labels: Tensor) -> Tensor:
     return F.one_hot(labels, logits.shape[1]).to(logits.dtype)
 
 
+def _averaged(decay: float, classes: int) -> float:
+    """λ where the loss is averaged over the outputs too, as in `MSELoss`."""
+    return classes * decay / 2
+
+
 PARAMETERS: dict[str, Parameter] = {
     # Hui & Belkin: no rescaling for few classes, M = 15 from 42 classes on, k = 15 and M = 30 for a thousand
     "rescale": Parameter("k", lambda classes: 15.0 if classes >= 1000 else 1.0),
@@ -183,20 +188,10 @@ LOSSES = Named(
     "loss",
     {
         "mse": Loss("MSE", half_squared_error, finite_target=True, decomposed=True),
-        "mse-torch": Loss(
-            "MSE (PyTorch's mean)",
-            mean_squared_error,
-            lambda decay, classes: classes * decay / 2,
-            finite_target=True,
-            decomposed=True,
-        ),
+        "mse-torch": Loss("MSE (PyTorch's mean)", mean_squared_error, _averaged, finite_target=True, decomposed=True),
         "ce": Loss("cross-entropy", cross_entropy),
         "rescaled-mse": Loss(
-            "rescaled MSE",
-            rescaled_squared_error,
-            lambda decay, classes: classes * decay / 2,
-            parameters=("rescale", "target"),
-            finite_target=True,
+            "rescaled MSE", rescaled_squared_error, _averaged, parameters=("rescale", "target"), finite_target=True
         ),
         "focal": Loss("focal", focal_loss, parameters=("focal_gamma",)),
         "label-smoothing": Loss("label smoothing", cross_entropy, parameters=("smoothing",)),

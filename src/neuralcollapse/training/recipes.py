@@ -206,10 +206,9 @@ def read(path: Path, kind: str = "recipe") -> list[TrainingConfig]:
     entries = content if isinstance(content, list) else [content]
     if not entries or not all(isinstance(entry, dict) for entry in entries):
         raise InputError(f"{path} is not a {kind}: expected an object of settings, or a list of such objects")
-    return [
-        TrainingConfig.from_json({key: value for key, value in entry.items() if key != "about"}, path)
-        for entry in entries
-    ]
+    for entry in entries:
+        entry.pop("about", None)
+    return [TrainingConfig.from_json(entry, path) for entry in entries]
 
 
 def fits(recipe: TrainingConfig, config: TrainingConfig) -> bool:

@@ -40,12 +40,11 @@ def prepare(config: TrainingConfig, *, out: Path | None = None, resume: Path | N
     Raises:
         InputError: unusable settings, missing data, `resume` without a run, or a directory with other settings.
     """
+    given = config
     if resume is not None:
         if out is not None and out.resolve() != resume.resolve():
             raise InputError(f"--resume {resume} continues in that folder; leave out --out {out}")
         out, given = resume, resumed(Run.open(resume), config)
-    else:
-        given = config
     resolved, data = load_and_resolve(given)
     with torch.device("meta"):
         hardware.check_memory(build_network(resolved, data), resolved.device, resolved.precision == "64")
@@ -84,9 +83,8 @@ def load_and_resolve(config: TrainingConfig, load: Callable[..., Dataset] = data
         with torch.device("meta"):
             net = build_network(resolved, data)
     except (RuntimeError, TypeError, OverflowError, MemoryError) as error:  # sizes that no tensor can have
-        raise InputError(
-            f"{resolved.model} of width {resolved.width:g} cannot be built ({shortened(error)}); take another --width"
-        ) from error
+        network = f"{resolved.model} of width {resolved.width:g}"
+        raise InputError(f"{network} cannot be built ({shortened(error)}); take another --width") from error
     if (statistics := resolved.batch_norm_statistics) != "running":
         asked = f"--batch-norm-statistics {statistics}"
         if not batch_norm_layers(net):
@@ -143,9 +141,7 @@ def resolve(config: TrainingConfig, data: Dataset) -> RunConfig:
         settings["batch_size"] = min(len(data.train.labels), LARGEST_FULL_BATCH)
     if not optimizer.has_momentum:
         if config.momentum:
-            raise InputError(
-                f"--momentum {config.momentum:g} has no use with --optimizer {names['optimizer']}; leave it out"
-            )
+            raise _no_use("momentum", config.momentum, f"--optimizer {names['optimizer']}")
         settings["momentum"] = 0.0
     momentum = given.get("momentum", settings["momentum"])
     settings["weight_decay"] = optimizer.weight_decay(settings["weight_decay"], momentum)
@@ -184,20 +180,18 @@ def resolve(config: TrainingConfig, data: Dataset) -> RunConfig:
 def _check_decays(config: TrainingConfig, head: str, optimizer: str) -> None:
     """Refuse a decay that the head gives no meaning, and a head that changes under an optimizer which forbids it."""
     if config.classifier_decay is not None and not HEADS[head].decayed:
-        raise InputError(
-            f"--classifier-decay {config.classifier_decay:g} has no use with --head {head}, whose W it does not "
-            "change; leave it out"
-        )
+        raise _no_use("classifier-decay", config.classifier_decay, f"--head {head}, whose W it does not change")
     if config.feature_decay and HEADS[head].unit_features:
-        raise InputError(
-            f"--feature-decay {config.feature_decay:g} has no use with --head {head}, whose features all have "
-            "length 1; leave it out"
-        )
+        raise _no_use("feature-decay", config.feature_decay, f"--head {head}, whose features all have length 1")
     if HEADS[head].follow is not None and OPTIMIZERS[optimizer].full_batch:
         raise InputError(
             f"--head {head} changes W after every step, by which --optimizer {optimizer} would mistake the curvature; "
             "take another optimizer"
         )
+
+
+def _no_use(option: str, value: float, choice: str) -> InputError:
+    return InputError(f"--{option} {value:g} has no use with {choice}; leave it out")
 
 
 def corruption(config: TrainingConfig) -> Corruption:

@@ -54,9 +54,8 @@ def robustness_subset(test: ImageData, number: int) -> ImageData:
     """
     usable = test.images.flatten(1).any(dim=1).nonzero().flatten()
     if number > len(usable):
-        raise InputError(
-            f"expected --robustness-examples of at most {len(usable)}, the test images that are not black, got {number}"
-        )
+        most = f"{len(usable)}, the test images that are not black"
+        raise InputError(f"expected --robustness-examples of at most {most}, got {number}")
     labels = test.labels[usable]
     counts = labels.bincount()
     order = labels.argsort(stable=True)
@@ -166,9 +165,8 @@ def _logits(logits: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 def _pixels(images: Tensor, channels: int) -> Tensor:
     """The images as floating pixels in 0 … 1."""
     if images.ndim != 4 or images.shape[1] != channels or not len(images):
-        raise InputError(
-            f"expected images of shape (n, {channels}, height, width), n at least 1, got {tuple(images.shape)}"
-        )
+        wanted = f"shape (n, {channels}, height, width), n at least 1"
+        raise InputError(f"expected images of {wanted}, got {tuple(images.shape)}")
     if images.dtype == torch.uint8:
         images = images.float() / 255
     if not images.is_floating_point():
@@ -178,7 +176,6 @@ def _pixels(images: Tensor, channels: int) -> Tensor:
         raise InputError(f"expected pixels in 0 … 1, before normalisation, got {low:g} to {high:g}")
     black = ~images.flatten(1).any(dim=1)
     if bool(black.any()):
-        raise InputError(
-            f"expected no black image, because ‖x‖ is then zero, got image {int(black.nonzero()[0])}; leave it out"
-        )
+        first = int(black.nonzero()[0])
+        raise InputError(f"expected no black image, because ‖x‖ is then zero, got image {first}; leave it out")
     return images

@@ -175,9 +175,7 @@ def inputs_of(layer: nn.Linear | None) -> Iterator[list[Tensor]]:
     def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         entered[:] = inputs
 
-    hook = None if layer is None else layer.register_forward_pre_hook(keep)
-    try:
+    with contextlib.ExitStack() as stack:
+        if layer is not None:
+            stack.callback(layer.register_forward_pre_hook(keep).remove)
         yield entered
-    finally:
-        if hook is not None:
-            hook.remove()

@@ -22,9 +22,7 @@ function choice(label, options, chosen, changed) {
   return element("label", {}, label, select);
 }
 
-function button(text, title, pressed) {
-  return element("button", { type: "button", title, onclick: pressed }, text);
-}
+const button = (text, title, pressed) => element("button", { type: "button", title, onclick: pressed }, text);
 
 /** The sentence and the formula of the glossary, to be unfolded beside a panel. */
 function explanationOf(key) {
@@ -34,12 +32,10 @@ function explanationOf(key) {
 }
 
 /** The formula of the glossary alone, for a table. */
-function formulaOf(key) {
-  return document.getElementById(`explain-${key}`)?.querySelector("math")?.cloneNode(true) ?? "–";
-}
+const formulaOf = (key) => document.getElementById(`explain-${key}`)?.querySelector("math")?.cloneNode(true) ?? "–";
 
-function download(name, text, kind) {
-  const address = URL.createObjectURL(new Blob([text], { type: kind }));
+function saveCsv(name, rows) {
+  const address = URL.createObjectURL(new Blob([asCsv(rows)], { type: "text/csv" }));
   const link = element("a", { href: address, download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(address), 1000);

@@ -23,7 +23,6 @@ function format(value, percent = false) {
   return String(Number(value.toPrecision(3))).replace("-", "−");
 }
 
-const SIDE = { means: "class means", classifier: "classifier" };
 const FAMILIAR = {
   nc1: "NC1", nc3: "NC3", nc4_mismatch: "NC4", train_error: "training error", train_accuracy: "training accuracy", test_accuracy: "test accuracy",
   nearest_mean_accuracy: "accuracy of the nearest mean", "mse.total": "MSE loss L", "mse.nc1": "L_NC1", "mse.nc23": "L_NC2/3", "mse.ls": "L_LS",
@@ -34,15 +33,12 @@ const FAMILIAR = {
 /** What a number is called; one of a later paper keeps its name. */
 function titleOfMetric(name) {
   const [, kind, side] = name.match(/^nc2\.(\w+)_(means|classifier)$/) ?? [];
-  if (kind) return `NC2 ${{ equinorm: "norms", equiangularity: "equal angles", maximal_angle: "maximal angles" }[kind]}, ${SIDE[side]}`;
+  if (kind) return `NC2 ${{ equinorm: "norms", equiangularity: "equal angles", maximal_angle: "maximal angles" }[kind]}, ${side === "means" ? "class means" : side}`;
   return FAMILIAR[name] ?? name;
 }
 
 /** The values of a metric over a run's epochs, or null where the run has none. */
-function valuesOf(run, name) {
-  const found = run.values[name];
-  return found ? found.map(numeric) : null;
-}
+const valuesOf = (run, name) => run.values[name]?.map(numeric) ?? null;
 
 /** The last measured value of a metric. */
 const finalOf = (run, name) => valuesOf(run, name)?.at(-1) ?? null;
@@ -62,15 +58,10 @@ function spectrumOf(run) {
 
 const nameOfClass = (names, label) => (names[label] === undefined || names[label] === "" ? `class ${label}` : names[label]);
 
-function floatsOf(text, kind) {
-  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  return new kind(bytes.buffer);
-}
+const floatsOf = (text, kind) => new kind(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
 
 /** Rows of a flat array. */
-function rowsOf(flat, width) {
-  return Array.from({ length: flat.length / width }, (_, row) => Array.from(flat.subarray(row * width, (row + 1) * width)));
-}
+const rowsOf = (flat, width) => Array.from({ length: flat.length / width }, (_, row) => Array.from(flat.subarray(row * width, (row + 1) * width)));
 
 /** The class means, rows of the classifier and features of a snapshot, in coordinates of the span of class means. */
 function unpack(packed) {
@@ -91,11 +82,7 @@ function unpack(packed) {
 }
 
 /** The place of the last snapshot at or before an epoch; that of the first where there is none. */
-function snapshotBefore(snapshots, epoch) {
-  let place = 0;
-  snapshots.epochs.forEach((at, index) => { if (at <= epoch) place = index; });
-  return place;
-}
+const snapshotBefore = (snapshots, epoch) => Math.max(0, snapshots.epochs.findLastIndex((at) => at <= epoch));
 
 const dot = (a, b) => a.reduce((sum, value, axis) => sum + value * b[axis], 0);
 const lengthOf = (a) => Math.sqrt(dot(a, a));

@@ -78,7 +78,7 @@ function makePanel(options) {
   const readout = element("p", { class: "readout", "aria-live": "off" });
   const tools = element("div", { class: "tools" },
     options.tools ?? [],
-    options.table ? button("CSV", "Save the numbers of this panel", () => download(`${fileName(options.id)}.csv`, asCsv(options.table()), "text/csv")) : null,
+    options.table ? button("CSV", "Save the numbers of this panel", () => saveCsv(`${fileName(options.id)}.csv`, options.table())) : null,
     button("SVG", "Save this picture", () => panel.save()));
   const node = element("section", { class: "panel", id: `panel-${options.id}`, "aria-label": options.title },
     element("header", {}, element("h3", {}, options.title), tools),
@@ -126,13 +126,13 @@ function makePanel(options) {
   return panel;
 }
 
-/** Forget the panels of the view that is left. */
-function clearPanels() {
-  for (const panel of panels) {
+/** Forget panels that are no longer shown: by default all, those of the view that is left. */
+function clearPanels(left = panels) {
+  for (const panel of left) {
+    panels.delete(panel);
     nearby.unobserve(panel.node);
     if (panel.drawn) Plotly.purge(panel.plot);
   }
-  panels.clear();
 }
 
 /** The line of the chosen epoch, then the two zero-error events and the divisions of the learning rate. */
@@ -156,10 +156,9 @@ function epochLines(run, epoch) {
  * axis begins logarithmic; `percent`; `label` of the axis.
  */
 function curvePanel(options) {
-  const { run } = options;
+  const { run, series: all } = options;
   let log = options.log ?? true;
   const epochsOf = (series) => series.epochs ?? run.epochs;
-  const all = options.series;
   const scale = button(log ? "log" : "linear", "Logarithmic or linear axis", () => {
     log = !log;
     scale.textContent = log ? "log" : "linear";

@@ -49,7 +49,7 @@ function spectrumPanels(run) {
   let overlay = true;
   const toggle = theory.predicted ? button("closed form", "Show or hide the closed form", () => { overlay = !overlay; toggle.setAttribute("aria-pressed", overlay); main.refresh(); }) : null;
   toggle?.setAttribute("aria-pressed", overlay);
-  const shown = spectrum.length > 60 ? spectrum.map((_, rank) => rank).filter((rank) => rank % Math.ceil(spectrum.length / 60) === 0) : spectrum.map((_, rank) => rank);
+  const shown = spectrum.map((_, rank) => rank).filter((rank) => rank % Math.ceil(spectrum.length / 60) === 0);
   const main = curvePanel({
     id: "spectrum", title: "Signal-to-noise spectrum", explain: "spectrum", run, tall: true, label: "ω", tools: [toggle].filter(Boolean),
     series: () => [
@@ -91,7 +91,7 @@ function anyPanel(run) {
 function layersPanel(run) {
   const { epochs, values } = run.layers;
   const layers = Object.keys(values);
-  const names = [...new Set(layers.flatMap((layer) => Object.keys(values[layer])))].filter((name) => !/^snr\.\d+$/.test(name));
+  const names = metricsOf(layers.map((layer) => ({ values: values[layer] })));
   let name = names.includes("nc1") ? "nc1" : names[0];
   let log = true;
   const row = (layer) => (values[layer][name] ?? epochs.map(() => null)).map(numeric);
@@ -206,7 +206,7 @@ function timeline(run) {
 function runView(run) {
   const said = [element("h2", { id: "reading" }, "What it says"), reading(run.reading)];
   if (run.trained && run.status !== "finished") said.push(element("p", { class: "note" }, `Status: ${run.status || "begun"}, ${run.trained[0]} of ${run.trained[1]} epochs.`));
-  if (run.departures?.length) said.push(element("p", { class: "note" }, `Unlike the paper's protocol: ${run.departures.join("; ")}.`));
+  if (run.departures.length) said.push(element("p", { class: "note" }, `Unlike the paper's protocol: ${run.departures.join("; ")}.`));
   if (run.thinned) said.push(element("p", { class: "note" }, `This page holds ${run.thinned[0]} of ${run.thinned[1]} measured epochs.`));
   if (!run.epochs.length) return { nodes: [...said, ...configuration(run)], stop() {} };
   const line = timeline(run);
@@ -216,17 +216,15 @@ function runView(run) {
     return panel.node;
   });
   const nodes = [...said, line.node];
-  const classes = run.classes ?? run.snapshots?.classes.length;
-  if (run.snapshots && run.snapshots.classes.length > 1) {
-    const [matrix, ...pair] = matrixPanels(run, classes);
+  const [matrix, ...pair] = run.snapshots?.classes.length > 1 ? matrixPanels(run, run.classes ?? run.snapshots.classes.length) : [];
+  if (matrix) {
     nodes.push(element("h2", { id: "portrait" }, "The portrait"), element("div", { class: "grid wide" }, portraitPanel(run).node, matrix.node));
     if (run.snapshots.left_out) nodes.push(element("p", { class: "note" }, `The class means of ${run.snapshots.left_out} further epochs were left out, to keep the file small.`));
-    nodes.push(element("h2", { id: "numbers" }, "NC1 to NC4, the loss and the accuracy"), element("div", { class: "grid" }, curves));
-    nodes.push(element("h2", { id: "pairs" }, "A pair of classes"), element("div", { class: "grid wide" }, pair.map((panel) => panel.node)));
-  } else {
-    if (run.environment && Object.keys(run.environment).length) nodes.push(element("p", { class: "note" }, "This run directory has no snapshots, so there is no portrait and no matrix of class means."));
-    nodes.push(element("h2", { id: "numbers" }, "NC1 to NC4, the loss and the accuracy"), element("div", { class: "grid" }, curves));
+  } else if (Object.keys(run.environment).length) {
+    nodes.push(element("p", { class: "note" }, "This run directory has no snapshots, so there is no portrait and no matrix of class means."));
   }
+  nodes.push(element("h2", { id: "numbers" }, "NC1 to NC4, the loss and the accuracy"), element("div", { class: "grid" }, curves));
+  if (matrix) nodes.push(element("h2", { id: "pairs" }, "A pair of classes"), element("div", { class: "grid wide" }, pair.map((panel) => panel.node)));
   const spectrum = spectrumPanels(run);
   if (spectrum.length) nodes.push(element("h2", { id: "theory" }, "The spectrum and its closed form"), element("div", { class: "grid wide" }, spectrum.map((panel) => panel.node)));
   if (run.per_class) nodes.push(...classesSection(run));
@@ -243,6 +241,6 @@ function configuration(run) {
   const nodes = [];
   if (Object.keys(run.settings).length) nodes.push(element("h2", { id: "configuration" }, "Configuration"), facts(run.settings));
   if (run.command) nodes.push(element("h2", {}, "The command that makes it again"), element("pre", {}, run.command));
-  if (run.environment && Object.keys(run.environment).length) nodes.push(element("h2", {}, "Machine and versions"), facts(run.environment));
+  if (Object.keys(run.environment).length) nodes.push(element("h2", {}, "Machine and versions"), facts(run.environment));
   return nodes;
 }

@@ -29,7 +29,7 @@ function featuresView(subject) {
   const rows = subject.table.map((row) => ({ ...row, value: numeric(row.value) }));
   const table = sortableTable([{ key: "name", title: "Number", show: (row) => row.name.split(/(?<=[_.])/).flatMap((part) => [part, element("wbr")]) }, { key: "value", title: "Value", number: true, show: (row) => format(row.value) }, text("good", "At full collapse"), text("measures", "Measures"), { key: "explain", title: "Formula", show: (row) => formulaOf(row.explain) }, text("source", "Source")], rows, { group: "family" });
   table.node.id = "numbers";
-  nodes.push(element("h2", {}, "Every number"), button("CSV", "Save the table", () => download("numbers.csv", asCsv([["family", "number", "value", "at full collapse", "measures", "source"], ...rows.map((row) => [row.family, row.name, row.value, row.good, row.measures, row.source])]), "text/csv")), table.node);
+  nodes.push(element("h2", {}, "Every number"), button("CSV", "Save the table", () => saveCsv("numbers.csv", [["family", "number", "value", "at full collapse", "measures", "source"], ...rows.map((row) => [row.family, row.name, row.value, row.good, row.measures, row.source])])), table.node);
   return { nodes, stop() {} };
 }
 

@@ -75,7 +75,7 @@ function facetSection(runs, updates) {
   const losses = valuesOfLabel(runs, "loss");
   const colorOf = (loss) => color(LOSS_COLORS[losses.indexOf(loss) % LOSS_COLORS.length]);
   const rebuild = () => {
-    made.forEach((panel) => { panels.delete(panel); nearby.unobserve(panel.node); if (panel.drawn) Plotly.purge(panel.plot); });
+    clearPanels(made);
     const groups = Map.groupBy(left, (run) => state.by.map((label) => run.labels[label]).filter(Boolean).join(", "));
     const finite = left.flatMap((run) => valuesOf(run, state.name) ?? []).filter((value) => isNumber(value) && (!state.log || value > 0));
     const range = finite.length ? [finite.reduce((a, b) => Math.min(a, b)), finite.reduce((a, b) => Math.max(a, b))] : [0, 1];

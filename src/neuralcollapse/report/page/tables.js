@@ -4,11 +4,11 @@
  * A sortable table.
  *
  * columns: {key, title, number, show(row)}; rows: objects; options: `high` for a table that scrolls; `opens(row)`, what a
- * link in the first column leads to; `sorted`, [key, descending]; `group`, a key whose values head the rows that share
- * them, which stay together when sorted.
+ * link in the first column leads to; `group`, a key whose values head the rows that share them, which stay together when
+ * sorted.
  */
 function sortableTable(columns, rows, options = {}) {
-  let [key, descending] = options.sorted ?? [null, false];
+  let key = null, descending = false;
   const body = element("tbody");
   const heads = columns.map((column) => element("th", { scope: "col", class: column.number ? "number" : "" },
     button(column.title, "Sort by this column", () => {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import textwrap
 
 import pytest
 
@@ -51,10 +50,19 @@ def test_an_interrupt_lost_in_a_destructor_comes_again(sent: str, before: str) -
     """The second falls into a destructor too, as one that is sent during an import may."""
     if sent == "signal.SIGTERM":
         before += "; signal.signal(signal.SIGTERM, signal.default_int_handler)"
-    code = textwrap.dedent(COMMAND).replace("SENT", sent).replace("IGNORED", before)
+    code = COMMAND.replace("SENT", sent).replace("IGNORED", before)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == 130, done.stderr
     assert done.stderr == "" and done.stdout.startswith("in the destructor\n")
+
+
+def test_an_interrupt_lost_at_the_very_end_leaves_no_traceback() -> None:
+    code = COMMAND.replace("SENT", "signal.SIGINT")
+    code = code.replace(
+        "IGNORED", "signal.signal(signal.SIGINT, signal.default_int_handler)\n    Slow(1)\n    return 0"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "in the destructor\n", "")
 
 
 @pytest.mark.parametrize("interrupted", ["raise KeyboardInterrupt", "return 130"])

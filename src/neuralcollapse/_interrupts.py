@@ -25,19 +25,24 @@ def lost_interrupts_sent_again() -> Iterator[None]:
     It is for the main function of a process of our own: the hook belongs to the whole process.
     """
     before = sys.unraisablehook
+    timers: list[threading.Timer] = []
 
     def hook(unraisable: sys.UnraisableHookArgs) -> None:
         if not issubclass(unraisable.exc_type, KeyboardInterrupt):
             before(unraisable)
             return
+        timers.append(threading.Timer(SENT_AGAIN_AFTER, _interrupt))
+        timers[-1].daemon = True
         with contextlib.suppress(RuntimeError):  # no thread can be started while the interpreter shuts down
-            threading.Timer(SENT_AGAIN_AFTER, _interrupt).start()
+            timers[-1].start()
 
     sys.unraisablehook = hook
     try:
         yield
     finally:
         sys.unraisablehook = before
+        for timer in timers:  # an interrupt at the very end has nothing left to stop
+            timer.cancel()
 
 
 def _interrupt() -> None:
@@ -47,4 +52,6 @@ def _interrupt() -> None:
         if sys.platform == "win32":
             _thread.interrupt_main(each)
         else:  # a signal of the system's ends a wait, too
-            signal.pthread_kill(threading.main_thread().ident or 0, each)
+            main = threading.main_thread().ident
+            assert main is not None
+            signal.pthread_kill(main, each)

@@ -275,7 +275,7 @@ def test_the_table_fits_a_terminal() -> None:
         (lambda d: nc.compare(d, d, level=1.0), "expected a level between 0 and 1, such as 0.95, got 1"),
         (lambda d: nc.compare(d, d, resamples=1), "expected resamples of at least 2, got 1"),
         (lambda d: nc.compare(d, d, metrics="silhouette"), "'silhouette' would see drawn examples twice"),
-        (lambda d: nc.compare((d[0], d[1][:3]), d), "^a: expected one label per example"),
+        (lambda d: nc.compare((d[0], d[1][:3]), d), "^A: expected one label per example"),
         (lambda d: nc.confidence_intervals(d[0], d[1][:3]), "expected one label per example"),
         (lambda d: nc.compare(history([1.0]) + history([1.0], "vgg"), history([2.0])), "differ in their seed alone"),
         (lambda d: nc.compare({"nc1": 1.0, "confidence": {"nc1": 3}}, {"nc1": 1.0}), "expected error and bias in"),
@@ -293,7 +293,7 @@ def test_the_side_and_the_row_of_a_nan_are_named(row: int) -> None:
     features, labels = torch.zeros(10_000, 3), torch.arange(10_000) % 2
     damaged = features.clone()
     damaged[row, 1] = torch.nan
-    with pytest.raises(nc.InputError, match=f"^b: expected finite features, got NaN or infinity in row {row}$"):
+    with pytest.raises(nc.InputError, match=f"^B: expected finite features, got NaN or infinity in row {row}$"):
         nc.compare((features + labels[:, None], labels), (damaged, labels), resamples=2)
 
 

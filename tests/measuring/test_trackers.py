@@ -41,7 +41,10 @@ def test_nc1_to_nc4_are_one_group_and_every_tag_leads_back() -> None:
     }
     assert {tag: name_of_tag(tag) for tag in tags} == tags
     assert name_of_tag("nc/own") == "own" and name_of_tag("nc/a/b") == "a/b", "what others log stays theirs"
-    assert name_of_tag(tag_of("re_estimated.mse.ls")) == "re_estimated.mse.ls"
+    again = {"re_estimated.mse.ls": "nc/re_estimated/mse.ls", "notebook.mse.total": "nc/notebook/mse.total"}
+    again["notebook.mse.weight_decay"] = "nc/constants/notebook.mse.weight_decay"
+    assert {name: tag_of(name) for name in again} == again
+    assert [name_of_tag(tag) for tag in again.values()] == list(again)
 
 
 def test_a_function_gets_the_numbers_and_constants_once() -> None:

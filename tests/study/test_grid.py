@@ -6,13 +6,25 @@ import dataclasses
 import io
 import json
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from helpers.grids import OPTIONS, TINY, HereOptions, epoch, kill_all, start, uninterrupted, wait_for, without_clock
+from helpers.grids import (
+    OPTIONS,
+    TINY,
+    HereOptions,
+    InThisProcess,
+    epoch,
+    kill_all,
+    start,
+    uninterrupted,
+    wait_for,
+    without_clock,
+)
 from rich.console import Console
 
 from neuralcollapse import InputError
@@ -202,12 +214,35 @@ def test_a_grid_that_is_stopped_stops_its_workers(tmp_path: Path, sent: signal.S
 def test_a_grid_that_is_stopped_stops_the_epoch_it_times(tmp_path: Path, sent: signal.Signals) -> None:
     slow = ["--datasets", "digits", "--models", "resnet18", "--precision", "32", "--device", "cpu"]
     process = start("grid", *slow, "--out", str(tmp_path / "grid"), "--threads", "1")
-    timed: list[psutil.Process] = []
-    wait_for(lambda: bool(timed.extend(psutil.Process(process.pid).children()) or timed), process)
+    grid = psutil.Process(process.pid)
+    # by then the grid waits for it; before, it would end at the end of its input, after importing
+    wait_for(lambda: any(child.cpu_times().user > 1 for child in grid.children()), process)
+    timed = grid.children()
     process.send_signal(sent)
     process.communicate(timeout=300)
     assert process.returncode == 130
-    assert not psutil.wait_procs(timed, timeout=60)[1]
+    assert not psutil.wait_procs(timed, timeout=5)[1]
+
+
+def test_sigterm_stops_a_grid_whose_executor_has_a_handler_of_its_own(
+    tmp_path: Path, untimed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `ray.init` sets one, by which the process would end at once, without stopping what it has begun."""
+
+    class OfRay(InThisProcess):
+        def __init__(self, out: Path, options: GridOptions) -> None:
+            signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+
+        def submit(self, task: Task) -> Any:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("helpers.grids.InThisProcess", OfRay)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        result = run_grid(tiny(), tmp_path / "grid", HereOptions(in_this_process=True))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert result.interrupted
 
 
 def test_a_cell_that_fails_says_why(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import signal
 import sys
@@ -52,8 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
         code = _fail(_one_line(error))
     finally:
         warnings.formatwarning = shown
-    if code == INTERRUPTED:  # another Ctrl-C ends what is left at once, and not with a traceback of the libraries
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if code == INTERRUPTED:  # at the end of this process another Ctrl-C gives no traceback of the libraries
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
     sys.exit(code)
 
 

@@ -29,7 +29,7 @@ _PLAIN = {
 
 def formula(text: str) -> str:
     """Mark a text of ours, whose formulas stand between dollars, as apart from text from outside."""
-    return re.sub(r"\$([^$\n]+)\$", "\0\\1\0", text)
+    return re.sub(r"\$([^$\n]+)\$", lambda found: f"\0{found[1]}\0", text)
 
 
 def latex(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from neuralcollapse._checks import check_classifier
 from neuralcollapse._errors import InputError
@@ -28,12 +29,14 @@ from neuralcollapse.files.shards import (
 )
 from neuralcollapse.files.unfinished import Unfinished
 from neuralcollapse.measuring.bootstrap import RESAMPLES, Settings
-from neuralcollapse.measuring.comparison import Comparison
 from neuralcollapse.measuring.confidence import intervals_of
 from neuralcollapse.measuring.count_range import CountRange
 from neuralcollapse.measuring.decision_counts import DecisionCounts
 from neuralcollapse.measuring.report import Report, make_report
 from neuralcollapse.moments.class_moments import ClassMoments
+
+if TYPE_CHECKING:
+    from neuralcollapse.measuring.comparison import Comparison
 
 
 @dataclass(frozen=True)

@@ -94,14 +94,8 @@ class Sample:
         """What a report says, by the names of its dictionary, of each example as often as ``times`` (n,) has it.
 
         Raises:
-            InputError: features that are not finite, or that a metric has no number for; with the sample's name.
+            InputError: features that are not finite, with the sample's name and the row.
         """
-        try:
-            return self._numbers(settings, times)
-        except InputError as error:
-            raise InputError(f"{self.name}: {error}" if self.name else str(error)) from None
-
-    def _numbers(self, settings: Settings, times: Tensor | None) -> dict[str, float]:
         moments, seen = ClassMoments(self.num_classes, weighting=settings.weighting), 0
         for features, labels in self._repeated(times):
             try:
@@ -110,7 +104,8 @@ class Sample:
                 if bool(features.isfinite().all()):
                     raise
                 row = seen + first_bad_row(features)
-                raise InputError(f"expected finite features, got NaN or infinity in row {row}") from None
+                where = f"{self.name}: " if self.name else ""
+                raise InputError(f"{where}expected finite features, got NaN or infinity in row {row}") from None
             seen += len(features)
         decisions = DecisionCounts(moments, self.weight, self.bias)
         for features, labels in self._repeated(times):

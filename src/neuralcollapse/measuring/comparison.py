@@ -17,7 +17,7 @@ from neuralcollapse.measuring.bootstrap import RESAMPLES, Sample, Settings, erro
 from neuralcollapse.measuring.confidence import check_bootstrap
 from neuralcollapse.measuring.history import History
 from neuralcollapse.measuring.report import Report, is_printed
-from neuralcollapse.measuring.tidy import is_constant, measured, numbers_of, setting_text
+from neuralcollapse.measuring.tidy import is_constant, numbers_of, plain_name, setting_text
 from neuralcollapse.metrics.cka import linear_cka
 from neuralcollapse.moments.class_moments import Weighting
 from neuralcollapse.plots.repetitions import REPETITIONS_DIFFER_IN
@@ -158,7 +158,7 @@ def compare(
         True
     """
     level, resamples, seed = check_bootstrap(level, resamples, seed)
-    sides = [_side(each, name) for each, name in ((a, "a"), (b, "b"))]
+    sides = [_side(each, name) for each, name in ((a, "A"), (b, "B"))]
     if isinstance(sides[0], Sample) and isinstance(sides[1], Sample):
         settings = Settings(weighting, weight_decay, metrics)
         return _of_samples(sides[0], sides[1], settings, level, resamples, seed, progress)
@@ -240,11 +240,11 @@ def _errors_of(report: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
 
 
 def _compared(name: str) -> bool:
-    return not is_constant(name) and not measured(name).startswith("snr.")
+    return not is_constant(name) and not plain_name(name).startswith("snr.")
 
 
 def _of_network(name: str) -> bool:
-    return _compared(name) and measured(name) not in _NOT_OF_THE_NETWORK
+    return _compared(name) and plain_name(name) not in _NOT_OF_THE_NETWORK
 
 
 def _of_histories(a: History, b: History, level: float) -> Comparison:

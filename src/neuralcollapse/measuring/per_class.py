@@ -150,7 +150,7 @@ class ClassReports:
             InputError: no such number, or one that was not measured.
         """
         if name in ("nearest", "nearest_cosine"):
-            return self._nearest[name]
+            return self._nearest[name].copy()
         if name == "name":
             return np.array([self._name(int(label)) for label in self._columns["label"]], dtype=object)
         if name not in self._columns:

@@ -17,20 +17,21 @@ UNLABELLED = ("", "", "", "", None)
 """The labels of what no run is known of."""
 COLUMNS = (*LABELS, "epoch", "layer", "metric", "value")
 _CONSTANTS = ("num_examples", "num_classes", "classes_present", "dim", "mse.weight_decay")
-_AGAIN = ("re_estimated.", "notebook.")
-"""What stands before the names of numbers that a run measures in a second way."""
+AGAIN = ("re_estimated", "notebook")
+"""What stands before the names of numbers that a run measures in a second way, with a dot between."""
 RENAMED = {"numerical_rank": "stable_rank"}
 """What older histories call a number that has another name now."""
 
 
-def measured(name: str) -> str:
+def plain_name(name: str) -> str:
     """The name of a number without the word for a second way in which a run measures it."""
-    return next((name.removeprefix(again) for again in _AGAIN if name.startswith(again)), name)
+    again, _, rest = name.partition(".")
+    return rest if again in AGAIN else name
 
 
 def is_constant(name: str) -> bool:
     """Whether a number says what was measured on, not what was found: it stays the same in a training."""
-    return measured(name) in _CONSTANTS
+    return plain_name(name) in _CONSTANTS
 
 
 def numbers_of(record: Mapping[str, Any]) -> dict[str, float]:

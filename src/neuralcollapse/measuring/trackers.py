@@ -16,7 +16,7 @@ import torch
 
 from neuralcollapse._checks import InputError, as_switch, shown
 from neuralcollapse._errors import install
-from neuralcollapse.measuring.tidy import is_constant, numbers_of
+from neuralcollapse.measuring.tidy import AGAIN, is_constant, numbers_of
 from neuralcollapse.metrics.present_classes import distinct_means
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ PREFIX = "nc/"
 _FIRST = ("nc1", "nc2.equinorm_means", "nc2.equiangularity_means", "nc2.maximal_angle_means", "nc3", "nc4_mismatch")
 # what a run's own history has beside the report
 _TRAINING = ("loss", "train_error", "train_accuracy", "test_accuracy", "learning_rate", "seconds")
-_AGAIN = ("re_estimated", "notebook")
 _OF_CLASSIFIER = ("nc0", "nc3_uncentred", "nc3_unsquared", "nc3_trace", "duality_error", "uniform_duality")
 
 
@@ -43,7 +42,7 @@ def tag_of(name: str) -> str:
         return f"{PREFIX}constants/{name}"
     if name in _TRAINING:
         return f"train/{name}"
-    if (again := name.partition("."))[0] in _AGAIN:
+    if (again := name.partition("."))[0] in AGAIN:
         return f"{PREFIX}{again[0]}/{again[2]}"
     if name.startswith("mse."):
         return f"{PREFIX}mse/{name.removeprefix('mse.')}"
@@ -64,7 +63,7 @@ def name_of_tag(tag: str) -> str:
         return tag
     name = tag.removeprefix(PREFIX)
     group, slash, rest = name.partition("/")
-    if group in _AGAIN or group == "mse":
+    if group in AGAIN or group == "mse":
         return f"{group}.{rest}"
     return rest if slash and group in ("means", "classifier", "accuracy", "constants") else name
 

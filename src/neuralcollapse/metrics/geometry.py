@@ -229,9 +229,10 @@ def as_rows(vectors: Float[Tensor, "c p"] | Array) -> Float[Tensor, "c p"]:
 def have_directions(vectors: Float[Tensor, "c p"], name: str) -> bool:
     """Whether no row is zero; warns that the number of this name is undefined where one is."""
     zero = (~vectors.any(dim=1)).nonzero()[:, 0].tolist()
-    if zero:
-        warn_undefined(name, f"row {zero[0]} of {len(vectors)} is zero")
-    return not zero
+    if not zero:
+        return True
+    warn_undefined(name, f"row {zero[0]} of {len(vectors)} is zero")
+    return False
 
 
 def tiles(count: int) -> Iterator[tuple[slice, slice]]:

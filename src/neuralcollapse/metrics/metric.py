@@ -69,7 +69,7 @@ class Given:
         return self.weight
 
     @property
-    def data(self) -> tuple[Tensor, Tensor]:
+    def labelled_features(self) -> tuple[Tensor, Tensor]:
         """The features and their labels, which the metric has asked for."""
         assert self.examples is not None
         return self.examples
@@ -77,7 +77,7 @@ class Given:
     @cached_property
     def unit_moments(self) -> ClassMoments:
         """Moments of the features scaled to unit length each."""
-        features, labels = self.data
+        features, labels = self.labelled_features
         moments = ClassMoments(self.moments.num_classes, weighting=self.moments.weighting, scatter="trace")
         moments.update(torch.nn.functional.normalize(features.double(), dim=1), labels)
         return moments

@@ -56,9 +56,10 @@ def rows_of_present(moments: ClassMoments, weight: Float[Tensor, "c p"]) -> Floa
 def has_two_examples_each(moments: ClassMoments, name: str) -> bool:
     """Whether each class present has two examples; warns that the number of this name is undefined where not."""
     single = (moments.counts == 1).nonzero()[:, 0].tolist()
-    if single:
-        warn_undefined(name, f"class {single[0]} has one example")
-    return not single
+    if not single:
+        return True
+    warn_undefined(name, f"class {single[0]} has one example")
+    return False
 
 
 def rows_and_means(

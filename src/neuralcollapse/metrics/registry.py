@@ -36,7 +36,6 @@ from neuralcollapse.moments.class_moments import ClassMoments, require_moments
 
 _cdnv, _ratio, _vci = variability.cdnv, variability.variability_ratio, variability.variability_collapse_index
 _equinorm, _equiangularity = (partial(f, correction=0) for f in (geometry.equinorm, geometry.equiangularity))
-_duality_error = duality.duality_error
 
 # name: how it is computed, what it measures, its value at full collapse, its source
 METRICS = MetricTable(
@@ -53,7 +52,9 @@ METRICS = MetricTable(
         "cdnv": of_moments(_cdnv, "class-distance normalised variance", "0", "Galanti 2021", needs=""),
         "cdnv_unbiased": of_unbiased(_cdnv, "CDNV, divisor n_c − 1", "0", "Galanti 2021", needs=""),
         "cdnv_fourth_power": of_moments(partial(_cdnv, power=4), "CDNV over ‖·‖⁴", "0", "Wu 2024", needs=""),
-        "silhouette": of_examples(lambda g: silhouette(*g.data), "silhouette of the classes", "1", "Rousseeuw 1987"),
+        "silhouette": of_examples(
+            lambda g: silhouette(*g.labelled_features), "silhouette of the classes", "1", "Rousseeuw 1987"
+        ),
         # dimensions that features take
         "stable_rank": of_moments(feature_rank.stable_rank, "tr Σ_T/‖Σ_T‖", "C−1", "Rudelson 2007", classes=1),
         "effective_rank": of_moments(feature_rank.effective_rank, "entropy rank", "C−1", "Roy 2007", classes=1),
@@ -105,12 +106,12 @@ METRICS = MetricTable(
         "nc3_uncentred": of_duality(partial(nc3, centred=False), "NC3 of μ, not μ̄", "", "Papyan 2020"),
         "nc3_unsquared": of_duality(partial(nc3, squared=False), "√NC3", "0", "Papyan 2020"),
         "nc3_trace": of_duality(duality.nc3_trace, "W M̄ᵀ over its trace", "0", "Zhou 2022"),
-        "duality_error": of_duality(_duality_error, "W M̄ᵀ against a simplex", "0", "Zhou 2022"),
+        "duality_error": of_duality(duality.duality_error, "W M̄ᵀ against a simplex", "0", "Zhou 2022"),
         "duality_error_centred": of_duality(
-            partial(_duality_error, centre_rows=True), "W M̄ᵀ, W less its mean row", "0", "Zhou 2022"
+            partial(duality.duality_error, centre_rows=True), "W M̄ᵀ, W less its mean row", "0", "Zhou 2022"
         ),
         "duality_error_uncentred": of_duality(
-            partial(_duality_error, centred=False), "W Mᵀ against a simplex", "", "Zhu 2021"
+            partial(duality.duality_error, centred=False), "W Mᵀ against a simplex", "", "Zhu 2021"
         ),
         "uniform_duality": of_duality(duality.uniform_duality, "UNC3, Std/Avg of cos(w, μ̄)", "0", "Wu 2024"),
         "duality_product_mean": of_classifier(lambda g: float(g.products.mean()), "Avg ⟨w, μ̄⟩", "", "Wu 2024"),
@@ -135,7 +136,7 @@ METRICS = MetricTable(
             lambda g: duality.bias_collapse(g.moments, g.classifier, g.bias), "‖Wμ_G + b‖", "0", "Zhu 2021", classes=1
         ),
         "cosine_margin": of_examples(
-            lambda g: float(margins.cosine_margins(*g.data, g.classifier).mean()),
+            lambda g: float(margins.cosine_margins(*g.labelled_features, g.classifier).mean()),
             "cos(w_y, h̄) above the next",
             "C/(C−1)",
             "Zhou 2022",

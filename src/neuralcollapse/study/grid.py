@@ -90,11 +90,12 @@ def run_grid(
         {each.cell.name: each.why for each in planned if each.why and each.state is not State.FINISHED},
     )
     to_train, threads = [each.cell.name for each in chosen], threads_of_each(options)
-    with _interrupted_by_sigterm(), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         if not options.dry_run:
             if chosen:  # before the estimate, so that a cluster that is not there is reported at once
                 executor = stack.enter_context(contextlib.closing(executor_for(options)(out, options)))
             add_to_study(out, study_runs or [cell.name for cell in cells])
+        stack.enter_context(_interrupted_by_sigterm())  # after the executor: Ray sets a handler of its own
         progress.planned(planned, estimate_costs(chosen, threads, progress.timing), to_train, options)
         if chosen and not options.dry_run:
             _train(chosen, executor, threads, progress, result)

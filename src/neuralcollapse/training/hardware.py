@@ -18,7 +18,16 @@ from torch import nn
 from neuralcollapse._errors import InputError
 from neuralcollapse.data.binary_files import machine_memory
 
-_LISTED = ("neuralcollapse", "torch", "numpy", "lightning-fabric", "scikit-learn", "torchvision", "timm", "matplotlib")
+_PACKAGES = (
+    "neuralcollapse",
+    "torch",
+    "numpy",
+    "lightning-fabric",
+    "scikit-learn",
+    "torchvision",
+    "timm",
+    "matplotlib",
+)
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
@@ -83,7 +92,7 @@ def gpu_memory() -> float:
 def environment() -> dict[str, Any]:
     """Versions, machine, source revision and command line, for `environment.json`."""
     versions: dict[str, str] = {}
-    for name in _LISTED:
+    for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return {

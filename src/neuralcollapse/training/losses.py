@@ -171,7 +171,7 @@ def _one_hot(logits: Tensor, labels: Tensor) -> Tensor:
     return F.one_hot(labels, logits.shape[1]).to(logits.dtype)
 
 
-def _averaged(decay: float, classes: int) -> float:
+def _decay_of_averaged(decay: float, classes: int) -> float:
     """λ where the loss is averaged over the outputs too, as in `MSELoss`."""
     return classes * decay / 2
 
@@ -188,10 +188,16 @@ LOSSES = Named(
     "loss",
     {
         "mse": Loss("MSE", half_squared_error, finite_target=True, decomposed=True),
-        "mse-torch": Loss("MSE (PyTorch's mean)", mean_squared_error, _averaged, finite_target=True, decomposed=True),
+        "mse-torch": Loss(
+            "MSE (PyTorch's mean)", mean_squared_error, _decay_of_averaged, finite_target=True, decomposed=True
+        ),
         "ce": Loss("cross-entropy", cross_entropy),
         "rescaled-mse": Loss(
-            "rescaled MSE", rescaled_squared_error, _averaged, parameters=("rescale", "target"), finite_target=True
+            "rescaled MSE",
+            rescaled_squared_error,
+            _decay_of_averaged,
+            parameters=("rescale", "target"),
+            finite_target=True,
         ),
         "focal": Loss("focal", focal_loss, parameters=("focal_gamma",)),
         "label-smoothing": Loss("label smoothing", cross_entropy, parameters=("smoothing",)),

@@ -286,3 +286,8 @@ def shown(value: Any) -> str:
 def first_bad_row(features: Tensor) -> int:
     """The index of the first row with NaN or infinity."""
     return int((~torch.isfinite(features).all(dim=1)).nonzero()[0])
+
+
+def not_finite(features: Tensor, first: int = 0) -> InputError:
+    """The error about NaN or infinity in these rows, of which the first one has this number."""
+    return InputError(f"expected finite features, got NaN or infinity in row {first + first_bad_row(features)}")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralcollapse._checks import first_bad_row
+from neuralcollapse._checks import not_finite
 from neuralcollapse._errors import InputError
 from neuralcollapse.files.features import BLOCK_BYTES, Classifier, LabelledFeatures
 from neuralcollapse.files.shards import Counts, RowRange, Saved, digest, write_counts, write_moments
@@ -128,8 +128,7 @@ class Part:
             except InputError as error:
                 if bool(features.isfinite().all()):
                     raise InputError(f"{path}: {error}") from None
-                row = block.start + first_bad_row(block.features)
-                raise InputError(f"{path}: expected finite features, got NaN or infinity in row {row}") from None
+                raise InputError(f"{path}: {not_finite(block.features, block.start)}") from None
             row = block.start + len(block.labels)
             keep(row)
             progress((row - self.rows.start) / (self.rows.stop - self.rows.start))

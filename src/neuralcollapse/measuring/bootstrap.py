@@ -24,7 +24,7 @@ from neuralcollapse._checks import (
     as_tensor,
     check_features,
     check_labels,
-    first_bad_row,
+    not_finite,
 )
 from neuralcollapse.measuring.decision_counts import DecisionCounts
 from neuralcollapse.measuring.report import make_report
@@ -103,9 +103,8 @@ class Sample:
             except InputError:
                 if bool(features.isfinite().all()):
                     raise
-                row = seen + first_bad_row(features)
-                where = f"{self.name}: " if self.name else ""
-                raise InputError(f"{where}expected finite features, got NaN or infinity in row {row}") from None
+                error = not_finite(features, seen)
+                raise (InputError(f"{self.name}: {error}") if self.name else error) from None
             seen += len(features)
         decisions = DecisionCounts(moments, self.weight, self.bias)
         for features, labels in self._repeated(times):

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
-from neuralcollapse._checks import InputError, as_classifier, check_features, check_labels, first_bad_row
+from neuralcollapse._checks import as_classifier, check_features, check_labels, not_finite
 from neuralcollapse._linalg import full_precision, power_of_two, scaled
 from neuralcollapse.moments.blocks import classes_per_block, padded_rows, rows_per_block
 from neuralcollapse.moments.class_moments import ClassMoments
@@ -115,8 +115,7 @@ class DecisionRule:
                 scores = self._of_residuals(part, truth) if few else self._of_features(part, truth)
                 if not math.isfinite(float(scores.both.sum() + scores.squares.sum())):
                     if not bool(torch.isfinite(part).all()):
-                        row = start + first_bad_row(part)
-                        raise InputError(f"expected finite features, got NaN or infinity in row {row}")
+                        raise not_finite(part, start)
                     part = part.double()  # extreme features leave the range of float32
                     scores = self._of_features(part, truth)
             predicted = self._argmax(scores, part, of_means=False)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from neuralcollapse._checks import InputError, first_bad_row
+from neuralcollapse._checks import not_finite
 from neuralcollapse._linalg import full_precision, power_of_two, scaled
 from neuralcollapse.moments.blocks import BLOCK_ROWS, LARGEST_SQUARE, padded_rows, rows_per_block, squared_norms
 from neuralcollapse.moments.row_buffer import RowBuffer
@@ -78,8 +78,7 @@ class Accumulator:
                     return
                 except _TooLarge:
                     if not bool(torch.isfinite(features).all()):
-                        row = first_bad_row(features)
-                        raise InputError(f"expected finite features, got NaN or infinity in row {row}") from None
+                        raise not_finite(features) from None
                     # a residual is as large as the features, or as the means that they are centred at
                     held = power_of_two(state.means)
                     sizes = (power_of_two(features), None if held is None else held + (state.exponent or 0))
@@ -209,7 +208,7 @@ def _require_finite(means: Tensor, features: Tensor) -> None:
     if not math.isfinite(float(means.sum())) and not bool(torch.isfinite(means).all()):
         if bool(torch.isfinite(features).all()):
             raise _TooLarge
-        raise InputError(f"expected finite features, got NaN or infinity in row {first_bad_row(features)}")
+        raise not_finite(features)
 
 
 def _require_moderate(norms: Tensor) -> None:

@@ -32,7 +32,7 @@ TINY: dict[str, Any] = {
 LATER = (
     *("imbalance", "imbalance_ratio", "label_noise", "head", "temperature", "rescale", "target", "focal_gamma"),
     *("smoothing", "optimizer", "robustness_examples", "test_examples_per_class", "data_sha256", "classifier_decay"),
-    *("bias_norm_decay", "feature_decay"),
+    *("bias_norm_decay", "feature_decay", "downsample"),
 )
 """What the first version's `config.json` does not have."""
 ALL_AT_ONCE: dict[str, Any] = {

@@ -15,6 +15,7 @@ from neuralcollapse.data.archive import is_archive
 from neuralcollapse.data.corruption import Corruption, class_sizes, noisy_labels
 from neuralcollapse.data.dataset import HALVES, Array, Dataset, ImageData, Split, pixel_statistics, printable
 from neuralcollapse.data.digits import read_digits
+from neuralcollapse.data.downsampling import block_means
 from neuralcollapse.data.folder import read_folder
 from neuralcollapse.data.npz import read_npz
 from neuralcollapse.data.registry import DATASETS, check_name, find, search_roots
@@ -59,6 +60,7 @@ def load(
     seed: int = 0,
     corruption: Corruption | None = None,
     test_examples_per_class: int | None = None,
+    downsample: int = 1,
 ) -> Dataset:
     """Read a data set.
 
@@ -71,9 +73,11 @@ def load(
         corruption: what is then done to the training half: imbalance, where the largest class has `examples_per_class`,
             or as many as the smallest class on disk; wrong labels.
         test_examples_per_class: the same of the test half, with the same draw for every seed; None for all of it.
+        downsample: average blocks of this many pixels by as many, for smaller images; 1 leaves them as they are.
 
     Raises:
-        InputError: an unknown name, missing or damaged data, or fewer examples of a class than asked for.
+        InputError: an unknown name, missing or damaged data, fewer examples of a class than asked for, or blocks that
+            do not cover the images.
 
     >>> data = load("digits", examples_per_class=10)
     >>> tuple(data.train.images.shape), len(data.test.labels)
@@ -92,7 +96,9 @@ def load(
     if test_examples_per_class is not None:
         tested = balanced(stored.test.labels, class_names, test_examples_per_class, 0, "--test-examples-per-class")
     with _enough_memory(name):
-        train, test = _read_images(stored.train, chosen), _read_images(stored.test, tested)
+        train, test = (
+            _read_images(half, indices, downsample) for half, indices in ((stored.train, chosen), (stored.test, tested))
+        )
         if corruption.label_noise:
             changed = noisy_labels(labels[chosen], len(class_names), corruption.label_noise, seed)
             train = ImageData(train.images, torch.from_numpy(changed))
@@ -216,11 +222,11 @@ def _open_own(name: str, data_dir: Path | None) -> _Stored:
     return _Stored(title, str(path), train, test, tuple(map(printable, class_names)))
 
 
-def _read_images(split: Split, chosen: Array) -> ImageData:
+def _read_images(split: Split, chosen: Array, downsample: int) -> ImageData:
     images = np.ascontiguousarray(split.read(chosen))
     if 0 in images.shape:
         raise InputError(f"expected images with pixels, got shape {images.shape}")
-    return ImageData(torch.from_numpy(images), torch.from_numpy(split.labels[chosen]))
+    return ImageData(block_means(torch.from_numpy(images), downsample), torch.from_numpy(split.labels[chosen]))
 
 
 @contextmanager

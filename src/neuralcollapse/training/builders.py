@@ -13,7 +13,7 @@ from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.optimizers import OPTIMIZERS
 
 _MEASURING_BATCH = 256
-_PADDED = {28: 32}  # the paper pads the MNIST images, so that three halvings come out even
+_PADDED = {28: 32, 14: 16}  # the paper pads the MNIST images, so that three halvings come out even; here halved, too
 
 
 def build_network(config: RunConfig, data: Dataset) -> nn.Module:

@@ -90,6 +90,11 @@ class TrainingConfig:
     label_noise: Annotated[Annotated[float, Ge(0), Le(1)] | None, Option(short="noise", section="Data")] = None
     """Share of training labels changed to another class; 1 draws all at random (default 0). Measured are these labels
     too."""
+    downsample: Annotated[
+        Count | None, Option(unit="× smaller images", short="down", changes_cost=True, section="Data")
+    ] = None
+    """Average blocks of this many pixels by as many: smaller images, a cheaper network (default 1: images as they
+    come)."""
     model: Annotated[Name | None, Option(label="network", group="subject", changes_cost=True, section="Network")] = None
     """resnet18, vgg11, densenet40, mlp, torchvision:NAME, timm:NAME, … (default: resnet at the paper's depth for the
     data)."""
@@ -238,6 +243,7 @@ class RunConfig(TrainingConfig):
     measured_weight_decay: float
     """λ at which the paper's loss is decomposed; see `losses`."""
     label_noise: float = 0.0
+    downsample: Count = 1
     head: Name = "linear"
     optimizer: Name = "sgd"
     robustness_examples: Images = 0

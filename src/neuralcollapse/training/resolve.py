@@ -77,6 +77,7 @@ def load_and_resolve(config: TrainingConfig, load: Callable[..., Dataset] = data
         seed=config.seed or 0,
         corruption=corruption(config),
         test_examples_per_class=config.test_examples_per_class,
+        downsample=config.downsample or 1,
     )
     resolved = resolve(config, data)
     try:

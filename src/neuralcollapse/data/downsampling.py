@@ -1,0 +1,36 @@
+"""Smaller images, by averaging blocks of pixels: a cheaper network at the same depth and width."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from neuralcollapse._errors import InputError
+
+
+def block_means(images: Tensor, side: int) -> Tensor:
+    """Images whose pixels are the means of blocks of side × side pixels, halves rounded up; exact in integers.
+
+    Args:
+        images: (n, channels, height, width) uint8.
+        side: of a block, in pixels; it divides height and width.
+
+    Returns:
+        (n, channels, height / side, width / side) uint8.
+
+    Raises:
+        InputError: blocks of that side do not cover the images.
+
+    >>> block_means(torch.tensor([[[[0, 1, 255, 255], [0, 1, 254, 255]]]], dtype=torch.uint8), 2)
+    tensor([[[[  1, 255]]]], dtype=torch.uint8)
+    """
+    height, width = images.shape[-2:]
+    if side < 1 or height % side or width % side:
+        raise InputError(
+            f"--downsample {side} averages blocks of {side} × {side} pixels, but the images have {height} × {width}; "
+            "take a number that divides both"
+        )
+    if side == 1:
+        return images
+    totals = images.unflatten(3, (-1, side)).unflatten(2, (-1, side)).sum(dim=(3, 5))
+    return ((2 * totals + side * side) // (2 * side * side)).to(torch.uint8)

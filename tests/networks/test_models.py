@@ -213,6 +213,23 @@ def test_convolutions_start_as_torchvisions_do(name: str, fan: str) -> None:
         assert layer.weight.var().item() == pytest.approx(2 / (channels * layer.weight[0, 0].numel()), rel=0.06)
 
 
+@pytest.mark.parametrize("width", [0.5, 1.0])
+@pytest.mark.parametrize(
+    ("name", "deviation", "zero_bias"),
+    [("vgg11", 0.01, True), ("resnet18", None, False), ("densenet201", None, True)],
+)
+def test_classifiers_start_as_torchvisions_do(
+    name: str, deviation: float | None, zero_bias: bool, width: float
+) -> None:
+    """VGG: N(0, 0.01²), zero bias; the others uniform within ±1/√p, PyTorch's default, DenseNet with zero bias."""
+    net = models.build(name, num_classes=300, width=width)
+    last = [layer for layer in net.modules() if isinstance(layer, nn.Linear)][-1]
+    deviation = deviation or (3 * last.in_features) ** -0.5
+    assert last.weight.std().item() == pytest.approx(deviation, rel=0.02)
+    assert abs(last.weight.mean().item()) < 5 * deviation / last.weight.numel() ** 0.5
+    assert bool((last.bias == 0).all()) == zero_bias
+
+
 @pytest.mark.parametrize("width", [0.25, 0.5, 2.0])
 def test_width_scales_the_features(width: float) -> None:
     with torch.device("meta"):

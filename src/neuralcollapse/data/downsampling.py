@@ -32,5 +32,6 @@ def block_means(images: Tensor, side: int) -> Tensor:
         )
     if side == 1:
         return images
-    totals = images.unflatten(3, (-1, side)).unflatten(2, (-1, side)).sum(dim=(3, 5))
-    return ((2 * totals + side * side) // (2 * side * side)).to(torch.uint8)
+    blocks = images.reshape(*images.shape[:2], height // side, side, width // side, side)
+    totals, size = blocks.sum(dim=(3, 5)), side * side
+    return torch.div(2 * totals + size, 2 * size, rounding_mode="floor").to(torch.uint8)

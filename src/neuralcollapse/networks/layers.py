@@ -13,7 +13,7 @@ def scaled(channels: int, width: float) -> int:
 
 
 def initialise(net: nn.Module, mode: Literal["fan_in", "fan_out"] = "fan_out") -> None:
-    """Kaiming-normal convolutions (He et al., 2015); linear layers and norms keep PyTorch's default.
+    """Kaiming-normal convolutions (He et al., 2015); linear layers and norms keep PyTorch's default here.
 
     Args:
         net: changed in place.

@@ -3,8 +3,9 @@
     python tools/proximity.py OUT                 # trains what OUT/runs.csv lacks, then draws OUT/proximity.png
 
 Each run trains at one constant rate. At four times t = η·steps/(1−β), L⊥_LS/L is the mean over six measurements ten
-steps apart; the two predictions are those of `neuralcollapse.theory.proximity`, with the features and the network as
-they are at that time. Features are those of one pass over all training images in train mode, so that stale averages of
+steps apart; the two predictions are those of `neuralcollapse.theory.proximity`: the initial classifier following the
+features of all times up to this one, kept every twentieth of the time, and the noise of the batches with the network as
+it is at this time. Features are those of one pass over all training images in train mode, so that stale averages of
 batch normalisation have no part in it.
 """
 
@@ -25,7 +26,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import neuralcollapse as nc
 from neuralcollapse.data import load
 from neuralcollapse.networks import registry
-from neuralcollapse.theory.proximity import noise_share, remnant
+from neuralcollapse.theory.proximity import followed, noise_share
 
 WIDTHS = {"mlp": 0.25, "vgg11": 0.125, "resnet18": 0.125}
 GRID = list(itertools.product(WIDTHS, (0.0037, 0.0148), (32, 256), (0.0, 0.9), (0.0025, 0.02)))
@@ -45,6 +46,7 @@ def train(network: str, rate: float, batch: int, momentum: float, decay: float, 
     optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=momentum, weight_decay=decay)
     steps = int(min(MOST_STEPS, TIMES * (1 - momentum) / rate))
     ends, shares, rows, order = [round(steps * part) for part in (0.25, 0.5, 0.75, 1.0)], [], [], torch.empty(0)
+    path, kept = [(0.0, moments_of(forward(model, head, images)[1], labels))], 0
     for step in range(1, steps + 1):
         if len(order) < batch:
             order = torch.randperm(len(labels))
@@ -60,12 +62,13 @@ def train(network: str, rate: float, batch: int, momentum: float, decay: float, 
                 outputs, features = forward(model, head, images)
             parts = nc.decompose_mse(features, labels, head.weight.detach(), head.bias.detach(), weight_decay=decay)
             shares.append(parts.ls_perp / parts.total)
-        if step == end:
+        time = rate * step / (1 - momentum)
+        if step == end or 20 * (step - kept) >= step:
             outputs, features = forward(model, head, images)
-            moments = nc.ClassMoments(num_classes=10, dim=features.shape[1])
-            moments.update(features.detach(), labels)
-            time = rate * step / (1 - momentum)
-            kept = remnant(moments, weight, bias, time, weight_decay=decay) / parts.total
+            path.append((time, moments_of(features, labels)))
+            kept = step
+        if step == end:
+            behind = followed(path, weight, bias, weight_decay=decay)[-1] / parts.total
             given = {"learning_rate": rate, "batch_size": batch, "momentum": momentum, "weight_decay": decay}
             data_loss = 0.5 * float((outputs.detach() - targets).square().sum(dim=1).mean())
             share = noise_share(outputs, features, labels, list(model.parameters()), probes=4, **given)
@@ -73,7 +76,7 @@ def train(network: str, rate: float, batch: int, momentum: float, decay: float, 
             error = float((outputs.argmax(dim=1) != labels).float().mean())
             rows.append(
                 {"network": network, **given, "step": step, "time": time, "loss": parts.total, "train_error": error}
-                | {"measured": float(np.mean(shares)), "remnant": kept, "noise": noise}
+                | {"measured": float(np.mean(shares)), "following": behind, "noise": noise}
             )
             shares.clear()
     return rows
@@ -93,13 +96,17 @@ def forward(model: nn.Module, head: nn.Linear, images: Tensor) -> tuple[Tensor, 
     return outputs, entered[0]
 
 
-def fit(runs: pd.DataFrame) -> tuple[float, float]:
-    """a, c ≥ 0 of measured ≈ a · remnant + c · noise, by least squares of the relative error."""
-    from scipy.optimize import nnls
+def moments_of(features: Tensor, labels: Tensor) -> nc.ClassMoments:
+    """Of all training images."""
+    moments = nc.ClassMoments(num_classes=10, dim=features.shape[1])
+    moments.update(features.detach(), labels)
+    return moments
 
-    terms = runs[["remnant", "noise"]].to_numpy() / runs[["measured"]].to_numpy()
-    (a, c), _ = nnls(terms, np.ones(len(runs)))
-    return float(a), float(c)
+
+def fit(runs: pd.DataFrame) -> float:
+    """c of measured ≈ following + c · noise, by least squares of the relative error."""
+    left, noise = 1 - runs["following"] / runs["measured"], runs["noise"] / runs["measured"]
+    return float((left * noise).sum() / (noise * noise).sum())
 
 
 def main() -> None:
@@ -129,34 +136,41 @@ def report(runs: pd.DataFrame, out: Path) -> None:
     from neuralcollapse.plots.options import Drawing
 
     matplotlib.rcParams.update(style.rc(Drawing()))
-    a, c = fit(runs)
-    predicted = a * runs["remnant"] + c * runs["noise"]
-    print(f"measured ≈ {a:.2f} · remnant + {c:.2f} · noise")
-    figure = Figure(figsize=(style.WIDTHS["iclr"], 2.9), layout="constrained")
-    axes = figure.subplots(1, 2, sharex=True, sharey=True)
+    c = fit(runs)
+    predictions = {
+        "noise alone, first order in η": runs["noise"],
+        "following, nothing fitted": runs["following"],
+        f"following + {c:.1f} × noise": runs["following"] + c * runs["noise"],
+    }
+    for name, predicted in predictions.items():
+        print(f"{name}: {described(predicted / runs['measured'])}")
+    figure = Figure(figsize=(style.WIDTHS["iclr"], 2.4), layout="constrained")
+    panels = figure.subplots(1, 3, sharex=True, sharey=True)
     for (network, rows), marker, color in zip(runs.groupby("network"), "os^", style.CLASS_COLORS[:3], strict=True):
-        held_out = fit(runs[runs["network"] != network])
-        ratio = (held_out[0] * rows["remnant"] + held_out[1] * rows["noise"]) / rows["measured"]
-        print(
-            f"{network}: {len(rows)} points, predicted/measured by the other networks' fit: "
-            f"median {ratio.median():.2f}, "
-            f"10th to 90th percentile {ratio.quantile(0.1):.2f} to {ratio.quantile(0.9):.2f}"
-        )
-        look = {"linestyle": "", "marker": marker, "color": color, "markersize": 3.5, "alpha": 0.8, "label": network}
-        axes[0].plot(rows["noise"], rows["measured"], **look)
-        axes[1].plot(predicted[rows.index], rows["measured"], **look)
-    limits = (min(runs["noise"].min(), runs["measured"].min()) / 1.3, 1.2)
-    for axis, label in zip(
-        axes, ("noise alone, first order in η", f"{a:.2f} × remnant + {c:.2f} × noise"), strict=True
-    ):
+        others = fit(runs[runs["network"] != network])
+        print(f"{network} by the others' c of {others:.2f}: "
+              f"{described((rows['following'] + others * rows['noise']) / rows['measured'])}")  # fmt: skip
+        look = {"linestyle": "", "marker": marker, "color": color, "markersize": 3, "alpha": 0.8, "label": network}
+        for axis, predicted in zip(panels, predictions.values(), strict=True):
+            axis.plot(predicted[rows.index], rows["measured"], **look)
+    limits = (runs[["measured", "following"]].min().min() / 1.3, 1.2)
+    for axis, name in zip(panels, predictions, strict=True):
         style.log_axis(axis, "x")
         style.log_axis(axis, "y")
         axis.plot(limits, limits, color=style.GREY, linewidth=0.8)
-        axis.set(xlabel=f"predicted L⊥/L:\n{label}", xlim=limits, ylim=limits, aspect="equal")
-    axes[0].set_ylabel("measured L⊥/L")
-    axes[0].legend()
+        axis.set(xlabel=f"predicted L⊥/L:\n{name}", ylim=limits, xlim=limits, aspect="equal")
+    panels[0].set_ylabel("measured L⊥/L")
+    panels[0].legend()
     figure.savefig(out / "proximity.png")
     figure.savefig(out / "proximity.svg", metadata={"Date": None})
+
+
+def described(ratio: pd.Series) -> str:
+    """Predicted over measured: the median, the middle eight tenths, and how many are within a factor of 2."""
+    within = ((ratio > 0.5) & (ratio < 2)).mean()
+    low, middle, high = ratio.quantile([0.1, 0.5, 0.9])
+    tenths = f"10th to 90th percentile {low:.2f} to {high:.2f}"
+    return f"{len(ratio)} points, median {middle:.2f}, {tenths}, {within:.0%} within a factor of 2"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,8 @@ from scipy.integrate import solve_ivp
 from torch import Tensor, nn
 
 import neuralcollapse as nc
-from neuralcollapse.theory.proximity import noise_share, remnant
+from neuralcollapse.metrics.least_squares import least_squares_classifier
+from neuralcollapse.theory.proximity import followed, noise_share
 
 
 def unbalanced(dim: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -22,30 +24,67 @@ def unbalanced(dim: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return features + 2.0 * labels[:, None] / (1.0 + torch.arange(dim)) + 0.7, labels
 
 
-@pytest.mark.parametrize("bias", [None, torch.tensor([0.3, -1.0, 0.2], dtype=torch.float64)], ids=["none", "given"])
-@pytest.mark.parametrize("time", [0.0, 0.4, 7.0])
-def test_the_remnant_is_what_the_integrated_flow_leaves(time: float, bias: Tensor | None) -> None:
-    features, labels = unbalanced(4)
-    moments = nc.ClassMoments(num_classes=3, dim=4, dtype=torch.float64)
-    moments.update(features, labels)
-    weight = torch.randn(3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    decay = 0.03
-    x = np.hstack([features.numpy(), np.ones((len(features), 1))])
-    y = np.eye(3)[labels.numpy()]
+def moments_of(features: Any, labels: Any) -> nc.ClassMoments:
+    moments = nc.ClassMoments(num_classes=3, dim=features.shape[1], dtype=torch.float64)
+    moments.update(torch.as_tensor(features), labels)
+    return moments
 
-    def loss(flat: Any) -> float:
-        w = flat.reshape(3, 5)
+
+@pytest.mark.parametrize("bias", [None, torch.tensor([0.3, -1.0, 0.2], dtype=torch.float64)], ids=["none", "given"])
+@pytest.mark.parametrize("moving", [False, True], ids=["standing", "moving"])
+def test_the_followed_classifier_is_the_integrated_gradient_flow(moving: bool, bias: Tensor | None) -> None:
+    """Gradient descent of the loss itself, in continuous time, on features that stand still or move and grow."""
+    begin, labels = unbalanced(4)
+    weight = torch.randn(3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    decay, y = 0.03, np.eye(3)[labels.numpy()]
+    turn = np.random.default_rng(0).normal(size=(4, 4)) / 3
+
+    def features(time: float) -> Any:
+        return begin.numpy() + (np.sin(time) * begin.numpy() @ turn + 0.2 * time * y @ turn[:3] if moving else 0.0)
+
+    def extended(time: float) -> Any:
+        return np.hstack([features(time), np.ones((len(y), 1))])
+
+    def loss(w: Any, x: Any) -> float:
         return float(0.5 * ((x @ w.T - y) ** 2).sum() / len(x) + 0.5 * decay * (w**2).sum())
 
-    def velocity(_time: float, flat: Any) -> Any:
-        w = flat.reshape(3, 5)
+    def velocity(time: float, flat: Any) -> Any:
+        w, x = flat.reshape(3, 5), extended(time)
         return -((x @ w.T - y).T @ x / len(x) + decay * w).ravel()
 
     start = np.hstack([weight.numpy(), np.zeros((3, 1)) if bias is None else bias.numpy()[:, None]]).ravel()
-    end = solve_ivp(velocity, (0.0, time), start, rtol=1e-11, atol=1e-13).y[:, -1] if time else start
-    least = np.linalg.solve(x.T @ x / len(x) + decay * np.eye(5), x.T @ y / len(x)).T.ravel()
-    wanted = loss(end) - loss(least)
-    assert remnant(moments, weight, bias, time, weight_decay=decay) == pytest.approx(wanted, rel=1e-7)
+    ends = [0.0, 0.4, 2.0, 7.0]
+    solved = solve_ivp(velocity, (0.0, ends[-1]), start, rtol=1e-10, atol=1e-12, t_eval=ends).y.T
+    wanted = []
+    for end, flat in zip(ends, solved, strict=True):
+        x = extended(end)
+        least = np.linalg.solve(x.T @ x / len(x) + decay * np.eye(5), x.T @ y / len(x)).T
+        wanted.append(loss(flat.reshape(3, 5), x) - loss(least, x))
+
+    def errors(pieces: int) -> Any:
+        times = np.unique(np.concatenate([np.linspace(a, b, pieces + 1) for a, b in itertools.pairwise(ends)]))
+        got = followed([(t, moments_of(features(t), labels)) for t in times], weight, bias, weight_decay=decay)
+        return np.array([got[int(np.flatnonzero(times == end)[0])] for end in ends]) / np.array(wanted) - 1
+
+    if not moving:
+        np.testing.assert_allclose(errors(1), 0.0, atol=1e-6)  # exact in one step, whatever its length
+        return
+    coarse, fine = errors(100), errors(400)
+    assert np.abs(coarse[1:]).max() > 1e-6, "the motion matters"
+    np.testing.assert_allclose(fine, 0.0, atol=3e-4)
+    np.testing.assert_allclose(
+        fine[1:], coarse[1:] / 16, atol=0.2 * np.abs(coarse[1:] / 16).max() + 1e-7
+    )  # second order
+
+
+def test_a_classifier_that_starts_at_the_least_squares_one_stays_behind_features_that_grow() -> None:
+    features, labels = unbalanced(3)
+    path = [(0.1 * step, moments_of(features * (1 + 0.5 * step / 10), labels)) for step in range(11)]
+    least = least_squares_classifier(path[0][1], 0.1)
+    found = followed(path, *least, weight_decay=0.1)
+    assert found[0] == pytest.approx(0.0, abs=1e-25) and min(found[1:]) > 1e-6
+    standing = followed([(time, path[0][1]) for time, _ in path], *least, weight_decay=0.1)
+    assert max(standing) < 1e-25
 
 
 def test_the_noise_is_the_trace_of_the_tangent_kernel_on_the_span_of_the_features() -> None:
@@ -121,10 +160,22 @@ def test_what_has_no_noise_share_is_refused(change: Callable[[dict[str, Any]], d
     assert message in str(error.value)
 
 
-def test_a_remnant_needs_weight_decay_and_a_time() -> None:
-    features, labels = unbalanced(3)
-    moments = nc.ClassMoments(num_classes=3, dim=3)
-    moments.update(features, labels)
-    for time, decay, message in ((1.0, 0.0, "weight decay"), (-1.0, 0.1, "time")):
-        with pytest.raises(nc.InputError, match=message):
-            remnant(moments, torch.zeros(3, 3), None, time, weight_decay=decay)
+@pytest.mark.parametrize(
+    ("times", "decay", "message"),
+    [
+        ((0.0, 1.0), 0.0, "a positive weight decay, got 0"),
+        ((0.0, -1.0), 0.1, "time"),
+        ((0.0, 2.0, 2.0), 0.1, r"rising times, got \[0.0, 2.0, 2.0\]"),
+        ((), 0.1, r"rising times, got \[\]"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused(times: tuple[float, ...], decay: float, message: str) -> None:
+    moments = moments_of(*unbalanced(3))
+    with pytest.raises(nc.InputError, match=message):
+        followed([(time, moments) for time in times], torch.zeros(3, 3), None, weight_decay=decay)
+
+
+def test_features_of_two_sizes_are_no_path() -> None:
+    path = [(float(dim), moments_of(*unbalanced(dim))) for dim in (3, 4)]
+    with pytest.raises(nc.InputError, match="features of one size along the path, got 3 and 4"):
+        followed(path, torch.zeros(3, 3), None, weight_decay=0.1)

@@ -3,8 +3,9 @@
 The paper observes that L⊥_LS is small and builds its theory on that; how small, it leaves open. What follows is ours.
 For SGD with learning rate η, momentum β, batches of B examples and weight decay λ, two causes are computed here:
 
-- *the remnant* of the initial classifier, which fades by e^{−2kt} in the directions of the features whose second moment
-  is k, so that directions in which features are nearly zero keep it longest: :func:`remnant`;
+- *following*: the classifier goes towards the least-squares one of the moment, in each direction of the features at a
+  rate that is the second moment of the features there. In slow directions it keeps what it had at its start, and it
+  stays behind while the features, and the least-squares classifier with them, move on: :func:`followed`;
 - *the noise* of the batches, which moves the outputs through every parameter of the network, not through the last layer
   alone, and is held at a level proportional to η/((1−β)B): :func:`noise_share`.
 
@@ -13,6 +14,7 @@ For SGD with learning rate η, momentum β, batches of B examples and weight dec
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -21,58 +23,88 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from neuralcollapse._checks import Array, InputError, as_classifier, as_count, as_number, as_tensor, check_features
+from neuralcollapse._files import shortened
 from neuralcollapse.metrics.least_squares import least_squares_classifier
 from neuralcollapse.moments.class_moments import ClassMoments, require_moments
 
 
-def remnant(
-    moments: ClassMoments,
+def followed(
+    path: Sequence[tuple[float, ClassMoments]],
     weight: Float[Tensor, "c p"] | Array,
     bias: Float[Tensor, " c"] | Array | None,
-    time: float,
     *,
     weight_decay: float,
-) -> float:
-    """L⊥_LS that gradient flow leaves of a classifier after a time, on features that stand still.
+) -> list[float]:
+    """L⊥_LS of a classifier that follows features by gradient flow, without noise.
 
-        L⊥_LS(t) = ½ Σ_a k_a ‖(W̃(0) − W̃_LS) v_a‖² e^{−2 k_a t},   K + λI = Σ_a k_a v_a v_aᵀ
+        dW̃/dt = −(W̃ − W̃_LS) K_λ,   L⊥_LS = ½ tr D K_λ Dᵀ,   D = W̃ − W̃_LS,   K_λ = K + λI
 
-    K (p+1, p+1) is the second moment of the features with a 1 appended. Exact for the flow
-    dW̃/dt = −(W̃ − W̃_LS)(K + λI). The features of a network move, and the classifier with them; on the networks of
-    `results/proximity` half to all of this value is found.
+    K (p+1, p+1) is the second moment of the features with a 1 appended. Of features that stand still this leaves
+    ½ Σ_a k_a ‖D(0) v_a‖² e^{−2 k_a t} for K_λ = Σ_a k_a v_a v_aᵀ, what is left of the initial classifier. Of features
+    that move, W̃_LS runs ahead. From one time to the next, s later, W̃_LS is taken to move evenly and K_λ to stand at the
+    mean of both, with which the equation is solved exactly,
+
+        D(t+s) = D(t) e^{−K_λ s} − ΔW̃_LS (1 − e^{−K_λ s}) (K_λ s)⁻¹,
+
+    of second order in the steps of the path.
 
     Args:
-        moments: of the features.
-        weight: (C, p), bias: (C,), the classifier at time 0; a bias of None begins at zero.
-        time: t = η · steps/(1−β), summed over the rates where they change.
+        path: times t = η · steps/(1−β), summed over the rates where they change, and moments of the features then;
+            rising, the first one that of the given classifier. Steps of a twentieth of t serve.
+        weight: (C, p), bias: (C,), the classifier at the first time; a bias of None begins at zero.
         weight_decay: λ of the paper's loss, positive.
 
     Returns:
-        L⊥_LS, in units of the loss.
+        L⊥_LS at each of the times, in units of the loss.
 
     Raises:
-        InputError: shapes that do not fit the moments, a negative time, a λ that is not positive.
+        InputError: shapes that do not fit the moments, no times or times that do not rise, a λ that is not positive.
 
     >>> features, labels = torch.randn(60, 4, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 3
     >>> moments = ClassMoments(num_classes=3, dim=4)
     >>> moments.update(features, labels)
-    >>> start = remnant(moments, torch.ones(3, 4), None, 0.0, weight_decay=0.01)
-    >>> remnant(moments, torch.ones(3, 4), None, 5.0, weight_decay=0.01) < 0.01 * start
+    >>> start, end = followed([(0.0, moments), (5.0, moments)], torch.ones(3, 4), None, weight_decay=0.01)
+    >>> 0 < end < 0.01 * start
     True
     """
-    require_moments(moments)
-    rows, own_bias = as_classifier(weight, bias, moments.num_classes, moments.means.shape[1])
-    elapsed, decay = as_number(time, "time"), as_number(weight_decay, "weight decay", above=True)
+    decay, times = as_number(weight_decay, "weight decay", above=True), [as_number(time, "time") for time, _ in path]
+    if not path or any(later <= time for time, later in itertools.pairwise(times)):
+        raise InputError(f"expected a path of rising times, got {shortened(times)}")
+    for _, moments in path:
+        require_moments(moments)
+    first = path[0][1]
+    rows, own_bias = as_classifier(weight, bias, first.num_classes, first.means.shape[1])
+    second, best = _least_squares(first, decay)
+    started = torch.zeros_like(best[:, -1]) if own_bias is None else own_bias.double()
+    apart = torch.cat([rows.double(), started[:, None]], dim=1) - best
+    found = [_excess(apart, second)]
+    for (time, _), (later, moments) in itertools.pairwise(path):
+        second_later, best_later = _least_squares(moments, decay)
+        if best_later.shape != best.shape:
+            raise InputError(
+                f"expected features of one size along the path, got {best.shape[1] - 1} and {best_later.shape[1] - 1}"
+            )
+        sizes, directions = torch.linalg.eigh((second + second_later) / 2)
+        passed = sizes.clamp(min=decay) * (later - time)
+        ahead = (best_later - best) @ directions * (-torch.expm1(-passed) / passed)
+        apart = ((apart @ directions) * torch.exp(-passed) - ahead) @ directions.T
+        second, best = second_later, best_later
+        found.append(_excess(apart, second))
+    return found
+
+
+def _least_squares(moments: ClassMoments, decay: float) -> tuple[Tensor, Tensor]:
+    """K + λI (p+1, p+1) and W̃_LS (C, p+1)."""
     best, best_bias = least_squares_classifier(moments, decay)
     roots = moments.weights.double().sqrt()[:, None]
     means = roots * torch.cat([moments.means.double(), torch.ones_like(roots)], dim=1)
-    extended = means.T @ means
-    extended[:-1, :-1] += moments.within_covariance.double()
-    sizes, directions = torch.linalg.eigh(extended)
-    sizes = sizes.clamp(min=0.0) + decay
-    offset = -best_bias.double() if own_bias is None else own_bias.double() - best_bias.double()
-    apart = torch.cat([rows.double() - best.double(), offset[:, None]], dim=1) @ directions
-    return float(0.5 * (sizes * apart.square().sum(dim=0) * torch.exp(-2.0 * sizes * elapsed)).sum())
+    second = means.T @ means + decay * torch.eye(means.shape[1], dtype=means.dtype, device=means.device)
+    second[:-1, :-1] += moments.within_covariance.double()
+    return second, torch.cat([best.double(), best_bias.double()[:, None]], dim=1)
+
+
+def _excess(apart: Tensor, second: Tensor) -> float:
+    return float(0.5 * (apart @ second * apart).sum())
 
 
 def noise_share(

@@ -145,7 +145,7 @@ def report(runs: pd.DataFrame, out: Path) -> None:
     for name, predicted in predictions.items():
         print(f"{name}: {described(predicted / runs['measured'])}")
     figure = Figure(figsize=(style.WIDTHS["iclr"], 2.4), layout="constrained")
-    panels = figure.subplots(1, 3, sharex=True, sharey=True)
+    panels = figure.subplots(1, 3, sharey=True)
     for (network, rows), marker, color in zip(runs.groupby("network"), "os^", style.CLASS_COLORS[:3], strict=True):
         others = fit(runs[runs["network"] != network])
         print(f"{network} by the others' c of {others:.2f}: "
@@ -154,13 +154,15 @@ def report(runs: pd.DataFrame, out: Path) -> None:
         for axis, predicted in zip(panels, predictions.values(), strict=True):
             axis.plot(predicted[rows.index], rows["measured"], **look)
     limits = (runs[["measured", "following"]].min().min() / 1.3, 1.2)
-    for axis, name in zip(panels, predictions, strict=True):
+    for axis, (name, predicted) in zip(panels, predictions.items(), strict=True):
         style.log_axis(axis, "x")
         style.log_axis(axis, "y")
         axis.plot(limits, limits, color=style.GREY, linewidth=0.8)
-        axis.set(xlabel=f"predicted L⊥/L:\n{name}", ylim=limits, xlim=limits, aspect="equal")
+        axis.set(
+            xlabel=f"predicted L⊥/L:\n{name}", xlim=(min(limits[0], predicted.min() / 1.3), limits[1]), ylim=limits
+        )
     panels[0].set_ylabel("measured L⊥/L")
-    panels[0].legend()
+    panels[2].legend(loc="lower right")
     figure.savefig(out / "proximity.png")
     figure.savefig(out / "proximity.svg", metadata={"Date": None})
 

@@ -60,6 +60,8 @@ def followed(
     Raises:
         InputError: shapes that do not fit the moments, no times or times that do not rise, a λ that is not positive.
 
+    Source: ours; docs/sgd-and-the-path.md, Two causes.
+
     >>> features, labels = torch.randn(60, 4, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 3
     >>> moments = ClassMoments(num_classes=3, dim=4)
     >>> moments.update(features, labels)
@@ -149,6 +151,8 @@ def noise_share(
 
     Raises:
         InputError: shapes that do not fit, outputs without a graph, a momentum outside [0, 1), no probe.
+
+    Source: ours; docs/sgd-and-the-path.md, Two causes.
 
     >>> _ = torch.manual_seed(0)
     >>> network, images = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.ReLU()), torch.randn(90, 5)

@@ -2,11 +2,11 @@
 
     python tools/proximity.py OUT                 # trains what OUT/runs.csv lacks, then draws OUT/proximity.png
 
-Each run trains at one constant rate. At four times t = η·steps/(1−β), L⊥_LS/L is the mean over six measurements ten
-steps apart; the two predictions are those of `neuralcollapse.theory.proximity`: the initial classifier following the
-features of all times up to this one, kept every twentieth of the time, and the noise of the batches with the network as
-it is at this time. Features are those of one pass over all training images in train mode, so that stale averages of
-batch normalisation have no part in it.
+Each run trains at one constant rate. At four times t = η·steps/(1−β), L⊥_LS/L is the mean over six measurements at most
+ten steps apart. The two predictions are those of `neuralcollapse.theory.proximity`: the excess of the initial
+classifier that tracks the features, which are recorded whenever t has grown by a twentieth, averaged over the same
+steps; and the noise of the batches with the network as it is at the last of them. Features are those of one pass over
+all training images in train mode, so that stale averages of batch normalisation have no part in it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import neuralcollapse as nc
 from neuralcollapse.data import load
 from neuralcollapse.networks import registry
-from neuralcollapse.theory.proximity import followed, noise_share
+from neuralcollapse.theory.proximity import noise_share, tracking_excess
 
 WIDTHS = {"mlp": 0.25, "vgg11": 0.125, "resnet18": 0.125}
 GRID = list(itertools.product(WIDTHS, (0.0037, 0.0148), (32, 256), (0.0, 0.9), (0.0025, 0.02)))
@@ -45,8 +45,9 @@ def train(network: str, rate: float, batch: int, momentum: float, decay: float, 
     weight, bias = head.weight.detach().clone(), head.bias.detach().clone()
     optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=momentum, weight_decay=decay)
     steps = int(min(MOST_STEPS, TIMES * (1 - momentum) / rate))
-    ends, shares, rows, order = [round(steps * part) for part in (0.25, 0.5, 0.75, 1.0)], [], [], torch.empty(0)
-    path, kept = [(0.0, moments_of(forward(model, head, images)[1], labels))], 0
+    ends, rows, order = [round(steps * part) for part in (0.25, 0.5, 0.75, 1.0)], [], torch.empty(0)
+    apart = max(1, min(10, ends[0] // 50))  # steps between the six measurements, so that they are of one time
+    path, losses, last = [(0.0, moments_of(forward(model, head, images)[1], labels))], {}, 0
     for step in range(1, steps + 1):
         if len(order) < batch:
             order = torch.randperm(len(labels))
@@ -57,18 +58,20 @@ def train(network: str, rate: float, batch: int, momentum: float, decay: float, 
         loss.backward()
         optimizer.step()
         end = next(end for end in ends if step <= end)
-        if end - 60 < step and (end - step) % 10 == 0:
-            with torch.no_grad():
-                outputs, features = forward(model, head, images)
-            parts = nc.decompose_mse(features, labels, head.weight.detach(), head.bias.detach(), weight_decay=decay)
-            shares.append(parts.ls_perp / parts.total)
-        time = rate * step / (1 - momentum)
-        if step == end or 20 * (step - kept) >= step:
+        measured = end - 6 * apart < step and (end - step) % apart == 0
+        if measured or 20 * (step - last) >= step:
             outputs, features = forward(model, head, images)
+            time, last = rate * step / (1 - momentum), step
             path.append((time, moments_of(features, labels)))
-            kept = step
+        if measured:
+            parts = nc.decompose_mse(
+                features.detach(), labels, head.weight.detach(), head.bias.detach(), weight_decay=decay
+            )
+            losses[len(path) - 1] = parts
         if step == end:
-            behind = followed(path, weight, bias, weight_decay=decay)[-1] / parts.total
+            excess = tracking_excess(path, weight, bias, weight_decay=decay)
+            tracking = np.mean([excess[index] / parts.total for index, parts in losses.items()])
+            shares = [parts.ls_perp / parts.total for parts in losses.values()]
             given = {"learning_rate": rate, "batch_size": batch, "momentum": momentum, "weight_decay": decay}
             data_loss = 0.5 * float((outputs.detach() - targets).square().sum(dim=1).mean())
             share = noise_share(outputs, features, labels, list(model.parameters()), probes=4, **given)
@@ -76,9 +79,9 @@ def train(network: str, rate: float, batch: int, momentum: float, decay: float, 
             error = float((outputs.argmax(dim=1) != labels).float().mean())
             rows.append(
                 {"network": network, **given, "step": step, "time": time, "loss": parts.total, "train_error": error}
-                | {"measured": float(np.mean(shares)), "following": behind, "noise": noise}
+                | {"measured": float(np.mean(shares)), "tracking": float(tracking), "noise": noise}
             )
-            shares.clear()
+            losses.clear()
     return rows
 
 
@@ -104,8 +107,8 @@ def moments_of(features: Tensor, labels: Tensor) -> nc.ClassMoments:
 
 
 def fit(runs: pd.DataFrame) -> float:
-    """c of measured ≈ following + c · noise, by least squares of the relative error."""
-    left, noise = 1 - runs["following"] / runs["measured"], runs["noise"] / runs["measured"]
+    """c of measured ≈ tracking + c · noise, by least squares of the relative error."""
+    left, noise = 1 - runs["tracking"] / runs["measured"], runs["noise"] / runs["measured"]
     return float((left * noise).sum() / (noise * noise).sum())
 
 
@@ -139,8 +142,8 @@ def report(runs: pd.DataFrame, out: Path) -> None:
     c = fit(runs)
     predictions = {
         "noise alone, first order in η": runs["noise"],
-        "following, nothing fitted": runs["following"],
-        f"following + {c:.1f} × noise": runs["following"] + c * runs["noise"],
+        "tracking, nothing fitted": runs["tracking"],
+        f"tracking + {c:.1f} × noise": runs["tracking"] + c * runs["noise"],
     }
     for name, predicted in predictions.items():
         print(f"{name}: {described(predicted / runs['measured'])}")
@@ -149,11 +152,11 @@ def report(runs: pd.DataFrame, out: Path) -> None:
     for (network, rows), marker, color in zip(runs.groupby("network"), "os^", style.CLASS_COLORS[:3], strict=True):
         others = fit(runs[runs["network"] != network])
         print(f"{network} by the others' c of {others:.2f}: "
-              f"{described((rows['following'] + others * rows['noise']) / rows['measured'])}")  # fmt: skip
+              f"{described((rows['tracking'] + others * rows['noise']) / rows['measured'])}")  # fmt: skip
         look = {"linestyle": "", "marker": marker, "color": color, "markersize": 3, "alpha": 0.8, "label": network}
         for axis, predicted in zip(panels, predictions.values(), strict=True):
             axis.plot(predicted[rows.index], rows["measured"], **look)
-    limits = (runs[["measured", "following"]].min().min() / 1.3, 1.2)
+    limits = (runs[["measured", "tracking"]].min().min() / 1.3, 1.2)
     for axis, (name, predicted) in zip(panels, predictions.items(), strict=True):
         style.log_axis(axis, "x")
         style.log_axis(axis, "y")

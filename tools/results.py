@@ -122,7 +122,7 @@ REGIME_COLUMNS = (
     "zero error: first, stays",
     "test accuracy: first zero error, stays, end (%)",
     "NC1",
-    "L⊥/L from the tenth measured epoch on: most of the medians; of any seed",
+    "L⊥/L from the tenth measured epoch on: largest median over the seeds; largest of any seed, running averages",
     "when the error stays zero",
     "at the end",
     "L_NC1/L at the end",
@@ -149,14 +149,14 @@ def regime_row(runs: list[Run]) -> list[str]:
         return f"{pick(''):.3f} ({pick('re_estimated.'):.3f})"
 
     def medians(prefix: str) -> list[float]:
-        """Of the seeds, which are measured at the same epochs, from the tenth on."""
-        return [
-            median(share(record, prefix=prefix) for record in same) for same in list(zip(*histories, strict=True))[9:]
-        ]
+        """Over the seeds, at each epoch at which all were measured, from the tenth on."""
+        measured = [{record["epoch"]: record for record in history} for history in histories]
+        epochs = sorted(set.intersection(*map(set, measured)))[9:]
+        return [median(share(records[epoch], prefix=prefix) for records in measured) for epoch in epochs]
 
     cells = [
         config.dataset_title,
-        config.model,
+        ", ".join([f"{config.model} ×{config.width:g}", *config.image_description()]),
         f"{config.loss.upper()}, {len(runs)}",
         f"{config.measured_weight_decay:g}, {config.epochs}",
         f"{median(e['first'] for e in at):.0f}, {median(e['stays'] for e in at):.0f}",

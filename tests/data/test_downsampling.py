@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from fractions import Fraction
 from math import floor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.dataset_files import real_data
+from rich.console import Console
 
 from neuralcollapse import InputError
 from neuralcollapse import data as datasets
+from neuralcollapse.cli.run import print_settings
 from neuralcollapse.data.downsampling import block_means
 from neuralcollapse.figures.study_runs import Study
+from neuralcollapse.study.sweep import make_sweep
 from neuralcollapse.training.builders import build_network, make_batches
 from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.resolve import load_and_resolve, prepare
@@ -54,20 +59,49 @@ def test_a_run_trains_on_smaller_images_and_says_so(tmp_path: Path) -> None:
     )
     run, data = prepare(config, out=tmp_path / "run")
     assert train(run, data) == "finished"
-    assert "images 2× smaller" in Study.read(run.path).runs[0].departures
+    assert "images of 1/2 the side" in Study.read(run.path).runs[0].departures
     again, _ = prepare(TrainingConfig(), resume=run.path)
     assert again.config.downsample == 2
     with pytest.raises(InputError, match="expected downsample 2"):
         prepare(TrainingConfig(downsample=4), resume=run.path)
 
 
-def test_halved_mnist_is_padded_to_halves_of_what_the_paper_pads_to() -> None:
+@pytest.mark.parametrize(("downsample", "stored", "padded"), [(1, 28, 32), (2, 14, 16), (4, 7, 8)])
+def test_smaller_mnist_is_padded_to_as_small_a_part_of_what_the_paper_pads_to(
+    downsample: int, stored: int, padded: int
+) -> None:
     config = TrainingConfig(
-        dataset="mnist", model="densenet40", examples_per_class=2, downsample=2, width=0.1, data_dir=real_data("mnist")
+        dataset="mnist",
+        model="densenet40",
+        examples_per_class=2,
+        downsample=downsample,
+        width=0.1,
+        data_dir=real_data("mnist"),
     )
     resolved, data = load_and_resolve(config)
     images, _ = next(iter(make_batches(data.train, data, resolved, torch.device("cpu"), shuffle_seed=None)))
-    assert tuple(data.train.images.shape[1:]) == (1, 14, 14) and tuple(images.shape[1:]) == (1, 16, 16)
+    assert tuple(data.train.images.shape[1:]) == (1, stored, stored) and tuple(images.shape[1:]) == (1, padded, padded)
     black = -data.mean[0] / data.std[0]
-    torch.testing.assert_close(images[:, :, 0], torch.full_like(images[:, :, 0], black))
+    torch.testing.assert_close(images[:, :, 0, 0], torch.full_like(images[:, :, 0, 0], black))
     assert build_network(resolved, data)(images).shape == (20, 10)
+
+
+@pytest.mark.parametrize(("height", "width"), [(14, 14), (20, 14), (28, 28)])
+def test_images_of_ones_own_are_padded_by_their_own_size(tmp_path: Path, height: int, width: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (8, height, width), dtype=np.uint8)
+    labels = np.arange(8) % 2
+    np.savez(tmp_path / "own.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+    config = TrainingConfig(dataset="npz", data_dir=tmp_path / "own.npz", model="mlp", width=0.1)
+    resolved, data = load_and_resolve(config)
+    given, _ = next(iter(make_batches(data.train, data, resolved, torch.device("cpu"), shuffle_seed=None)))
+    assert tuple(given.shape[2:]) == ((32, 32) if width == 28 else (height, width))
+
+
+def test_a_sweep_and_the_line_before_a_run_say_that_images_are_smaller(tmp_path: Path) -> None:
+    config = TrainingConfig(examples_per_class=5, downsample=2)
+    found = make_sweep(config, "width", (0.1, 0.2), tmp_path)
+    assert "images of 1/2 the side" in found.title
+    text = io.StringIO()
+    print_settings(Console(file=text, width=200), prepare(config, out=tmp_path / "run")[0])
+    assert "10 classes, images of 1/2 the side" in text.getvalue()
+    assert "down2" in TrainingConfig(downsample=2).name_parts()

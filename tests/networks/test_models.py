@@ -228,6 +228,11 @@ def test_classifiers_start_as_torchvisions_do(
     assert last.weight.std().item() == pytest.approx(deviation, rel=0.02)
     assert abs(last.weight.mean().item()) < 5 * deviation / last.weight.numel() ** 0.5
     assert bool((last.bias == 0).all()) == zero_bias
+    largest = last.weight.abs().max().item()  # of more than 70,000 entries
+    if name == "vgg11":
+        assert largest > 3.5 * deviation
+    else:
+        assert largest <= (1 + 1e-6) * last.in_features**-0.5
 
 
 @pytest.mark.parametrize("width", [0.25, 0.5, 2.0])

@@ -88,8 +88,7 @@ class RunCommand:
 def print_settings(console: Console, run: Run) -> None:
     """Print what is about to be trained, with which settings, and where the run directory is."""
     config = run.config
-    smaller = [f"images {config.downsample}× smaller"] if config.downsample > 1 else []
-    data = ", ".join([f"{config.num_classes} classes", *smaller, *config.data_description()])
+    data = ", ".join([f"{config.num_classes} classes", *config.image_description(), *config.data_description()])
     network = ", ".join([f"{config.model}, width {config.width:g}", *config.head_description()])
     optimizer = ", ".join(config.optimizer_description()) or "SGD"
     decays = "".join(f", {decay}" for decay in config.decay_description())

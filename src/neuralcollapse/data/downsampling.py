@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 
@@ -32,6 +34,8 @@ def block_means(images: Tensor, side: int) -> Tensor:
         )
     if side == 1:
         return images
-    blocks = images.reshape(*images.shape[:2], height // side, side, width // side, side)
-    totals, size = blocks.sum(dim=(3, 5)), side * side
+    # one pixel of every block after the other: a sum over blocks would first copy all images as 64-bit integers
+    totals, size = torch.zeros_like(images[..., ::side, ::side], dtype=torch.int32), side * side
+    for row, column in itertools.product(range(side), repeat=2):
+        totals += images[..., row::side, column::side]
     return torch.div(2 * totals + size, 2 * size, rounding_mode="floor").to(torch.uint8)

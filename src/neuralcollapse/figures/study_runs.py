@@ -83,8 +83,7 @@ class StudyRun:
             words.append(f"{per_class:,} examples a class")
         if config.test_examples_per_class:
             words.append(f"{config.test_examples_per_class:,} test examples a class")
-        if config.downsample > 1:
-            words.append(f"images {config.downsample}× smaller")
+        words += config.image_description()
         if config.width != 1:
             words.append(f"width ×{config.width:g}")
         if config.epochs < PAPER_EPOCHS:

@@ -1,9 +1,9 @@
 """VGG 11 to 19 with batch normalisation (Simonyan & Zisserman, 2015), with torchvision's parameter names.
 
 Initialised as torchvision does: Kaiming-normal convolutions by fan-out with zero bias, and a linear layer of normal
-weights with standard deviation 0.01 and zero bias. PyTorch's own start of a linear layer is larger, for 512 features by
-2.6; what it has in directions that the features hardly use only weight decay removes, and until then it stands in
-L⊥_LS (docs/sgd-and-the-path.md).
+weights with standard deviation 0.01 and zero bias. PyTorch's default for a linear layer of 512 features has a standard
+deviation 2.6 times as large. In directions that the features hardly use, only weight decay removes the initial weights,
+and until then they count in L⊥_LS (docs/sgd-and-the-path.md).
 """
 
 from __future__ import annotations

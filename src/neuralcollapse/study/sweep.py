@@ -121,7 +121,7 @@ def make_sweep(config: TrainingConfig, setting: str, values: Sequence[float] | N
     name = base_name(resolved.dataset, config.data_dir, resolved.model, resolved.loss)
     title = [resolved.dataset_title]  # and how the training is reduced, without the setting that is varied
     title += [] if setting == "examples_per_class" else [f"{resolved.num_examples:,} training examples"]
-    title += [f"images {resolved.downsample}× smaller"] if resolved.downsample > 1 and setting != "downsample" else []
+    title += [] if setting == "downsample" else resolved.image_description()
     title.append(resolved.model if setting == "width" else f"{resolved.model} (width ×{resolved.width:g})")
     title += [] if setting == "epochs" else [f"{resolved.epochs} epochs"]
     title.append(f"{resolved.loss_title} loss")

@@ -3,9 +3,9 @@
 The paper observes that L⊥_LS is small and builds its theory on that; how small, it leaves open. What follows is ours.
 For SGD with learning rate η, momentum β, batches of B examples and weight decay λ, two causes are computed here:
 
-- *following*: the classifier goes towards the least-squares one of the moment, in each direction of the features at a
-  rate that is the second moment of the features there. In slow directions it keeps what it had at its start, and it
-  stays behind while the features, and the least-squares classifier with them, move on: :func:`followed`;
+- *tracking*: the classifier goes towards the current least-squares classifier, in each direction of the features at a
+  rate that is the features' second moment there. In slow directions it keeps its initial values, and it lags behind
+  while the features, and the least-squares classifier with them, move on: :func:`tracking_excess`;
 - *the noise* of the batches, which moves the outputs through every parameter of the network, not through the last layer
   alone, and is held at a level proportional to η/((1−β)B): :func:`noise_share`.
 
@@ -28,30 +28,31 @@ from neuralcollapse.metrics.least_squares import least_squares_classifier
 from neuralcollapse.moments.class_moments import ClassMoments, require_moments
 
 
-def followed(
+def tracking_excess(
     path: Sequence[tuple[float, ClassMoments]],
     weight: Float[Tensor, "c p"] | Array,
-    bias: Float[Tensor, " c"] | Array | None,
+    bias: Float[Tensor, " c"] | Array,
     *,
     weight_decay: float,
 ) -> list[float]:
-    """L⊥_LS of a classifier that follows features by gradient flow, without noise.
+    """L⊥_LS of a classifier trained by gradient flow on features that move as given.
 
         dW̃/dt = −(W̃ − W̃_LS) K_λ,   L⊥_LS = ½ tr D K_λ Dᵀ,   D = W̃ − W̃_LS,   K_λ = K + λI
 
-    K (p+1, p+1) is the second moment of the features with a 1 appended. Of features that stand still this leaves
-    ½ Σ_a k_a ‖D(0) v_a‖² e^{−2 k_a t} for K_λ = Σ_a k_a v_a v_aᵀ, what is left of the initial classifier. Of features
-    that move, W̃_LS runs ahead. From one time to the next, s later, W̃_LS is taken to move evenly and K_λ to stand at the
+    K (p+1, p+1) is the second moment of the features with a 1 appended. On features that stand still,
+    ½ Σ_a k_a ‖D(0) v_a‖² e^{−2 k_a t} is left of the initial classifier, for K_λ = Σ_a k_a v_a v_aᵀ. Where they move,
+    the classifier lags behind W̃_LS. From one time to the next, s later, W̃_LS is taken to move evenly and K_λ to be the
     mean of both, with which the equation is solved exactly,
 
         D(t+s) = D(t) e^{−K_λ s} − ΔW̃_LS (1 − e^{−K_λ s}) (K_λ s)⁻¹,
 
-    of second order in the steps of the path.
+    of second order in the steps of the path. The steps of the classifier have no noise here; what noise the features
+    of an SGD run have from their own training is in the path.
 
     Args:
         path: times t = η · steps/(1−β), summed over the rates where they change, and moments of the features then;
             rising, the first one that of the given classifier. Steps of a twentieth of t serve.
-        weight: (C, p), bias: (C,), the classifier at the first time; a bias of None begins at zero.
+        weight: (C, p), bias: (C,), the classifier at the first time. A layer without a bias is not computed.
         weight_decay: λ of the paper's loss, positive.
 
     Returns:
@@ -65,7 +66,8 @@ def followed(
     >>> features, labels = torch.randn(60, 4, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 3
     >>> moments = ClassMoments(num_classes=3, dim=4)
     >>> moments.update(features, labels)
-    >>> start, end = followed([(0.0, moments), (5.0, moments)], torch.ones(3, 4), None, weight_decay=0.01)
+    >>> path = [(0.0, moments), (5.0, moments)]
+    >>> start, end = tracking_excess(path, torch.ones(3, 4), torch.zeros(3), weight_decay=0.01)
     >>> 0 < end < 0.01 * start
     True
     """
@@ -74,39 +76,39 @@ def followed(
         raise InputError(f"expected a path of rising times, got {shortened(times)}")
     for _, moments in path:
         require_moments(moments)
-    first = path[0][1]
-    rows, own_bias = as_classifier(weight, bias, first.num_classes, first.means.shape[1])
-    second, best = _least_squares(first, decay)
-    started = torch.zeros_like(best[:, -1]) if own_bias is None else own_bias.double()
-    apart = torch.cat([rows.double(), started[:, None]], dim=1) - best
-    found = [_excess(apart, second)]
+    sizes = [(moments.num_classes, moments.means.shape[1]) for _, moments in path]
+    if other := next((size for size in sizes if size != sizes[0]), None):
+        raise InputError(f"expected the same classes and features along the path, got (C, p) = {sizes[0]} and {other}")
+    rows, own_bias = as_classifier(weight, bias, *sizes[0])
+    if own_bias is None:
+        raise InputError("expected a bias (C,), got none: a layer without bias has another least-squares classifier")
+    second, optimum = _least_squares(path[0][1], decay)
+    difference = torch.cat([rows.to(optimum), own_bias.to(optimum)[:, None]], dim=1) - optimum
+    excess = [_excess(difference, second)]
     for (time, _), (later, moments) in itertools.pairwise(path):
-        second_later, best_later = _least_squares(moments, decay)
-        if best_later.shape != best.shape:
-            raise InputError(
-                f"expected features of one size along the path, got {best.shape[1] - 1} and {best_later.shape[1] - 1}"
-            )
-        sizes, directions = torch.linalg.eigh((second + second_later) / 2)
-        passed = sizes.clamp(min=decay) * (later - time)
-        ahead = (best_later - best) @ directions * (-torch.expm1(-passed) / passed)
-        apart = ((apart @ directions) * torch.exp(-passed) - ahead) @ directions.T
-        second, best = second_later, best_later
-        found.append(_excess(apart, second))
-    return found
+        next_second, next_optimum = _least_squares(moments, decay)
+        rates, directions = torch.linalg.eigh((second + next_second) / 2)
+        exponents = rates.clamp(min=decay) * (later - time)
+        lag = (next_optimum - optimum) @ directions * (-torch.expm1(-exponents) / exponents)
+        difference = ((difference @ directions) * torch.exp(-exponents) - lag) @ directions.T
+        second, optimum = next_second, next_optimum
+        excess.append(_excess(difference, second))
+    return excess
 
 
 def _least_squares(moments: ClassMoments, decay: float) -> tuple[Tensor, Tensor]:
-    """K + λI (p+1, p+1) and W̃_LS (C, p+1)."""
-    best, best_bias = least_squares_classifier(moments, decay)
+    """K + λI (p+1, p+1) and W̃_LS (C, p+1), in float64."""
+    moments = moments.exactly_weighted()
+    weight, bias = least_squares_classifier(moments, decay)
     roots = moments.weights.double().sqrt()[:, None]
     means = roots * torch.cat([moments.means.double(), torch.ones_like(roots)], dim=1)
     second = means.T @ means + decay * torch.eye(means.shape[1], dtype=means.dtype, device=means.device)
     second[:-1, :-1] += moments.within_covariance.double()
-    return second, torch.cat([best.double(), best_bias.double()[:, None]], dim=1)
+    return second, torch.cat([weight.double(), bias.double()[:, None]], dim=1)
 
 
-def _excess(apart: Tensor, second: Tensor) -> float:
-    return float(0.5 * (apart @ second * apart).sum())
+def _excess(difference: Tensor, second: Tensor) -> float:
+    return float(0.5 * (difference @ second * difference).sum())
 
 
 def noise_share(

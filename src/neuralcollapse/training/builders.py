@@ -13,13 +13,13 @@ from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.optimizers import OPTIMIZERS
 
 _MEASURING_BATCH = 256
-_PADDED = {28: 32, 14: 16}  # the paper pads the MNIST images, so that three halvings come out even; here halved, too
+_PADDED = {28: 32}  # the paper pads the MNIST images, so that three halvings come out even
 
 
 def build_network(config: RunConfig, data: Dataset) -> nn.Module:
     """The configured network, initialised from the current random state."""
     channels = data.train.images.shape[1]
-    height, size = (_PADDED.get(side, side) for side in data.train.images.shape[-2:])
+    height, size = (_padded(side, config) for side in data.train.images.shape[-2:])
     net = registry.build(
         config.model, num_classes=config.num_classes, in_channels=channels, image_size=size, width=config.width
     )
@@ -33,7 +33,7 @@ def find_last_layer(config: RunConfig, net: nn.Module, data: Dataset) -> nn.Line
     if config.classifier_decay is None and config.bias_norm_decay is None and not config.feature_decay and not follows:
         return None
     images = data.train.images
-    height, width = (_PADDED.get(side, side) for side in images.shape[-2:])
+    height, width = (_padded(side, config) for side in images.shape[-2:])
     return find_classifier(net, lambda: net(torch.zeros(1, images.shape[1], height, width)))
 
 
@@ -71,6 +71,7 @@ def make_batches(
         device: where the images are kept.
         shuffle_seed: decides the order together with the epoch; None for measuring, in stored order.
     """
+    side = images.images.shape[-1]
     return Batches(
         images,
         data.mean,
@@ -78,10 +79,16 @@ def make_batches(
         batch_size=max(config.batch_size, _MEASURING_BATCH) if shuffle_seed is None else config.batch_size,
         device=device,
         shuffle_seed=shuffle_seed,
-        pad_to=_PADDED.get(images.images.shape[-1]),
+        pad_to=padded if (padded := _padded(side, config)) > side else None,
         channels_last=channels_last_pays(config),
         dtype=torch.float64 if config.precision == "64" else torch.float32,
     )
+
+
+def _padded(side: int, config: RunConfig) -> int:
+    """The side to which images are padded, of smaller images as much smaller."""
+    whole = side * config.downsample
+    return _PADDED.get(whole, whole) // config.downsample
 
 
 def channels_last_pays(config: RunConfig) -> bool:

@@ -91,7 +91,7 @@ class TrainingConfig:
     """Share of training labels changed to another class; 1 draws all at random (default 0). Measured are these labels
     too."""
     downsample: Annotated[
-        Count | None, Option(unit="× smaller images", short="down", changes_cost=True, section="Data")
+        Count | None, Option(unit="pixels a block side", short="down", changes_cost=True, section="Data")
     ] = None
     """Average blocks of this many pixels by as many: smaller images, a cheaper network (default 1: images as they
     come)."""
@@ -272,6 +272,10 @@ class RunConfig(TrainingConfig):
         if self.label_noise:
             changes.append("random labels" if self.label_noise == 1 else f"{100 * self.label_noise:g} % label noise")
         return changes
+
+    def image_description(self) -> list[str]:
+        """The images where they were made smaller: `images of 1/2 the side`."""
+        return [f"images of 1/{self.downsample} the side"] if self.downsample > 1 else []
 
     def head_description(self) -> list[str]:
         """The last layer where it is not the network's own, such as `fixed ETF head`."""

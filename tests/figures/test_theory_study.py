@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.studies import config, history, write_run
+from matplotlib.figure import Figure
 
 import neuralcollapse as nc
 from neuralcollapse import InputError, figures
+from neuralcollapse.figures import theory_study
 from neuralcollapse.figures.study_runs import Study
 from neuralcollapse.figures.theory_study import fit_study
 from neuralcollapse.plots.options import Drawing
 from neuralcollapse.study.study_file import add_to_study
+from neuralcollapse.training.run_directory import Run
 
 EPOCHS = np.array([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 20, 30, 50, 80, 120, 200, 350])
 START = np.linspace(6.0, 2.0, 9)
@@ -80,6 +84,26 @@ def test_the_exponent_is_that_of_the_epochs_before_the_error_is_zero(folder: Pat
     first, last = list(EPOCHS).index(10), list(EPOCHS).index(ZERO)
     expected = np.log(values[last] / values[first]) / np.log(EPOCHS[last] / EPOCHS[first])
     assert fit.row()["exponent"] == pytest.approx(expected)
+
+
+def test_the_legend_names_an_event_that_one_panel_alone_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_run(tmp_path, "mnist", "vgg11", "projected")
+    add_run(tmp_path, "fashion", "vgg11", "none", dataset="fashion-mnist")
+    lines = Run.open(tmp_path / "fashion").history()
+    back = next(line for line in lines if line["epoch"] > ZERO)  # its error comes back once
+    back["train_error"], back["train_accuracy"] = 0.25, 0.75
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "fashion" / "history.jsonl").write_text(text, encoding="utf-8")
+    legends: list[list[str]] = []
+
+    def keep(figure: Figure, *_: object) -> list[Path]:
+        legends.append([entry.get_text() for legend in figure.legends for entry in legend.get_texts()])
+        return []
+
+    monkeypatch.setattr(theory_study, "write_figure", keep)
+    figures.compare_study(tmp_path, tmp_path)
+    assert {"first zero error", "error stays zero", "network"} <= set(legends[0])
+    assert len(legends[0]) == len(set(legends[0]))
 
 
 def test_cross_entropy_alone_is_refused(tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ def train(network: str, rate: float, batch: int, momentum: float, decay: float, 
         end = next(end for end in ends if step <= end)
         measured = end - 6 * apart < step and (end - step) % apart == 0
         if measured or 20 * (step - last) >= step:
-            outputs, features = forward(model, head, images)
+            with torch.set_grad_enabled(step == end):  # the noise needs gradients
+                outputs, features = forward(model, head, images)
             time, last = rate * step / (1 - momentum), step
             path.append((time, moments_of(features, labels)))
         if measured:

@@ -96,9 +96,7 @@ def load(
     if test_examples_per_class is not None:
         tested = balanced(stored.test.labels, class_names, test_examples_per_class, 0, "--test-examples-per-class")
     with _enough_memory(name):
-        train, test = (
-            _read_images(half, indices, downsample) for half, indices in ((stored.train, chosen), (stored.test, tested))
-        )
+        train, test = _read_images(stored.train, chosen, downsample), _read_images(stored.test, tested, downsample)
         if corruption.label_noise:
             changed = noisy_labels(labels[chosen], len(class_names), corruption.label_noise, seed)
             train = ImageData(train.images, torch.from_numpy(changed))

@@ -172,7 +172,7 @@ def _share(panels: dict[tuple[int, int], Axes], rows: Sequence[Row]) -> None:
 
 def _legend(figure: Figure, panels: Sequence[Axes], width: float) -> int:
     """One legend for all panels below them; returns its number of lines."""
-    entries = {label: handle for ax in panels for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    entries = style.legend_entries(panels)
     if not entries:
         return 0
     size = float(panels[0].xaxis.label.get_fontsize()) / 72

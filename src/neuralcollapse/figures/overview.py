@@ -96,7 +96,7 @@ def _overview(study: Study, run: StudyRun, views: dict[int, Projection], drawing
         study.history().plot(list(names), hue=hue, style=dash, legend=False, ax=ax)
         told = {
             label: handle
-            for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+            for label, handle in style.legend_entries([ax]).items()
             if len(names) > 1 and not _of_events(label) and label not in (run.loss_title, "MSE")
         }
         if told:

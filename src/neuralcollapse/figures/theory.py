@@ -54,7 +54,7 @@ def compare_run(
             style.log_axis(ax, "x")
             ax.set(xlabel="epoch", xlim=panels[0].get_xlim())
         for ax in panels:
-            told = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+            told = style.legend_entries([ax])
             if ax is not panels[0]:
                 told = {label: handle for label, handle in told.items() if "zero" not in label and "rate" not in label}
             if told:

@@ -168,13 +168,9 @@ def _draw(found: list[RunFits], drawing: Drawing) -> Figure:
         style.fit(row)
     for ax in panels[-1]:
         ax.set_xlabel("epoch")
-    entries = {
-        label: handle for ax in panels[-1] for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
-    }
-    columns = 2 if drawing.style == "column" else 4
-    figure.legend(
-        entries.values(), entries.keys(), loc="outside lower center", ncols=columns, handlelength=1.6, columnspacing=1.4
-    )
+    entries = style.legend_entries(panels[-1])
+    below: dict[str, Any] = {"loc": "outside lower center", "ncols": 2 if drawing.style == "column" else 4}
+    figure.legend(entries.values(), entries.keys(), handlelength=1.6, columnspacing=1.4, **below)
     return figure
 
 

@@ -180,6 +180,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
+def legend_entries(panels: Iterable[Axes]) -> dict[str, Any]:
+    """What one legend of several panels says: each label once, with the line or marker that it names."""
+    return {label: handle for ax in panels for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+
+
 def fit(panels: Iterable[Axes]) -> None:
     """Give panels one range of values, so that they can be compared; nothing is cut off unsaid.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import neuralcollapse as nc
 
-STUDY = Path(__file__).parents[1] / "results" / "study"
+STUDY = Path(__file__).parents[1] / "results" / "paper-regime"
 
 
 def main() -> None:
@@ -32,7 +32,8 @@ def main() -> None:
     table = history.select(metric=arguments.metric).to_frame()  # run, dataset, network, loss, seed, epoch, …, value
     last = table.sort_values("epoch").groupby(["run", "metric"]).tail(1)
     print(f"\n{arguments.metric} at the last measured epoch; the mean over seeds where there are several")
-    print(last.pivot_table(index=["dataset", "network"], columns=["metric", "loss"], values="value").to_string())
+    means = last.pivot_table(index=["dataset", "network"], columns=["metric", "loss"], values="value")
+    print(means.map("{:.3g}".format).to_string())
 
     runs = history.runs
     later = runs[runs["stays_zero_error"] > runs["first_zero_error"]]

@@ -16,13 +16,13 @@ import numpy as np
 from neuralcollapse.figures.study_runs import Study
 from neuralcollapse.figures.theory_study import FLOWS, summary
 from neuralcollapse.measuring.events import first_zero_error, stays_zero_error
+from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.run_directory import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- {} table -->", "<!-- end of {} table -->"
 RUNS = ("digits-resnet18", "mnist-resnet18", "fashion-mnist-resnet18", "cifar10-resnet18")
-STUDY = ROOT / "results" / "study"
-REGIME = ROOT / "results" / "paper-regime"
+STUDY = ROOT / "results" / "paper-regime"
 ORDER = {
     "dataset": ("digits", "mnist", "fashion-mnist", "cifar10"),
     "model": ("vgg11", "resnet18", "densenet40"),
@@ -37,18 +37,6 @@ RUN_COLUMNS = (
     "NC1",
     "NC2, maximal angle of means",
     "NC3",
-    "L⊥_LS / L",
-)
-STUDY_COLUMNS = (
-    "data, training and test images",
-    "network",
-    "loss",
-    "zero error at epoch",
-    "test accuracy at zero error → at the end",
-    "NC1",
-    "NC2, maximal angle of means",
-    "NC3",
-    "NC4",
     "L⊥_LS / L",
 )
 
@@ -90,31 +78,7 @@ def run_row(path: Path, prefix: str) -> list[str]:
     ]
 
 
-def study_row(run: Run) -> list[str]:
-    """One run of the study as a row of the table: first measured epoch → last."""
-    config, history = run.config, run.history()
-    begin, last, first = history[0], history[-1], zero_error(history)
-
-    def change(name: str, form: str, scale: float = 1.0) -> str:
-        return f"{scale * float(begin[name]):{form}} → {scale * float(last[name]):{form}}"
-
-    status = run.status().status or "begun"
-    unfinished = "" if status == "finished" else f", {status}"
-    return [
-        f"{config.dataset_title}, {config.num_examples:,} and {config.num_test_examples:,}",
-        config.model,
-        config.loss.upper(),
-        f"{first['epoch'] if first else 'never'} of {config.epochs}{unfinished}",
-        accuracies(history),
-        change("nc1", ".2g"),
-        change("nc2.maximal_angle_means", ".2g"),
-        change("nc3", ".2g"),
-        f"{change('nc4_mismatch', '.2f', 100)} %",
-        off_path(last) if config.loss == "mse" else "–",
-    ]
-
-
-REGIME_COLUMNS = (
+STUDY_COLUMNS = (
     "data",
     "network",
     "loss, seeds",
@@ -122,7 +86,15 @@ REGIME_COLUMNS = (
     "zero error: first, stays",
     "test accuracy: first zero error, stays, end (%)",
     "NC1",
-    "L⊥/L from the tenth measured epoch on: largest median over the seeds; largest of any seed, running averages",
+    "NC2, maximal angle of means",
+    "NC3",
+    "NC4 (%)",
+)
+PARTS_COLUMNS = (
+    "data",
+    "network",
+    "L⊥/L from the tenth measured epoch on: largest median over the seeds",
+    "largest of any seed",
     "when the error stays zero",
     "at the end",
     "L_NC1/L at the end",
@@ -130,17 +102,46 @@ REGIME_COLUMNS = (
 )
 
 
-def regime_row(runs: list[Run]) -> list[str]:
-    """The seeds of one cell: medians; L⊥/L by running averages and, in brackets, by re-estimated ones."""
+def name_of(config: RunConfig) -> list[str]:
+    """Data and network of a cell, as every table of the study begins."""
+    return [config.dataset_title, ", ".join([f"{config.model} ×{config.width:g}", *config.image_description()])]
+
+
+def study_row(runs: list[Run]) -> list[str]:
+    """The seeds of one cell, medians: when the error is zero, the test accuracy then, collapse from first to last."""
     config, histories = runs[0].config, [run.history() for run in runs]
-    at = [{"first": first_zero_error(h), "stays": stays_zero_error(h), "end": h[-1]["epoch"]} for h in histories]
-    records = [
-        {name: next((r for r in h if r["epoch"] == epoch), h[-1]) for name, epoch in events.items()}
-        for h, events in zip(histories, at, strict=True)
+    events = [event_records(history) for history in histories]
+
+    def change(name: str, form: str, scale: float = 1.0) -> str:
+        ends = (median(scale * float(history[place][name]) for history in histories) for place in (0, -1))
+        return " → ".join(f"{value:{form}}" for value in ends)
+
+    return [
+        *name_of(config),
+        f"{config.loss.upper()}, {len(runs)}",
+        f"{config.measured_weight_decay:g}, {config.epochs}",
+        ", ".join(f"{median(event[name]['epoch'] for event in events):.0f}" for name in ("first", "stays")),
+        ", ".join(
+            f"{median(100 * event[name]['test_accuracy'] for event in events):.2f}"
+            for name in ("first", "stays", "end")
+        ),
+        change("nc1", ".2g"),
+        change("nc2.maximal_angle_means", ".2g"),
+        change("nc3", ".2g"),
+        change("nc4_mismatch", ".2f", 100),
     ]
 
-    def middle(values: Any, form: str) -> str:
-        return f"{median(values):{form}}"
+
+def event_records(history: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What was measured when the error was first zero, when it began to stay so, and at the end."""
+    at = {record["epoch"]: record for record in history}
+    return {"first": at[first_zero_error(history)], "stays": at[stays_zero_error(history)], "end": history[-1]}
+
+
+def parts_row(runs: list[Run]) -> list[str]:
+    """The seeds of one cell, medians: L⊥/L by running averages and, in brackets, by re-estimated ones."""
+    histories = [run.history() for run in runs]
+    events = [event_records(history) for history in histories]
 
     def share(record: dict[str, Any], part: str = "ls_perp", prefix: str = "") -> float:
         return float(record[f"{prefix}mse.{part}"] / record[f"{prefix}mse.total"])
@@ -154,28 +155,16 @@ def regime_row(runs: list[Run]) -> list[str]:
         epochs = sorted(set.intersection(*map(set, measured)))[9:]
         return [median(share(records[epoch], prefix=prefix) for records in measured) for epoch in epochs]
 
-    cells = [
-        config.dataset_title,
-        ", ".join([f"{config.model} ×{config.width:g}", *config.image_description()]),
-        f"{config.loss.upper()}, {len(runs)}",
-        f"{config.measured_weight_decay:g}, {config.epochs}",
-        f"{median(e['first'] for e in at):.0f}, {median(e['stays'] for e in at):.0f}",
-        ", ".join(
-            middle([100 * r[name]["test_accuracy"] for r in records], ".2f") for name in ("first", "stays", "end")
-        ),
-        middle([r["end"]["nc1"] for r in records], ".2g"),
-    ]
-    if config.loss != "mse":
-        return cells + ["–"] * 5
+    ends = [event["end"] for event in events]
     return [
-        *cells,
-        both(lambda prefix: max(medians(prefix))) + f"; {max(share(r) for h in histories for r in h[9:]):.2f}",
-        both(lambda prefix: median(share(r["stays"], prefix=prefix) for r in records)),
-        both(lambda prefix: median(share(r["end"], prefix=prefix) for r in records)),
-        middle([share(r["end"], "nc1") for r in records], ".2f"),
-        middle([r["end"]["mse.nc23"] / r["end"]["mse.nc1"] for r in records], ".4f")
-        + ", "
-        + middle([path_ratio(run) for run in runs], ".4f"),
+        *name_of(runs[0].config),
+        both(lambda prefix: max(medians(prefix))),
+        f"{max(share(record) for history in histories for record in history[9:]):.2f}",
+        both(lambda prefix: median(share(event["stays"], prefix=prefix) for event in events)),
+        both(lambda prefix: median(share(record, prefix=prefix) for record in ends)),
+        f"{median(share(record, 'nc1') for record in ends):.2f}",
+        f"{median(record['mse.nc23'] / record['mse.nc1'] for record in ends):.4f}"
+        f", {median(path_ratio(run) for run in runs):.4f}",
     ]
 
 
@@ -192,13 +181,18 @@ def path_ratio(run: Run) -> float:
     return float(len(means) * (len(means) - 1) / np.square(whitened).sum())
 
 
-def regime_table() -> str:
-    """The cells of the study in the paper's regime that have been run, in the order of the grid."""
+def study_tables() -> dict[str, str]:
+    """Every cell of the study, and the parts of the loss of those with squared error, in the order of the grid."""
     cells: dict[tuple[int, ...], list[Run]] = {}
-    for path in sorted(REGIME.glob("*/config.json")):
+    for path in sorted(STUDY.glob("*/config.json")):
         run = Run.open(path.parent)
         cells.setdefault(tuple(order.index(getattr(run.config, name)) for name, order in ORDER.items()), []).append(run)
-    return table(REGIME_COLUMNS, [regime_row(runs) for _, runs in sorted(cells.items())])
+    ordered = [runs for _, runs in sorted(cells.items())]
+    squared = [runs for runs in ordered if runs[0].config.loss == "mse"]
+    return {
+        "study": table(STUDY_COLUMNS, [study_row(runs) for runs in ordered]),
+        "parts": table(PARTS_COLUMNS, [parts_row(runs) for runs in squared]),
+    }
 
 
 THEORY_COLUMNS = (
@@ -213,9 +207,9 @@ THEORY_COLUMNS = (
 
 
 def theory_table() -> str:
-    """The MSE cells of the study in the paper's regime against the closed forms, medians over the seeds."""
+    """The MSE cells of the study against the closed forms, medians over the seeds."""
     rows = []
-    for row in summary(Study.read(REGIME)).to_dict("records"):
+    for row in summary(Study.read(STUDY)).to_dict("records"):
         spread = (f"{row[f'max/min {when}']:.2g}" for when in ("first", "least", "last"))
         rows.append(
             [
@@ -241,13 +235,6 @@ def runs_table(prefix: str) -> str:
     return table(RUN_COLUMNS, [run_row(ROOT / "results" / name, prefix) for name in RUNS])
 
 
-def study_table() -> str:
-    """The runs of the study, in the order of the grid."""
-    runs = [Run.open(path.parent) for path in STUDY.glob("*/config.json")]
-    runs.sort(key=lambda run: [order.index(getattr(run.config, name)) for name, order in ORDER.items()])
-    return table(STUDY_COLUMNS, [study_row(run) for run in runs if run.history()])
-
-
 def written(text: str, name: str, content: str) -> str:
     """The page with a new table between its marks."""
     begin, end = BEGIN.format(name), END.format(name)
@@ -263,8 +250,7 @@ def main() -> None:
         ROOT / "README.md": {"results": runs_table("results/")},
         ROOT / "results" / "README.md": {
             "results": runs_table(""),
-            "study": study_table(),
-            "regime": regime_table(),
+            **study_tables(),
             "theory": theory_table(),
         },
     }

@@ -15,9 +15,9 @@ SHOWN = (
     "digits-resnet18",
     "mnist-resnet18",
     "cifar10-resnet18",
-    "study/cifar10-densenet40-mse",
-    "study/mnist-resnet18-ce",
-    "study/cifar10-densenet40-ce",
+    "paper-regime/mnist-resnet18-mse",
+    "paper-regime/mnist-resnet18-ce",
+    "paper-regime/cifar10-resnet18-ce",
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -81,3 +82,16 @@ def test_the_analysed_epochs_are_the_papers() -> None:
 def test_the_rate_falls_tenfold_after_each_milestone() -> None:
     rates = [recipes.learning_rate(1.0, (116, 233), epoch) for epoch in (1, 116, 117, 233, 234, 350)]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_the_documentation_has_the_settings_of_the_demo() -> None:
+    """The table of docs/training.md; digits, λ and rate of the paper's own loss."""
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
+    demo = {row[0]: row[2] for row in cells if len(row) == 4}
+    recipe = recipes.paper_recipe("digits", "resnet18", "mse")
+    assert demo["network"] == f"ResNet18 of width {64 * recipe.width:.0f} (×{recipe.width:g})"
+    first, second = (f"{100 * share:.0f} %" for share in recipe.milestones)
+    assert demo["epochs"] == f"{recipe.epochs}, rate ÷10 at {first} and {second}"
+    assert float(demo["weight decay λ of the paper's loss"]) == pytest.approx(recipe.weight_decay)
+    assert float(demo["rate for the paper's loss"]) == pytest.approx(recipe.learning_rate)

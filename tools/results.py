@@ -41,18 +41,13 @@ RUN_COLUMNS = (
 )
 
 
-def zero_error(history: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The first measured epoch without a training error."""
-    first = first_zero_error(history)
-    return next((record for record in history if record["epoch"] == first), None)
-
-
-def accuracies(history: list[dict[str, Any]]) -> str:
-    """Test accuracy at the first epoch without a training error and at the last."""
-    first, last = zero_error(history), history[-1]
-    if first is None:
-        return f"never; {100 * last['test_accuracy']:.2f} % at the end"
-    return f"{100 * first['test_accuracy']:.2f} % → {100 * last['test_accuracy']:.2f} %"
+def event_records(history: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What was measured when the error was first zero, when it began to stay so, and at the end."""
+    at = {record["epoch"]: record for record in history}
+    first, stays = first_zero_error(history), stays_zero_error(history)
+    if first is None or stays is None:
+        sys.exit("a run's training error does not reach zero or does not stay there; the tables are of runs that do")
+    return {"first": at[first], "stays": at[stays], "end": history[-1]}
 
 
 def off_path(record: dict[str, Any]) -> str:
@@ -63,14 +58,14 @@ def off_path(record: dict[str, Any]) -> str:
 def run_row(path: Path, prefix: str) -> list[str]:
     """One run as a row of the table."""
     run = Run.open(path)
-    config, history = run.config, run.history()
-    last, first = history[-1], zero_error(history)
+    config, events = run.config, event_records(run.history())
+    last, first = events["end"], events["first"]
     return [
         f"[{config.dataset_title}]({prefix}{path.name}/figures/overview.png), {config.num_examples:,}",
         f"{config.model}, width ×{config.width:g}",
-        f"{last['epoch']} ({first['epoch'] if first else 'never'})",
+        f"{last['epoch']} ({first['epoch']})",
         f"{config.measured_weight_decay:g}",
-        accuracies(history),
+        " → ".join(f"{100 * record['test_accuracy']:.2f} %" for record in (first, last)),
         f"{last['nc1']:.2g}",
         f"{last['nc2.maximal_angle_means']:.3f}",
         f"{last['nc3']:.3f}",
@@ -132,12 +127,6 @@ def study_row(runs: list[Run]) -> list[str]:
     ]
 
 
-def event_records(history: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What was measured when the error was first zero, when it began to stay so, and at the end."""
-    at = {record["epoch"]: record for record in history}
-    return {"first": at[first_zero_error(history)], "stays": at[stays_zero_error(history)], "end": history[-1]}
-
-
 def parts_row(runs: list[Run]) -> list[str]:
     """The seeds of one cell, medians: L⊥/L by running averages and, in brackets, by re-estimated ones."""
     histories = [run.history() for run in runs]
@@ -186,6 +175,8 @@ def study_tables() -> dict[str, str]:
     cells: dict[tuple[int, ...], list[Run]] = {}
     for path in sorted(STUDY.glob("*/config.json")):
         run = Run.open(path.parent)
+        if (status := run.status().status) != "finished":
+            sys.exit(f"{path.parent} is {status}, not finished")
         cells.setdefault(tuple(order.index(getattr(run.config, name)) for name, order in ORDER.items()), []).append(run)
     ordered = [runs for _, runs in sorted(cells.items())]
     squared = [runs for runs in ordered if runs[0].config.loss == "mse"]

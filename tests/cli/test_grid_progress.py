@@ -63,18 +63,28 @@ def test_the_widest_rows_fit_into_eighty_columns(tmp_path: Path) -> None:
     last = {"loss": 1.2e-5, "train_error": 0.12345, "nc1": 2.3e-4, "mse.total": 1.0, "mse.ls_perp": 4e-5}
     append_line(run.history_path, {**counts, **last})
     run.write_status(Status(status="failed", epoch=123, epochs=350))
-    console = Console(file=io.StringIO(), width=80)
+    planning, console = Console(file=io.StringIO(), width=80), Console(file=io.StringIO(), width=80)
+    planning.print(plan_table([wide], {name: Estimate(86_400.0, 1.23e10)}))
     with GridDisplay(console) as display:
         display.planned([wide], {name: Estimate(86_400.0, 1.23e10)}, [name], GridOptions())
         display.changed(name, State.RUNNING)
         display.changed(name, State.INTERRUPTED)
-    plan, live = printed(console).split(f"{name}: running")[0], printed(console).rpartition("interrupted  epoch")[2]
-    assert all(len(line) <= 80 for line in plan.split("\n")[:-3])
-    for number in ("60,000", "0.125", "350", "0.0019", "24.0 h", "12.3 GB"):
-        assert number in plan, plan
-    for number in ("123/350", "1.2e-5", "12.35%", "2.3e-4", "4.0e-5", "interrupted"):
-        assert number in live, live
-    assert "…" not in plan + live
+        console.file = io.StringIO()
+    plan, live = printed(planning), printed(console)
+    plan, live = (" " + table.replace("\n", " ") for table in (plan, live))
+    for number in ("60,000", "0.125", "350", "0.0019", "24.0 h", "GB", "12.3"):
+        assert f" {number} " in plan, plan
+    for number in ("123/350", "1.2e-5", "12.35%", "2.3e-4", "4.0e-5", "L⊥/L", "left"):
+        assert f" {number} " in live, live
+    for table in (printed(planning), printed(console)):
+        assert "".join(line.split(" ")[0] for line in table.splitlines()[2:]) == name
+    assert "interrupted" in live and "…" not in plan + live
+
+
+def test_smaller_images_are_told_under_the_plan(tmp_path: Path) -> None:
+    cells = make_cells(["digits"], ["mlp"], ["mse"], [0, 1], dataclasses.replace(QUICK, downsample=2))
+    planned = plan_cells([*cells, *make_cells(["digits"], ["mlp"], ["ce"], [0], QUICK)], tmp_path)
+    assert plan_notes(planned, {}, GridOptions()) == ["2 cells: images of 1/2 the side"]
 
 
 def test_names_in_brackets_are_shown_as_they_are(tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
+from helpers.panels import beneath_counts
 from helpers.studies import KEYS, config, history, write_run
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
@@ -74,6 +76,15 @@ def test_losses_share_a_panel_with_means_and_bands_over_the_seeds(folder: Path) 
     assert {tuple(panel.get_xlim()) for (panel,) in found.values()} == {tuple(ax.get_xlim())}
     assert [text.get_text() for text in (*ax.texts, *alone.texts) if text.get_gid() == "n"] == ["n = 3"]
     assert "n = 1 to 3 seeds, written in each panel of several: lines are means over the seeds, geometric" in caption
+
+
+def test_the_number_of_seeds_is_written_over_nothing_in_the_committed_study() -> None:
+    study, drawing = Study.read(Path(__file__).parents[2] / "results" / "paper-regime"), Drawing()
+    with matplotlib.rc_context(style.rc(drawing)):
+        figure, _ = draw_grid(study, "accuracy", drawing)
+        figure.draw_without_rendering()  # type: ignore[no-untyped-call]
+    counted = [ax for ax in figure.axes if any(text.get_gid() == "n" for text in ax.texts)]
+    assert len(counted) > 8 and not [beneath_counts(ax) for ax in counted if beneath_counts(ax)]
 
 
 def test_captions_say_what_was_not_run_what_has_ended_and_what_is_reduced(folder: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.panels import beneath_counts
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -101,6 +102,51 @@ def test_a_band_that_ends_by_rounding_just_above_zero_does_not_stretch_the_axis(
     assert 0.001 < ax.get_ylim()[0] < 0.034
 
 
+RISES, FALLS = [each / 49 for each in range(50)], [1 - each / 49 for each in range(50)]
+
+
+@pytest.mark.parametrize("percent", [True, False])  # a linear axis, a logarithmic one
+@pytest.mark.parametrize("gap", [slice(0), slice(20, 30)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        FALLS,
+        RISES,
+        [max(0.05, 1 - 8 * each) for each in RISES],  # falls at once and lies along the lower edge
+        [1 - (1 - each) ** 12 for each in RISES],  # rises at once and lies along the upper edge
+        [0.05] + [1.0] * 48 + [0.05],
+    ],
+)
+def test_the_number_of_seeds_stands_where_no_curve_is(shape: list[float], gap: slice, percent: bool) -> None:
+    values = np.array(shape)
+    values[gap] = np.nan
+    name = "test_error" if percent else "cdnv"
+    lines = [
+        nc.History.from_records(
+            [{"epoch": 1 + place, "test_accuracy": 1 - each / factor, "cdnv": 0.01 ** (1 - each / factor)}
+             for place, each in enumerate(values)],
+            loss=loss, seed=seed,
+        )
+        for loss in ("mse", "ce") for seed, factor in enumerate((1.0, 1.1))
+    ]  # fmt: skip
+    ax = Figure(figsize=(2.4, 2)).add_subplot()
+    (lines[0] + lines[1] + lines[2]).plot(name, hue="loss", ax=ax, events=False)
+    numbers: list[Any] = [text for text in ax.texts if text.get_gid() == "n"]
+    ax.figure.draw_without_rendering()  # type: ignore[union-attr]
+    assert len({text.xy for text in numbers}) == 1 and not beneath_counts(ax)
+    heights = {text.get_text(): text.get_window_extent().y0 for text in numbers}
+    assert heights["n = 2"] > heights["n = 1"], "as the legend has them, whatever the corner"
+
+
+def test_where_every_corner_is_taken_the_number_of_seeds_stands_below_left() -> None:
+    lines = [{"epoch": 1 + each, "test_accuracy": each % 2} for each in range(60)]
+    ax = Figure(figsize=(1.2, 1)).add_subplot()
+    both = nc.History.from_records(lines, seed=0) + nc.History.from_records(lines, seed=1)
+    both.plot("test_error", ax=ax, events=False)
+    (text,) = (text for text in ax.texts if text.get_gid() == "n")
+    assert text.xy == (0, 0)  # type: ignore[attr-defined]
+
+
 def test_only_what_differs_in_the_seed_alone_is_averaged() -> None:
     history = run(1.0, seed=0, width=1.0) + run(2.0, seed=1, width=1.0) + run(8.0, seed=0, width=0.5)
     ax = history.plot("nc1", ax=axes())
@@ -109,7 +155,7 @@ def test_only_what_differs_in_the_seed_alone_is_averaged() -> None:
     assert counts(ax) == ["n = 1–2"]
     apart = history.plot("nc1", hue="width", ax=axes())
     assert apart.get_legend_handles_labels()[1][:2] == ["width 0.5", "width 1"]
-    assert counts(apart) == ["n = 2", "n = 1"], "each in its colour"
+    assert counts(apart) == ["n = 1", "n = 2"], "each in its colour"
     assert len({note.get_color() for note in apart.texts}) == 2
     assert not counts(run(seed=0).plot("nc1", ax=axes()))
 

@@ -28,8 +28,10 @@ from helpers.grids import (
 from rich.console import Console
 
 from neuralcollapse import InputError
+from neuralcollapse.cli import main
+from neuralcollapse.cli.grid import plan_code
 from neuralcollapse.cli.grid_progress import GridDisplay
-from neuralcollapse.study.grid import GridProgress, run_grid
+from neuralcollapse.study.grid import GridProgress, GridResult, run_grid
 from neuralcollapse.study.local_processes import WorkerProcess
 from neuralcollapse.study.options import GridOptions
 from neuralcollapse.study.plan import (
@@ -270,6 +272,38 @@ def test_a_cell_that_fails_says_why(tmp_path: Path) -> None:
     for name, ending in endings.items():
         assert ending is not None and Run.open(tmp_path / name).status().status == ending.state
     assert "not a readable checkpoint" in (tmp_path / "damaged" / "log.txt").read_text()
+
+
+def test_a_pattern_without_a_cell_names_the_nearest_and_not_all() -> None:
+    cells = make_cells(["digits", "mnist"], ["mlp", "resnet18"], ["mse", "ce"], [0, 1], TrainingConfig())
+    with pytest.raises(InputError, match=r"matches none of the cells \(did you mean 'mnist-mlp-mse-s1'.*and 4 more$"):
+        select_cells(cells, ["mnist-mlp-mse-s3"])
+
+
+def test_the_plan_says_by_its_exit_code_that_a_directory_is_another_runs(
+    tmp_path: Path, untimed: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (cell,) = make_cells(["digits"], ["mlp"], ["mse"], [0], TrainingConfig(**TINY))
+    plan = ["grid", "--datasets", "digits", "--models", "mlp", "--out", str(tmp_path), "--dry-run"]
+    Run.create(tmp_path / cell.name, load_and_resolve(cell.config)[0])
+    for command, code in (([*plan, *OPTIONS], 0), (plan, 1)):
+        with pytest.raises(SystemExit) as exit_:
+            main(command)
+        assert exit_.value.code == code
+    assert "other settings" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "in_a_sweep"),
+    [
+        *((State.NEW, 0, 0), (State.STARTED, 0, 0), (State.NO_DATA, 0, 0), (State.FINISHED, 0, 0)),
+        *((State.FAILED, 1, 1), (State.OTHER, 1, 1), (State.DIVERGED, 1, 0)),
+    ],
+)
+def test_the_exit_code_of_a_plan(state: State, code: int, in_a_sweep: int) -> None:
+    result = GridResult({"one": State.FINISHED, "two": state}, {})
+    assert plan_code(result, may_diverge=False) == code
+    assert plan_code(result, may_diverge=True) == in_a_sweep
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, untimed: None) -> None:

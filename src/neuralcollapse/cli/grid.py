@@ -73,7 +73,24 @@ class GridCommand:
         names = [cell.name for cell in cells]
         with GridDisplay(console) as display:
             result = run_grid(select_cells(cells, self.only), self.out, self.running, display, names)
-        return 0 if self.running.dry_run else print_result(console, result, self.out)
+        if self.running.dry_run:
+            return plan_code(result, may_diverge=self.running.retry_diverged)
+        return print_result(console, result, self.out)
+
+
+def plan_code(result: GridResult, *, may_diverge: bool) -> int:
+    """The exit code of a plan: not 0 where a run has failed or diverged, or a directory is another run's.
+
+    Data that are not there are no fault of a plan: it is how one sees what the paper's cells would take.
+
+    Args:
+        result: of the grid or sweep.
+        may_diverge: whether a diverged run is no fault, as in a sweep of learning rates.
+    """
+    from neuralcollapse.study.task import State
+
+    faulty = {State.FAILED, State.OTHER} | (set() if may_diverge else {State.DIVERGED})
+    return UNFINISHED if faulty & set(result.states.values()) else 0
 
 
 def print_result(console: Console, result: GridResult, out: Path, *, may_diverge: bool = False) -> int:

@@ -145,9 +145,9 @@ def plan_table(planned: Sequence[PlannedCell], estimates: Mapping[str, Estimate]
         images = f"{each.resolved.num_examples:,}" if each.resolved else ""
         rate = "" if config.learning_rate is None else _short(config.learning_rate)
         numbers = [images, f"{config.width:g}", str(config.epochs), rate]
-        costs = ["", ""] if cost is None else [duration(cost.seconds), gigabytes(cost.memory)]
+        costs = ["", ""] if cost is None else [duration(cost.seconds), gigabytes(cost.memory).removesuffix(" GB")]
         rows.append([escape(each.cell.name), state, *numbers, *costs])
-    titles = ("images", "width", "epochs", "rate", "time", "memory")
+    titles = ("images", "width", "epochs", "rate", "time", "GB")
     filled = [index for index in range(len(titles)) if any(row[2 + index] for row in rows)]
     table = _table(*(titles[index] for index in filled))
     for row in rows:
@@ -177,11 +177,13 @@ def plan_notes(planned: Sequence[PlannedCell], estimates: Mapping[str, Estimate]
             notes.append("time and memory are measured on this machine; those of the cluster differ")
         elif memory > machine_memory() or gpu > gpu_memory():
             notes.append("that is more memory than there is; take fewer --jobs, a smaller --width or --batch-size")
-    reasons: dict[str, list[str]] = {}
+    said: dict[str, list[str]] = {}
     for each in planned:
         if each.why and each.state is not State.FINISHED:
-            reasons.setdefault(each.why, []).append(each.cell.name)
-    notes += [f"{names[0] if len(names) == 1 else f'{len(names)} cells'}: {why}" for why, names in reasons.items()]
+            said.setdefault(each.why, []).append(each.cell.name)
+        for words in each.resolved.image_description() if each.resolved else []:
+            said.setdefault(words, []).append(each.cell.name)
+    notes += [f"{names[0] if len(names) == 1 else f'{len(names)} cells'}: {words}" for words, names in said.items()]
     for note in sorted({cost.note for cost in estimates.values() if cost.note}):
         notes.append(f"{', '.join(name for name, cost in estimates.items() if cost.note == note)}: {note}")
     return notes
@@ -215,8 +217,8 @@ def gigabytes(size: float | None) -> str:
 
 def _table(*numbers: str) -> Table:
     """Cells by numbers, narrow enough for a terminal of eighty columns."""
-    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("cell", overflow="fold", min_width=24)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, collapse_padding=True, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("cell", overflow="fold")
     table.add_column("state", min_width=8)
     for title in numbers:
         table.add_column(title, justify="right", no_wrap=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from neuralcollapse.cli.grid import print_result
+from neuralcollapse.cli.grid import plan_code, print_result
 from neuralcollapse.study.options import WHERE_IT_RUNS, GridOptions
 from neuralcollapse.training.config import TrainingConfig
 
@@ -43,7 +43,7 @@ class SweepCommand:
         with GridDisplay(console) as display:
             result = run_grid(sweep.cells, sweep.out, self.running, display)
         if self.running.dry_run:
-            return 0
+            return plan_code(result, may_diverge=True)
         if about := write_recipe(sweep, sweep.points()):
             console.print(f"best: {about}", soft_wrap=True, highlight=False)
             for path in (sweep.recipe_path, *figures.draw_sweep(sweep, sweep.points())):

@@ -17,6 +17,7 @@ from neuralcollapse.figures import captions
 from neuralcollapse.figures.study_runs import Study, StudyRun
 from neuralcollapse.figures.writing import write_figure
 from neuralcollapse.plots import style
+from neuralcollapse.plots.curves import place_counts
 from neuralcollapse.plots.options import Drawing
 from neuralcollapse.plots.quantities import quantity
 from neuralcollapse.plots.spectrum import SQUARED_ERROR
@@ -134,6 +135,10 @@ def draw_grid(study: Study, name: str, drawing: Drawing) -> tuple[Figure, str]:
     figure.set_size_inches(width, each * sum(heights) + 0.5 + 0.16 * count)
     if drawing.title:
         figure.suptitle(title)
+    if len(shown.runs) > 1:
+        figure.draw_without_rendering()  # type: ignore[no-untyped-call]  # only then the panels have their size
+        for ax in panels.values():
+            place_counts(ax)
     return figure, caption(study, shown, title, rows, list(panels.values()))
 
 

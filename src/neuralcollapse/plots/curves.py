@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.transforms import offset_copy
+from matplotlib.transforms import Bbox, offset_copy
 
 from neuralcollapse._checks import InputError
 from neuralcollapse._errors import suggest
@@ -36,7 +36,7 @@ def curves(
     """Draw one or several metrics over the epochs.
 
     Runs that differ in nothing but their seed are drawn as their mean, at the epochs that all of them measured, with a
-    band, and each as a thin line; n in the corner is how many they are. The mean is geometric on a logarithmic axis,
+    band, and each as a thin line; n in a corner is how many they are. The mean is geometric on a logarithmic axis,
     but arithmetic for shares and on a linear one. Other runs are never averaged.
 
     Args:
@@ -195,12 +195,44 @@ def _named(column: str, value: Any, runs: pd.DataFrame) -> str:
 
 
 def _write_counts(ax: Axes, counts: Mapping[str, set[int]]) -> None:
-    """Write into the corner of a panel how many seeds were averaged: once, or in each colour where these differ."""
+    """Write into a corner of a panel how many seeds were averaged: once, or in each colour where these differ."""
     said = {color: f"n = {min(n)}" if len(n) == 1 else f"n = {min(n)}–{max(n)}" for color, n in counts.items()}
     if max(max(n) for n in counts.values()) == 1:
         return
     if len(set(said.values())) == 1:
         said = {style.BLACK: next(iter(said.values()))}
-    where: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "left", "va": "bottom"}
-    for place, (color, text) in enumerate(reversed(said.items())):
-        ax.annotate(text, (0, 0), (3, 2 + 8 * place), color=color, fontsize="small", gid="n", **where)
+    for color, text in said.items():
+        where: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "fontsize": "small"}
+        where["bbox"] = {
+            "facecolor": "w",
+            "edgecolor": "none",
+            "pad": 0.5,
+        }  # where the rate was divided a line may pass
+        ax.annotate(text, (0, 0), (3, 2), color=color, gid="n", **where)
+    place_counts(ax)
+
+
+def place_counts(ax: Axes) -> None:
+    """Move the number of seeds into the first corner that no curve, band or other text enters, else below left.
+
+    `curves` does so; again where limits or size of the panel change afterwards.
+
+    Args:
+        ax: the panel.
+    """
+    counts: list[Any] = [text for text in ax.texts if text.get_gid() == "n"]
+    if not counts:
+        return
+    line_height = 1.1 * counts[0].get_fontsize()
+    taken = [text.get_window_extent() for text in ax.texts if text not in counts]
+    paths = [(line, line.get_path(), False) for line in ax.lines if line.get_gid() == "curve"]
+    paths += [(band, path, True) for band in ax.collections if band.get_gid() == "band" for path in band.get_paths()]
+    drawn = [(artist.get_transform().transform_path(path), filled) for artist, path, filled in paths]
+    for right, top in ((0, 0), (0, 1), (1, 1), (1, 0), (0, 0)):
+        for place, text in enumerate(counts if top else reversed(counts)):
+            text.xy = right, top
+            text.xyann = -3 if right else 3, (-1 if top else 1) * (2 + line_height * place)
+            text.set(ha="right" if right else "left", va="top" if top else "bottom")
+        box = Bbox.union([text.get_window_extent() for text in counts])
+        if not any(path.intersects_bbox(box, filled) for path, filled in drawn) and not box.count_overlaps(taken):
+            return

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralcollapse import data as datasets
-from neuralcollapse._errors import InputError
+from neuralcollapse._errors import InputError, suggest
 from neuralcollapse.data import Dataset
 from neuralcollapse.data.registry import check_name
 from neuralcollapse.study.task import ENDED, State, problem
@@ -110,7 +110,9 @@ def select_cells(cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
     """
     for pattern in patterns:
         if not any(fnmatchcase(cell.name, pattern) for cell in cells):
-            raise InputError(f"--only {pattern} matches none of the cells: {', '.join(cell.name for cell in cells)}")
+            names = [cell.name for cell in cells]
+            listed = ", ".join(names) if len(names) <= 12 else f"{', '.join(names[:12])} and {len(names) - 12} more"
+            raise InputError(f"--only {pattern} matches none of the cells{suggest(pattern, names)}: {listed}")
     return [cell for cell in cells if not patterns or any(fnmatchcase(cell.name, pattern) for pattern in patterns)]
 
 

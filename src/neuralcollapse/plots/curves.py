@@ -225,7 +225,7 @@ def place_counts(ax: Axes) -> None:
         return
     line_height = 1.1 * counts[0].get_fontsize()
     taken = [text.get_window_extent() for text in ax.texts if text not in counts]
-    paths = [(line, line.get_path(), False) for line in ax.lines if line.get_gid() == "curve"]
+    paths: list[Any] = [(line, line.get_path(), False) for line in ax.lines if line.get_gid() == "curve"]
     paths += [(band, path, True) for band in ax.collections if band.get_gid() == "band" for path in band.get_paths()]
     drawn = [(artist.get_transform().transform_path(path), filled) for artist, path, filled in paths]
     for right, top in ((0, 0), (0, 1), (1, 1), (1, 0), (0, 0)):

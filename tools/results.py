@@ -6,6 +6,7 @@ python tools/results.py --check    fails if one is out of date
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 from statistics import median
@@ -157,6 +158,25 @@ def parts_row(runs: list[Run]) -> list[str]:
     ]
 
 
+def returned_error(run: Run) -> str:
+    """The largest training error in percent that was measured after the first epoch without one."""
+    history = run.history()
+    zero = event_records(history)["first"]["epoch"]
+    return f"{100 * max(record['train_error'] for record in history if record['epoch'] >= zero):.2g}"
+
+
+def returns_table(cells: list[list[Run]]) -> str:
+    """Data sets by network and loss, the seeds of each in order; a dash where a cell has not been run."""
+    columns = list(itertools.product(ORDER["model"], ORDER["loss"]))
+    rows: dict[str, dict[tuple[str, str], str]] = {}
+    for runs in cells:
+        config = runs[0].config
+        told = ", ".join(returned_error(run) for run in sorted(runs, key=lambda run: run.config.seed))
+        rows.setdefault(config.dataset_title, {})[config.model, config.loss] = told
+    titles = ("data", *(f"{model}, {loss.upper()}" for model, loss in columns))
+    return table(titles, [[dataset, *(row.get(column, "–") for column in columns)] for dataset, row in rows.items()])
+
+
 def path_ratio(run: Run) -> float:
     """C/ω² at the last snapshot, ω² the mean square of the singular values of (Σ_W + λI)^{-1/2} M̄.
 
@@ -171,7 +191,7 @@ def path_ratio(run: Run) -> float:
 
 
 def study_tables() -> dict[str, str]:
-    """Every cell of the study, and the parts of the loss of those with squared error, in the order of the grid."""
+    """Every cell of the study, the parts of the loss with squared error, and the errors that come back, as the grid."""
     cells: dict[tuple[int, ...], list[Run]] = {}
     for path in sorted(STUDY.glob("*/config.json")):
         run = Run.open(path.parent)
@@ -183,6 +203,7 @@ def study_tables() -> dict[str, str]:
     return {
         "study": table(STUDY_COLUMNS, [study_row(runs) for runs in ordered]),
         "parts": table(PARTS_COLUMNS, [parts_row(runs) for runs in squared]),
+        "returns": returns_table(ordered),
     }
 
 

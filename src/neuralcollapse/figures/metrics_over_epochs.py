@@ -135,9 +135,9 @@ def draw_grid(study: Study, name: str, drawing: Drawing) -> tuple[Figure, str]:
     figure.set_size_inches(width, each * sum(heights) + 0.5 + 0.16 * count)
     if drawing.title:
         figure.suptitle(title)
-    if len(shown.runs) > 1:
+    if counted := [ax for ax in panels.values() if any(text.get_gid() == "n" for text in ax.texts)]:
         figure.draw_without_rendering()  # type: ignore[no-untyped-call]  # only then the panels have their size
-        for ax in panels.values():
+        for ax in counted:
             place_counts(ax)
     return figure, caption(study, shown, title, rows, list(panels.values()))
 

@@ -201,14 +201,11 @@ def _write_counts(ax: Axes, counts: Mapping[str, set[int]]) -> None:
         return
     if len(set(said.values())) == 1:
         said = {style.BLACK: next(iter(said.values()))}
+    # on white, because a line may pass where the rate was divided
+    how: dict[str, Any] = {"fontsize": "small", "bbox": {"facecolor": "w", "edgecolor": "none", "pad": 0.5}}
+    how |= {"xycoords": "axes fraction", "textcoords": "offset points", "gid": "n"}
     for color, text in said.items():
-        where: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "fontsize": "small"}
-        where["bbox"] = {
-            "facecolor": "w",
-            "edgecolor": "none",
-            "pad": 0.5,
-        }  # where the rate was divided a line may pass
-        ax.annotate(text, (0, 0), (3, 2), color=color, gid="n", **where)
+        ax.annotate(text, (0, 0), (3, 2), color=color, **how)
     place_counts(ax)
 
 

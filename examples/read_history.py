@@ -26,10 +26,14 @@ def main() -> None:
     parser.add_argument("--metric", default="nc1")
     arguments = parser.parse_args()
 
-    history = nc.History.read(arguments.paths)
+    try:
+        history = nc.History.read(arguments.paths)
+        chosen = history.select(metric=arguments.metric)
+    except nc.InputError as error:
+        parser.error(str(error))
     print(history)
 
-    table = history.select(metric=arguments.metric).to_frame()  # run, dataset, network, loss, seed, epoch, …, value
+    table = chosen.to_frame()  # run, dataset, network, loss, seed, epoch, …, value
     last = table.sort_values("epoch").groupby(["run", "metric"]).tail(1)
     print(f"\n{arguments.metric} at the last measured epoch; the mean over seeds where there are several")
     means = last.pivot_table(index=["dataset", "network"], columns=["metric", "loss"], values="value")

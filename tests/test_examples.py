@@ -153,6 +153,15 @@ def test_read_history(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("argument", [["missing.jsonl"], ["--metric", "nc9"]], ids=lambda given: given[0])
+def test_read_history_says_what_is_wrong_with_an_argument(tmp_path: Path, argument: list[str]) -> None:
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    command = [sys.executable, str(EXAMPLES / "read_history.py"), *argument]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=600)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert argument[-1] in done.stderr.splitlines()[-1]
+
+
 def test_torchmetrics(tmp_path: Path) -> None:
     output = run("torchmetrics_metric", tmp_path, "--epochs", "15")
     number = {

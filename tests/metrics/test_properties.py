@@ -291,6 +291,38 @@ def test_sums_and_differences_of_units_carry_no_information(shape: Shape, dtype:
     )
 
 
+# --- whatever basis LAPACK gives a null space ------------------------------------------------------------------------
+
+
+def turn_null_spaces(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Turn each null space that an eigendecomposition returns by chance: processors differ in which basis they give."""
+    rng, eigh = np.random.default_rng(seed), torch.linalg.eigh
+
+    def turned(matrix: torch.Tensor) -> Any:
+        values, vectors = eigh(matrix)
+        null = values.abs() <= 64 * torch.finfo(values.dtype).eps * values.abs().max()
+        count = int(null.sum())
+        turn = torch.from_numpy(np.linalg.qr(rng.normal(size=(count, count)))[0]).to(vectors.dtype)
+        vectors[:, null] = vectors[:, null] @ turn
+        return values, vectors
+
+    monkeypatch.setattr(torch.linalg, "eigh", turned)
+
+
+@pytest.mark.parametrize("shape", [SHAPES[2], SHAPES[3], SHAPES[5]], ids=lambda s: s.name)
+@over_dtypes
+@pytest.mark.parametrize("power", [-40, 0, 15])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_basis_of_a_null_space_does_not_matter(
+    shape: Shape, dtype: torch.dtype, power: int, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = make(shape)
+    scales = np.ones(shape.dim)
+    scales[shape.dim // 2] = 2.0**power
+    turn_null_spaces(monkeypatch, seed)
+    agree(scaled(given, scales), given, dtype, "example", only=linear)
+
+
 # --- scales ----------------------------------------------------------------------------------------------------------
 
 

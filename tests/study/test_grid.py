@@ -158,6 +158,32 @@ def test_a_cell_without_its_data_stops_no_other(tmp_path: Path) -> None:
         run_grid(cells[1:], tmp_path, GridOptions())
 
 
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"downsample": 3}, "digits-mlp-mse: .*8 × 8"),
+        ({"examples_per_class": 500}, "digits-mlp-mse: expected at least 500 examples of each class"),
+        ({"test_examples_per_class": 500}, "digits-mlp-mse: .*--test-examples-per-class"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_settings_that_do_not_fit_the_data_are_no_missing_data(wrong: dict[str, Any], why: str, tmp_path: Path) -> None:
+    """Beside a data set that is missing indeed: the command must not end well."""
+    cells = make_cells(["svhn", "digits"], ["mlp"], ["mse"], [0], dataclasses.replace(QUICK, **wrong))
+    with pytest.raises(InputError, match=why):
+        run_grid(cells, tmp_path / "out", GridOptions())
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_data_stop_no_other(tmp_path: Path) -> None:
+    (tmp_path / "train_32x32.mat").write_bytes(b"no data")
+    (tmp_path / "test_32x32.mat").write_bytes(b"no data")
+    cells = make_cells(["digits", "svhn"], ["mlp"], ["mse"], [0], dataclasses.replace(QUICK, data_dir=tmp_path))
+    planned = plan_cells(cells, tmp_path / "out")
+    assert [each.state for each in planned] == [State.NEW, State.NO_DATA]
+    assert "damaged" in planned[1].why or "not " in planned[1].why
+
+
 def finished_or_running(out: Path, finished: int, least: int) -> bool:
     done = sum(
         (out / name / "status.json").is_file() and Run.open(out / name).status().status == "finished"

@@ -3,7 +3,18 @@
 from neuralcollapse.data.batches import Batches
 from neuralcollapse.data.corruption import Corruption
 from neuralcollapse.data.dataset import Dataset, ImageData, fingerprint
-from neuralcollapse.data.loading import Found, available, load
+from neuralcollapse.data.loading import Found, NoData, available, load
 from neuralcollapse.data.registry import names
 
-__all__ = ["Batches", "Corruption", "Dataset", "Found", "ImageData", "available", "fingerprint", "load", "names"]
+__all__ = [
+    "Batches",
+    "Corruption",
+    "Dataset",
+    "Found",
+    "ImageData",
+    "NoData",
+    "available",
+    "fingerprint",
+    "load",
+    "names",
+]

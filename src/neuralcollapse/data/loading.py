@@ -21,6 +21,10 @@ from neuralcollapse.data.npz import read_npz
 from neuralcollapse.data.registry import DATASETS, check_name, find, search_roots
 
 
+class NoData(InputError):
+    """A data set is missing or cannot be read, whatever is then asked of it; another one may be there."""
+
+
 @dataclass(frozen=True)
 class Found:
     """One data set as `available` lists it.
@@ -76,14 +80,16 @@ def load(
         downsample: average blocks of this many pixels by as many, for smaller images; 1 leaves them as they are.
 
     Raises:
-        InputError: an unknown name, missing or damaged data, fewer examples of a class than asked for, or blocks that
-            do not cover the images.
+        InputError: an unknown name, fewer examples of a class than asked for, or blocks that do not cover the images.
+        NoData: the data are missing or damaged; an InputError as well.
 
     >>> data = load("digits", examples_per_class=10)
     >>> tuple(data.train.images.shape), len(data.test.labels)
     ((100, 1, 8, 8), 300)
     """
-    stored = _open(name, data_dir)
+    check_name(name)
+    with _reading():
+        stored = _open(name, data_dir)
     class_names, labels = stored.class_names, stored.train.labels
     corruption = corruption or Corruption()
     chosen = np.arange(len(labels))
@@ -181,7 +187,6 @@ def _draw(labels: Array, sizes: Sequence[int], seed: int) -> Array:
 
 def _open(name: str, data_dir: Path | None) -> _Stored:
     """Find a data set and read its labels; images of folders are read later."""
-    check_name(name)
     with _enough_memory(name):
         if name == "digits":
             stored = _Stored("digits", "scikit-learn", *read_digits(), tuple(str(digit) for digit in range(10)))
@@ -221,10 +226,20 @@ def _open_own(name: str, data_dir: Path | None) -> _Stored:
 
 
 def _read_images(split: Split, chosen: Array, downsample: int) -> ImageData:
-    images = np.ascontiguousarray(split.read(chosen))
-    if 0 in images.shape:
-        raise InputError(f"expected images with pixels, got shape {images.shape}")
+    with _reading():
+        images = np.ascontiguousarray(split.read(chosen))
+        if 0 in images.shape:
+            raise InputError(f"expected images with pixels, got shape {images.shape}")
     return ImageData(block_means(torch.from_numpy(images), downsample), torch.from_numpy(split.labels[chosen]))
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Whatever is wrong is wrong with the data, not with what is asked of them."""
+    try:
+        yield
+    except InputError as error:
+        raise NoData(str(error)) from error
 
 
 @contextmanager

@@ -120,10 +120,16 @@ def plan_cells(cells: Sequence[Cell], out: Path) -> list[PlannedCell]:
     """Look at the data and the run directory of every cell; nothing is written.
 
     Raises:
-        InputError: a cell has settings that no run can have.
+        InputError: a cell has settings that no run can have, such as more examples of a class than there are. Data that
+            are missing or damaged are the cell's state.
     """
-    load = functools.lru_cache(maxsize=1)(_load)
-    return [_plan(cell, out / cell.name, load) for cell in cells]
+    load, planned = functools.lru_cache(maxsize=1)(datasets.load), []
+    for cell in cells:
+        try:
+            planned.append(_plan(cell, out / cell.name, load))
+        except InputError as error:
+            raise InputError(f"{cell.name}: {error}") from error
+    return planned
 
 
 def cells_to_train(planned: Sequence[PlannedCell], *, retry_diverged: bool = False) -> list[PlannedCell]:
@@ -148,17 +154,6 @@ def set_aside(path: Path) -> None:
         path.rename(next(place for place in places if not place.exists()))
 
 
-class _NoData(InputError):
-    """The data of a cell cannot be read."""
-
-
-def _load(name: str, **options: Any) -> Dataset:
-    try:
-        return datasets.load(name, **options)
-    except InputError as error:
-        raise _NoData(str(error)) from error
-
-
 def _plan(cell: Cell, path: Path, load: Callable[..., Dataset]) -> PlannedCell:
     run, status, damaged = None, Status(), ""
     if (path / "config.json").is_file():
@@ -170,7 +165,7 @@ def _plan(cell: Cell, path: Path, load: Callable[..., Dataset]) -> PlannedCell:
     try:
         # one seed's data serve for all: which examples it draws changes no configuration
         resolved, _ = load_and_resolve(cell.config, lambda name, **options: load(name, **{**options, "seed": 0}))
-    except _NoData as error:
+    except datasets.NoData as error:
         state = State.FINISHED if status.status == State.FINISHED else State.NO_DATA
         return PlannedCell(cell, path, state, epoch=status.epoch, why=str(error))
     planned = functools.partial(PlannedCell, cell, path, resolved=resolved, epoch=status.epoch)

@@ -473,12 +473,18 @@ def test_a_run_writes_for_tensorboard_and_goes_on_without_gaps(tmp_path: Path, c
     assert (1, "num_classes") in frame.index and (2, "num_classes") not in frame.index
 
 
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "folder"])
 def test_dynamics_holds_a_study_against_three_flows(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    listed: bool, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = tmp_path / "study"
     shutil.copytree(trained, study / "one")
-    add_to_study(study, ["one"])
+    if listed:
+        add_to_study(study, ["one"])
+    else:  # a folder of runs without a list: more than one of them
+        shutil.copytree(trained, study / "two")
+        settings = json.loads((trained / "config.json").read_text())
+        (study / "two" / "config.json").write_text(json.dumps({**settings, "seed": 1}))
     assert call(["dynamics", "--run", str(study)]) == 0
     printed = capsys.readouterr().out
     assert "multipl." in printed and "max/min" in printed

@@ -49,10 +49,11 @@ class DynamicsCommand:
         from neuralcollapse import figures
         from neuralcollapse._errors import InputError
         from neuralcollapse.cli import tables
+        from neuralcollapse.measuring.history import History
         from neuralcollapse.study import study_file
         from neuralcollapse.theory import simulation
 
-        if self.run is not None and (self.run / study_file.FILE).is_file():
+        if self.run is not None and ((self.run / study_file.FILE).is_file() or len(History.read(self.run).runs) > 1):
             if self.flow != "projected":
                 raise InputError(f"a study is laid beside all three flows: leave out --flow {self.flow}")
             table, written = figures.compare_study(self.run, self.out, self.drawing)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -42,24 +43,25 @@ RUN_COLUMNS = (
 )
 
 
-def event_records(history: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def event_records(run: Run) -> dict[str, dict[str, Any]]:
     """What was measured when the error was first zero, when it began to stay so, and at the end."""
+    history = run.history()
     at = {record["epoch"]: record for record in history}
     first, stays = first_zero_error(history), stays_zero_error(history)
     if first is None or stays is None:
-        sys.exit("a run's training error does not reach zero or does not stay there; the tables are of runs that do")
+        sys.exit(f"{run.path}: the training error does not reach zero or does not stay there; the tables need that")
     return {"first": at[first], "stays": at[stays], "end": history[-1]}
 
 
-def off_path(record: dict[str, Any]) -> str:
-    """L⊥_LS / L, the distance from the central path."""
-    return f"{record['mse.ls_perp'] / record['mse.total']:.3f}"
+def share(record: dict[str, Any], part: str = "ls_perp", prefix: str = "") -> float:
+    """A part of the loss over the whole; L⊥_LS / L is the distance from the central path."""
+    return float(record[f"{prefix}mse.{part}"] / record[f"{prefix}mse.total"])
 
 
 def run_row(path: Path, prefix: str) -> list[str]:
     """One run as a row of the table."""
     run = Run.open(path)
-    config, events = run.config, event_records(run.history())
+    config, events = run.config, event_records(run)
     last, first = events["end"], events["first"]
     return [
         f"[{config.dataset_title}]({prefix}{path.name}/figures/overview.png), {config.num_examples:,}",
@@ -70,7 +72,7 @@ def run_row(path: Path, prefix: str) -> list[str]:
         f"{last['nc1']:.2g}",
         f"{last['nc2.maximal_angle_means']:.3f}",
         f"{last['nc3']:.3f}",
-        off_path(last),
+        f"{share(last):.3f}",
     ]
 
 
@@ -105,8 +107,7 @@ def name_of(config: RunConfig) -> list[str]:
 
 def study_row(runs: list[Run]) -> list[str]:
     """The seeds of one cell, medians: when the error is zero, the test accuracy then, collapse from first to last."""
-    config, histories = runs[0].config, [run.history() for run in runs]
-    events = [event_records(history) for history in histories]
+    config, histories, events = runs[0].config, [run.history() for run in runs], [event_records(run) for run in runs]
 
     def change(name: str, form: str, scale: float = 1.0) -> str:
         ends = (median(scale * float(history[place][name]) for history in histories) for place in (0, -1))
@@ -130,13 +131,9 @@ def study_row(runs: list[Run]) -> list[str]:
 
 def parts_row(runs: list[Run]) -> list[str]:
     """The seeds of one cell, medians: L⊥/L by running averages and, in brackets, by re-estimated ones."""
-    histories = [run.history() for run in runs]
-    events = [event_records(history) for history in histories]
+    histories, events = [run.history() for run in runs], [event_records(run) for run in runs]
 
-    def share(record: dict[str, Any], part: str = "ls_perp", prefix: str = "") -> float:
-        return float(record[f"{prefix}mse.{part}"] / record[f"{prefix}mse.total"])
-
-    def both(pick: Any) -> str:
+    def both(pick: Callable[[str], float]) -> str:
         return f"{pick(''):.3f} ({pick('re_estimated.'):.3f})"
 
     def medians(prefix: str) -> list[float]:
@@ -160,9 +157,8 @@ def parts_row(runs: list[Run]) -> list[str]:
 
 def returned_error(run: Run) -> str:
     """The largest training error in percent that was measured after the first epoch without one."""
-    history = run.history()
-    zero = event_records(history)["first"]["epoch"]
-    return f"{100 * max(record['train_error'] for record in history if record['epoch'] >= zero):.2g}"
+    zero = event_records(run)["first"]["epoch"]
+    return f"{100 * max(record['train_error'] for record in run.history() if record['epoch'] >= zero):.2g}"
 
 
 def returns_table(cells: list[list[Run]]) -> str:

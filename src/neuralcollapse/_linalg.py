@@ -151,16 +151,17 @@ def resolved_directions(matrix: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor,
 
 
 def part_within(rows: Tensor, basis: Tensor) -> Tensor:
-    """Of each row the orthogonal projection on the span of the basis's columns, exactly as a combination of these.
+    """Of each vector in ``rows`` the orthogonal projection on the span of the basis, as a combination of its columns.
 
-    The rows of a basis may differ in size by many orders. The largest go first, which is how Householder's method keeps
-    the small ones exact; and the columns are turned until column j has nothing in the j − 1 largest rows, so that no
-    small entry of the projection is what two large ones leave of each other. In two steps, for the last digits.
+    The entries of a basis may differ in size by many orders from feature to feature. The largest go first, which is how
+    Householder's method keeps the small ones exact; and the columns are turned until column j has nothing in the j − 1
+    largest features, so that no small entry of a projection is the difference of two large numbers. In two steps, for
+    the last digits.
     """
     if not basis.shape[1]:
         return torch.zeros_like(rows)
     order = basis.abs().amax(dim=1).argsort(descending=True)
-    turned, rows = torch.linalg.qr(basis[order].T).R.T, rows[:, order]
+    turned, rows = torch.linalg.qr(basis[order].T, mode="r").R.T, rows[:, order]
     q, r = torch.linalg.qr(turned)
     first = torch.linalg.solve_triangular(r, (rows @ q).T, upper=True)
     rest = rows - (turned @ first).T

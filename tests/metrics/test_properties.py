@@ -294,33 +294,43 @@ def test_sums_and_differences_of_units_carry_no_information(shape: Shape, dtype:
 # --- whatever basis LAPACK gives a null space ------------------------------------------------------------------------
 
 
-def turn_null_spaces(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    """Turn each null space that an eigendecomposition returns by chance: processors differ in which basis they give."""
-    rng, eigh = np.random.default_rng(seed), torch.linalg.eigh
+def turn_null_spaces(monkeypatch: pytest.MonkeyPatch, seed: int) -> list[int]:
+    """Turn each null space that an eigendecomposition returns by chance: processors differ in which basis they give.
+
+    Returns:
+        A list that receives the dimension of each.
+    """
+    rng, eigh, dimensions = np.random.default_rng(seed), torch.linalg.eigh, list[int]()
 
     def turned(matrix: torch.Tensor) -> Any:
         values, vectors = eigh(matrix)
         null = values.abs() <= 64 * torch.finfo(values.dtype).eps * values.abs().max()
         count = int(null.sum())
+        dimensions.append(count)
         turn = torch.from_numpy(np.linalg.qr(rng.normal(size=(count, count)))[0]).to(vectors.dtype)
         vectors[:, null] = vectors[:, null] @ turn
         return values, vectors
 
     monkeypatch.setattr(torch.linalg, "eigh", turned)
+    return dimensions
 
 
-@pytest.mark.parametrize("shape", [SHAPES[2], SHAPES[3], SHAPES[5]], ids=lambda s: s.name)
+@pytest.mark.parametrize("more", [0, 3], ids=["two-null-directions", "five-null-directions"])
 @over_dtypes
 @pytest.mark.parametrize("power", [-40, 0, 15])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(4))
 def test_the_basis_of_a_null_space_does_not_matter(
-    shape: Shape, dtype: torch.dtype, power: int, seed: int, monkeypatch: pytest.MonkeyPatch
+    more: int, dtype: torch.dtype, power: int, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = make(shape)
-    scales = np.ones(shape.dim)
+    (shape,) = (each for each in SHAPES if each.name == "fewer-examples-than-features")
+    given, rng = make(shape), np.random.default_rng(seed)
+    counts = (len(given.features), len(given.weight), len(given.outside))
+    given = columns(given, *(np.round(rng.normal(size=(count, more)) * 1024) / 1024 for count in counts))
+    scales = np.ones(shape.dim + more)
     scales[shape.dim // 2] = 2.0**power
-    turn_null_spaces(monkeypatch, seed)
+    dimensions = turn_null_spaces(monkeypatch, seed)
     agree(scaled(given, scales), given, dtype, "example", only=linear)
+    assert max(dimensions) >= 2 + more
 
 
 # --- scales ----------------------------------------------------------------------------------------------------------

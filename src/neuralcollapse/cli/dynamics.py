@@ -40,7 +40,7 @@ class DynamicsCommand:
     seed: int = field(default=0, metadata=_FLOW)
     """Seed of the random start."""
     run: Path | None = field(default=None, metadata={"section": "Against a run"})
-    """Compare the singular values of the run in this directory with the closed form instead."""
+    """Compare the singular values of the run in this directory, or of all runs in it, with the closed form instead."""
     out: Path | None = None
     """Where the pictures go; by default dynamics/, or the run's own figures/."""
     drawing: tyro.conf.OmitArgPrefixes[Drawing] = field(default_factory=Drawing)
@@ -53,7 +53,7 @@ class DynamicsCommand:
         from neuralcollapse.study import study_file
         from neuralcollapse.theory import simulation
 
-        if self.run is not None and ((self.run / study_file.FILE).is_file() or len(History.read(self.run).runs) > 1):
+        if self.run is not None and ((self.run / study_file.FILE).is_file() or len(History.read(self.run)) > 1):
             if self.flow != "projected":
                 raise InputError(f"a study is laid beside all three flows: leave out --flow {self.flow}")
             table, written = figures.compare_study(self.run, self.out, self.drawing)

@@ -81,7 +81,8 @@ class GridCommand:
 def plan_code(result: GridResult, *, may_diverge: bool) -> int:
     """The exit code of a plan: not 0 where a run has failed or diverged, or a directory is another run's.
 
-    Data that are not there are no fault of a plan: it is how one sees what the paper's cells would take.
+    Data that are not there are no fault of a plan: it is how one sees what the paper's cells would take. A failed run
+    would be continued, but why it failed is to be read before.
 
     Args:
         result: of the grid or sweep.

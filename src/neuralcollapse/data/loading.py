@@ -80,7 +80,8 @@ def load(
         downsample: average blocks of this many pixels by as many, for smaller images; 1 leaves them as they are.
 
     Raises:
-        InputError: an unknown name, fewer examples of a class than asked for, or blocks that do not cover the images.
+        InputError: an unknown name, a `data_dir` that does not exist, fewer examples of a class than asked for, or
+            blocks that do not cover the images.
         NoData: the data are missing or damaged; an InputError as well.
 
     >>> data = load("digits", examples_per_class=10)
@@ -88,6 +89,9 @@ def load(
     ((100, 1, 8, 8), 300)
     """
     check_name(name)
+    search_roots(data_dir)
+    if data_dir is None and name in ("folder", "npz"):
+        raise InputError(f"--dataset {name} needs --data-dir, the {'file' if name == 'npz' else 'folder or archive'}")
     with _reading():
         stored = _open(name, data_dir)
     class_names, labels = stored.class_names, stored.train.labels
@@ -201,17 +205,14 @@ def _open(name: str, data_dir: Path | None) -> _Stored:
             halves = found.read(searched[-1], len(source.class_names))
             stored = _Stored(found.title, str(searched[-1]), *halves, source.class_names)
         else:
-            stored = _open_own(name, data_dir)
+            stored = _open_own(name, Path() if data_dir is None else data_dir.expanduser())
     for half, split in (("training", stored.train), ("test", stored.test)):
         if not len(split.labels):
             raise InputError(f"{stored.source}: the {half} half of {name} is empty")
     return stored
 
 
-def _open_own(name: str, data_dir: Path | None) -> _Stored:
-    if data_dir is None:
-        raise InputError(f"--dataset {name} needs --data-dir, the {'file' if name == 'npz' else 'folder or archive'}")
-    path = data_dir.expanduser()
+def _open_own(name: str, path: Path) -> _Stored:
     if name == "npz":
         if not path.is_file():
             raise InputError(f"no file {path}; --dataset npz expects --data-dir to name an .npz")
@@ -247,4 +248,4 @@ def _enough_memory(name: str) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise InputError(f"{name} does not fit in memory; take fewer examples or a machine with more") from error
+        raise NoData(f"{name} does not fit in memory; take fewer examples or a machine with more") from error

@@ -208,9 +208,9 @@ class History:
     ) -> Axes:
         """Draw one or several metrics over the epochs.
 
-        Runs that differ in their seed only become a mean with a band, and a thin line for each seed; n in the panel's
-        corner is how many they are. Marked are the first epoch without a training error, the one from which the error
-        stays zero, and the divisions of the learning rate.
+        Runs that differ in their seed only become a mean with a band, and a thin line for each seed; n in a corner
+        of the panel is how many they are. Marked are the first epoch without a training error, the one from which the
+        error stays zero, and the divisions of the learning rate.
 
         Args:
             metric: a name or several, as :meth:`select` takes them, by default NC1, the first to look at; `test_error`,

@@ -225,7 +225,7 @@ def place_counts(ax: Axes) -> None:
     paths: list[Any] = [(line, line.get_path(), False) for line in ax.lines if line.get_gid() == "curve"]
     paths += [(band, path, True) for band in ax.collections if band.get_gid() == "band" for path in band.get_paths()]
     drawn = [(artist.get_transform().transform_path(path), filled) for artist, path, filled in paths]
-    for right, top in ((0, 0), (0, 1), (1, 1), (1, 0), (0, 0)):
+    for right, top in ((0, 0), (0, 1), (1, 1), (1, 0), (0, 0)):  # the last where none is free
         for place, text in enumerate(counts if top else reversed(counts)):
             text.xy = right, top
             text.xyann = -3 if right else 3, (-1 if top else 1) * (2 + line_height * place)

@@ -12,7 +12,12 @@ from matplotlib.transforms import Bbox
 
 def beneath_counts(ax: Axes) -> list[Any]:
     """Curves, bands and other texts that the number of seeds is written over, in a figure that has been laid out."""
-    numbers = [text.get_window_extent() for text in ax.texts if text.get_gid() == "n"]
+    # the white patch around a number hides what it covers too, and a line is wider than its path
+    numbers = [
+        text.get_bbox_patch().get_window_extent().padded(0.5)  # type: ignore[union-attr]
+        for text in ax.texts
+        if text.get_gid() == "n"
+    ]
     points = [(line, _along(line.get_transform().transform(line.get_xydata()))) for line in ax.lines if _is_curve(line)]
     outlines = [
         (band, band.get_transform().transform_path(path)) for band in ax.collections for path in band.get_paths()

@@ -210,7 +210,7 @@ def _write_counts(ax: Axes, counts: Mapping[str, set[int]]) -> None:
 
 
 def place_counts(ax: Axes) -> None:
-    """Move the number of seeds into the first corner that no curve, band or other text enters, else below left.
+    """Move the number of seeds to a corner, or the middle of an edge, where nothing else is drawn; else below left.
 
     `curves` does so; again where limits or size of the panel change afterwards.
 
@@ -220,16 +220,17 @@ def place_counts(ax: Axes) -> None:
     counts: list[Any] = [text for text in ax.texts if text.get_gid() == "n"]
     if not counts:
         return
-    line_height = 1.1 * counts[0].get_fontsize()
+    line_height, points = 1.1 * counts[0].get_fontsize(), counts[0].get_figure().dpi / 72
     taken = [text.get_window_extent() for text in ax.texts if text not in counts]
     paths: list[Any] = [(line, line.get_path(), False) for line in ax.lines if line.get_gid() == "curve"]
     paths += [(band, path, True) for band in ax.collections if band.get_gid() == "band" for path in band.get_paths()]
     drawn = [(artist.get_transform().transform_path(path), filled) for artist, path, filled in paths]
-    for right, top in ((0, 0), (0, 1), (1, 1), (1, 0), (0, 0)):  # the last where none is free
+    for across, top in ((0, 0), (0, 1), (1, 1), (1, 0), (0.5, 0), (0.5, 1), (0, 0)):  # the last where none is free
         for place, text in enumerate(counts if top else reversed(counts)):
-            text.xy = right, top
-            text.xyann = -3 if right else 3, (-1 if top else 1) * (2 + line_height * place)
-            text.set(ha="right" if right else "left", va="top" if top else "bottom")
-        box = Bbox.union([text.get_window_extent() for text in counts])
+            text.xy = across, top
+            text.xyann = 3 - 6 * across, (-1 if top else 1) * (2 + line_height * place)
+            text.set(ha={0: "left", 0.5: "center", 1: "right"}[across], va="top" if top else "bottom")
+        # the white around a number and half the width of a line are two points together
+        box = Bbox.union([text.get_window_extent() for text in counts]).padded(2 * points)
         if not any(path.intersects_bbox(box, filled) for path, filled in drawn) and not box.count_overlaps(taken):
             return

@@ -270,3 +270,19 @@ def test_epochs_with_other_numbers_of_singular_values_are_named(broken: list[flo
         fit = fit_history(nc.History.from_records(lines, loss="mse").to_frame())
     assert np.array_equal(fit.epochs, [1, 2, 4, 8])
     assert np.array_equal(fit.residual, fit_history(others.to_frame()).residual)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("panels", ["shared", "one"])
+def test_a_second_drawing_cuts_off_nothing_of_the_first(panels: str, order: tuple[int, int]) -> None:
+    """Panels with `sharex` and `sharey`, or two histories in one panel: the last drawn must not set the range alone."""
+    histories = [run(1.0, seed=0), run(1e-4, seed=0, epochs=(2, 4))]
+    figure = Figure()
+    drawn = list(figure.subplots(1, 2, sharex=True, sharey=True)) if panels == "shared" else [figure.add_subplot()] * 2
+    for which in order:
+        histories[which].plot("nc1", ax=drawn[which])
+    values = [1.0 / epoch for epoch in (1, 16)] + [1e-4 / epoch for epoch in (2, 4)]
+    for ax in drawn:
+        low, high = ax.get_ylim()
+        assert low < min(values) and max(values) < high
+        assert ax.get_xlim()[0] < 1 and ax.get_xlim()[1] > 16

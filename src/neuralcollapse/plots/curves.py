@@ -94,13 +94,17 @@ def curves(
     if events:
         own = {} if hue in (None, "metric", "layer") else dict(zip(frame["run"], frame[hue], strict=True))
         mark_events(ax, runs, {run: colors[value] for run, value in own.items()})
-    first, last = float(frame["epoch"].min()), float(frame["epoch"].max())
+    beside = style.sharing(ax, "x")
+    epochs = np.concatenate([frame["epoch"], *(x for each in beside for x, _ in style.drawn_curves(each))])
+    first, last = float(epochs.min()), float(epochs.max())
     if first > 0:
         style.log_axis(ax, "x")
         ax.set_xlim(first / 1.06, max(last * 1.06, first * 1.3))
     ax.set(xlabel="epoch", ylabel=shown.label)
     style.fit([ax])
     _write_counts(ax, {color: counts[value] for value, color in colors.items()})
+    for each in {*beside, *style.sharing(ax, "y")}:
+        place_counts(each)
     return ax
 
 
@@ -206,7 +210,6 @@ def _write_counts(ax: Axes, counts: Mapping[str, set[int]]) -> None:
     how |= {"xycoords": "axes fraction", "textcoords": "offset points", "gid": "n"}
     for color, text in said.items():
         ax.annotate(text, (0, 0), (3, 2), color=color, **how)
-    place_counts(ax)
 
 
 def place_counts(ax: Axes) -> None:

@@ -188,11 +188,11 @@ def legend_entries(panels: Iterable[Axes]) -> dict[str, Any]:
 def fit(panels: Iterable[Axes]) -> None:
     """Give panels one range of values, so that they can be compared; nothing is cut off unsaid.
 
-    A first epoch whose value would take more than a third of a decade from all others alone leaves the frame, and is
-    named there with an arrow.
+    Panels whose axes Matplotlib shares with these have that range too, and count like them. A first epoch whose value
+    would take more than a third of a decade from all others alone leaves the frame, and is named there with an arrow.
     """
-    panels = list(panels)
-    curves = [_drawn(ax) for ax in panels]
+    panels = list(dict.fromkeys(each for ax in panels for each in sharing(ax, "y")))
+    curves = [drawn_curves(ax) for ax in panels]
     bands: list[Any] = [band for ax in panels for band in ax.collections if band.get_gid() == "band"]
     logarithmic = bool(panels) and panels[0].get_yscale() == "log"
 
@@ -228,7 +228,13 @@ def fit(panels: Iterable[Axes]) -> None:
             ax.annotate(text, (float(at), 1.0), (1, 0), fontsize="small", gid="beyond", **where)
 
 
-def _drawn(ax: Axes) -> list[tuple[np.ndarray, np.ndarray]]:
+def sharing(ax: Axes, which: Literal["x", "y"]) -> list[Axes]:
+    """A panel, and those with curves whose range along one direction is the same by Matplotlib's `sharex`, `sharey`."""
+    shared = ax.get_shared_x_axes() if which == "x" else ax.get_shared_y_axes()
+    return [ax, *(each for each in shared.get_siblings(ax) if each is not ax and drawn_curves(each))]
+
+
+def drawn_curves(ax: Axes) -> list[tuple[np.ndarray, np.ndarray]]:
     """Epochs and values of the curves of a panel."""
     lines = [each for each in ax.lines if each.get_gid() == "curve"]
     return [(np.asarray(each.get_xdata(), dtype=float), np.asarray(each.get_ydata(), dtype=float)) for each in lines]

@@ -239,7 +239,7 @@ def test_every_committed_run(folder: Path) -> None:
 
 
 def test_how_many_committed_runs_lose_the_zero_again() -> None:
-    """By a loop over the lines, and by the table: in 5 of 8 the error rises above 1 % after the first zero."""
+    """By a loop over the lines, and by the table: in 2 of 8 the error rises above 1 % after the first zero."""
     rises, stays = 0, {}
     for folder in OUTSIDE_THE_STUDY:
         errors = [(line["epoch"], line["train_error"]) for line in lines_of(folder / "history.jsonl")]
@@ -250,14 +250,14 @@ def test_how_many_committed_runs_lose_the_zero_again() -> None:
             last_bad = epoch if error > 0 else last_bad
         rises += worst > 0.01
         stays[str(folder)] = min((epoch for epoch, _ in errors if epoch > last_bad), default=None)
-    assert (len(OUTSIDE_THE_STUDY), rises) == (8, 5)
+    assert (len(OUTSIDE_THE_STUDY), rises) == (8, 2)
 
     history = nc.History.read(OUTSIDE_THE_STUDY)
     runs = history.runs
     assert runs["stays_zero_error"].tolist() == list(stays.values())
     errors = history.to_frame().query("metric == 'train_error'").merge(runs[["run", "first_zero_error"]], on="run")
     after = errors[errors["epoch"] > errors["first_zero_error"]].groupby("run")["value"].max()
-    assert (after > 0.01).sum() == 5
+    assert (after > 0.01).sum() == rises
     assert after.max() == pytest.approx(0.559, abs=5e-4)  # CIFAR10 with ResNet18
 
 

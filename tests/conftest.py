@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import jaxtyping
 import numpy as np
@@ -26,6 +28,25 @@ settings.load_profile("project")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(int(os.environ.get("NEURALCOLLAPSE_TEST_THREADS", "1")))
+
+
+_CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium; one for all tests of a process, in which Playwright starts only once."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="pages are tested with playwright")
+    found = next(filter(None, map(shutil.which, _CHROMIUM)), None)
+    with playwright.sync_playwright() as started:
+        try:  # one of the machine, or one that playwright has brought
+            running = started.chromium.launch(
+                executable_path=found, args=["--no-sandbox", "--enable-unsafe-swiftshader"]
+            )
+        except playwright.Error as error:
+            pytest.skip(f"no Chromium on this machine: {str(error).splitlines()[0]}")
+        yield running
+        running.close()
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,6 @@ import neuralcollapse as nc
 
 ROOT = Path(__file__).parents[1]
 SITE = ROOT / "docs" / "_build" / "html"
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 IS_BUILT = (SITE / "index.html").is_file()
 pytestmark = pytest.mark.skipif(
     not IS_BUILT and "NEURALCOLLAPSE_SITE" not in os.environ, reason="the site is not built"
@@ -89,18 +86,6 @@ def test_any_statement_of_the_paper_is_two_clicks_from_the_front_page(pages: dic
     text = (SITE / "equations.html").read_text(encoding="utf-8")
     for statement in ("Theorem 1", "Theorem 2", "Theorem 3", "Proposition 1", "Proposition 2", "Corollary 2"):
         assert statement in text
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Headless Chromium."""
-    if BROWSER is None:
-        pytest.skip("no Chromium on this machine")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
-        found = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 def opened(browser: Any, name: str, **about: Any) -> tuple[Any, list[str]]:

@@ -1,8 +1,7 @@
-"""A headless Chromium without a network, and runs whose report it opens."""
+"""Pages opened without a network, and runs whose report is opened."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,23 +15,6 @@ from helpers.run_directories import record, snapshot
 from neuralcollapse._files import append_line
 from neuralcollapse.report import write_report
 from neuralcollapse.training.run_directory import Run, Status
-
-_PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="the report's pages are tested with playwright")
-    found = next(filter(None, map(shutil.which, _PROGRAMS)), None)
-    with playwright.sync_playwright() as started:
-        try:  # one of the machine, or one that playwright has brought
-            running = started.chromium.launch(
-                executable_path=found, args=["--no-sandbox", "--enable-unsafe-swiftshader"]
-            )
-        except playwright.Error as error:
-            pytest.skip(f"no Chromium to open the report in: {str(error).splitlines()[0]}")
-        yield running
-        running.close()
 
 
 class Opened:

@@ -43,9 +43,8 @@ RUN_COLUMNS = (
 )
 
 
-def event_records(run: Run) -> dict[str, dict[str, Any]]:
+def event_records(run: Run, history: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """What was measured when the error was first zero, when it began to stay so, and at the end."""
-    history = run.history()
     at = {record["epoch"]: record for record in history}
     first, stays = first_zero_error(history), stays_zero_error(history)
     if first is None or stays is None:
@@ -61,7 +60,7 @@ def share(record: dict[str, Any], part: str = "ls_perp", prefix: str = "") -> fl
 def run_row(path: Path, prefix: str) -> list[str]:
     """One run as a row of the table."""
     run = Run.open(path)
-    config, events = run.config, event_records(run)
+    config, events = run.config, event_records(run, run.history())
     last, first = events["end"], events["first"]
     return [
         f"[{config.dataset_title}]({prefix}{path.name}/figures/overview.png), {config.num_examples:,}",
@@ -107,7 +106,8 @@ def name_of(config: RunConfig) -> list[str]:
 
 def study_row(runs: list[Run]) -> list[str]:
     """The seeds of one cell, medians: when the error is zero, the test accuracy then, collapse from first to last."""
-    config, histories, events = runs[0].config, [run.history() for run in runs], [event_records(run) for run in runs]
+    config, histories = runs[0].config, [run.history() for run in runs]
+    events = [event_records(run, history) for run, history in zip(runs, histories, strict=True)]
 
     def change(name: str, form: str, scale: float = 1.0) -> str:
         ends = (median(scale * float(history[place][name]) for history in histories) for place in (0, -1))
@@ -131,7 +131,8 @@ def study_row(runs: list[Run]) -> list[str]:
 
 def parts_row(runs: list[Run]) -> list[str]:
     """The seeds of one cell, medians: L⊥/L by running averages and, in brackets, by re-estimated ones."""
-    histories, events = [run.history() for run in runs], [event_records(run) for run in runs]
+    histories = [run.history() for run in runs]
+    events = [event_records(run, history) for run, history in zip(runs, histories, strict=True)]
 
     def both(pick: Callable[[str], float]) -> str:
         return f"{pick(''):.3f} ({pick('re_estimated.'):.3f})"
@@ -157,8 +158,9 @@ def parts_row(runs: list[Run]) -> list[str]:
 
 def returned_error(run: Run) -> str:
     """The largest training error in percent that was measured after the first epoch without one."""
-    zero = event_records(run)["first"]["epoch"]
-    return f"{100 * max(record['train_error'] for record in run.history() if record['epoch'] >= zero):.2g}"
+    history = run.history()
+    zero = event_records(run, history)["first"]["epoch"]
+    return f"{100 * max(record['train_error'] for record in history if record['epoch'] >= zero):.2g}"
 
 
 def returns_table(cells: list[list[Run]]) -> str:

@@ -88,12 +88,7 @@ def load(
     >>> tuple(data.train.images.shape), len(data.test.labels)
     ((100, 1, 8, 8), 300)
     """
-    check_name(name)
-    search_roots(data_dir)
-    if data_dir is None and name in ("folder", "npz"):
-        raise InputError(f"--dataset {name} needs --data-dir, the {'file' if name == 'npz' else 'folder or archive'}")
-    with _reading():
-        stored = _open(name, data_dir)
+    stored = _open(name, data_dir)
     class_names, labels = stored.class_names, stored.train.labels
     corruption = corruption or Corruption()
     chosen = np.arange(len(labels))
@@ -191,6 +186,7 @@ def _draw(labels: Array, sizes: Sequence[int], seed: int) -> Array:
 
 def _open(name: str, data_dir: Path | None) -> _Stored:
     """Find a data set and read its labels; images of folders are read later."""
+    check_name(name)
     with _enough_memory(name):
         if name == "digits":
             stored = _Stored("digits", "scikit-learn", *read_digits(), tuple(str(digit) for digit in range(10)))
@@ -198,30 +194,36 @@ def _open(name: str, data_dir: Path | None) -> _Stored:
             source = DATASETS[name]
             found, searched = find(name, data_dir)
             if found is None:
-                raise InputError(
+                raise NoData(
                     f"{name} not found: looked for {source.needed} in {', '.join(map(str, searched))}; "
                     f"get it {source.get}; then name its folder with --data-dir or NEURALCOLLAPSE_DATA"
                 )
-            halves = found.read(searched[-1], len(source.class_names))
+            with _reading():
+                halves = found.read(searched[-1], len(source.class_names))
             stored = _Stored(found.title, str(searched[-1]), *halves, source.class_names)
         else:
-            stored = _open_own(name, Path() if data_dir is None else data_dir.expanduser())
+            stored = _open_own(name, data_dir)
     for half, split in (("training", stored.train), ("test", stored.test)):
         if not len(split.labels):
-            raise InputError(f"{stored.source}: the {half} half of {name} is empty")
+            raise NoData(f"{stored.source}: the {half} half of {name} is empty")
     return stored
 
 
-def _open_own(name: str, path: Path) -> _Stored:
+def _open_own(name: str, data_dir: Path | None) -> _Stored:
+    if data_dir is None:
+        raise InputError(f"--dataset {name} needs --data-dir, the {'file' if name == 'npz' else 'folder or archive'}")
+    path = data_dir.expanduser()
     if name == "npz":
         if not path.is_file():
-            raise InputError(f"no file {path}; --dataset npz expects --data-dir to name an .npz")
-        return _Stored(printable(path.stem), str(path), *read_npz(path))
+            raise NoData(f"no file {path}; --dataset npz expects --data-dir to name an .npz")
+        with _reading():
+            return _Stored(printable(path.stem), str(path), *read_npz(path))
     if not path.is_dir() and not is_archive(path):
-        raise InputError(
+        raise NoData(
             f"no folder or tar archive {path}; --dataset folder expects --data-dir with train/<class> and test/<class>"
         )
-    train, test, class_names = read_folder(path)
+    with _reading():
+        train, test, class_names = read_folder(path)
     title = printable(path.resolve().name.split(".tar")[0])
     return _Stored(title, str(path), train, test, tuple(map(printable, class_names)))
 

@@ -69,10 +69,26 @@ def wait_for(met: Callable[[], bool], process: subprocess.Popen[str], seconds: f
         time.sleep(0.01)
 
 
-def kill_all(process: subprocess.Popen[str]) -> None:
-    """Kill −9, with every child, none of which gets to see that its parent is gone."""
-    process.send_signal(signal.SIGSTOP)
-    for child in psutil.Process(process.pid).children(recursive=True):
+def kill_when(met: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Kill −9, with every child, at a moment at which a condition holds; no child gets to see that its parent is gone.
+
+    Where it holds, all of them are suspended and it is looked at again, so that it still holds when they are killed.
+    """
+    parent = psutil.Process(process.pid)
+
+    def still_met() -> bool:
+        parent.suspend()  # first, so that it starts no other child
+        family = [*parent.children(recursive=True), parent]
+        for each in family:
+            each.suspend()
+        if met():
+            return True
+        for each in family:
+            each.resume()
+        return False
+
+    wait_for(lambda: met() and still_met(), process)
+    for child in parent.children(recursive=True):
         child.kill()
     process.kill()
     process.communicate()

@@ -19,7 +19,7 @@ from helpers.grids import (
     HereOptions,
     InThisProcess,
     epoch,
-    kill_all,
+    kill_when,
     start,
     uninterrupted,
     wait_for,
@@ -184,12 +184,9 @@ def test_damaged_data_stop_no_other(tmp_path: Path) -> None:
     assert "32x32.mat" in planned[1].why and "not found" not in planned[1].why
 
 
-def finished_or_running(out: Path, finished: int, least: int) -> bool:
-    done = sum(
-        (out / name / "status.json").is_file() and Run.open(out / name).status().status == "finished"
-        for name in (path.name for path in out.iterdir())
-    )
-    return done >= finished and any(epoch(path) >= least for path in out.iterdir())
+def finished_in(out: Path) -> list[Path]:
+    """The run directories whose training has ended."""
+    return [path for path in sorted(out.iterdir()) if Run(path).status().status == "finished"]
 
 
 def test_killed_in_the_middle_and_started_again(tmp_path: Path) -> None:
@@ -201,9 +198,8 @@ def test_killed_in_the_middle_and_started_again(tmp_path: Path) -> None:
     command = ["grid", *sizes, "--recipe", str(wild), "--out", str(out), "--jobs", "2", "--threads", "1"]
     process = start(*command)
     out.mkdir()
-    wait_for(lambda: finished_or_running(out, finished=1, least=5), process)
-    kill_all(process)
-    kept = {path: path.stat().st_mtime_ns for path in out.glob("*/checkpoint.pt") if epoch(path.parent) == -1}
+    kill_when(lambda: bool(finished_in(out)) and any(5 <= epoch(path) < 40 for path in out.iterdir()), process)
+    kept = {run / "checkpoint.pt": (run / "checkpoint.pt").stat().st_mtime_ns for run in finished_in(out)}
     again = start(*command)
     told, problems = again.communicate(timeout=500)
     assert again.returncode == 1

@@ -208,18 +208,43 @@ def test_what_is_unknown_is_named() -> None:
         run().plot("nc1", theory="projected", ax=axes())
 
 
-def test_a_report_and_layers_draw_their_numbers() -> None:
-    generator = np.random.default_rng(0)
+def near_collapse(noise: float) -> nc.Report:
+    """Features, and a classifier, about the three vertices of a simplex."""
+    generator, vertices = np.random.default_rng(0), nc.simplex_etf(3, 4).numpy()
     labels = np.arange(30) % 3
-    features = nc.simplex_etf(3, 4).numpy()[labels] + 0.01 * generator.standard_normal((30, 4))
-    report = nc.measure_features(features, labels, weight=nc.simplex_etf(3, 4).numpy(), bias=np.zeros(3))
+    features = vertices[labels] + noise * generator.standard_normal((30, 4))
+    weight = vertices + noise * generator.standard_normal((3, 4))
+    return nc.measure_features(features, labels, weight=weight, bias=np.zeros(3))
+
+
+def places_of_dots(ax: Axes) -> np.ndarray:
+    """Where the dots of a drawn report stand, a row each, in shares of the panel's width and height."""
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    pixels = [dot.get_transform().transform(dot.get_xydata())[0] for dot in dots]
+    return ax.transAxes.inverted().transform(pixels)
+
+
+def test_a_report_draws_its_numbers() -> None:
+    report = near_collapse(0.01)
     ax = report.plot(ax=axes())
     dots = [line for line in ax.lines if line.get_marker() == "o"]
     names = [label.get_text() for label in ax.get_yticklabels()]
     assert dots[names.index("NC1")].get_xdata()[0] == report.nc1
     assert dots[names.index("NC3")].get_xdata()[0] == report.nc3
-    assert dots[names.index("NC4")].get_xdata()[0] == ax.get_xlim()[0] and report.nc4_mismatch == 0
+    assert report.nc4_mismatch == 0 and places_of_dots(ax)[names.index("NC4"), 0] == pytest.approx(0)
     assert any(text.get_text() == " 0" for text in ax.texts)
+
+
+@pytest.mark.parametrize("noises", [(0.01, 1e-5), (1e-5, 0.01)])
+def test_two_reports_in_panels_that_share_their_axes(noises: tuple[float, float]) -> None:
+    """Every dot stays within its panel, and the first number stays on top."""
+    panels = Figure().subplots(1, 2, sharex=True, sharey=True)
+    for ax, noise in zip(panels, noises, strict=True):
+        near_collapse(noise).plot(ax=ax)
+    for ax in panels:
+        across, up = places_of_dots(ax).T
+        assert np.all(across >= -1e-9) and np.all(across <= 1) and across.min() == pytest.approx(0)  # NC4, which is 0
+        assert np.all(np.diff(up) < 0)
 
 
 def test_layers_of_a_network_in_their_order() -> None:

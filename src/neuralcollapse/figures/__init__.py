@@ -6,8 +6,8 @@ What draws which figure of the paper (Han, Papyan & Donoho, 2022):
     figure    what it shows                                         where
     ========  ====================================================  ==============================================
     Fig. 1    features, class means and classifier at the simplex   `portrait.portrait`; moving: `animate_run`
-    Fig. 2    the MSE loss and its parts L_NC1, L_NC2/3, L⊥_LS      `grid.FIGURES`, "decomposition"
-    Figs. 3–5 NC2: equal norms, equal angles, maximal angles        `grid.FIGURES`, "nc2"
+    Fig. 2    the MSE loss and its parts L_NC1, L_NC2/3, L⊥_LS      `FIGURES`, "decomposition"
+    Figs. 3–5 NC2: equal norms, equal angles, maximal angles        `FIGURES`, "nc2"
     Table 1   improvement after zero training error                 `table1.write_table1`
     ========  ====================================================  ==============================================
 
@@ -48,7 +48,7 @@ def draw(path: Path, out: Path | None = None, *, drawing: Drawing | None = None,
 
     Returns:
         The files written: each figure in each format, and its caption as .tex and .txt. The figures are those of
-        `grid.FIGURES` whose metrics were measured; of a run with snapshots also `overview`, `portrait` and
+        `FIGURES` whose metrics were measured; of a run with snapshots also `overview`, `portrait` and
         `portrait-3d` (Fig. 1); of several runs of ours also `table1.md`, `table1.tex` and `table1.csv`.
 
     Raises:

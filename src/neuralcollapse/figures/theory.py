@@ -47,8 +47,7 @@ def compare_run(
     fit = spectrum.fit_history(history.to_frame(), flow)
     with matplotlib.rc_context(style.rc(drawing)):
         figure, panels = _four_panels(drawing)
-        history.plot("snr", theory=flow, legend=False, ax=panels[0])
-        for ax, draw in zip(panels[1:], (ratios, residual, condition), strict=True):
+        for ax, draw in zip(panels, (spectrum.closed_form, ratios, residual, condition), strict=True):
             draw(fit, ax)
             curves.mark_events(ax, history.runs)
             style.log_axis(ax, "x")

@@ -96,16 +96,19 @@ def numbers(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     style.log_axis(ax, "x")
     positive = values[(values > 0) & np.isfinite(values)]
     low, high = (positive.min() / 2, positive.max() * 2) if len(positive) else (1e-3, 1.0)
+    if style.sharing(ax, "x")[1:]:  # another report's panel has this range, too
+        low, high = min(low, ax.get_xlim()[0]), max(high, ax.get_xlim()[1])
     ax.set_xlim(low, high)
     for place, value in enumerate(values):
-        shown = float(np.clip(np.nan_to_num(value, nan=low, posinf=high), low, high))
-        ax.plot([low, shown], [place, place], color=style.GREY, linewidth=0.8)
-        ax.plot([shown], [place], "o", color=style.BLACK, clip_on=False)
+        finite = 0 < value < np.inf  # anything else stands at an end of the axis, wherever that is
+        shown, where = (float(value), ax.transData) if finite else (float(value > 0), ax.get_yaxis_transform())
+        ax.plot([style.BELOW, value if value > 0 else style.BELOW], [place, place], color=style.GREY, linewidth=0.8)
+        ax.plot([shown], [place], "o", color=style.BLACK, clip_on=False, transform=where, gid="curve")
         text = f" {value:.2g}" if value > 0 or value != value else " 0"
         beside: dict[str, Any] = {"textcoords": "offset points", "va": "center", "annotation_clip": False}
-        ax.annotate(text, (shown, place), (4, 0), fontsize="small", **beside)
+        ax.annotate(text, (shown, place), (4, 0), xycoords=where, fontsize="small", **beside)
     labels = [" ".join(filter(None, [quantity(name).label, quantity(name).series])) for name in names]
     ax.set_yticks(range(len(names)), labels)
-    ax.invert_yaxis()
+    ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
     return ax

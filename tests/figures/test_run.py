@@ -141,6 +141,15 @@ def test_a_run_trained_with_cross_entropy_shows_its_own_loss(tmp_path: Path) -> 
         figures.compare_run(tmp_path / "a")
 
 
+def test_the_theory_of_a_run_says_once_what_it_leaves_out(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [record(1), record(2, snr=[9.0]), record(3, snr=[]), record(5), record(8)])
+    with pytest.warns(UserWarning) as told:
+        fit, written = figures.compare_run(run.path, drawing=SVG)
+    (said,) = [str(each.message) for each in told]
+    assert "leaves out epochs 2, 3 of run: not 4 finite singular values" in said
+    assert list(fit.epochs) == [1, 5, 8] and {path.stem for path in written} == {"theory"}
+
+
 def test_one_epoch_is_enough(tmp_path: Path, only: Any) -> None:
     only("nc1", "accuracy")
     run = make_run(tmp_path / "run", [record(1)])

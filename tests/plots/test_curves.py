@@ -291,7 +291,7 @@ def test_epochs_with_other_numbers_of_singular_values_are_named(broken: list[flo
     lines = [{"epoch": e, "num_examples": 30, "num_classes": 3, "snr": [2.0 * e, 1.5 * e]} for e in (1, 2, 3, 4, 8)]
     others = nc.History.from_records([line for line in lines if line["epoch"] != 3], loss="mse")
     lines[2]["snr"] = broken
-    with pytest.warns(UserWarning, match=r"leaves out the epochs 3 of .*: they do not have 2 finite singular values"):
+    with pytest.warns(UserWarning, match=r"leaves out epoch 3 of .*: not 2 finite singular values"):
         fit = fit_history(nc.History.from_records(lines, loss="mse").to_frame())
     assert np.array_equal(fit.epochs, [1, 2, 4, 8])
     assert np.array_equal(fit.residual, fit_history(others.to_frame()).residual)

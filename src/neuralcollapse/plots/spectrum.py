@@ -49,9 +49,9 @@ def fit_history(table: pd.DataFrame, flow: Renormalization = "projected") -> Clo
     omega = wide[names[:count]].to_numpy()
     finite = np.isfinite(omega).all(axis=1) & (counts == count).to_numpy()
     if others := [f"{epoch:g}" for epoch in wide.index[~finite]]:
-        more = ", …" if len(others) > 5 else ""
-        text = f"the fit leaves out the epochs {', '.join(others[:5])}{more} of {table['run'].iloc[0]}: "
-        warnings.warn(f"{text}they do not have {count} finite singular values, as most do", UserWarning, stacklevel=2)
+        listed = f"{'epochs' if others[1:] else 'epoch'} {', '.join(others[:5])}{', …' if others[5:] else ''}"
+        why = f"not {count} finite singular values, as most have"
+        warnings.warn(f"the fit leaves out {listed} of {table['run'].iloc[0]}: {why}", UserWarning, stacklevel=2)
     classes, examples = int(wide["num_classes"].iloc[0]), float(wide["num_examples"].iloc[0])
     epochs = wide.index.to_numpy(dtype=float)[finite]
     return fit_clock(epochs, omega[finite], num_classes=classes, samples_per_class=examples / classes, flow=flow)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import neuralcollapse as nc
+from neuralcollapse.networks.sync_norm import synchronised
 
 LABELS = torch.arange(60) % 4
 
@@ -40,3 +41,15 @@ def measure_part(rank: int, folder: str) -> None:
     mine = data[:2] if rank == 0 else data[2:]
     report = nc.measure(net, mine, batch_norm="re-estimate", distributed=True)
     torch.save(report.nc1, f"{folder}/{rank}.pt")
+
+
+def measure_synchronised(rank: int, folder: str) -> None:
+    """The same with layers that synchronise, and without the second process where the first measures alone."""
+    torch.manual_seed(0)
+    net, data = trained_like()
+    net = synchronised(net, "cpu")  # type: ignore[assignment]
+    mine = data[:2] if rank == 0 else data[2:]
+    found = {"together": nc.measure(net, mine, batch_norm="re-estimate", distributed=True).nc1}
+    if rank == 0:
+        found["alone"] = nc.measure(net, mine, batch_norm="re-estimate").nc1
+    torch.save(found, f"{folder}/{rank}.pt")

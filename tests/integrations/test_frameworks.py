@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,6 +110,51 @@ def test_lightning_measures_in_every_precision(precision: str) -> None:
     want = nc.measure(body(), [(INPUTS, LABELS)])
     assert found["nc1"] == pytest.approx(want.nc1, rel=0.05 if "16" in precision else 1e-4)
     assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["lightning", "transformers"])
+def test_batches_of_re_estimated_statistics_are_like_those_of_training(kind: str, tmp_path: Path) -> None:
+    """Of data in class order, as folders of images are; nothing tells of few classes in a batch."""
+    torch.manual_seed(0)
+    net, order = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)), LABELS.argsort()
+    data, options = TensorDataset(INPUTS[order], LABELS[order]), {"batch_norm": "re-estimate"}
+    if kind == "lightning":
+        module = lightning_module()
+        module.net = net
+        from neuralcollapse.integrations.lightning import NeuralCollapse
+
+        found = fit(module, DataLoader(data, 15, shuffle=True), NeuralCollapse(**options))
+    else:
+        transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+        from neuralcollapse.integrations.transformers import NeuralCollapse
+
+        class Classifier(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.net = net
+
+            def forward(self, inputs: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+                logits = self.net(inputs)
+                return (
+                    {"logits": logits} if labels is None else {"loss": cross_entropy(logits, labels), "logits": logits}
+                )
+
+        arguments = transformers.TrainingArguments(
+            str(tmp_path), num_train_epochs=1, per_device_train_batch_size=15, per_device_eval_batch_size=90,
+            learning_rate=0.0, use_cpu=True, report_to=[], disable_tqdm=True, save_strategy="no",
+        )  # fmt: skip
+        rows = [{"inputs": x, "labels": y} for x, y in data]
+        trainer = transformers.Trainer(Classifier(), arguments, train_dataset=rows)
+        callback = NeuralCollapse(trainer, **options)
+        trainer.add_callback(callback)
+        trainer.train()
+        found = callback.history[-1]
+    mix = torch.randperm(90, generator=torch.Generator().manual_seed(0))
+    want = nc.measure(
+        net, list(zip(*(each[order][mix].split(15) for each in (INPUTS, LABELS)), strict=True)), **options
+    )
+    assert found["nc1"] == pytest.approx(want.nc1, rel=1e-4)
+    assert len(found["notes"]) == 1
 
 
 class Bulk(Dataset):

@@ -35,6 +35,19 @@ def test_shards_hold_each_example_once_and_in_order(processes: int) -> None:
         assert shard.tolist() == sorted(shard.tolist())
 
 
+@pytest.mark.parametrize("processes", [1, 3])
+def test_shuffled_shards_hold_each_example_once_in_another_order(processes: int) -> None:
+    data = DataLoader(torch.arange(100), batch_size=20, shuffle=True)  # type: ignore[arg-type]
+    twice = [
+        [torch.cat(list(shard_of(data, None, rank, processes, shuffled=True))) for rank in range(processes)]
+        for _ in range(2)
+    ]
+    assert sorted(torch.cat(twice[0]).tolist()) == list(range(100))
+    assert all(torch.equal(*pair) for pair in zip(*twice, strict=True))
+    for shard in twice[0]:  # about as many of either half in each part
+        assert 0.2 < (shard[: len(shard) // 2] < 50).float().mean() < 0.8
+
+
 class Endless(IterableDataset):
     """Data without a length."""
 

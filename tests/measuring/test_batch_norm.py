@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from helpers.gloo import on_processes
-from helpers.normalised import measure_part, network, trained_like
+from helpers.normalised import measure_part, measure_synchronised, network, trained_like
 from torch import Tensor, nn
 
 import neuralcollapse as nc
 from neuralcollapse import InputError
 from neuralcollapse.measuring.batch_norm import batch_norm_layers, reestimated
+from neuralcollapse.measuring.batches import PreparedLoader
 
 
 def batches(sizes: tuple[int, ...] = (7, 7, 3)) -> list[Tensor]:
@@ -138,6 +142,204 @@ def test_what_cannot_be_done_is_said() -> None:
         reestimated(net, layers, forwards(net, batches((1, 1)))),
     ):
         pass
+
+
+again = partial(nc.measure, batch_norm="re-estimate")
+"""What is measured with statistics made afresh."""
+
+
+def small_network(norm: nn.Module) -> nn.Sequential:
+    """Of five inputs, with a normalisation of eight units."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 8), norm, nn.ReLU(), nn.Linear(8, 3))
+
+
+def small_data(sizes: tuple[int, ...] = (20, 20, 20)) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.randint(0, 3, (sum(sizes),), generator=generator)
+    inputs = torch.randn(len(labels), 5, generator=generator) + labels[:, None]
+    return list(zip(inputs.split(sizes), labels.split(sizes), strict=True))
+
+
+def test_a_batch_weighs_as_its_labels() -> None:
+    """The first axis of what enters the network may be time."""
+
+    class LastStep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.head = nn.BatchNorm1d(5), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            result: Tensor = self.head(self.norm(x[-1]))
+            return result
+
+    net, data = LastStep().eval(), small_data((40, 4))
+    steps = [(x.expand(length, *x.shape), y) for (x, y), length in zip(data, (3, 30), strict=True)]
+    plain = nn.Sequential(net.norm, net.head).eval()
+    assert again(net, steps).nc1 == pytest.approx(again(plain, data).nc1, rel=1e-6)
+
+
+def test_an_error_in_the_pass_leaves_no_context_behind_and_names_the_batch() -> None:
+    class Fails(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            if len(x) == 7:
+                raise KeyboardInterrupt if self.interrupts else RuntimeError("no")
+            return super().forward(x)
+
+    net = small_network(nn.BatchNorm1d(8))
+    net[0] = Fails(5, 8)
+    loader = PreparedLoader(small_data((20, 7)), lambda batch: batch, partial(torch.autocast, "cpu", torch.bfloat16))
+    for interrupts, kind in ((True, KeyboardInterrupt), (False, RuntimeError)):
+        net[0].interrupts = interrupts
+        with pytest.raises(kind) as caught:
+            again(net, loader)
+        assert not torch.is_autocast_enabled("cpu")
+    assert "raised by Sequential on batch 1; argument 0" in caught.value.__notes__[0]
+
+
+def test_a_graph_made_before_can_still_be_gone_back_through() -> None:
+    net = small_network(nn.BatchNorm1d(8)).eval()
+    loss, own = net(small_data()[0][0]).sum(), net[1].running_mean
+    again(net, small_data())
+    loss.backward()
+    assert net[1].running_mean is own
+
+
+def test_a_network_made_in_inference_mode() -> None:
+    with torch.inference_mode():
+        net = small_network(nn.BatchNorm1d(8))
+    assert again(net, small_data()).nc1 == pytest.approx(again(small_network(nn.BatchNorm1d(8)), small_data()).nc1)
+
+
+def test_a_layer_whose_class_stays_in_eval_mode_is_frozen() -> None:
+    class Frozen(nn.BatchNorm1d):
+        def train(self, mode: bool = True) -> Frozen:
+            return super().train(False)
+
+    frozen = Frozen(8)
+    with torch.no_grad():
+        frozen.running_mean.fill_(1.0)
+        frozen.running_var.fill_(9.0)
+    net = small_network(frozen.eval())
+    net.append(nn.BatchNorm1d(3)).append(nn.Linear(3, 3))
+    assert batch_norm_layers(net.train()) == [net[4]]
+    numbers = [again(each, small_data()).nc1 for each in (net.train(), net.eval())]
+    assert numbers[0] == numbers[1]
+    with pytest.raises(InputError, match="only frozen layers of that kind"):
+        again(small_network(frozen), small_data())
+
+
+class Unusual(nn.BatchNorm1d):
+    """As libraries derive them: with children, and with arithmetic on the momentum."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.drop, self.shares = nn.Dropout(0.5), []  # type: ignore[var-annotated]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.shares.append(1 - self.momentum)  # type: ignore[operator]
+        normal: Tensor = self.drop(super().forward(x))
+        return normal
+
+
+def turned_off(layer: nn.BatchNorm1d) -> nn.BatchNorm1d:
+    layer.track_running_stats = False
+    return layer
+
+
+@pytest.mark.parametrize("norm", [Unusual(8), turned_off(nn.BatchNorm1d(8))], ids=["with children", "not tracking"])
+def test_unusual_layers_give_what_usual_ones_do(norm: nn.Module) -> None:
+    want = again(small_network(nn.BatchNorm1d(8)), small_data()).nc1
+    net = small_network(norm)
+    assert again(net, small_data()).nc1 == pytest.approx(want, rel=1e-6)
+    assert norm.track_running_stats is isinstance(norm, Unusual) and norm.momentum == 0.1
+
+
+class ByItself(nn.BatchNorm1d):
+    """Normalises, and keeps no averages."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - x.mean(0)) / x.std(0)
+
+
+class Around(nn.Module):
+    """Uses what a layer holds, and does not run it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - self.norm.running_mean  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("norm", "why"),
+    [
+        (ByItself(8), r"'1' \(ByItself\) does not"),
+        (Around(), "it ran none of '1.norm'"),
+        (nn.LazyBatchNorm1d(), "the layer '1' has no sizes yet"),
+        (nn.InstanceNorm1d(8, track_running_stats=True), "none that keeps running averages"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_layers_whose_statistics_cannot_be_made_are_refused(norm: nn.Module, why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        again(small_network(norm), small_data())
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated", "ignore:.*torch.jit")
+def test_what_is_no_network_is_refused_as_without() -> None:
+    for wrong in ("net", nn.Linear, torch.jit.script(small_network(nn.BatchNorm1d(8)))):
+        with pytest.raises(InputError, match=r"expected a (network|module)"):
+            again(wrong, small_data())  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="at least one batch, got none"):
+        again(small_network(nn.BatchNorm1d(8)), [])
+
+
+def test_a_wrapper_in_train_mode_freezes_nothing() -> None:
+    net = small_network(nn.BatchNorm1d(8))
+    want, wrapped = again(net, small_data()).nc1, nn.DataParallel(net)
+    net.eval()
+    assert wrapped.training and again(wrapped, small_data()).nc1 == want
+
+
+def test_the_pass_is_part_of_the_progress() -> None:
+    told: list[float] = []
+    again(small_network(nn.BatchNorm1d(8)), small_data(), progress=told.append)
+    assert told == pytest.approx(
+        [1 / 9, 2 / 9, 3 / 9, 4 / 9, 5 / 9, 6 / 9, 1]
+    )  # decisions on all that was kept, at once
+
+
+def in_class_order(data: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    inputs, labels = (torch.cat(each) for each in zip(*data, strict=True))
+    order = labels.argsort(stable=True)
+    return list(zip(inputs[order].split(20), labels[order].split(20), strict=True))
+
+
+def test_batches_of_few_classes_are_told_of() -> None:
+    """Their statistics are not those of training, and give other numbers."""
+    net, data = small_network(nn.BatchNorm1d(8)), small_data()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mixed = again(net, data)
+    with pytest.warns(UserWarning, match=r"a batch of the loader holds 1\.\d+ classes in the mean, .* hold (2\.99|3):"):
+        ordered = again(net, in_class_order(data))
+    assert any("shuffle the loader" in note for note in ordered.notes) and len(mixed.notes) == 1
+    assert abs(ordered.nc1 / mixed.nc1 - 1) > 0.01
+    assert nc.measure(net, in_class_order(data)).nc1 == pytest.approx(nc.measure(net, data).nc1, rel=1e-5)
+
+
+def test_layers_that_synchronise_need_no_other_process(tmp_path: Path) -> None:
+    """Two processes, of which one has more batches; then one of them alone."""
+    on_processes(2, tmp_path, measure_synchronised, str(tmp_path))
+    torch.manual_seed(0)
+    net, data = trained_like()
+    want = {"together": again(net, data).nc1, "alone": again(net, data[:2]).nc1}
+    for rank in (0, 1):
+        got: dict[str, Any] = torch.load(tmp_path / f"{rank}.pt")
+        assert got == pytest.approx({name: want[name] for name in got}, rel=1e-6) and ("alone" in got) == (rank == 0)
 
 
 def reference_report(net: nn.Sequential, data: list[tuple[Tensor, Tensor]]) -> nc.Report:

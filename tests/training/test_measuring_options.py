@@ -14,7 +14,9 @@ from neuralcollapse import InputError, measure_features
 from neuralcollapse.training import checkpoint
 from neuralcollapse.training.builders import build_network, make_batches
 from neuralcollapse.training.config import TrainingConfig
+from neuralcollapse.training.losses import LOSSES, notebook_weight_decay
 from neuralcollapse.training.resolve import load_and_resolve, prepare
+from neuralcollapse.training.robustness import relative_perturbations, robustness_subset, summarize
 
 
 def test_re_estimated_numbers_are_those_of_pytorchs_own_cumulative_averages(tmp_path: Path) -> None:
@@ -56,6 +58,40 @@ def test_re_estimated_numbers_are_those_of_pytorchs_own_cumulative_averages(tmp_
     }.items():
         np.testing.assert_allclose(record[f"re_estimated.{key}"], value, rtol=1e-4)
     assert abs(record["mse.ls_perp"] / want.mse.ls_perp - 1) > 0.1
+
+
+def test_robustness_is_that_of_the_network_as_it_is_measured(tmp_path: Path) -> None:
+    """With re-estimated statistics; the reference has PyTorch's own cumulative averages."""
+    options: dict[str, Any] = {"batch_size": 50, "epochs": 1, "robustness_examples": 4}
+    run = trained(tmp_path / "run", **options, batch_norm_statistics="re-estimated")
+    _, data = load_and_resolve(TrainingConfig(**{**SMALL, **options}))
+    net: Any = build_network(run.config, data)
+    net.load_state_dict(checkpoint.read(run)["model"])  # type: ignore[index]
+    images = robustness_subset(data.test, 4).images.float() / 255
+
+    def found() -> float:
+        return summarize(relative_perturbations(net.eval(), images, data.mean, data.std, batch_size=50))["robustness"]
+
+    stale = found()
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.reset_running_stats()
+            layer.momentum = None
+    with torch.no_grad():
+        net.train()
+        for batch, _ in make_batches(data.train, data, run.config, torch.device("cpu"), shuffle_seed=0).epoch(0):
+            net(batch)
+    (record,) = records(run)
+    assert record["robustness"] == pytest.approx(found(), rel=1e-3) and abs(stale / found() - 1) > 0.01
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_notebooks_decay_is_half_of_what_its_own_loss_would_be_given(name: str) -> None:
+    """For the paper's own loss that of the `MSELoss` with the same steps: w' = 2 w / C."""
+    decay, classes = 5e-4, 8
+    given = 2 * decay / classes if name == "mse" else decay
+    measured = LOSSES[name].measured_weight_decay(decay, classes)
+    assert notebook_weight_decay(name, measured, classes) == pytest.approx(given / 2, rel=1e-12)
 
 
 def test_what_cannot_be_re_estimated_is_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -79,6 +79,13 @@ def test_the_analysed_epochs_are_the_papers() -> None:
         recipes.measured_epochs(0)
 
 
+@pytest.mark.parametrize(("epochs", "rates"), [(1, [1]), (2, [1, 0.01]), (3, [1, 0.1, 0.01])])
+def test_short_runs_begin_at_the_full_rate(epochs: int, rates: list[float]) -> None:
+    milestones = recipes.milestone_epochs((1 / 3, 2 / 3), epochs)
+    found = [recipes.learning_rate(1.0, milestones, epoch) for epoch in range(1, epochs + 1)]
+    assert found == pytest.approx(rates)
+
+
 def test_the_rate_falls_tenfold_after_each_milestone() -> None:
     rates = [recipes.learning_rate(1.0, (116, 233), epoch) for epoch in (1, 116, 117, 233, 234, 350)]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])

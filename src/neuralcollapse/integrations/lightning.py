@@ -51,8 +51,8 @@ class NeuralCollapse(Callback):
         """Check the settings.
 
         Args:
-            loader: the data; by default the training data set in order, each example once. Where it is augmented, pass
-                one that is not.
+            loader: the data; by default the training data set, each example once, in order, or shuffled in batches like
+                those of training where batch normalisation is re-estimated. Where it is augmented, pass one without.
             every: epochs between measurements.
             path: a file that gets one JSON line a measurement, see :class:`neuralcollapse.Monitor`.
             log: trackers beside the trainer's own, see :class:`neuralcollapse.Monitor`.
@@ -74,7 +74,9 @@ class NeuralCollapse(Callback):
             return
         loader = self._loader
         if loader is None:
-            loader = shard_of(trainer.train_dataloader, None, trainer.global_rank, trainer.world_size)
+            ranks = trainer.global_rank, trainer.world_size
+            again = self._measurements.options.batch_norm == "re-estimate"
+            loader = shard_of(trainer.train_dataloader, None, *ranks, shuffled=again)
         precision = trainer.precision_plugin
 
         def prepared(loader: Iterable[Any]) -> PreparedLoader:

@@ -52,7 +52,8 @@ class NeuralCollapse(TrainerCallback):
 
         Args:
             trainer: to which this callback is added afterwards.
-            loader: the data; by default the training data set in order, each example once.
+            loader: the data; by default the training data set, each example once, in order, or shuffled in batches like
+                those of training where batch normalisation is re-estimated.
             every: epochs between measurements.
             path: a file that gets one JSON line a measurement, see :class:`neuralcollapse.Monitor`.
             log: trackers beside the trainer's own, see :class:`neuralcollapse.Monitor`.
@@ -79,8 +80,10 @@ class NeuralCollapse(TrainerCallback):
             return
         loader = self._loader
         if loader is None:
-            size = args.per_device_eval_batch_size
-            loader = shard_of(kwargs["train_dataloader"], size, args.process_index, args.world_size)
+            again = self._measurements.options.batch_norm == "re-estimate"
+            size = args.per_device_train_batch_size if again else args.per_device_eval_batch_size
+            ranks = args.process_index, args.world_size
+            loader = shard_of(kwargs["train_dataloader"], size, *ranks, shuffled=again)
         options = self._measurements.options_for(args.world_size)
         # with all its wrappers: the network itself has no weights where they are sharded
         self._measurements.add(epoch, self._trainer.model_wrapped, loader, options)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from neuralcollapse._checks import InputError, as_labels, as_tensor, check_labels
+from neuralcollapse._checks import InputError, as_labels, as_tensor, check_labels, shown
 
 LARGEST_LABEL = torch.iinfo(torch.int64).max
 # The label that PyTorch's losses leave out by default, and Transformers' collators pad with.
@@ -62,6 +62,25 @@ def calls(loader: Iterable[Any], model: nn.Module, device: torch.device, *, labe
         place = f"batch {number}"
         ready = moved(batch, device, place) if transfer is None else transfer(batch)
         yield read_batch(ready, model, labelled=labelled, place=place)
+
+
+def run(model: nn.Module, call: Call, number: int) -> Any:
+    """What the network returns for a batch; an error of its own says for which."""
+    try:
+        return model(*call.arguments, **call.named)
+    except Exception as error:
+        inputs: dict[Any, Any] = {**dict(enumerate(call.arguments)), **call.named}
+        said = ", ".join(f"argument {name}: {shown(value)}" for name, value in inputs.items())
+        error.add_note(f"raised by {type(model).__name__} on batch {number}; {said}")
+        raise
+
+
+def length_of(loader: Iterable[Any]) -> int | None:
+    """How many batches a loader gives, where it says so."""
+    try:
+        return len(loader.loader if isinstance(loader, PreparedLoader) else loader)  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -18,8 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.measuring.batch_norm import REESTIMATED
-from neuralcollapse.measuring.batches import PreparedLoader
+from neuralcollapse.measuring.batches import length_of
 from neuralcollapse.measuring.bootstrap import RESAMPLES, Sample, Settings
 from neuralcollapse.measuring.confidence import intervals_of
 from neuralcollapse.measuring.decision_counts import DecisionCounts
@@ -40,10 +39,15 @@ _TOO_MANY = 4
 _BLOCKS = 4
 
 
-def run_passes(reader: FeatureReader, loader: Iterable[Any], options: MeasureOptions) -> dict[str, Report]:
+def run_passes(
+    reader: FeatureReader, loader: Iterable[Any], options: MeasureOptions, notes: tuple[str, ...] = ()
+) -> dict[str, Report]:
     """By name the reports on every layer that the reader reads; the classifier's own layer comes last.
 
     That layer is measured with the network's classifier, the others with their least-squares ones.
+
+    Args:
+        notes: on how the network was prepared, for the reports.
     """
     distributed = options.distributed
     passes = _TwoPasses(reader, loader, options)
@@ -75,7 +79,6 @@ def run_passes(reader: FeatureReader, loader: Iterable[Any], options: MeasureOpt
     if options.kept:
         passes.require_counted(own[head.name])
     kept = (options.kept.note,) if options.kept else ()
-    statistics = () if options.batch_norm == "running" else (REESTIMATED,)
     ood_means = {} if options.ood is None else _ood_means(reader, options.ood, own, distributed)
     reports = {
         name: make_report(
@@ -87,7 +90,7 @@ def run_passes(reader: FeatureReader, loader: Iterable[Any], options: MeasureOpt
             decisions=counts[name],
             own=moments,
             layer=name,
-            notes=(*reader.notes_of(name), *kept, *statistics),
+            notes=(*reader.notes_of(name), *kept, *notes),
             class_names=_names(loader, options, moments.num_classes),
         )
         for name, moments in own.items()
@@ -153,12 +156,10 @@ class _TwoPasses:
         self._classes = 0
         self._counts = torch.zeros(0, dtype=torch.int64)  # of each class, where few or frequent ones are left out
         self._keeps: Tensor | None = None
-        # resamples are told as one more pass, where the loader's length makes progress known
-        self._stages = 2 + bool(options.kept) + (options.confidence is not None)
 
     def count(self) -> None:
         """The examples of each class, for which the network does not run."""
-        length = _length(self._loader)
+        length = length_of(self._loader)
         for number, labels in enumerate(self._reader.labels(self._loader), start=1):
             if labels.numel() and int(labels.max()) >= len(self._counts):
                 self._counts = _longer(self._counts, int(labels.max()) + 1)
@@ -193,7 +194,7 @@ class _TwoPasses:
         Args:
             passes: of the network that have ended.
         """
-        length = _length(self._loader)
+        length = length_of(self._loader)
         with closing(self._reader.batches(self._loader)) as batches:
             for number, batch in enumerate(batches, start=1):
                 yield batch if self._keeps is None else self._chosen(batch, self._keeps)
@@ -211,11 +212,11 @@ class _TwoPasses:
     def _tell(self, number: float, of: int | None, stages: int) -> None:
         """Tell that so many batches of a pass are done, after so many stages of all."""
         if self._options.progress is not None and of:
-            self._options.progress((stages + min(1.0, number / of)) / self._stages)
+            self._options.progress((stages + min(1.0, number / of)) / self._options.stages)
 
     def tell_resamples(self, share: float) -> None:
         """Tell that this share of the resamples is done, after all passes."""
-        self._tell(share, 1 if _length(self._loader) else None, self._stages - 1)
+        self._tell(share, 1 if length_of(self._loader) else None, self._options.stages - 1)
 
     def first(self) -> None:
         """Moments of all features, a fingerprint of the examples, and the features themselves while they fit."""
@@ -308,7 +309,7 @@ class _TwoPasses:
             for number, (features, labels) in enumerate(self._kept, start=1):
                 for name, rows in features.items():
                     counts[name].add(rows, labels)
-                of = len(self._kept) if _length(self._loader) else None
+                of = len(self._kept) if length_of(self._loader) else None
                 self._tell(number, of, 1 + bool(self._options.kept))
         else:
             again = {name: Fingerprint(self._classes) for name in self._seen}
@@ -326,14 +327,6 @@ class _TwoPasses:
 def _longer(by_class: Tensor, classes: int) -> Tensor:
     """A tensor with a row a class, for more classes, of which there are no examples: their rows are zeros."""
     return torch.cat([by_class, by_class.new_zeros(classes - len(by_class), *by_class.shape[1:])])
-
-
-def _length(loader: Iterable[Any]) -> int | None:
-    """How many batches a loader gives, where it says so."""
-    try:
-        return len(loader.loader if isinstance(loader, PreparedLoader) else loader)  # type: ignore[arg-type]
-    except TypeError:
-        return None
 
 
 def _in_blocks(batches: Iterable[Batch]) -> Iterator[tuple[dict[str, Tensor], Tensor]]:

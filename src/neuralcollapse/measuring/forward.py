@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from neuralcollapse._checks import InputError, check_features, check_labels, shown
-from neuralcollapse.measuring.batches import LARGEST_LABEL, Call, Examples, PreparedLoader, calls, device_of
+from neuralcollapse._checks import InputError, check_features, check_labels
+from neuralcollapse.measuring.batches import LARGEST_LABEL, Call, Examples, PreparedLoader, calls, device_of, run
 from neuralcollapse.measuring.classifier import ClassifierSearch, name_of
 from neuralcollapse.measuring.head import ITSELF, WAYS_OUT, ClassifierHead, Weights, classes_last, with_classifier
 from neuralcollapse.measuring.hooks import FeatureHook
@@ -140,7 +140,7 @@ class FeatureReader:
                 for call in remaining:
                     self.batches_seen += 1
                     with context():
-                        output = self._output(call)
+                        output = run(self._model, call, self.batches_seen - 1)
                     batch = self._read(watching, call, output, labelled)
                     del output  # before the next pass makes another
                     if batch is not None:
@@ -149,16 +149,6 @@ class FeatureReader:
                         break
                 else:
                     return
-
-    def _output(self, call: Call) -> Any:
-        """What the network returns; an error of its own says for which batch."""
-        try:
-            return self._model(*call.arguments, **call.named)
-        except Exception as error:
-            inputs: dict[Any, Any] = {**dict(enumerate(call.arguments)), **call.named}
-            said = ", ".join(f"argument {name}: {shown(value)}" for name, value in inputs.items())
-            error.add_note(f"raised by {type(self._model).__name__} on batch {self.batches_seen - 1}; {said}")
-            raise
 
     def _watching(self) -> ClassifierSearch | FeatureHook:
         head = self.head

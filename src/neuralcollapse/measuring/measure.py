@@ -191,6 +191,6 @@ def measure(model: nn.Module, loader: Iterable[Any], **options: Unpack[MeasureKe
         '0'
     """
     checked = MeasureOptions.of(options, "nc.measure")
-    with prepared_with_statistics(model, loader, checked) as inner:
-        (report,) = run_passes(FeatureReader(inner, checked), loader, checked).values()
+    with prepared_with_statistics(model, loader, checked) as (inner, checked, notes):
+        (report,) = run_passes(FeatureReader(inner, checked), loader, checked, notes).values()
     return report

@@ -109,7 +109,10 @@ class MeasureOptions:
         batch_norm: ``"running"``: batch normalisation by its running averages, as in eval mode and in the papers;
             ``"re-estimate"``: by averages over one more pass of the loader with the weights as they are, put back
             afterwards. Running averages lag behind the weights, which makes L⊥_LS larger than the classifier's own
-            distance from the least-squares one. The loader then gives batches as in training.
+            distance from the least-squares one. The loader then gives batches as in training, shuffled; a warning and
+            a note of the report tell of batches with few classes. Layers in eval mode while the network trains are
+            frozen, and keep their averages; of a network in eval mode as a whole none is known to be frozen, unless its
+            class is.
         device: where inputs are sent; by default where the model's first parameter is.
         memory_budget: bytes of features to keep, 4 GiB by default.
         distributed: every process of ``torch.distributed`` calls this with its own shard of the data, and each gets
@@ -229,6 +232,11 @@ class MeasureOptions:
     def kept(self) -> CountRange:
         """The numbers of examples of the classes that are measured."""
         return CountRange(self.min_count, self.max_count)
+
+    @property
+    def stages(self) -> int:
+        """The equal parts of which progress tells: two passes, one that counts labels, one for all resamples."""
+        return 2 + bool(self.kept) + (self.confidence is not None)
 
     @property
     def feature_module(self) -> tuple[Layer | None, Side]:

@@ -41,9 +41,7 @@ def prepared(model: nn.Module, *loaders: Any) -> Iterator[nn.Module]:
     Raises:
         InputError: ``model`` is no module.
     """
-    if not isinstance(model, nn.Module):
-        hint = ": call it to make one" if isinstance(model, type | FunctionType) else ""
-        raise InputError(f"expected a network, a torch.nn.Module, got {type(model).__name__}{hint}")
+    require_network(model)
     with ExitStack() as stack:
         stack.enter_context(_turn)
         stack.enter_context(random_states_kept(*loaders))
@@ -58,6 +56,13 @@ def prepared(model: nn.Module, *loaders: Any) -> Iterator[nn.Module]:
         inner = stack.enter_context(_unwrapped(model))
         stack.enter_context(evaluation(inner))
         yield inner
+
+
+def require_network(model: object) -> None:
+    """Raise unless it is a module."""
+    if not isinstance(model, nn.Module):
+        hint = ": call it to make one" if isinstance(model, type | FunctionType) else ""
+        raise InputError(f"expected a network, a torch.nn.Module, got {type(model).__name__}{hint}")
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def synchronised(net: nn.Module, device: str) -> nn.Module:
     return net
 
 
-class SynchronisedNorm(_BatchNorm):
+class SynchronisedNorm(nn.SyncBatchNorm):
     """`BatchNorm1d`, `2d` or `3d` over the batch of all processes; each process must bring an example."""
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -53,7 +53,7 @@ class SynchronisedNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
-            return super().forward(input)
+            return _BatchNorm.forward(self, input)
         self._check_input_dim(input)
         output, mean, variance, count = _Normalise.apply(input, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
         if self.track_running_stats:

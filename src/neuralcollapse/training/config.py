@@ -159,10 +159,11 @@ class TrainingConfig:
     batch_norm_statistics: Annotated[Statistics | None, Option(short="bn", group="measuring")] = None
     """What batch normalisation uses while the network is measured. running: its running averages, as the paper
     (default); re-estimated: averages over a pass of training batches with the weights as they are; both: the numbers of
-    running averages, and beside them `re_estimated.nc1`, `re_estimated.mse.ls_perp` and so on."""
+    running averages, and beside them `re_estimated.nc1`, `re_estimated.mse.ls_perp` and so on; robustness, which takes
+    long, with running averages alone."""
     notebook_weight_decay: Annotated[bool | None, Option(short="notebook", group="measuring")] = None
     """Measure the loss also with λ as in the authors' notebook, `notebook.mse.total` and so on (default: not). λ is
-    then w/2, where training on PyTorch's MSELoss with weight decay w means λ = C w/2."""
+    then w/2, where training on PyTorch's MSELoss with weight decay w means λ = C w/2, and on cross-entropy λ = w."""
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any], where: object) -> Self:

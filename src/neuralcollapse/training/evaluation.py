@@ -85,21 +85,19 @@ class Analysis:
         statistics = config.batch_norm_statistics
         with self._reestimated() if statistics == "re-estimated" else contextlib.nullcontext():
             numbers, report, train = self._measure()
+            robustness = self._robustness()
         record = {"epoch": epoch, "learning_rate": rate, **numbers}
         if config.feature_decay:
             record["feature_penalty"] = float(losses.feature_penalty(train.features.double(), config.feature_decay))
         if config.notebook_weight_decay:
-            decay = config.measured_weight_decay / config.num_classes
+            decay = losses.notebook_weight_decay(config.loss, config.measured_weight_decay, config.num_classes)
             losses_only = {key: value for key, value in self._report(train, decay).to_dict().items() if "mse." in key}
             record |= {f"notebook.{key}": value for key, value in losses_only.items()}
         if statistics == "both":
             with self._reestimated():
                 again, _, _ = self._measure()
             record |= {f"re_estimated.{key}": value for key, value in again.items() if key not in _SAME_EITHER_WAY}
-        if self._attacked is not None:
-            mean, std, size = self._mean, self._std, config.batch_size
-            ratios = [relative_perturbations(self._net, x, mean, std, batch_size=size) for x, _ in self._attacked]
-            record |= summarize(torch.cat(ratios))
+        record |= robustness
         snapshot = {
             "class_means": report.means.float(),
             "global_mean": report.global_mean.float(),
@@ -130,6 +128,14 @@ class Analysis:
             **report.to_dict(),
         }
         return numbers, report, train
+
+    def _robustness(self) -> dict[str, float]:
+        """Of the network as it is; empty where it is not asked for."""
+        if self._attacked is None:
+            return {}
+        mean, std, size = self._mean, self._std, self._config.batch_size
+        ratios = [relative_perturbations(self._net, x, mean, std, batch_size=size) for x, _ in self._attacked]
+        return summarize(torch.cat(ratios))
 
     def _report(self, train: Outputs, decay: float) -> Report:
         features, labels, name = train.features.double(), train.labels, train.layer

@@ -165,6 +165,20 @@ def objective(config: Any) -> Callable[[Tensor, Tensor], Tensor]:
     return functools.partial(loss.function, **{key: getattr(config, key) for key in loss.parameters})
 
 
+def notebook_weight_decay(name: str, measured: float, num_classes: int) -> float:
+    """The λ that the notebook of the paper's authors takes: w/2, w being the optimizer's weight decay.
+
+    With the squared error w is that beside `MSELoss`, as in the notebook: 2λ/C, whatever the loss is trained as. With
+    the other losses, whose λ is w, it is λ/2.
+
+    Args:
+        name: of the loss.
+        measured: λ, see `Loss.measured_weight_decay`.
+        num_classes: C.
+    """
+    return measured / num_classes if LOSSES[name].finite_target else measured / 2
+
+
 def _one_hot(logits: Tensor, labels: Tensor) -> Tensor:
     import torch.nn.functional as F
 

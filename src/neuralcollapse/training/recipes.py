@@ -117,8 +117,8 @@ def measured_epochs(epochs: int, milestones: tuple[int, ...] = ()) -> tuple[int,
 
 
 def milestone_epochs(shares: tuple[float, ...], epochs: int) -> tuple[int, ...]:
-    """The last epoch at each rate: 1/3 and 2/3 of 350 are after 116 and 233."""
-    return tuple(int(share * epochs + 1e-9) for share in shares)
+    """The last epoch at each rate: 1/3 and 2/3 of 350 are after 116 and 233. The first epoch is at the full rate."""
+    return tuple(max(1, int(share * epochs + 1e-9)) for share in shares)
 
 
 def learning_rate(initial: float, milestones: tuple[int, ...], epoch: int) -> float:

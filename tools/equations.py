@@ -88,14 +88,15 @@ def calls() -> list[tuple[str, str, set[str], str]]:
 def tests_of(name: str, module: str, statement: str) -> list[tuple[str, str]]:
     """(file, test) of every test that calls the function of a module, or whose docstring begins with the statement.
 
-    Reading `report.nc1` is no call; a method is called on any name, as `path.condition(…)`.
+    As in `Theorem 1: …`, or `Theorem 1 and Theorem 2: …` for a test that serves both. Reading `report.nc1` is no call;
+    a method is called on any name, as `path.condition(…)`.
     """
     owner, _, method = name.rpartition(".")
-    names, short = {name, f"nc.{name}", f"{module}.{name}"}, statement.rpartition("(2022), ")[2] + ":"
+    names, short = {name, f"nc.{name}", f"{module}.{name}"}, statement.rpartition("(2022), ")[2]
 
     def belongs(called: set[str], text: str) -> bool:
         used = any(call.endswith(f".{method}") for call in called) if owner else bool(called & names)
-        return used or text.startswith(short)
+        return used or short in text.partition(":")[0].split(" and ")
 
     return [(file, test) for file, test, called, text in calls() if belongs(called, text)]
 

@@ -106,6 +106,27 @@ def test_the_legend_names_an_event_that_one_panel_alone_shows(tmp_path: Path, mo
     assert len(legends[0]) == len(set(legends[0]))
 
 
+@pytest.mark.parametrize("wrong", [float("inf"), 0.0])
+def test_a_run_that_cannot_be_fitted_costs_the_others_nothing(wrong: float, tmp_path: Path) -> None:
+    add_run(tmp_path, "good", "vgg11", "projected")
+    add_run(tmp_path, "broken", "resnet18", "projected")
+    lines = Run.open(tmp_path / "broken").history()
+    for line in lines:
+        line["snr"][0 if wrong else -1] = wrong
+    text = "".join(json.dumps(line) + "\n" for line in lines).replace("Infinity", '"inf"')
+    (tmp_path / "broken" / "history.jsonl").write_text(text, encoding="utf-8")
+    with pytest.warns(UserWarning, match="broken is left out: expected|the fit leaves out epochs"):
+        (found,) = fit_study(Study.read(tmp_path))
+    assert found.run.records.run == "good"
+
+
+def test_one_measured_epoch_is_no_flow(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", config(model="vgg11"), history({1: 0.9}, ZERO)[:1])
+    add_to_study(tmp_path, ["run"])
+    with pytest.raises(InputError, match="has two measured epochs"), pytest.warns(UserWarning, match="one measured"):
+        fit_study(Study.read(tmp_path))
+
+
 def test_cross_entropy_alone_is_refused(tmp_path: Path) -> None:
     add_run(tmp_path, "ce", "vgg11", "none", loss="ce")
     with pytest.raises(InputError, match="no run trained with the MSE loss"):

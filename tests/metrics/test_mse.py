@@ -41,6 +41,7 @@ def parts(dec) -> float:
 @over_weightings
 @pytest.mark.parametrize("decay", ["of-the-case", "none"])
 def test_terms_add_up_to_the_loss_example_by_example(case: Case, weighting: str, decay: str) -> None:
+    """Theorem 1 and Theorem 2: L_NC1 + L_NC2/3 + L⊥_LS is the loss of the examples, summed one by one."""
     weight_decay = case.weight_decay if decay == "of-the-case" else 0.0
     d = data(case)
     dec = decompose(case, weighting, weight_decay)
@@ -54,6 +55,7 @@ def test_terms_add_up_to_the_loss_example_by_example(case: Case, weighting: str,
 @over_cases
 @over_weightings
 def test_each_term_matches_its_reference(case: Case, weighting: str) -> None:
+    """Theorem 1 and Theorem 2: each term against its own definition."""
     d = data(case)
     dec = decompose(case, weighting, case.weight_decay)
     want = reference.decompose(

@@ -62,6 +62,7 @@ def exact(omega0: float, t: float, constants: tuple[mp.mpf, mp.mpf, mp.mpf]) -> 
 def test_singular_values_are_right_to_the_problems_conditioning(
     omega0: float, t: float, classes: int, samples: float, decay: float, flow: Any
 ) -> None:
+    """Proposition 2: its solution, against arithmetic of sixty digits."""
     path = nc.CentralPath(omega0, num_classes=classes, samples_per_class=samples, weight_decay=decay, flow=flow)
     want, conditioning = exact(omega0, t, exact_constants(classes, samples, decay, flow))
     error = float(abs(mp.mpf(float(path.singular_values(t))) / want - 1))
@@ -93,7 +94,7 @@ def test_singular_values_never_fall(flow: Any, omega0: float, times: list[float]
 @over_flows
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_the_closed_form_solves_the_differential_equation(flow: Any, decay: float) -> None:
-    """Against SciPy's integration of dω/dt as the specification states it."""
+    """Proposition 2: its solution, against SciPy's integration of dω/dt as the specification states it."""
     classes, samples, kappa = 5, 20, 1 + decay
     start = np.array([0.3, 0.7, 1.5, 2.2])
 
@@ -225,6 +226,35 @@ def test_tensors_carry_first_and_second_derivatives(flow: Any) -> None:
     assert torch.autograd.gradgradcheck(solve, (start, shifted), rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_a_path_keeps_its_start_whatever_the_caller_writes_later(kind: Any) -> None:
+    start = kind([1.0, 2.0])
+    path = nc.CentralPath(start, num_classes=3, samples_per_class=5)
+    before = path.singular_values(1.0)
+    start[:] = -5.0
+    assert (path.singular_values(1.0) == before).all()
+
+
+def test_one_singular_value_is_the_largest_and_the_smallest() -> None:
+    path = nc.CentralPath(1.0, num_classes=4, samples_per_class=10)
+    assert path.condition(np.array([0.0, 1e3, 1e6])).tolist() == [1.0] * 3
+    assert path.condition(torch.tensor([0.0, 1e3])).tolist() == [1.0] * 2 and path.condition(2.0) == 1.0
+
+
+def test_an_unknown_flow_has_no_constants() -> None:
+    with pytest.raises(nc.InputError, match=r"did you mean 'projected'"):
+        flow_constants(4, 10, 0.0, "Projected")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("start", [[1e26], [1e60, 1e59, 5e59], [0.0, 1.0, 2.0], [0.0], [1e-150], [1e60]])
+def test_every_path_prints_itself(start: list[float]) -> None:
+    path = nc.CentralPath(start, num_classes=4, samples_per_class=10)
+    lines = str(path).splitlines()
+    heads = next(number for number, line in enumerate(lines) if "least ω" in line)
+    assert len([line for line in lines[heads + 1 :] if line.strip() and line.lstrip()[0].isdigit()]) >= 8
+    assert "those above 0 grow" in str(path) and "<table" in path._repr_html_()
+
+
 def test_kinds_and_shapes_come_back() -> None:
     scalar = nc.CentralPath(0.5, num_classes=3, samples_per_class=4)
     assert np.ndim(scalar.singular_values(2.0)) == 0
@@ -250,7 +280,8 @@ def test_kinds_and_shapes_come_back() -> None:
         ({"samples_per_class": 0}, "samples per class, got 0"),
         ({"weight_decay": -1.0}, r"weight decay of at least 0, got -1\.0"),
         ({"flow": "newtonian"}, "got 'newtonian'"),
-        ({"omega0": [1.0, 2.0, 3.0]}, "at most C − 1 = 2"),
+        ({"omega0": [1.0, 2.0, 3.0]}, "1 to C − 1 = 2 singular values"),
+        ({"omega0": []}, r"1 to C − 1 = 2 singular values in one row, got shape \(0,\)"),
     ],
 )
 def test_impossible_paths_are_named(options: dict[str, Any], message: str) -> None:

@@ -46,3 +46,27 @@ def test_impossible_measurements_are_named() -> None:
         fit_clock(EPOCHS[:2], np.array([[1.0, 0.5], [np.inf, 1.0]]), **PATH)
     with pytest.raises(nc.InputError, match="two or more epochs"):
         fit_clock(EPOCHS[:1], START[None], **PATH)
+    with pytest.raises(nc.InputError, match="num_classes of at least 2, got 0"):
+        fit_clock(EPOCHS[:2], np.ones((2, 2)), **{**PATH, "num_classes": 0}, flow="none")
+    with pytest.raises(nc.InputError, match="samples per class, got 0"):
+        fit_clock(EPOCHS[:2], np.ones((2, 2)), **{**PATH, "samples_per_class": 0}, flow="none")
+    with pytest.raises(nc.InputError, match="weight decay"):
+        fit_clock(EPOCHS[:2], np.ones((2, 2)), **PATH, weight_decay="x", flow="none")  # type: ignore[arg-type]
+    with pytest.raises(nc.InputError, match="at most C − 1 = 1 singular values a row, got 2"):
+        fit_clock(EPOCHS[:2], np.ones((2, 2)), num_classes=2, samples_per_class=10, flow="none")
+
+
+def test_a_spectrum_of_five_decades_has_its_best_time() -> None:
+    """Found by trying many: the smallest value wants a time a billion times shorter than the largest."""
+    omega, sizes = np.array([[1e3, 1e-2], [1.2e3, 1.5e-2]]), {"num_classes": 3, "samples_per_class": 10}
+    fit = fit_clock([1, 2], omega, **sizes)
+    many = nc.CentralPath(omega[0], **sizes).singular_values(np.geomspace(1e-6, 1e13, 20_001))
+    misfits = np.sqrt(np.square(np.log(omega[1] / many)).mean(axis=1))
+    assert fit.residual[1] == pytest.approx(misfits.min(), rel=1e-6) and fit.residual[1] < 0.5 * fit.unmoved[1]
+
+
+def test_what_the_caller_writes_later_changes_nothing() -> None:
+    omega = nc.CentralPath(START, **PATH).singular_values(np.array([0.0, 50.0]))
+    fit, kept = fit_clock(EPOCHS[:2], omega, **PATH), omega.copy()
+    omega[:] = 0
+    assert np.array_equal(fit.measured, kept)

@@ -144,3 +144,6 @@ def test_what_is_no_spectrum_is_refused() -> None:
     with pytest.raises(nc.InputError, match="C − 1 = 3 singular values for NC4, got 2"):
         agreement_radius([1.0, 2.0], 4)
     assert np.isnan(self_duality([0.0, 0.0], 4))
+    assert self_duality([1e100, 1.0], 4) == pytest.approx(2)
+    with pytest.raises(nc.InputError, match=r"at most 1e\+100 for NC3, got 1e\+155"):
+        self_duality([1e155, 1e155], 4)

@@ -143,7 +143,8 @@ def test_progress_is_told_the_time() -> None:
         ({"features": 2 * features()}, "within-class covariance I, it is off by 3"),
         ({"features": torch.full((36, 7), float("nan"), dtype=torch.float64)}, "finite features"),
         ({"features": torch.eye(36, 2, dtype=torch.float64)}, "at least C − 1 = 3 dimensions, got p = 2"),
-        ({"times": torch.tensor([1.0, 0.0])}, "rising times"),
+        ({"times": torch.tensor([1.0, 0.0])}, "rising, finite times"),
+        ({"times": torch.tensor([0.0, float("inf")]), "renormalization": "none"}, "rising, finite times"),
         ({"weight_decay": -1.0}, "weight decay of at least 0"),
         ({"renormalization": "sometimes"}, "got 'sometimes'"),
     ],
@@ -163,3 +164,18 @@ def test_a_singular_covariance_cannot_be_renormalized() -> None:
     assert found is not None and abs(float(found[1])) <= 1e-14 * float(found[2])  # zero, up to rounding
     with pytest.raises(nc.InputError, match="positive step"):
         descend(features(), LABELS, learning_rate=0.0, steps=3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("seed", range(4))
+def test_features_that_do_not_vary_in_a_direction_have_no_classifier(seed: int, dtype: torch.dtype) -> None:
+    """A column that two others make up: rounding leaves Σ_T a little off singular, which no solver notices."""
+    x = features(seed).to(dtype)
+    x[:, -1] = 0.1 * x[:, 0] + 0.7 * x[:, 1]
+    with pytest.raises(nc.InputError, match="a singular total covariance"):
+        flow_direction(x, LABELS, renormalization="none")
+    with pytest.raises(nc.InputError, match="a singular total covariance"):
+        integrate(x, LABELS, torch.tensor([0.0, 1.0]), renormalization="none")
+    assert bool(torch.isfinite(flow_direction(x, LABELS, renormalization="none", weight_decay=0.1)).all())
+    with pytest.raises(nc.InputError, match="nonsingular within-class covariance"):
+        flow_direction(x, LABELS, weight_decay=0.1)

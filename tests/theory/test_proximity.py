@@ -182,6 +182,12 @@ def test_sgd_on_the_last_layer_alone_stays_at_the_predicted_distance() -> None:
         (lambda a: a | {"momentum": 1.0}, "expected a momentum below 1, got 1"),
         (lambda a: a | {"probes": 0}, "probes"),
         (lambda a: a | {"learning_rate": -0.1}, "learning rate"),
+        (lambda a: a | {"labels": a["labels"] + 1}, "label"),
+        (lambda a: a | {"labels": a["labels"] + 0.5}, "label"),
+        (lambda a: a | {"features": a["features"] * float("nan")}, "finite outputs and features"),
+        (lambda a: a | {"parameters": []}, "none that requires a gradient"),
+        (lambda a: a | {"parameters": [a["features"]]}, "none that requires a gradient"),
+        (lambda a: a | {name: a[name][:0] for name in ("outputs", "features", "labels")}, "expected"),
     ],
 )
 def test_what_has_no_noise_share_is_refused(change: Callable[[dict[str, Any]], dict[str, Any]], message: str) -> None:
@@ -191,6 +197,19 @@ def test_what_has_no_noise_share_is_refused(change: Callable[[dict[str, Any]], d
     with pytest.raises(nc.InputError) as error:
         noise_share(**change({**given, "learning_rate": 0.01, "batch_size": 8}))
     assert message in str(error.value)
+
+
+def test_the_noise_share_takes_what_training_has() -> None:
+    """Parameters from an iterator, some of them frozen, and labels as a list; without residuals there is no noise."""
+    features, labels = unbalanced(3)
+    head, frozen = nn.Linear(3, 3).double(), nn.Parameter(torch.ones(2), requires_grad=False)
+    options: dict[str, Any] = {"learning_rate": 0.01, "batch_size": 8}
+    draws = [torch.Generator().manual_seed(0) for _ in range(2)]
+    plain = noise_share(head(features), features, labels, list(head.parameters()), **options, generator=draws[0])
+    given = itertools.chain([frozen], head.parameters())
+    assert noise_share(head(features), features, labels.tolist(), given, **options, generator=draws[1]) == plain  # type: ignore[arg-type]
+    exact = nn.functional.one_hot(labels, 3).double() + 0 * head(features)
+    assert noise_share(exact, features, labels, head.parameters(), **options) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,10 @@ def test_the_integrated_flow_is_the_closed_form() -> None:
         ({"weight_decay": float("nan")}, "expected a finite weight decay"),
         ({"weight_decay": 1e300}, "expected a weight decay of at most"),
         ({"seed": -1}, "expected a seed"),
+        ({"dim": 3.5}, "expected a dimension"),
+        ({"dim": "3"}, "expected a dimension"),
+        ({"frames": 2}, "expected a number of frames of at least 3, got 2"),
+        ({"frames": 2.5}, "expected a number of frames"),
         ({"seed": 10**30}, "expected a seed"),
     ],
 )

@@ -113,5 +113,13 @@ def test_what_cannot_be_projected_or_derived_is_refused() -> None:
         project_on_tangent(x[:5], x, LABELS)
     with pytest.raises(InputError, match="distinct, positive singular values, got 1, 1"):
         singular_value_rates(torch.eye(2), torch.ones(2, 2))
+    broken = x.clone()
+    broken[0, 0] = float("nan")
+    for direction, about in ((broken, x), (x, broken)):
+        with pytest.raises(InputError, match="of finite numbers, got NaN or infinity"):
+            project_on_tangent(direction, about, LABELS)
+    for matrix, velocity in ((broken, x), (x, broken), (x[:0], x[:0])):
+        with pytest.raises(InputError, match="of finite numbers, got"):
+            singular_value_rates(matrix, velocity)
     with pytest.raises(InputError, match="two matrices of one shape"):
         singular_value_rates(torch.eye(2), torch.ones(2, 3))

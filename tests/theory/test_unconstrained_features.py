@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -67,6 +68,28 @@ def test_above_the_critical_decay_the_minimum_is_zero(bias: bool) -> None:
         assert (float(found.features.abs().max()) < 1e-4) == (factor > 1)
 
 
+@pytest.mark.parametrize("counts", [(1, 9), (2, 5, 13), (4, 4, 4)])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("loss", ["mse", "ce"])
+def test_the_critical_decay_of_every_model(loss: Any, bias: bool, counts: tuple[int, ...]) -> None:
+    """The largest singular value of the gradient at outputs without features, by NumPy; and what minimising finds."""
+    labels = np.arange(len(counts)).repeat(counts)
+    targets = np.eye(len(counts))[labels].T
+    best = np.array(counts) / sum(counts) if bias else np.full(len(counts), 0.0 if loss == "mse" else 1 / len(counts))
+    want = np.linalg.svd((best[:, None] - targets) / sum(counts), compute_uv=False)[0]
+    sizes: dict[str, Any] = {"dim": len(counts), "loss": loss, "bias": bias}
+    model = UnconstrainedFeatures(counts, weight_decay=0.1, feature_decay=0.1, **sizes)
+    assert model.critical_decay() == pytest.approx(want, rel=1e-12)
+    for factor in (0.8, 1.1):
+        found = UnconstrainedFeatures(counts, weight_decay=factor * want, feature_decay=factor * want, **sizes)
+        assert (float(found.minimise().features.abs().max()) < 1e-3) == (factor > 1)
+
+
+def test_counts_are_taken_as_arrays_too() -> None:
+    for counts in (np.array([3, 4]), torch.tensor([3, 4])):
+        assert UnconstrainedFeatures(counts, 2, **DECAYS).counts == (3, 4)  # type: ignore[arg-type]
+
+
 def test_cross_entropy_collapses_to_a_simplex_from_every_start() -> None:
     model = UnconstrainedFeatures((5, 5, 5), dim=5, loss="ce", **DECAYS)
     minima = [model.minimise(seed) for seed in range(4)]
@@ -101,6 +124,8 @@ def test_the_objective_by_hand() -> None:
         ({"dim": 0}, "dim of at least 1, got 0"),
         ({"feature_decay": 0.0}, r"positive feature_decay, got 0\.0"),
         ({"loss": "hinge"}, "got 'hinge'"),
+        ({"bias": "no"}, "bias to be True or False, got 'no'"),
+        ({"counts": np.ones((2, 2), int)}, "counts of at least two classes"),
     ],
 )
 def test_impossible_models_are_named(change: dict[str, Any], message: str) -> None:

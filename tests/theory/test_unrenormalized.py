@@ -115,5 +115,13 @@ def test_what_cannot_be_is_named() -> None:
         UnrenormalizedPath([1.0, 2.0], [1.0, 1.0, 1.0])
     with pytest.raises(InputError, match="row of positive, finite singular values"):
         UnrenormalizedPath([[1.0]], 1.0)
+    with pytest.raises(InputError, match="one singular value or 2 of them, got 3"):
+        UnrenormalizedPath([2.0, 1.0], 1.0).time([1.0, 2.0, 3.0])
     path = UnrenormalizedPath([1.0, 4.0], [1.0, 2.0])
+    lazily_negated = torch.tensor([1 - 1j], dtype=torch.complex128).conj().imag
+    np.testing.assert_array_equal(path.singular_values(lazily_negated), path.singular_values([1.0]))
+    start = np.array([2.0, 1.0])
+    kept = UnrenormalizedPath(start, 1.0)
+    start[:] = -5
+    assert kept.singular_values(0.0).tolist() == [2.0, 1.0]
     np.testing.assert_allclose(path.time(path.singular_values(1.5)), 1.5)

@@ -71,3 +71,12 @@ def test_no_time_leads_away_from_zero() -> None:
         path.time([0.0, 2.0])
     with pytest.raises(nc.InputError, match="positive, finite singular values, got -1"):
         nc.CentralPath([-1.0, 1.0], num_classes=3, samples_per_class=10)
+
+
+@pytest.mark.parametrize("time", [1e3, 1e5, 2e5, 1e8])
+def test_the_gradient_at_zero_is_a_number_at_any_time(time: float) -> None:
+    """The loss is even in ω_j, so that its derivative there is 0, however fast ω_j would leave 0."""
+    start = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    path = nc.CentralPath(start, num_classes=4, samples_per_class=10)
+    path.loss(torch.tensor(time, dtype=torch.float64)).backward()
+    assert start.grad is not None and start.grad[0] == 0 and bool(torch.isfinite(start.grad).all())

@@ -84,6 +84,9 @@ def fit_study(study: Study) -> list[RunFits]:
 
     Raises:
         InputError: there is none of two measured epochs.
+
+    Warns:
+        UserWarning: a run is left out, and why.
     """
     found = []
     for run in study.runs:
@@ -95,12 +98,19 @@ def fit_study(study: Study) -> list[RunFits]:
             warnings.warn(f"{run.records.run} has one measured epoch, and is left out", UserWarning, stacklevel=2)
             continue
         late = table[table["epoch"] >= epochs[_TENTH]] if len(epochs) > _TENTH + 1 else None
-        fits = {flow: fit_history(table, flow) for flow in FLOWS}
-        later = {} if late is None else {flow: fit_history(late, flow) for flow in FLOWS}
+        try:
+            fits = {flow: fit_history(table, flow) for flow in FLOWS}
+            later = {} if late is None else {flow: fit_history(late, flow) for flow in FLOWS}
+        except InputError as error:
+            warnings.warn(f"{run.records.run} is left out: {error}", UserWarning, stacklevel=2)
+            continue
         found.append(RunFits(run, fits, later, float(epochs[min(_TENTH, len(epochs) - 1)])))
     if not found:
         names = captions.listed([run.records.run for run in study.runs])
-        raise InputError(f"{names}: no run trained with the MSE loss, which alone the closed form describes")
+        raise InputError(
+            f"{names}: no run trained with the MSE loss, which alone the closed form describes, has two measured "
+            "epochs with finite singular values"
+        )
     return found
 
 

@@ -28,6 +28,7 @@ from neuralcollapse.theory.corollaries import loss_parts, self_duality
 from neuralcollapse.theory.monotone import invert, travelled
 
 FlowKind = Literal["projected", "multiplicative"]
+FLOWS: tuple[FlowKind, ...] = ("projected", "multiplicative")
 T = TypeVar("T", float, Array, Tensor)
 
 # The terms of the closed form grow like N C² (1 + λ) and ω⁴; within these bounds none of them overflows.
@@ -37,9 +38,9 @@ _LONGEST = 1e110  # the longest time in units of N: no ω below 1e60 gets above 
 
 
 _LEGEND = (
-    "ω_j: singular values of the signal-to-noise matrix; all grow, and their ratio falls to 1. NC1: Σ_j 1/ω_j². "
-    "loss: ½ Σ_j κ/(Cκ + ω_j²), κ = 1 + λ. t: time of the gradient flow; in the last row the least ω has grown "
-    "a thousandfold."
+    "ω_j: singular values of the signal-to-noise matrix; those above 0 grow, and their ratio falls to 1. NC1: Σ_j "
+    "1/ω_j². loss: ½ Σ_j κ/(Cκ + ω_j²), κ = 1 + λ. t: time of the gradient flow; in the last row the least ω above 0 "
+    "has grown a thousandfold, or no time is longer."
 )
 
 
@@ -84,8 +85,16 @@ def flow_constants(
 ) -> Constants:
     """c₁ = N C² κ, c₂ = N C, c₃ = N/(4κ) for the paper's flow; N C² κ, N C/2 and 0 for the multiplicative one.
 
+    Args:
+        num_classes, samples_per_class, weight_decay: C, N and λ, numbers, which `CentralPath` checks, or symbols.
+        flow: see `CentralPath`.
+
+    Raises:
+        InputError: an unknown flow.
+
     Source: Han, Papyan & Donoho (2022), Proposition 2.
     """
+    as_word(flow, "the flow", FLOWS)
     kappa = 1.0 + weight_decay
     first = samples_per_class * num_classes**2 * kappa
     if flow == "projected":
@@ -148,12 +157,13 @@ class CentralPath:
         weight_decay = as_number(weight_decay, "weight decay", most=_MOST)
         if samples_per_class < 1.0 / _MOST:
             raise InputError(f"expected at least {1.0 / _MOST:g} samples per class, got {samples_per_class:g}")
-        as_word(flow, "the flow", ("projected", "multiplicative"))
+        as_word(flow, "the flow", FLOWS)
         values = _numbers(omega0, "singular values")
-        self.omega0 = omega0 if isinstance(omega0, Tensor) else values
-        if values.ndim > 1 or values.size > num_classes - 1:
+        # a copy: what the caller writes later into his own is not checked
+        self.omega0 = omega0.clone() if isinstance(omega0, Tensor) else values.copy()
+        if values.ndim > 1 or not 1 <= values.size <= num_classes - 1:
             raise InputError(
-                f"expected at most C − 1 = {num_classes - 1} singular values in one row, got shape {values.shape}"
+                f"expected 1 to C − 1 = {num_classes - 1} singular values in one row, got shape {values.shape}"
             )
         _check_range("singular values", values[values != 0])
         self.num_classes, self.samples_per_class = num_classes, samples_per_class
@@ -189,10 +199,11 @@ class CentralPath:
         omega = np.atleast_1d(_numbers(self.omega0, "singular values"))
         if not omega.any():
             return self.samples_per_class, 1e6 * self.samples_per_class
-        least = omega[omega > 0].min()
-        grown = np.minimum([1.1 * least, 1000.0 * least], 1e59)
-        begin, end = travelled(np.full(2, least), grown, *self.constants).tolist()
-        return begin, end
+        least, longest = omega[omega > 0].min(), 0.9 * _LONGEST * self.samples_per_class
+        grown = np.minimum([1.1 * least, 1000.0 * least], _LARGEST_VALUE)
+        end = min(float(travelled(least, grown[1], *self.constants)) or longest, longest)
+        begin = float(travelled(least, grown[0], *self.constants))
+        return begin if 0 < begin < end else end / 1e6, end
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
         """The singular values and what they make of NC1 and the loss, at times spread evenly over the logarithm."""
@@ -278,6 +289,7 @@ class CentralPath:
         Source: Han, Papyan & Donoho (2022), Corollary 1.
         """
         omega: Any = self.singular_values(t)
+        omega = omega[..., None] if self.omega0.ndim == 0 else omega  # one singular value has no axis of its own
         if isinstance(omega, Tensor):
             return omega.amax(-1) / omega.amin(-1)  # type: ignore[return-value]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -360,7 +372,8 @@ class _Solve(torch.autograd.Function):
         moving = start > 0
         begun, reached = (torch.where(moving, w, 1.0) for w in (start, omega))
         rates = [c1 / w + 2 * c2 * w + 4 * c3 * w**3 for w in (begun, reached)]
-        of_start = torch.where(moving, rates[0] / rates[1], torch.exp(torch.where(moving, 0.0, t) / c1))
+        growth = (torch.where(moving, 0.0, t) / c1).clamp(max=700.0)  # exp of more is infinite, and 0 · ∞ NaN
+        of_start = torch.where(moving, rates[0] / rates[1], torch.exp(growth))
         return gradient * of_start, torch.where(moving, gradient / rates[1], 0.0), None
 
 

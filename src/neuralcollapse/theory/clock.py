@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from neuralcollapse._checks import Array, InputError, as_tensor, as_word
+from neuralcollapse._checks import Array, InputError, as_count, as_number, as_tensor, as_word
 from neuralcollapse.theory.central_path import CentralPath
 from neuralcollapse.theory.flow import Renormalization
 from neuralcollapse.theory.unrenormalized import UnrenormalizedPath
@@ -66,12 +66,17 @@ def fit_clock(
             "none".
     """
     as_word(flow, "the flow", ("projected", "multiplicative", "none"))
+    num_classes = as_count(num_classes, "num_classes", least=2)
+    samples_per_class = as_number(samples_per_class, "number of samples per class", above=True)
+    weight_decay = as_number(weight_decay, "weight decay")
     if flow == "none" and weight_decay != 0.0:
         raise InputError(f"the flow without renormalization has a closed form for λ = 0 alone, got {weight_decay:g}")
-    epochs = as_tensor(epochs, "epochs").cpu().double().resolve_neg().numpy()
-    omega = as_tensor(omega, "singular values").cpu().double().resolve_neg().numpy()
+    epochs = as_tensor(epochs, "epochs").cpu().double().resolve_neg().numpy().copy()
+    omega = as_tensor(omega, "singular values").cpu().double().resolve_neg().numpy().copy()
     if omega.ndim != 2 or epochs.ndim != 1 or not omega.shape[1] or len(epochs) < 2 or len(epochs) != len(omega):
         raise InputError(f"expected two or more epochs with a row of singular values each, got shape {omega.shape}")
+    if omega.shape[1] > num_classes - 1:
+        raise InputError(f"expected at most C − 1 = {num_classes - 1} singular values a row, got {omega.shape[1]}")
     wrong = omega[~(np.isfinite(omega) & (omega > 0))]
     if wrong.size:
         raise InputError(f"expected positive, finite singular values at every epoch, got {wrong[0]}")
@@ -109,11 +114,14 @@ def _best_time(path: CentralPath | UnrenormalizedPath, row: Array, earliest: flo
     def misfit(log_time: Array) -> Array:
         return np.square(np.log(row / path.singular_values(np.exp(log_time)))).sum(axis=-1)  # type: ignore[no-any-return]
 
-    latest = float(np.max(path.time(row)))
+    reached = path.time(row)
+    latest = float(np.max(reached))
     if latest <= earliest:
         return earliest
-    # times span many decades, so the search is in log t
-    grid = np.linspace(np.log(max(earliest, 1e-9 * latest)), np.log(latest), 64)
+    # times span many decades, so the search is in log t: seven points for each, from well before any ω_j is reached
+    first = max(earliest, 1e-9 * latest if reached.min() <= 0 else min(1e-9 * latest, 1e-3 * reached.min()))
+    points = max(64, int(7 * np.log10(latest / first)))
+    grid = np.linspace(np.log(first), np.log(latest), points)
     start = int(np.argmin(misfit(grid)))
     bounds = grid[max(start - 1, 0)], grid[min(start + 1, len(grid) - 1)]
     found = minimize_scalar(misfit, bounds=bounds, method="bounded", options={"xatol": 1e-10})

@@ -16,6 +16,9 @@ from neuralcollapse._checks import InputError, as_count, as_number, as_tensor
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
+_LARGEST = 1e100
+
+
 class LossParts(NamedTuple):
     """L_NC1 and L_NC2/3 on the central path; their sum is the loss."""
 
@@ -48,11 +51,17 @@ def self_duality(omega: Any, num_classes: int, weight_decay: float = 0.0) -> Arr
     cancels near collapse, where the ω_j are nearly equal. NaN where all ω_j are zero.
 
     Args:
-        omega, num_classes, weight_decay: see :func:`loss_parts`.
+        omega, num_classes, weight_decay: see :func:`loss_parts`; singular values of at most 1e100, whose squares are
+            numbers.
+
+    Raises:
+        InputError: as :func:`loss_parts`, or a larger singular value.
 
     Source: Han, Papyan & Donoho (2022), Corollary 2, NC3.
     """
     values, classes, kappa = _path(omega, num_classes, weight_decay)
+    if values.size and float(values.max()) > _LARGEST:
+        raise InputError(f"expected singular values of at most {_LARGEST:g} for NC3, got {values.max():g}")
     largest = values.max(axis=-1, keepdims=True)
     growth = largest**2 / (classes * kappa)
     with np.errstate(invalid="ignore"):

@@ -23,11 +23,16 @@ from torch import Tensor
 
 from neuralcollapse._checks import InputError, as_count, as_number, as_tensor, as_word, check_features, check_labels
 from neuralcollapse._errors import install
+from neuralcollapse.theory.tangent import normal_matrix
 
 Renormalization = Literal["projected", "multiplicative", "none"]
 Progress = Callable[[float], object]
 
 _SINGULAR = 1e-10
+_SINGULAR_TOTAL = (
+    "expected features that vary in every direction, got a singular total covariance: give weight_decay above 0, or "
+    "project the directions out in which nothing varies"
+)
 _LARGEST, _LARGEST_CLASSES = 1e75, 1 << 20
 _RENORMALIZATIONS = ("projected", "multiplicative", "none")
 
@@ -76,12 +81,16 @@ class _Balanced:
         )
         solution, info = torch.linalg.solve_ex(system, means.T / self.classes)
         if int(info):
-            raise InputError(
-                "expected features that vary in every direction, got a singular total covariance: give weight_decay "
-                "above 0, or project the directions out in which nothing varies"
-            )
+            raise InputError(_SINGULAR_TOTAL)
         weight: Tensor = solution.T
         return weight
+
+    def require_regular(self, features: Tensor) -> None:
+        """Raise where Σ_T + λI is singular up to rounding, for which alone a solver does not look."""
+        centred = features - self.split(features)[0]
+        values = torch.linalg.eigvalsh(centred.T @ centred / len(features)) + self.weight_decay
+        if not float(values[0]) > _SINGULAR * float(values[-1]):
+            raise InputError(_SINGULAR_TOTAL)
 
     def residual(self, weight: Tensor, centred: Tensor) -> Tensor:
         """W h + b − y for features less their global mean."""
@@ -110,10 +119,12 @@ def flow_direction(
         renormalization: see the module.
 
     Raises:
-        InputError: unbalanced classes, a negative λ, an unknown renormalization.
+        InputError: unbalanced classes, a negative λ, an unknown renormalization; a singular Σ_T with λ = 0, or a
+            singular Σ_W unless the renormalization is "none".
     """
     as_word(renormalization, "the renormalization", _RENORMALIZATIONS)
     problem, x = _problem(features, labels, weight_decay)
+    problem.require_regular(x)
     return _direction(problem, x, renormalization)
 
 
@@ -137,11 +148,7 @@ def _direction(problem: _Balanced, features: Tensor, renormalization: Renormaliz
     gradient = problem.residual(weight, features - centre) @ weight / len(features)
     if renormalization == "none":
         return -gradient
-    # Σ S + S Σ = (G Eᵀ + E Gᵀ)/n holds Σ_W where it is also when rounding has moved it off I; with Σ = I assumed
-    # instead, that deviation would grow exponentially.
-    values, vectors = torch.linalg.eigh(deviations.T @ deviations / len(features))
-    product = vectors.T @ (gradient.T @ deviations) @ vectors / len(features)
-    normal = vectors @ ((product + product.T) / (values[:, None] + values)) @ vectors.T
+    normal = normal_matrix(gradient, deviations)
     if renormalization == "projected":
         tangent: Tensor = deviations @ normal - gradient
         return tangent
@@ -210,8 +217,9 @@ def integrate(
     rtol, atol = as_number(rtol, "rtol", above=True), as_number(atol, "atol", above=True)
     problem, start = _prepare(features, labels, weight_decay, renormalization)
     clock = as_tensor(times, "times").to(start.device, torch.float64)
-    if clock.ndim != 1 or len(clock) < 2 or not bool((clock.diff() > 0).all()):
-        raise InputError("expected at least two rising times")
+    rising = clock.ndim == 1 and len(clock) > 1 and bool((clock.diff() > 0).all())
+    if not rising or not bool(torch.isfinite(clock).all()):
+        raise InputError("expected at least two rising, finite times")
 
     def rate(t: Tensor, x: Tensor) -> Tensor:
         if progress is not None:
@@ -279,6 +287,7 @@ def _prepare(
         raise InputError(
             f"expected features with within-class covariance I, it is off by {drift:.2g}: renormalize them first"
         )
+    problem.require_regular(x)
     return problem, x
 
 

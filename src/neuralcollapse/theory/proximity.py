@@ -15,14 +15,23 @@ For SGD with learning rate η, momentum β, batches of B examples and weight dec
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from neuralcollapse._checks import Array, InputError, as_classifier, as_count, as_number, as_tensor, check_features
+from neuralcollapse._checks import (
+    Array,
+    InputError,
+    as_classifier,
+    as_count,
+    as_number,
+    as_tensor,
+    check_features,
+    check_labels,
+)
 from neuralcollapse._files import shortened
 from neuralcollapse.metrics.least_squares import least_squares_classifier
 from neuralcollapse.moments.class_moments import ClassMoments, require_moments
@@ -115,7 +124,7 @@ def noise_share(
     outputs: Float[Tensor, "n c"],
     features: Float[Tensor, "n p"],
     labels: Integer[Tensor, " n"],
-    parameters: Sequence[Tensor],
+    parameters: Iterable[Tensor],
     *,
     learning_rate: float,
     batch_size: int,
@@ -152,7 +161,8 @@ def noise_share(
         L⊥_LS/L_data, without a unit.
 
     Raises:
-        InputError: shapes that do not fit, outputs without a graph, a momentum outside [0, 1), no probe.
+        InputError: shapes that do not fit, labels outside 0 … C−1, numbers that are not finite, outputs without a
+            graph, no parameter that is trained, a momentum outside [0, 1), no probe.
 
     Source: ours; docs/sgd-and-the-path.md, Two causes.
 
@@ -165,17 +175,23 @@ def noise_share(
     >>> 0 < share < 0.01
     True
     """
-    h, classes = as_tensor(features, "features").detach(), outputs.shape[-1]
+    h, targets, classes = as_tensor(features, "features").detach(), as_tensor(labels, "labels"), outputs.shape[-1]
     check_features(h)
-    if outputs.ndim != 2 or len(outputs) != len(h) or labels.shape != (len(h),):
+    if outputs.ndim != 2 or len(outputs) != len(h) or targets.shape != (len(h),) or not len(h):
         raise InputError(
             f"expected outputs (n, C), features (n, p) and labels (n,), got {tuple(outputs.shape)}, "
-            f"{tuple(h.shape)} and {tuple(labels.shape)}"
+            f"{tuple(h.shape)} and {tuple(targets.shape)}"
         )
+    check_labels(targets, len(h), classes)
+    if not bool(torch.isfinite(h).all() and torch.isfinite(outputs).all()):
+        raise InputError("expected finite outputs and features, got NaN or infinity")
     if not outputs.requires_grad:
         raise InputError(
             "expected outputs with the graph of their parameters, got none: compute them without no_grad()"
         )
+    trained = [each for each in parameters if each.requires_grad]
+    if not trained:
+        raise InputError("expected parameters that are trained, got none that requires a gradient")
     rate, decay = as_number(learning_rate, "learning rate"), as_number(weight_decay, "weight decay")
     beta = as_number(momentum, "momentum")
     if beta >= 1.0:
@@ -185,13 +201,15 @@ def noise_share(
     sizes, directions = torch.linalg.eigh(extended.T @ extended / len(h))
     floor = max(decay, extended.shape[1] * torch.finfo(h.dtype).eps * float(sizes[-1]))  # dead units carry nothing
     whitened = (extended @ directions) / (sizes.clamp(min=0.0) + floor).sqrt()
-    residuals = outputs.detach().double() - F.one_hot(labels.long(), classes)
+    residuals = outputs.detach().double() - F.one_hot(targets.to(outputs.device, torch.int64), classes)
     values, vectors = torch.linalg.eigh(residuals.T @ residuals)
+    if not float(values.sum()) > 0.0:  # no residual, no noise
+        return 0.0
     root = vectors * (values.clamp(min=0.0) / values.sum()).sqrt()
     total = 0.0
     for _ in range(number):
         normal = torch.randn(whitened.shape[1], classes, generator=generator, dtype=whitened.dtype).to(whitened)
         probe = (whitened @ normal @ root.T).to(outputs)
-        slopes = torch.autograd.grad((outputs * probe).sum() / len(h), parameters, retain_graph=True, allow_unused=True)
+        slopes = torch.autograd.grad((outputs * probe).sum() / len(h), trained, retain_graph=True, allow_unused=True)
         total += sum(float(slope.double().square().sum()) for slope in slopes if slope is not None)
     return rate / (2.0 * (1.0 - beta) * batch) * total / number

@@ -67,7 +67,7 @@ def simulate(
         weight_decay: λ on W alone.
         flow: the renormalization, "projected" (the paper's) or "multiplicative".
         seed: of the start.
-        frames: how many times are kept, evenly spaced in log time.
+        frames: how many times are kept, at least 3: the start, and others evenly spaced in log time.
         progress: called with the share of the work that is done.
 
     Raises:
@@ -75,6 +75,7 @@ def simulate(
     """
     classes = as_count(classes, "a number of classes", least=2)
     examples_per_class = as_count(examples_per_class, "a number of examples per class", least=2)
+    dim, frames = as_count(dim, "a dimension"), as_count(frames, "a number of frames", least=3)
     most = classes * (examples_per_class - 1)
     if not classes - 1 <= dim <= most:
         raise InputError(f"expected between C − 1 = {classes - 1} and C (N − 1) = {most} dimensions, got {dim}")

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from neuralcollapse._checks import InputError, as_count, as_number, as_word, shown
+from neuralcollapse._checks import InputError, as_count, as_number, as_switch, as_word, shown
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ class UnconstrainedFeatures:
     bias: bool = True
 
     def __post_init__(self) -> None:
+        if isinstance(self.counts, (np.ndarray, Tensor)) and self.counts.ndim == 1:
+            object.__setattr__(self, "counts", tuple(self.counts.tolist()))
         if not isinstance(self.counts, Sequence) or isinstance(self.counts, (str, bytes)) or len(self.counts) < 2:
             raise InputError(f"expected counts of at least two classes, got {shown(self.counts)}")
         # kept as plain Python numbers; a frozen dataclass sets its fields this way
@@ -77,6 +79,7 @@ class UnconstrainedFeatures:
         for name in ("weight_decay", "feature_decay"):
             object.__setattr__(self, name, as_number(getattr(self, name), name, above=True))
         as_word(self.loss, "the loss", ("mse", "ce"))
+        object.__setattr__(self, "bias", as_switch(self.bias, "bias"))
 
     @property
     def labels(self) -> Tensor:
@@ -107,8 +110,17 @@ class UnconstrainedFeatures:
         return values.clamp(min=0.0).sqrt().flip(0)
 
     def critical_decay(self) -> float:
-        """The √(λ_W λ_H) from which W = 0, H = 0 is the minimum: the targets' largest singular value over n."""
-        return float(self.target_singular_values()[0]) / sum(self.counts)
+        """The √(λ_W λ_H) from which W = 0, H = 0 is the minimum: the largest singular value of ∂f/∂(W Hᵀ) there.
+
+        That gradient is (P − Y)/n, P the best output that does not depend on the features: 0 for the squared error
+        without a bias, 1/C for cross-entropy without one, the shares of the classes with one.
+        """
+        n, classes = sum(self.counts), len(self.counts)
+        if self.loss == "mse" or self.bias:
+            return float(self.target_singular_values()[0]) / n
+        counts = torch.tensor(self.counts, dtype=torch.float64)
+        gram = torch.diag(counts) - (counts[:, None] + counts) / classes + n / classes**2
+        return float(torch.linalg.eigvalsh(gram)[-1].sqrt()) / n
 
     def minimum_loss(self) -> float:
         """The global minimum of the squared error, in closed form.

@@ -104,7 +104,7 @@ class UnrenormalizedPath:
         Raises:
             InputError: a time at which a singular value is beyond float64.
         """
-        times = as_tensor(t, "times").cpu().double().numpy()
+        times = as_tensor(t, "times").cpu().double().resolve_neg().numpy()
         with np.errstate(over="ignore"):
             values: Array = self.omega0 * np.exp(times[..., None] * self.rates)
         if not np.isfinite(values).all():
@@ -112,13 +112,20 @@ class UnrenormalizedPath:
         return values
 
     def time(self, omega: Any) -> Array:
-        """The time at which each ω_j is reached: log(ω_j/ω_j(0))/r_j, negative before the start."""
-        values: Array = np.log(_row(omega, "singular values") / self.omega0) / self.rates
+        """The time at which each ω_j is reached: log(ω_j/ω_j(0))/r_j, negative before the start.
+
+        Raises:
+            InputError: values that are not positive and finite, or neither one nor as many as there are.
+        """
+        reached = _row(omega, "singular values")
+        if reached.shape not in ((1,), self.omega0.shape):
+            raise InputError(f"expected one singular value or {len(self.omega0)} of them, got {len(reached)}")
+        values: Array = np.log(reached / self.omega0) / self.rates
         return values
 
 
 def _row(values: Any, name: str) -> Array:
-    row: Array = np.atleast_1d(as_tensor(values, name).cpu().double().resolve_neg().numpy())
+    row: Array = np.atleast_1d(as_tensor(values, name).cpu().double().resolve_neg().numpy().copy())
     wrong = row[~(np.isfinite(row) & (row > 0))]
     if row.ndim != 1 or not row.size or wrong.size:
         found = f"got {wrong.flat[0]}" if wrong.size else f"got shape {row.shape}"

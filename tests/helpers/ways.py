@@ -90,6 +90,11 @@ def _whole(batches: Batches, distributed: bool) -> tuple[TensorDataset, Batches 
     return TensorDataset(features, labels), None if all(shards) else batches
 
 
+def _said(loader: Batches | None) -> dict[str, bool]:
+    """What a callback must be told of a loader of its own, which here has one process's part."""
+    return {} if loader is None else {"distributed": True}
+
+
 def lightning_callback(batches: Batches, layer: nn.Linear, distributed: bool = False, **options: Any) -> dict:
     """The Lightning callback, in an epoch that changes nothing."""
     import lightning
@@ -111,7 +116,7 @@ def lightning_callback(batches: Batches, layer: nn.Linear, distributed: bool = F
             return torch.optim.SGD(self.parameters(), lr=0.0)
 
     dataset, loader = _whole(batches, distributed)
-    callback = NeuralCollapse(loader, **options)
+    callback = NeuralCollapse(loader, **options, **_said(loader))
     trainer = lightning.Trainer(
         max_epochs=1,
         accelerator="cpu",
@@ -169,7 +174,7 @@ def trainer_callback(batches: Batches, layer: nn.Linear, distributed: bool = Fal
         )
         trainer.remove_callback(transformers.PrinterCallback)
         given = None if loader is None else [{"features": f, "labels": y} for f, y in loader]
-        callback = NeuralCollapse(trainer, given, **options)
+        callback = NeuralCollapse(trainer, given, **options, **_said(loader))
         trainer.add_callback(callback)
         trainer.train()
     (found,) = callback.history

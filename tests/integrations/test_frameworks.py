@@ -26,7 +26,7 @@ def body() -> nn.Sequential:
     return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
 
 
-def fit(module: Any, loader: Any, callback: Any, **options: Any) -> Any:
+def fit(module: Any, loader: Any, callback: Any, more: list[Any] | None = None, **options: Any) -> Any:
     import lightning
 
     with warnings.catch_warnings():
@@ -36,7 +36,7 @@ def fit(module: Any, loader: Any, callback: Any, **options: Any) -> Any:
         lightning.Trainer(
             max_epochs=1,
             accelerator="cpu",
-            callbacks=[callback],
+            callbacks=[callback, *(more or [])],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -155,6 +155,65 @@ def test_batches_of_re_estimated_statistics_are_like_those_of_training(kind: str
     )
     assert found["nc1"] == pytest.approx(want.nc1, rel=1e-4)
     assert len(found["notes"]) == 1
+
+
+def test_two_callbacks_log_under_their_names() -> None:
+    """Lightning would log the mean of both under one."""
+    module = lightning_module()
+    import lightning
+
+    from neuralcollapse.integrations.lightning import NeuralCollapse
+
+    parts = [[(INPUTS[part], LABELS[part])] for part in (slice(0, 60), slice(60, 90))]
+    callbacks = [NeuralCollapse(parts[0]), NeuralCollapse(parts[1], name="test")]
+    numbers: dict[str, Any] = {}
+
+    class Keep(lightning.Callback):
+        def on_fit_end(self, trainer: Any, _module: Any) -> None:
+            numbers.update(trainer.callback_metrics)
+
+    loader = DataLoader(TensorDataset(INPUTS, LABELS), 16)
+    fit(module, loader, callbacks[0], more=[callbacks[1], Keep()])
+    assert float(numbers["nc/nc1"]) == pytest.approx(callbacks[0].history[0]["nc1"])
+    assert float(numbers["test/nc/nc1"]) == pytest.approx(callbacks[1].history[0]["nc1"])
+    with pytest.raises(nc.InputError, match="a name of its own, two have ''"):
+        fit(lightning_module(), loader, NeuralCollapse(), more=[NeuralCollapse(parts[1])])
+    with pytest.raises(nc.InputError, match="name= to be a text, got 3"):
+        NeuralCollapse(name=3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("length", "every", "epochs"),
+    [({"num_train_epochs": 2.5}, 1, [1, 2, 3]), ({"max_steps": 2}, 1, [1]), ({"max_steps": 2}, 5, [])],
+)
+def test_transformers_counts_an_epoch_that_was_begun(
+    length: dict[str, Any], every: int, epochs: list[int], tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    from neuralcollapse.integrations.transformers import NeuralCollapse
+
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = body()
+
+        def forward(self, inputs: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+            logits = self.net(inputs)
+            return {"loss": cross_entropy(logits, LABELS[:1].repeat(len(inputs))), "logits": logits}
+
+    arguments = transformers.TrainingArguments(
+        str(tmp_path), per_device_train_batch_size=15, learning_rate=0.0, use_cpu=True, report_to=[], disable_tqdm=True,
+        save_strategy="no", **length,
+    )  # fmt: skip
+    rows = [{"inputs": x, "labels": y} for x, y in zip(INPUTS, LABELS, strict=True)]
+    trainer = transformers.Trainer(Classifier(), arguments, train_dataset=rows)
+    callback = NeuralCollapse(trainer, every=every)
+    trainer.add_callback(callback)
+    trainer.train()
+    assert [line["epoch"] for line in callback.history] == epochs
+    trainer.add_callback(NeuralCollapse(trainer, every=every))
+    with pytest.raises(nc.InputError, match="a name of its own"):
+        trainer.train()
 
 
 class Bulk(Dataset):

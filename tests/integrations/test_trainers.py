@@ -12,10 +12,18 @@ from helpers import ways
 from helpers.gloo import on_processes
 from helpers.metric_tester import OPTIONS, examples, measure_where_one_has_nan, split
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    Sampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 import neuralcollapse as nc
-from neuralcollapse.integrations._shards import shard_of
+from neuralcollapse.integrations._shards import require_known_part, shard_of
 
 WAYS = {
     "monitor": "torch",
@@ -46,6 +54,46 @@ def test_shuffled_shards_hold_each_example_once_in_another_order(processes: int)
     assert all(torch.equal(*pair) for pair in zip(*twice, strict=True))
     for shard in twice[0]:  # about as many of either half in each part
         assert 0.2 < (shard[: len(shard) // 2] < 50).float().mean() < 0.8
+
+
+def test_a_sampler_of_a_part_decides_what_is_measured() -> None:
+    """As the split of one data set into training and validation."""
+    part = [3, 1, 7, 5]
+    for data in (
+        DataLoader(torch.arange(9), 2, sampler=SubsetRandomSampler(part)),  # type: ignore[arg-type]
+        DataLoader(torch.arange(9), batch_sampler=BatchSampler(SubsetRandomSampler(part), 2, False)),  # type: ignore[arg-type]
+    ):
+        for shuffled in (False, True):
+            shards = [torch.cat(list(shard_of(data, None, rank, 2, shuffled=shuffled))) for rank in range(2)]
+            assert sorted(torch.cat(shards).tolist()) == sorted(part)
+
+
+class EverySecond(Sampler[int]):
+    """A sampler of one's own."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(0, 9, 2))
+
+    def __len__(self) -> int:
+        return 5
+
+
+def test_a_sampler_nobody_knows_that_draws_fewer_is_refused() -> None:
+    data = DataLoader(torch.arange(9), 2, sampler=EverySecond())  # type: ignore[arg-type]
+    with pytest.raises(nc.InputError, match="draws from all 9 examples, EverySecond draws 5: pass loader="):
+        shard_of(data, None, 0, 1)
+    repeated = WeightedRandomSampler([1.0] * 9, 4)
+    assert len(torch.cat(list(shard_of(DataLoader(torch.arange(9), 2, sampler=repeated), None, 0, 1)))) == 9  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("loader", [[1, 2], DataLoader(torch.arange(4))])  # type: ignore[arg-type]
+def test_of_several_processes_a_loader_is_not_guessed_at(loader: Any) -> None:
+    with pytest.raises(nc.InputError, match="distributed= beside loader= of 2 processes"):
+        require_known_part(loader, None, 2)
+    require_known_part(loader, True, 2)
+    require_known_part(loader, None, 1)
+    shared = DistributedSampler(torch.arange(4), 2, 0)  # type: ignore[arg-type]
+    require_known_part(DataLoader(torch.arange(4), sampler=shared), None, 2)  # type: ignore[arg-type]
 
 
 class Endless(IterableDataset):

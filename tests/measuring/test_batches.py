@@ -309,3 +309,43 @@ def test_a_loader_may_reuse_its_memory(budget: int) -> None:
         assert getattr(got, name) == getattr(want, name), name
     layers = nc.measure_layers(model, Reusing(inputs, labels), memory_budget=1 << 30)
     assert layers["2"].report.accuracy == want.accuracy
+
+
+class Tokens(nn.Module):
+    """Takes a mask beside its tokens, as text classifiers do."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(5, 6), nn.Linear(6, classes)
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.head(self.embedding(ids).tanh())
+
+
+def test_tokens_a_mask_and_labels_are_not_read_as_two_and_an_index() -> None:
+    ids, mask = torch.randint(0, 5, (8, 7)), torch.ones(8, 7, dtype=torch.int64)
+    model = Tokens()
+    for labels in (ids % 3, torch.arange(8) % 3):
+        with pytest.raises(nc.InputError, match=r"of which Tokens may take .* \(\(first, second\), labels\)"):
+            nc.measure(model, [(ids, mask, labels)])
+    index, weights = torch.arange(8), torch.rand(8)
+    assert nc.measure(model, [(ids, ids % 3, weights)]).num_examples == 56
+    plain = nn.Sequential(nn.Linear(4, 3))
+    assert nc.measure(plain, [(torch.randn(8, 4), torch.arange(8) % 3, index)]).num_examples == 8
+
+
+def test_positions_in_another_order_than_their_labels_are_refused() -> None:
+    """A recurrent layer gives (length, batch, classes), the labels are (batch, length)."""
+
+    class LengthFirst(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.head = nn.RNN(8, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.rnn(x)[0])
+
+    model, inputs, labels = LengthFirst(), torch.randn(5, 12, 8), torch.randint(0, 3, (12, 5))
+    with pytest.raises(nc.InputError, match=r"a label for each position, \(5, 12\), got shape \(12, 5\)"):
+        nc.measure(model, [(inputs, labels)])
+    assert nc.measure(model, [(inputs, labels.T)]).num_examples == 60

@@ -979,3 +979,39 @@ def test_the_docs_table_has_a_test_for_each_row() -> None:
     for row in rows:
         name = row.split("`")[-2]
         assert any(f"def {name}(" in source for source in here.values()), name
+
+
+class TwoOutputs(nn.Module):
+    """Features of two dimensions, for pictures, beside the logits of five classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.narrow, self.head = nn.Linear(D, P), nn.Linear(P, 2), nn.Linear(2, 5)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.narrow(self.body(x).relu())
+        return features, self.head(features)
+
+
+def test_features_as_wide_as_the_classes_seen_are_no_logits() -> None:
+    two = [(x, y % 2) for x, y in batches()]
+    for data in (two, two[:1] + batches()):
+        report = nc.measure(TwoOutputs(), data)
+        assert (report.layer, report.dim, report.num_classes) == ("head", 2, 5)
+
+
+def test_a_weight_that_is_off_by_little_is_told_of() -> None:
+    """A classifier trained by the squared error has biases of 1/C, which are soon forgotten."""
+    classes = 100
+    frame = torch.linalg.qr(torch.randn(classes, classes))[0]
+    labels = torch.arange(300) % classes
+    inputs, head = frame[labels] + 0.01 * torch.randn(300, classes), nn.Linear(classes, classes)
+    with torch.no_grad():
+        head.weight.copy_(frame - frame.mean(0))
+        head.bias.fill_(1 / classes)
+    model, data = nn.Sequential(nn.Identity(), head), [(inputs, labels)]
+    told = nc.measure(model, data, features="0", weight=head.weight)
+    assert any("to within 1.6 % only" in note for note in told.notes)
+    whole = nc.measure(model, data, features="0", weight=head.weight, bias=head.bias)
+    assert not whole.notes and told.mse.ls_perp > 2 * whole.mse.ls_perp
+    assert not nc.measure(model.bfloat16(), [(inputs.bfloat16(), labels)], features="0", weight=head.weight).notes

@@ -387,7 +387,7 @@ def test_length_before_the_batch_is_turned_round() -> None:
         torch.testing.assert_close(
             found[name].report.means, report_of(features, labels[:48]).means, rtol=1e-4, atol=1e-5
         )
-    with pytest.raises(nc.InputError, match="counts the examples, a layer in it has batch_first=False"):
+    with pytest.raises(nc.InputError, match="counts the examples, the network has a layer with batch_first=False"):
         nc.measure_layers(model, batches_of(inputs[:48], labels[:48], 4), ["rnn"])
 
 
@@ -497,3 +497,55 @@ def test_features_without_a_classifier_on_two_processes_equal_one(sizes: tuple[i
         assert got["num_classes"] == 3 and got["layer"] == "output of body"
         for name, value in want.numbers().items():
             assert got[name] == pytest.approx(value, rel=1e-9, abs=1e-12), name
+
+
+class Turning(nn.Module):
+    """Turns tokens for a convolution over their positions, and back."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(before, after, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x.transpose(1, 2)).relu().transpose(1, 2)
+
+
+def test_a_convolution_whose_tokens_are_turned_back_is_not_guessed_at() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.turning, self.fc = Turning(8, 10), nn.Linear(10, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.turning(x).mean(1))
+
+    labels = torch.arange(30) % 3
+    with pytest.raises(nc.InputError, match="the output of the layer 'turning', holds its features, nothing tells"):
+        nc.measure_layers(Net(), [(torch.randn(30, 10, 8), labels)], ["turning"])
+    inputs = torch.randn(30, 7, 8)  # of another length nothing else can be meant
+    model = Net()
+    found = nc.measure_layers(model, [(inputs, labels)], ["turning"])["turning"].report
+    with torch.no_grad():
+        want = nc.measure_features(model.turning(inputs).mean(1), labels)
+    assert found.nc1 == pytest.approx(want.nc1, rel=1e-4)
+
+
+def test_what_enters_a_layer_of_length_first_has_length_first() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.rnn, self.fc = nn.Linear(4, 6), nn.GRU(6, 5), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.rnn(self.embed(x.transpose(0, 1)))[0][-1])
+
+    model, labels = Net(), torch.arange(36) % 3
+    inputs = torch.randn(36, 7, 4)
+    data = [(inputs[start : start + 12], labels[start : start + 12]) for start in (0, 12, 24)]
+    found = nc.measure_layers(model, data, ["embed"])["embed"].report
+    with torch.no_grad():
+        want = nc.measure_features(model.embed(inputs).mean(1), labels)
+    assert found.nc1 == pytest.approx(want.nc1, rel=1e-4)
+    square = [(x[:7], y[:7]) for x, y in data]
+    with pytest.raises(nc.InputError, match="counts the examples, the network has a layer with batch_first=False"):
+        nc.measure_layers(model, square, ["embed"])

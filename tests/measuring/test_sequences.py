@@ -98,3 +98,14 @@ def test_logits_are_let_go_before_the_next_are_made(budget: int, options: dict[s
     model = Counting()
     nc.measure(model, batches, memory_budget=budget, **options)
     assert len(model.alive) >= len(batches) and max(model.alive) == 0
+
+
+def test_a_text_of_one_token_has_no_next_one() -> None:
+    tokens, labels = sequences(padded=False)
+    model, single = Language(), torch.arange(4)[:, None]
+    one = {"input_ids": single, "labels": single}
+    data = [{"input_ids": tokens, "labels": labels}]
+    want = nc.measure(model, data, next_token=True)
+    got = nc.measure(model, [*data, one], next_token=True)
+    assert got.num_examples == want.num_examples == tokens.numel() - len(tokens)
+    assert got.nc1 == pytest.approx(want.nc1, rel=1e-6)

@@ -156,3 +156,39 @@ def test_an_error_of_any_type_on_one_process_ends_all(tmp_path: Path) -> None:
 def test_a_process_that_dies_ends_the_others(tmp_path: Path) -> None:
     on_processes(2, tmp_path, die, str(tmp_path))
     assert (tmp_path / "0.txt").read_text().startswith("RuntimeError: expected all processes to measure, one has ended")
+
+
+class Merging(nn.Linear):
+    """An adapter of low rank that is merged into the weight in eval mode, and taken out in train mode, as loralib's."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__(width, classes)
+        self.down, self.up = nn.Parameter(torch.randn(2, width)), nn.Parameter(torch.randn(classes, 2))
+        self.merged = False
+
+    def train(self, mode: bool = True) -> Merging:
+        super().train(mode)
+        if mode is self.merged:
+            self.weight.data += (-1.0 if mode else 1.0) * self.up @ self.down
+            self.merged = not mode
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if self.merged else super().forward(x) + x @ self.down.T @ self.up.T
+
+
+@pytest.mark.parametrize("failing", [False, True])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_module_that_does_more_than_set_its_mode_goes_on_training(training: bool, failing: bool) -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), Merging(8, 3)).train(training)
+    weight, inputs = model[2].weight.detach().clone(), torch.randn(30, 6)
+    data: list[Any] = [(inputs, torch.arange(30) % 3)]
+    if failing:
+        with pytest.raises(RuntimeError):
+            nc.measure(model, [*data, (inputs[:, :2], torch.arange(30) % 3)])
+    else:
+        nc.measure(model, data)
+    torch.testing.assert_close(model[2].weight.detach(), weight)
+    assert model[2].merged is not training and model.training is training
+    model(inputs).sum().backward()
+    assert (model[2].down.grad is not None) is training

@@ -1,14 +1,24 @@
-"""A trainer's training data for measuring: each example once, divided among the processes."""
+"""What the callbacks of trainers share: the data, each example once and divided among processes, and names."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Subset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._checks import InputError, shown
 
 # For a loader that makes batches in its own way, and does not tell how large they are.
 _BATCH_SIZE = 64
@@ -19,7 +29,8 @@ def shard_of(
 ) -> DataLoader[Any]:
     """A loader of every ``processes``-th example of another loader's data set, from the ``rank``-th on.
 
-    A trainer's own sampler may repeat examples so that all processes get equally many; this loader does not. A data set
+    A trainer's own sampler may repeat examples so that all processes get equally many; this loader does not. It has the
+    examples that a ``SubsetRandomSampler`` draws from, and with any other sampler all of the data set. A data set
     that makes its own batches (``batch_size=None``) is asked for them as the trainer's loader does: by lists of
     indices, if its sampler gives lists, or one batch at a time.
 
@@ -29,7 +40,8 @@ def shard_of(
             batches, which data in class order would not give as training has them, need it.
 
     Raises:
-        InputError: anything but a ``DataLoader`` over a data set with a length.
+        InputError: anything but a ``DataLoader`` over a data set with a length, or a sampler of its own kind that draws
+            fewer examples than the data set has.
     """
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         kind = type(loader.dataset if isinstance(loader, DataLoader) else loader).__name__
@@ -39,10 +51,11 @@ def shard_of(
     except (TypeError, NotImplementedError):
         kind = type(loader.dataset).__name__
         raise InputError(f"expected a DataLoader over a data set with a length, got {kind}: pass loader=") from None
-    indices: Sequence[int] = range(rank, length, processes)
+    indices = _drawn_from(loader, length, processes)
     if shuffled:
-        order = torch.randperm(length, generator=torch.Generator().manual_seed(0))
-        indices = order[rank::processes].tolist()
+        order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(0)).tolist()
+        indices = [indices[place] for place in order]
+    indices = indices[rank::processes]
     same: dict[str, Any] = {
         name: getattr(loader, name)
         for name in ("collate_fn", "num_workers", "worker_init_fn", "multiprocessing_context", "timeout", "pin_memory")
@@ -55,3 +68,65 @@ def shard_of(
         lists = [list(indices[start : start + size]) for start in range(0, len(indices), size)]
         return DataLoader(loader.dataset, batch_size=None, sampler=lists, **same)
     return DataLoader(loader.dataset, batch_size=None, sampler=indices, **same)
+
+
+def require_known_part(loader: Iterable[Any] | None, distributed: bool | None, processes: int) -> None:
+    """Raise where nothing tells whether the loader given to each of several processes has all examples or a part.
+
+    Args:
+        loader: the user's, or None; distributed: what he said, if anything.
+    """
+    if loader is None or processes == 1 or distributed is not None:
+        return
+    sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", getattr(loader, "sampler", None))
+    if not isinstance(sampler, DistributedSampler):
+        raise InputError(
+            f"expected distributed= beside loader= of {processes} processes: True where each has a part of its own, "
+            "False where each has all examples"
+        )
+
+
+def as_name(name: object) -> str:
+    """The name of a callback, which may be empty.
+
+    Raises:
+        InputError: it is no text.
+    """
+    if not isinstance(name, str):
+        raise InputError(f"expected name= to be a text, got {shown(name)}")
+    return name
+
+
+def named(numbers: Mapping[str, float], name: str) -> dict[str, float]:
+    """What a callback of this name logs."""
+    return {f"{name}/{tag}" if name else tag: value for tag, value in numbers.items()}
+
+
+def require_own_name(callback: Any, others: Iterable[Any]) -> None:
+    """Raise where another callback of its kind logs under the same name, for a trainer would log the mean of both."""
+    if any(type(each) is type(callback) and each is not callback and each.name == callback.name for each in others):
+        raise InputError(
+            f"expected each NeuralCollapse callback to log under a name of its own, two have {callback.name!r}: pass "
+            "name='test', for instance, to one of them"
+        )
+
+
+def _drawn_from(loader: DataLoader[Any], length: int, processes: int) -> Sequence[int]:
+    """The places of the data set that the loader's sampler draws from."""
+    sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
+    sampler = sampler.sampler if isinstance(sampler, BatchSampler) else sampler
+    # Lightning wraps a sampler that is not its own, to divide what it draws among processes
+    sampler = getattr(getattr(sampler, "dataset", None), "_sampler", sampler)
+    if isinstance(sampler, SubsetRandomSampler):
+        return [int(place) for place in sampler.indices]
+    known = SequentialSampler, RandomSampler, WeightedRandomSampler, DistributedSampler
+    try:
+        fewer = processes == 1 and not isinstance(sampler, known) and len(sampler) < length  # type: ignore[arg-type]
+    except (TypeError, NotImplementedError):
+        fewer = False
+    if fewer:
+        raise InputError(
+            f"expected a sampler that draws from all {length:,} examples, {type(sampler).__name__} draws "
+            f"{len(sampler):,}: pass loader= of those to measure"  # type: ignore[arg-type]
+        )
+    return range(length)

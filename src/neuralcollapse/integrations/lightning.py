@@ -13,7 +13,7 @@ from typing import Any, Unpack
 
 from neuralcollapse._checks import InputError
 from neuralcollapse._errors import install
-from neuralcollapse.integrations._shards import shard_of
+from neuralcollapse.integrations._shards import as_name, named, require_known_part, require_own_name, shard_of
 from neuralcollapse.measuring.batches import PreparedLoader, require_loader
 from neuralcollapse.measuring.monitor import Measurements
 from neuralcollapse.measuring.options import MeasureKeywords, with_options
@@ -31,8 +31,10 @@ class NeuralCollapse(Callback):
     once. ``EarlyStopping(monitor="nc/nc1")`` works, for instance. The module's ``forward`` must give the logits;
     batches are those of :func:`neuralcollapse.measure`, after the module's own hooks have prepared and moved them as
     for training (``on_after_batch_transfer`` and its neighbours), in the trainer's precision. A hook that augments only
-    while ``self.training`` holds does not augment them. Over several processes each measures its part, and all log the
-    report on the whole.
+    while ``self.training`` holds does not augment them.
+
+    Over several processes each measures its part, and all log the report on the whole; beside a loader of your own say
+    ``distributed=True`` where each process has a part, ``False`` where each has all.
 
     Attributes:
         history: by measurement, the numbers and their ``epoch``, counted from 1.
@@ -46,6 +48,7 @@ class NeuralCollapse(Callback):
         every: int = 1,
         path: str | Path | None = None,
         log: Any = None,
+        name: str = "",
         **options: Unpack[MeasureKeywords],
     ) -> None:
         """Check the settings.
@@ -56,6 +59,8 @@ class NeuralCollapse(Callback):
             every: epochs between measurements.
             path: a file that gets one JSON line a measurement, see :class:`neuralcollapse.Monitor`.
             log: trackers beside the trainer's own, see :class:`neuralcollapse.Monitor`.
+            name: put before what the trainer logs, as in ``test/nc/nc1``; of several of these callbacks each needs its
+                own.
             **options
 
         Raises:
@@ -64,8 +69,13 @@ class NeuralCollapse(Callback):
         """
         if loader is not None:
             require_loader(loader)
-        self._loader, self._measurements = loader, Measurements(every, path, log, options)
+        self._loader, self._measurements, self.name = loader, Measurements(every, path, log, options), as_name(name)
         self.history = self._measurements.history
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look at what several callbacks, or several processes, share."""
+        require_known_part(self._loader, self._measurements.distributed, trainer.world_size)
+        require_own_name(self, trainer.callbacks)  # type: ignore[attr-defined]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure, and log."""
@@ -73,8 +83,8 @@ class NeuralCollapse(Callback):
         if not self._measurements.due(epoch):
             return
         loader = self._loader
+        ranks = trainer.global_rank, trainer.world_size
         if loader is None:
-            ranks = trainer.global_rank, trainer.world_size
             again = self._measurements.options.batch_norm == "re-estimate"
             loader = shard_of(trainer.train_dataloader, None, *ranks, shuffled=again)
         precision = trainer.precision_plugin
@@ -90,5 +100,5 @@ class NeuralCollapse(Callback):
         options = replace(options, ood=None if options.ood is None else prepared(options.ood))
         # the strategy's model has all the wrappers: the module itself has no weights where they are sharded
         model = trainer.strategy.model or pl_module
-        self._measurements.add(epoch, model, prepared(loader), options)
-        pl_module.log_dict(self._measurements.tagged())
+        self._measurements.add(epoch, model, prepared(loader), options, writes=trainer.is_global_zero)
+        pl_module.log_dict(named(self._measurements.tagged(), self.name))

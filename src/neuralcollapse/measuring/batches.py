@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -108,7 +108,8 @@ def read_batch(batch: Any, model: nn.Module, *, labelled: bool, place: str) -> C
     """The arguments of the network and the labels in a batch.
 
     - ``(inputs, labels)``, or three entries of which the last, an index or a weight, is ignored: the inputs become the
-      first argument. Where the network requires several arguments, a tuple or dictionary of inputs becomes these.
+      first argument. Where the network requires several arguments, a tuple or dictionary of inputs becomes these. Three
+      entries that may be two arguments and their labels, such as tokens, a mask and labels, are refused.
     - A dictionary, or an object with fields: all but ``labels`` (or ``label``) are passed by name, if the network's
       ``forward`` takes them.
     - Inputs alone, where no labels are wanted.
@@ -126,6 +127,8 @@ def read_batch(batch: Any, model: nn.Module, *, labelled: bool, place: str) -> C
         given = {key: value for key, value in fields.items() if key not in _LABEL_NAMES}
         return Call((), _taken(model, given, place), labels)
     if isinstance(batch, (tuple, list)) and len(batch) in ((2, 3) if labelled else (1, 2, 3)):
+        if labelled and len(batch) == 3:
+            _require_one_reading(batch, model, place)
         labels = _labels(batch[1], f"{place}, entry 1") if labelled else None
         return Call(*_arguments(model, batch[0], place), labels)
     if labelled or batch is None or isinstance(batch, (str, bytes, tuple, list)):
@@ -182,6 +185,19 @@ def _fields(batch: Any) -> dict[str, Any] | None:
     if any(name in names for name in _LABEL_NAMES) and names[1:2] not in (("labels",), ("label",)):
         return dict(zip(names, batch, strict=True))
     return None
+
+
+def _require_one_reading(batch: Sequence[Any], model: nn.Module, place: str) -> None:
+    """Raise where the second of three entries may be an argument, as large as the first, and the third the labels."""
+    first, second, third = (each if isinstance(each, Tensor) else None for each in batch)
+    positional = [p for p in _parameters(model) if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if first is None or second is None or third is None or len(positional) < 2 or first.shape != second.shape:
+        return
+    if third.ndim and len(third) == len(first) and not third.is_floating_point():
+        raise InputError(
+            f"expected (inputs, labels) in {place}, got three entries, of which {type(model).__name__} may take the "
+            "first two and the last be the labels: give ((first, second), labels), or (inputs, labels) without the last"
+        )
 
 
 def _labels(value: Any, place: str) -> Tensor:
@@ -244,6 +260,8 @@ class Examples:
     """
 
     def __init__(self, labels: Tensor, next_token: bool = False, labelled: bool = True) -> None:
+        if next_token and labels.ndim == 1:  # sequences of one token, (n, 1), none of which has a next one
+            labels = labels[:, None]
         self.shape, self._next_token, self._given = labels.shape, next_token, labels
         labels = (labels[..., 1:] if next_token else labels).flatten()
         kept = labels != _LEFT_OUT
@@ -257,8 +275,9 @@ class Examples:
             shape = tuple(features.shape)
             raise InputError(f"next_token=True needs features of shape (batch, length, features), got {shape}")
         if features.shape[:-1] != self.shape:
-            single = features.ndim == 2
-            if (single and len(self.shape) < 2) or features.shape[:-1].numel() != self.shape.numel():
+            # of as many axes in another order, positions would be paired with the labels of others
+            single, other_order = features.ndim == 2, features.ndim - 1 == len(self.shape)
+            if (single and len(self.shape) < 2) or other_order or features.shape[:-1].numel() != self.shape.numel():
                 if single:
                     check_labels(self._given, len(features), LARGEST_LABEL)
                 shape, got = tuple(features.shape[:-1]), tuple(self.shape)

@@ -254,7 +254,11 @@ class ClassifierSearch:
             modules = [{seen.module for seen, _ in best[each.name]} for each in heads]
             several = any(modules[0].isdisjoint(each) for each in modules[1:])
             top = None if labels is None else int(labels.long().max()) + 1
-            fitting = [] if labels is None else [each for each in outputs if _classes(each, labels) == top]
+            fitting = (
+                []
+                if labels is None
+                else [each for each in outputs if each.name not in features and _classes(each, labels) == top]
+            )
             if len(fitting) == 1:
                 (target,), by_labels = fitting, several
             elif several:

@@ -192,14 +192,16 @@ class LayerOutputs:
 
     def _examples_first(self, name: str, values: Tensor, labels: Sequence[int]) -> Tensor:
         """The output with the axis of the examples first: attention and recurrent layers may have it second."""
-        number, module = labels[0], self._modules[name]
+        number = labels[0]
         kinds = nn.MultiheadAttention, nn.RNNBase
-        length_first = any(isinstance(each, kinds) and not each.batch_first for each in module.modules())
+        # what feeds such a layer, or is fed by it, has its order, too
+        length_first = any(isinstance(each, kinds) and not each.batch_first for each in self._modules.values())
         if values.ndim == 3 and length_first and values.shape[1] == number:
             if values.shape[0] == number:
                 raise InputError(
                     f"expected to know which axis of {tuple(values.shape)}, the output of the layer {name!r}, counts "
-                    "the examples, a layer in it has batch_first=False: give another number of examples a batch"
+                    "the examples, the network has a layer with batch_first=False: give another number of examples a "
+                    "batch"
                 )
             return values.transpose(0, 1)
         if values.shape[0] != number:
@@ -214,11 +216,15 @@ def axis_of(module: nn.Module, left: Tensor) -> int | None:
 
     A convolution, a batch normalisation or a pooling has them on axis 1, a linear layer or a layer normalisation on the
     last. A module that holds such layers has them on the axis whose size is one of their numbers of features, if only
-    one is; or where both are and all these layers are of one kind, on the axis of that kind.
+    one is; or where both are and all these layers are of one kind, on the axis of that kind, but for convolutions over
+    one axis, whose outputs are often transposed.
     """
     own = _documented_axis(module)
     if own is not None:
         return own
+    if type(module) is nn.Sequential:  # gives what its last layer does, through activations that move no axis
+        last = next((each for each in reversed(module) if not _is_elementwise(each)), None)
+        return None if last is None else axis_of(last, left)
     axes = {axis for each in module.modules() if (axis := _documented_axis(each)) is not None}
     widths = {width for each in module.modules() for width in _widths(each)}
     fits = [axis for axis in (1, -1) if left.shape[axis] in widths]
@@ -229,7 +235,7 @@ def axis_of(module: nn.Module, left: Tensor) -> int | None:
     (axis,) = axes
     # the map of a convolution that was flattened to tokens has an axis fewer, and was most often transposed
     spatial = {each.weight.ndim for each in module.modules() if isinstance(each, nn.modules.conv._ConvNd)}
-    return axis if axis == -1 or spatial == {left.ndim} else None
+    return axis if axis == -1 or (spatial == {left.ndim} and left.ndim > 3) else None
 
 
 def _is_elementwise(module: nn.Module) -> bool:

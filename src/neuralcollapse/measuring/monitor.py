@@ -32,7 +32,7 @@ class Measurements:
     def __init__(self, every: int, path: str | Path | None, log: Any, options: MeasureKeywords) -> None:
         self._every = as_count(every, "every", unit=" epoch")
         self.options = MeasureOptions.of(options, "nc.measure", ("every", "path", "log"))
-        self._distributed = options.get("distributed")
+        self.distributed = options.get("distributed")  # None where nobody said
         self._tracking = Tracking.of(log)
         self._path = None if path is None else as_path(path)
         if self._path is not None and self._path.exists() and not self._path.is_file():
@@ -48,13 +48,15 @@ class Measurements:
 
     def options_for(self, processes: int) -> MeasureOptions:
         """The options in a trainer of so many processes: distributed where they are several, unless it was said."""
-        return replace(self.options, distributed=processes > 1 if self._distributed is None else self._distributed)
+        return replace(self.options, distributed=processes > 1 if self.distributed is None else self.distributed)
 
-    def add(self, epoch: int, model: nn.Module, loader: Iterable[Any], options: MeasureOptions) -> Report:
-        """Measure, keep the numbers and write them."""
+    def add(
+        self, epoch: int, model: nn.Module, loader: Iterable[Any], options: MeasureOptions, *, writes: bool = True
+    ) -> Report:
+        """Measure, keep the numbers and, unless another process does, write them."""
         report = measure(model, loader, **vars(options))
         self.history.append({"epoch": as_count(epoch, "epoch", least=0), **report.to_dict()})
-        if not options.distributed or dist.get_rank() == 0:
+        if writes and (not options.distributed or dist.get_rank() == 0):
             if self._path is not None:
                 append_line(self._path, self.history[-1])
             if self._tracking is not None:

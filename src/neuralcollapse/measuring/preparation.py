@@ -71,11 +71,15 @@ def evaluation(model: nn.Module) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
     python_state, numpy_state, cpu_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    model.eval()
     try:
+        model.eval()
         with torch.no_grad():
             yield
     finally:
+        for module, mode in modes.items():
+            # a module may do more than set the flag, such as merge an adapter into its weight and take it out again
+            if module.training != mode and type(module).train is not nn.Module.train:
+                module.train(mode)
         for module, mode in modes.items():
             module.training = mode
         random.setstate(python_state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -338,6 +339,50 @@ def test_the_table_fits_a_terminal() -> None:
     generator = torch.Generator().manual_seed(0)
     text = str(nc.compare(drawn(generator), drawn(generator, spread=2.0), resamples=5))
     assert max(map(len, text.splitlines())) <= 80 and "95% interval" in text
+
+
+@pytest.mark.parametrize("counts", [(1, 1, 1), (20, 20, 1)])
+def test_a_class_of_one_example_leaves_intervals_to_the_classifier_alone(
+    counts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What depends on features is told by measuring others with the same classifier: it changes."""
+    monkeypatch.setattr("neuralcollapse.measuring.measure.RESAMPLES", 3)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.repeat_interleave(torch.arange(3), torch.tensor(counts))
+    features, others = torch.randn(2, len(labels), DIM, generator=generator)
+    weight = torch.randn(3, DIM, generator=generator)
+    names = [name for name, metric in nc.METRICS.items() if not metric.needs & {"examples", "ood"}]
+    names = [name for name in names if nc.METRICS[name].examples_each <= min(counts)]
+    chosen = {"metrics": [name for name in names if "class_scatter" not in nc.METRICS[name].needs]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # numbers that are undefined for so few examples
+        one, two = (nc.measure_features(each, labels, weight, **chosen).numbers() for each in (features, others))
+        found = nc.compare((features, labels, weight), (others, labels, 1.1 * weight), resamples=3, **chosen)
+        report = nc.measure_features(features, labels, weight, confidence=0.95, **chosen)
+    assert report.confidence is not None
+    alone = {name for name, each in report.confidence.items() if not math.isnan(each.low)}
+    changed = {name for name in one if one[name] != two[name]}
+    assert len(alone) > 10 and not alone & changed
+    assert {name for name, each in found.differences.items() if each.differs is not None} <= alone
+    assert found.differences["nc0"].differs and found.differences["nc1"].differs is None
+    which = "class 0 and 2 more have" if counts[0] == 1 else "class 2 has"
+    message = f"No intervals of what depends on features: {which} one example"
+    assert message in found.method and message in report.notes[-1] and "Note: No intervals" in str(report)
+    with pytest.warns(UserWarning, match=message):
+        nc.confidence_intervals(features, labels, weight, resamples=2)
+
+
+def test_few_examples_a_class_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neuralcollapse.measuring.measure.RESAMPLES", 2)
+    few, enough = (drawn(torch.Generator().manual_seed(0), each) for each in (9, 10))
+    message = "fewer than 10 examples, and the smallest has 9"
+    assert message in nc.compare(few, enough, resamples=2).method
+    assert message in nc.measure_features(*few, confidence=0.9).notes[-1]
+    with pytest.warns(UserWarning, match=message):
+        nc.confidence_intervals(*few, resamples=2)
+    assert "fewer than" not in nc.compare(enough, enough, resamples=2).method
+    assert nc.measure_features(*enough, confidence=0.9).notes == ()
+    nc.confidence_intervals(*enough, resamples=2)
 
 
 @pytest.mark.wrong_input

@@ -70,6 +70,48 @@ def test_without_features_all_but_decisions_and_in_one_state() -> None:
     assert metric.features == []
 
 
+@pytest.mark.parametrize("order", [("whole", "short"), ("short", "whole")])
+def test_metrics_with_and_without_features_do_not_share_their_state(order: tuple[str, str]) -> None:
+    """A collection makes one group of metrics whose states are alike, and updates only the first of them."""
+    layer = classifier()
+    kinds = {name: NeuralCollapse(layer, keep_features=name == "whole", **OPTIONS) for name in order}
+    collection = torchmetrics.MetricCollection(kinds)
+    for features, labels in halves():
+        collection.update(features, labels)
+    found = collection.compute()
+    want = reference(*examples(), layer)
+    assert len(collection.compute_groups) == 2
+    for name in ("nc1", "nc3", "mse.total"):
+        assert float(found[f"short_{name}"]) == float(found[f"whole_{name}"]) == pytest.approx(want[name])
+    assert float(found["whole_accuracy"]) == want["accuracy"] and "short_accuracy" not in found
+    with pytest.raises(nc.InputError, match="got none of features, labels"):
+        kinds["whole"].merge_state(kinds["short"].metric_state)
+
+
+@pytest.mark.parametrize("first", ["metric", "classifier"])
+@pytest.mark.parametrize("way", ["average", "deepcopy", "pickle after deepcopy"])
+def test_the_metric_of_a_copied_network_reads_the_copys_classifier(first: str, way: str) -> None:
+    layer = classifier()
+    parts = {"classifier": layer, "metric": NeuralCollapse(layer, **OPTIONS)}
+    model = nn.ModuleDict({name: parts[name] for name in (first, *(parts.keys() - {first}))})
+    twin = torch.optim.swa_utils.AveragedModel(model).module if way == "average" else copy.deepcopy(model)
+    if way.startswith("pickle"):
+        twin = pickle.loads(pickle.dumps(twin))
+    old = classifier()
+    with torch.no_grad():
+        layer.weight.neg_()
+    for features, labels in halves():
+        twin["metric"].update(features, labels)
+        model["metric"].update(features, labels)
+    assert_same(twin["metric"].compute(), reference(*examples(), old), 1e-12)
+    assert_same(model["metric"].compute(), reference(*examples(), layer), 1e-12)
+    with torch.no_grad():
+        twin["classifier"].weight.add_(torch.eye(5, 6))
+    twin["metric"].reset()
+    twin["metric"].update(*examples())
+    assert_same(twin["metric"].compute(), reference(*examples(), twin["classifier"]), 1e-12)
+
+
 def test_its_parameters_and_state_are_not_the_models() -> None:
     metric = NeuralCollapse(classifier())
     assert list(metric.parameters()) == []

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from torch import Tensor, nn
 
 import neuralcollapse as nc
 from neuralcollapse.measuring.bootstrap import Sample, Settings, error_and_bias
+from neuralcollapse.measuring.comparison import DEFAULTS
 
 CLASSES, DIM = 3, 4
 MEANS = 2.0 * torch.tensor([[1.0, 0.2, 0.0, 0.1], [-0.5, 0.9, 0.1, 0.0], [-0.4, -1.0, 0.2, 0.3]])
@@ -249,10 +253,81 @@ def test_settings_that_differ_are_told_with_runs() -> None:
     assert list(found.differences) == ["nc1"]
     assert found.to_dict()["settings"]["weight_decay"] == ["0.0005", "0.01"]
     assert "Settings that differ:\n  weight decay" in str(found) and max(map(len, str(found).splitlines())) <= 80
+    measured = nc.compare(a, runs(weighting="class", num_examples=50))
+    assert "weighting" not in measured.settings, "nobody knows what A was measured with"
     # the order of runs does not count, and a setting that one side never had is unknown there
     two = runs(momentum=0.9) + runs(momentum=0.8, head="linear")
     assert nc.compare(two, runs(momentum=0.9)).settings == {"momentum": ("0.8 or 0.9", "0.9")}
     assert nc.compare(two, runs(momentum=0.8) + runs(momentum=0.9)).settings == {}
+
+
+def run_directory(folder: Path, **settings: object) -> nc.History:
+    """As `neuralcollapse run` leaves it, without the settings that later versions added."""
+    folder.mkdir(exist_ok=True)
+    config = {"dataset": "digits", "model": "mlp", "loss": "mse", "seed": 0, "measured_weight_decay": 0.1, **settings}
+    (folder / "config.json").write_text(json.dumps(config))
+    line = {"epoch": 1, "nc1": 1.0, "mse.weight_decay": config["measured_weight_decay"]}
+    (folder / "history.jsonl").write_text(json.dumps(line) + "\n")
+    return nc.History.read(folder)
+
+
+def test_a_setting_that_only_one_run_directory_has_is_told_where_it_is_not_the_default(tmp_path: Path) -> None:
+    old = run_directory(tmp_path / "old")
+    later = {"optimizer": "sgd", "head": "linear", "label_noise": 0.0, "feature_decay": None, "data_sha256": "a"}
+    assert nc.compare(old, run_directory(tmp_path / "new", **later)).settings == {}
+    changed = {**later, "optimizer": "adamw", "label_noise": 0.1, "feature_decay": 0.01, "measured_weight_decay": 0.2}
+    found = nc.compare(run_directory(tmp_path / "other", **changed), old).settings
+    wanted = {"optimizer": ("adamw", "–"), "label_noise": ("0.1", "–"), "feature_decay": ("0.01", "–")}
+    assert found == {**wanted, "measured_weight_decay": ("0.2", "0.1")}
+
+
+def test_the_defaults_of_older_run_directories_are_those_of_the_configuration() -> None:
+    config = pytest.importorskip("neuralcollapse.training.config", reason="the laboratory is not installed")
+    fields = {each.name: each.default for each in dataclasses.fields(config.RunConfig)}
+    later = {name: default for name, default in fields.items() if default is not dataclasses.MISSING}
+    assert {name: default for name, default in later.items() if default is not None} == DEFAULTS
+
+
+def test_how_and_on_what_reports_were_measured_is_told_where_it_differs() -> None:
+    features, labels, weight = drawn(torch.Generator().manual_seed(0))
+    whole = nc.measure_features(features, labels, weight)
+    assert nc.compare(whole, nc.measure_features(1.1 * features, labels, weight)).settings == {}
+    other = nc.measure_features(features[:30], labels[:30], weight, weighting="class", weight_decay=5e-4)
+    found = nc.compare(whole, other)
+    wanted = {"weighting": ("example", "class"), "mse.weight_decay": ("0", "0.0005"), "num_examples": ("120", "30")}
+    assert found.settings == wanted and "Settings that differ:\n  weighting" in str(found)
+    assert nc.compare(whole, {"nc1": 1.0, "num_classes": 9}).settings == {"num_classes": ("3", "9")}
+    lines = [
+        nc.History.from_records([{"epoch": 1, **each.to_dict()}], weight_decay=decay)
+        for each, decay in ((whole, 1), (other, 1))
+    ]
+    assert nc.compare(*lines).settings == wanted, "and of the lines of a Monitor"
+
+
+def test_only_the_selected_metrics_of_runs_are_compared() -> None:
+    a, b = (nc.History.from_records([{"epoch": 1, "nc1": v, "nc3": v, "nc2.x": v}]) for v in (1.0, 2.0))
+    assert list(nc.compare(a.select(metric="nc1"), b).differences) == ["nc1"]
+    assert list(nc.compare(a, b.select(metric=["nc2", "nc3"])).differences) == ["nc3", "nc2.x"]
+    with pytest.raises(nc.InputError, match=r"numbers that all runs of both sides have .*, got nc1 and nc3$"):
+        nc.compare(a.select(metric="nc1"), b.select(metric="nc3"))
+
+
+def test_a_run_without_a_record_is_no_side() -> None:
+    runs = [nc.History.from_records([{"epoch": 1, "nc1": 1.0, "layer": each}], run=each) for each in "ab"]
+    empty = (runs[0] + runs[1]).select(layer="a").select(run="b")
+    with pytest.raises(nc.InputError, match=r"expected runs with a measured epoch, B has none"):
+        nc.compare(runs[0], empty)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-170, 1e-90, 1e90, 1e300])
+def test_intervals_of_numbers_of_any_size(scale: float) -> None:
+    """Welch's and the bootstrap's are those of the numbers divided by their size."""
+    a, b = [1.0, 2.0], [3.0, 5.0]
+    found = nc.compare(history([scale * v for v in a]), history([scale * v for v in b])).differences["nc1"]
+    want = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    assert (found.low / scale, found.high / scale) == pytest.approx((want.low, want.high))
+    error, bias = error_and_bias(scale, [scale * v for v in (1.0, 2.0, 3.0, 4.0)])
+    assert (error / scale, bias / scale) == pytest.approx((math.sqrt(5 / 3), 1.5))
 
 
 def test_an_older_history_has_the_stable_rank_under_its_old_name() -> None:
@@ -264,6 +339,50 @@ def test_the_table_fits_a_terminal() -> None:
     generator = torch.Generator().manual_seed(0)
     text = str(nc.compare(drawn(generator), drawn(generator, spread=2.0), resamples=5))
     assert max(map(len, text.splitlines())) <= 80 and "95% interval" in text
+
+
+@pytest.mark.parametrize("counts", [(1, 1, 1), (20, 20, 1)])
+def test_a_class_of_one_example_leaves_intervals_to_the_classifier_alone(
+    counts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What depends on features is told by measuring others with the same classifier: it changes."""
+    monkeypatch.setattr("neuralcollapse.measuring.measure.RESAMPLES", 3)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.repeat_interleave(torch.arange(3), torch.tensor(counts))
+    features, others = torch.randn(2, len(labels), DIM, generator=generator)
+    weight = torch.randn(3, DIM, generator=generator)
+    names = [name for name, metric in nc.METRICS.items() if not metric.needs & {"examples", "ood"}]
+    names = [name for name in names if nc.METRICS[name].examples_each <= min(counts)]
+    chosen = {"metrics": [name for name in names if "class_scatter" not in nc.METRICS[name].needs]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # numbers that are undefined for so few examples
+        one, two = (nc.measure_features(each, labels, weight, **chosen).numbers() for each in (features, others))
+        found = nc.compare((features, labels, weight), (others, labels, 1.1 * weight), resamples=3, **chosen)
+        report = nc.measure_features(features, labels, weight, confidence=0.95, **chosen)
+    assert report.confidence is not None
+    alone = {name for name, each in report.confidence.items() if not math.isnan(each.low)}
+    changed = {name for name in one if one[name] != two[name]}
+    assert len(alone) > 10 and not alone & changed
+    assert {name for name, each in found.differences.items() if each.differs is not None} <= alone
+    assert found.differences["nc0"].differs and found.differences["nc1"].differs is None
+    which = "class 0 and 2 more have" if counts[0] == 1 else "class 2 has"
+    message = f"No intervals of what depends on features: {which} one example"
+    assert message in found.method and message in report.notes[-1] and "Note: No intervals" in str(report)
+    with pytest.warns(UserWarning, match=message):
+        nc.confidence_intervals(features, labels, weight, resamples=2)
+
+
+def test_few_examples_a_class_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neuralcollapse.measuring.measure.RESAMPLES", 2)
+    few, enough = (drawn(torch.Generator().manual_seed(0), each) for each in (9, 10))
+    message = "fewer than 10 examples, and the smallest has 9"
+    assert message in nc.compare(few, enough, resamples=2).method
+    assert message in nc.measure_features(*few, confidence=0.9).notes[-1]
+    with pytest.warns(UserWarning, match=message):
+        nc.confidence_intervals(*few, resamples=2)
+    assert "fewer than" not in nc.compare(enough, enough, resamples=2).method
+    assert nc.measure_features(*enough, confidence=0.9).notes == ()
+    nc.confidence_intervals(*enough, resamples=2)
 
 
 @pytest.mark.wrong_input

@@ -10,9 +10,11 @@ import os
 import shutil
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers.grids import uninterrupted
@@ -474,6 +476,22 @@ def test_select_and_sum(study: Path) -> None:
     ):
         with pytest.raises(nc.InputError, match=message):
             history.select(**wanted)
+
+
+@pytest.mark.parametrize("kind", [list, np.array, pd.Series, pd.Index, torch.tensor], ids=lambda kind: kind.__name__)
+def test_values_to_select_may_be_an_array_or_a_column(kind: Callable[[list[Any]], Any]) -> None:
+    lines = [{"epoch": 1, "nc1": 1.0, "nc3": 2.0, "layer": "fc"}]
+    runs = [nc.History.from_records(lines, run=f"r{seed}", seed=seed) for seed in range(3)]
+    history = runs[0] + runs[1] + runs[2]
+    chosen = history.select(seed=kind([0, 2]))
+    assert [run.seed for run in chosen.run_records] == [0, 2]
+    with pytest.raises(nc.InputError, match=r"unknown seed 7; expected one of 0, 1, 2"):
+        history.select(seed=kind([0, 7]))
+    if kind is not torch.tensor:
+        assert [run.run for run in history.select(run=kind(["r1", "r2"])).run_records] == ["r1", "r2"]
+        assert history.select(metric=kind(["nc3"]), layer=kind(["fc"])).metrics == ["nc3"]
+    without = history + nc.History.from_records(lines, run="none")
+    assert len(without.select(seed=without.runs["seed"])) == 4  # a run without a seed is <NA> there
 
 
 def test_what_it_shows(study: Path) -> None:

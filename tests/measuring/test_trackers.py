@@ -47,6 +47,18 @@ def test_nc1_to_nc4_are_one_group_and_every_tag_leads_back() -> None:
     assert [name_of_tag(tag) for tag in again.values()] == list(again)
 
 
+def test_what_needs_a_classifier_is_filed_under_it() -> None:
+    """Told by measuring once without a classifier: what is then missing needs one."""
+    features, labels = torch.randn(20, 4, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 3
+    names = [
+        nc.measure_features(features, labels, *weight, metrics="all").numbers() for weight in ([torch.eye(3, 4)], [])
+    ]
+    tags = {name: tag_of(name) for name in names[0]}
+    rest = {name: tag for name, tag in tags.items() if tag.split("/")[1] in ("means", "classifier")}
+    assert {name for name, tag in rest.items() if "classifier" in tag.split("/")} == rest.keys() - names[1].keys()
+    assert {name_of_tag(f"nc/means/{name}") for name in rest} == rest.keys(), "logs of older versions are still read"
+
+
 def test_a_function_gets_the_numbers_and_constants_once() -> None:
     calls: list[tuple[dict[str, float], int]] = []
     monitor = nc.Monitor(Network(), loader(), every=2, log=lambda numbers, epoch: calls.append((numbers, epoch)))

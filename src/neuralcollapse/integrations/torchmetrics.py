@@ -9,7 +9,7 @@ metric.compute()["nc1"]
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,13 +30,25 @@ except ImportError:
 
 
 class _Reference:
-    """The classifier itself, which is not copied with the metric: a copy would keep the weights of that moment."""
+    """The classifier itself, which is not copied with the metric: a copy would keep the weights of that moment.
 
-    def __init__(self, classifier: nn.Linear) -> None:
-        self.classifier = classifier
+    Where the network is copied that both are part of, the copied metric reads the copied classifier.
+    """
 
-    def __deepcopy__(self, _memo: object) -> _Reference:
-        return self
+    def __init__(self, classifier: nn.Linear, memo: Mapping[int, Any] | None = None) -> None:
+        self._classifier, self._memo = classifier, memo
+
+    @property
+    def classifier(self) -> nn.Linear:
+        if self._memo is not None:  # looked up when first read: it may be copied after the metric
+            self._classifier, self._memo = self._memo.get(id(self._classifier), self._classifier), None
+        return self._classifier
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Reference:
+        return _Reference(self.classifier, memo)
+
+    def __reduce__(self) -> tuple[type[_Reference], tuple[nn.Linear]]:
+        return _Reference, (self.classifier,)
 
 
 class NeuralCollapse(torchmetrics.Metric):
@@ -47,6 +59,7 @@ class NeuralCollapse(torchmetrics.Metric):
 
     Args:
         classifier: the last layer; its weights are read at ``compute``, and it is neither copied nor trained by this.
+            Where a network is copied with the metric in it, the copy's metric reads the copy's classifier.
         metrics: later metrics to add, by name or ``"all"``; ``nc.METRICS`` lists them.
         weight_decay: λ of the paper's loss.
         weighting: see :class:`neuralcollapse.ClassMoments`.
@@ -92,8 +105,10 @@ class NeuralCollapse(torchmetrics.Metric):
         empty = ClassMoments(classifier.out_features, classifier.in_features, weighting=weighting)
         for name, tensor in empty.state_dict().items():
             self.add_state(name, tensor, dist_reduce_fx=None)
-        self.add_state("features", [], dist_reduce_fx=None)
-        self.add_state("labels", [], dist_reduce_fx=None)
+        self.features, self.labels = [], []
+        if keep_features:  # else no states: by their names a collection tells which metrics may share them
+            self.add_state("features", [], dist_reduce_fx=None)
+            self.add_state("labels", [], dist_reduce_fx=None)
 
     def update(self, features: Tensor, labels: Tensor) -> None:
         """Add a batch.

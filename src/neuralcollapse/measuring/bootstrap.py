@@ -172,4 +172,6 @@ def error_and_bias(value: float, draws: Sequence[float]) -> tuple[float, float]:
     if not math.isfinite(value) or not all(map(math.isfinite, draws)):
         return math.nan, math.nan
     kept = torch.tensor(draws, dtype=torch.float64)
-    return float(kept.std()), float((kept - value).mean())
+    scale = float((kept - value).abs().max()) or 1.0
+    errors = (kept - value) / scale  # whose squares are within a float's range
+    return float(errors.std()) * scale, float(errors.mean()) * scale

@@ -27,6 +27,18 @@ _SAME_RUNS = ("dataset", "network", "loss")
 # Settings that say what data set, network and loss say; and what a line of a history says of the training alone.
 _SAID_TWICE = ("model", "dataset_title", "loss_title")
 _NOT_OF_THE_NETWORK = ("seconds", "learning_rate")
+# What a report or a line of a history says of how and on what it was measured.
+_MEASURED_ON = ("weighting", "mse.weight_decay", "num_examples", "num_classes", "classes_present")
+DEFAULTS: dict[str, Any] = {
+    "label_noise": 0.0,
+    "downsample": 1,
+    "head": "linear",
+    "optimizer": "sgd",
+    "robustness_examples": 0,
+    "batch_norm_statistics": "running",
+    "notebook_weight_decay": False,
+}
+"""What a run directory without these settings, made before they were added, was trained with; any other: None."""
 # Characters of a setting in a printed comparison: two of them and a name fit 80 columns.
 _WIDEST = 24
 
@@ -64,7 +76,8 @@ class Comparison:
         level: of the intervals.
         method: how the intervals were made, or why there are none.
         cka: of the features of both sides, where they are of the same examples.
-        settings: of runs, the settings in which the two sides differ, by name: those of A and of B.
+        settings: in which the two sides differ, by name: those of A and of B. Of runs, how they were trained; of runs
+            and reports, how and on how much they were measured.
 
     Example:
         >>> labels = torch.arange(40) % 2
@@ -220,11 +233,13 @@ def _of_reports(a: Mapping[str, Any], b: Mapping[str, Any], level: float) -> Com
             width = reach(level, math.hypot(first, second), bias - other_bias)
             low, high = one - other - width, one - other + width
         found[name] = Difference(one, other, one - other, low, high)
+    settings = _differing([[_measured_on(a)], [_measured_on(b)]])
     if all(intervals):
-        return Comparison(found, level, "From the standard errors of both reports, taken to be of different examples.")
-    without = "either report" if not any(intervals) else "one report"
-    method = f"No intervals: {without} has none. Measure with confidence=, or compare the features themselves."
-    return Comparison(found, level, method)
+        method = "From the standard errors of both reports, taken to be of different examples."
+    else:
+        without = "either report" if not any(intervals) else "one report"
+        method = f"No intervals: {without} has none. Measure with confidence=, or compare the features themselves."
+    return Comparison(found, level, method, settings=settings)
 
 
 def _errors_of(report: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
@@ -250,6 +265,9 @@ def _of_network(name: str) -> bool:
 def _of_histories(a: History, b: History, level: float) -> Comparison:
     sides = [_last_numbers(history, name) for history, name in ((a, "A"), (b, "B"))]
     names = [name for name in sides[0][0] if all(name in run for side in sides for run in side)]
+    if not names:
+        got = " and ".join(", ".join(list(side[0])[:4]) or "none" for side in sides)
+        raise InputError(f"expected numbers that all runs of both sides have at their last epoch, got {got}")
     several, found = min(map(len, sides)) >= 2, {}
     for name in names:
         columns = [torch.tensor([run[name] for run in side], dtype=torch.float64) for side in sides]
@@ -265,21 +283,43 @@ def _of_histories(a: History, b: History, level: float) -> Comparison:
 
 
 def _differing_settings(a: History, b: History) -> dict[str, tuple[str, str]]:
-    """What both sides say, and say differently: data set, network, loss, and settings that make runs no repetitions."""
-    sides: list[dict[str, set[str]]] = []
-    for history in (a, b):
-        found: dict[str, set[str]] = {}
-        for run in history.run_records:
-            named = {name: getattr(run, name) for name in _SAME_RUNS}
-            for name, value in {**run.settings, **named}.items():
-                found.setdefault(name, set()).add(setting_text(value))
-        sides.append(found)
-    names = [name for name in sides[0] if name in sides[1] and name not in (*REPETITIONS_DIFFER_IN, *_SAID_TWICE)]
-    return {
-        name: (" or ".join(sorted(sides[0][name])), " or ".join(sorted(sides[1][name])))
-        for name in names
-        if sides[0][name] != sides[1][name]
-    }
+    """What both sides say differently: data set, network, loss, and settings that make runs no repetitions."""
+    sides = [
+        [
+            {**_measured_on(run.last), **run.settings, **{name: getattr(run, name) for name in _SAME_RUNS}}
+            for run in runs
+        ]
+        for runs in (a.run_records, b.run_records)
+    ]
+    left_out = [*REPETITIONS_DIFFER_IN, *_SAID_TWICE]
+    if all("measured_weight_decay" in run for side in sides for run in side):
+        left_out.append("mse.weight_decay")  # of which the setting says the same
+    found = _differing(sides, complete=all("model" in run for side in sides for run in side))
+    return {name: pair for name, pair in found.items() if name not in left_out}
+
+
+def _differing(sides: Sequence[Sequence[Mapping[str, Any]]], complete: bool = False) -> dict[str, tuple[str, str]]:
+    """The settings in which two sides differ, each of one run or several, as texts.
+
+    Args:
+        complete: whether they are of run directories, where a setting that is not there has its default; of others,
+            nobody knows, and settings that are on one side only are left out.
+    """
+    found = {}
+    for name in dict.fromkeys(name for side in sides for run in side for name in run):
+        by_default = complete and name not in _MEASURED_ON
+        if not by_default and not all(any(name in run for run in side) for side in sides):
+            continue
+        have = [[run for run in side if by_default or name in run] for side in sides]
+        meant = [{setting_text(run.get(name, DEFAULTS.get(name))) for run in side} for side in have]
+        if meant[0] != meant[1]:
+            said = [sorted({setting_text(run.get(name)) for run in side}) for side in have]
+            found[name] = " or ".join(said[0]), " or ".join(said[1])
+    return found
+
+
+def _measured_on(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: record[name] for name in _MEASURED_ON if record.get(name) is not None}
 
 
 def _last_numbers(history: History, side: str) -> list[dict[str, float]]:
@@ -290,7 +330,11 @@ def _last_numbers(history: History, side: str) -> list[dict[str, float]]:
             raise InputError(
                 f"expected runs that differ in their seed alone, {side} has {label} {' and '.join(values)}"
             )
-    return [{name: v for name, v in numbers_of(run.last).items() if _of_network(name)} for run in runs if run.records]
+    last = [numbers_of(run.last) for run in runs if run.records]
+    if not last:
+        raise InputError(f"expected runs with a measured epoch, {side} has none: choose a layer that its runs have")
+    chosen = set(history.metrics)  # those of History.select
+    return [{name: v for name, v in run.items() if name in chosen and _of_network(name)} for run in last]
 
 
 def _welch(a: torch.Tensor, b: torch.Tensor, level: float) -> tuple[float, float]:
@@ -299,12 +343,17 @@ def _welch(a: torch.Tensor, b: torch.Tensor, level: float) -> tuple[float, float
         from scipy.special import stdtrit
     except ImportError:
         raise InputError(f"intervals from several runs need SciPy: {install('scipy')}") from None
+    scale = (
+        max(float(side.abs().max()) for side in (a, b)) or 1.0
+    )  # squares of numbers near the ends of a float are not
+    a, b = a / scale, b / scale
     parts = [float(side.var()) / len(side) for side in (a, b)]
     difference, total = float(a.mean() - b.mean()), sum(parts)
     if not math.isfinite(total) or not math.isfinite(difference):
         return math.nan, math.nan
     if total == 0.0:
-        return difference, difference
-    freedom = total**2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, (a, b), strict=True))
+        return difference * scale, difference * scale
+    shares = [part / total for part in parts]
+    freedom = 1 / sum(share**2 / (len(side) - 1) for share, side in zip(shares, (a, b), strict=True))
     reach = float(stdtrit(freedom, 0.5 + level / 2)) * math.sqrt(total)
-    return difference - reach, difference + reach
+    return (difference - reach) * scale, (difference + reach) * scale

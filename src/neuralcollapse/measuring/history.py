@@ -280,8 +280,9 @@ class History:
 
         Args:
             **wanted: a value or a list of values for `run`, `dataset`, `network`, `loss`, `seed`, `layer`, `metric` or
-                a setting. A metric's name also stands for those that begin with it and a dot: `nc2` for all of NC2.
-                A data set or a loss may be given by its title or by its short name.
+                a setting; an array or a column of a table is a list of values. A metric's name also stands for those
+                that begin with it and a dot: `nc2` for all of NC2. A data set or a loss may be given by its title or by
+                its short name.
 
         Raises:
             InputError: a label or a value that is not there.
@@ -295,7 +296,8 @@ class History:
         """
         runs, metrics = self._runs, self._metrics
         for name, given in wanted.items():
-            values = list(given) if isinstance(given, list | tuple | set) else [given]
+            given = _plain(given)
+            values = [_plain(each) for each in given] if isinstance(given, list | tuple | set | frozenset) else [given]
             if name == "metric":
                 metrics = tuple(metric for value in values for metric in _family(value, self.metrics))
             elif name == "layer":
@@ -444,6 +446,12 @@ def _values_of(run: RunRecords, name: str) -> list[Any]:
     found = [getattr(run, name)] if name in LABELS else []
     found += [run.settings[key] for key in (name, f"{name}_title") if key in run.settings]
     return [tuple(value) if isinstance(value, list) else value for value in found]
+
+
+def _plain(value: Any) -> Any:
+    """An array, a tensor or a column of a table as a list, which compares as one; pandas' missing value as None."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return None if type(value).__name__ == "NAType" else value  # pandas may not be installed
 
 
 def _check_known(name: str, values: Sequence[Any], known: Sequence[Any]) -> None:

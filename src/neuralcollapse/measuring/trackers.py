@@ -18,6 +18,7 @@ from neuralcollapse._checks import InputError, as_switch, shown
 from neuralcollapse._errors import install
 from neuralcollapse.measuring.tidy import AGAIN, is_constant, numbers_of
 from neuralcollapse.metrics.present_classes import distinct_means
+from neuralcollapse.metrics.registry import METRICS
 
 if TYPE_CHECKING:
     from neuralcollapse.measuring.report import Report
@@ -26,15 +27,14 @@ PREFIX = "nc/"
 _FIRST = ("nc1", "nc2.equinorm_means", "nc2.equiangularity_means", "nc2.maximal_angle_means", "nc3", "nc4_mismatch")
 # what a run's own history has beside the report
 _TRAINING = ("loss", "train_error", "train_accuracy", "test_accuracy", "learning_rate", "seconds")
-_OF_CLASSIFIER = ("nc0", "nc3_uncentred", "nc3_unsquared", "nc3_trace", "duality_error", "uniform_duality")
 
 
 def tag_of(name: str) -> str:
     """What a number of a report is called in a tracker.
 
     Example:
-        >>> tag_of("nc1"), tag_of("mse.ls_perp"), tag_of("etf_error_classifier"), tag_of("dim")
-        ('nc/nc1', 'nc/mse/ls_perp', 'nc/classifier/etf_error_classifier', 'nc/constants/dim')
+        >>> tag_of("nc1"), tag_of("mse.ls_perp"), tag_of("bias_collapse"), tag_of("cdnv"), tag_of("dim")
+        ('nc/nc1', 'nc/mse/ls_perp', 'nc/classifier/bias_collapse', 'nc/means/cdnv', 'nc/constants/dim')
     """
     if name in _FIRST:
         return PREFIX + name
@@ -48,7 +48,7 @@ def tag_of(name: str) -> str:
         return f"{PREFIX}mse/{name.removeprefix('mse.')}"
     if name.endswith("accuracy"):
         return f"{PREFIX}accuracy/{name}"
-    of_classifier = "classifier" in name or name in _OF_CLASSIFIER or name == "alignment_distance"
+    of_classifier = "classifier" in name or (name in METRICS and "weight" in METRICS[name].needs)
     return f"{PREFIX}{'classifier' if of_classifier else 'means'}/{name}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ from neuralcollapse.files.shards import (
 )
 from neuralcollapse.files.unfinished import Unfinished
 from neuralcollapse.measuring.bootstrap import RESAMPLES, Settings
-from neuralcollapse.measuring.confidence import intervals_of
+from neuralcollapse.measuring.confidence import with_intervals
 from neuralcollapse.measuring.count_range import CountRange
 from neuralcollapse.measuring.decision_counts import DecisionCounts
 from neuralcollapse.measuring.report import Report, make_report
@@ -142,7 +142,7 @@ def _measure(features: Path, options: FileOptions, progress: Progress) -> tuple[
         keeps = moments.present if options.kept else None
         settings = Settings(weighting, options.weight_decay, metric_names(options.metrics))
         sample = sample_of(examples, classifier, keeps)
-        report = replace(report, confidence=intervals_of(sample, settings, options.confidence, RESAMPLES, 0, progress))
+        report = with_intervals(report, sample, settings, options.confidence, RESAMPLES, progress)
     unfinished.remove()
     return report, note
 

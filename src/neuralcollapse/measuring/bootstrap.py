@@ -36,6 +36,8 @@ from neuralcollapse.moments.class_moments import ClassMoments, Weighting
 _BLOCK_ROWS = 8192
 RESAMPLES = 200
 """How many resamples are made unless another number is asked for."""
+_FEW = 10
+"""Examples of a class below which intervals are said to be too narrow."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,38 @@ def resampled(
             found = [sample.numbers(settings, each) for sample, each in zip(samples, drawn, strict=True)]
         progress((done + 1) / count)
         yield found
+
+
+def depends_on_features(name: str) -> bool:
+    """Whether a number of a report is of more than the classifier alone."""
+    return "classifier" not in name and name != "nc0"
+
+
+def fewest_examples(samples: Sequence[Sample]) -> int:
+    """How many examples the smallest class has that any of the samples has examples of.
+
+    Of one example, every resample has that one, so that nothing is seen of how far its class mean may be off.
+    """
+    counts = torch.cat([torch.bincount(sample.labels) for sample in samples])
+    return int(counts[counts > 0].min())
+
+
+def few_examples(samples: Sequence[Sample]) -> list[str]:
+    """A sentence on intervals that are missing, or too narrow, because a class has few examples; else nothing."""
+    fewest = fewest_examples(samples)
+    if fewest == 1:
+        single = {int(label) for sample in samples for label in (torch.bincount(sample.labels) == 1).nonzero()}
+        more = f" and {len(single) - 1} more have" if len(single) > 1 else " has"
+        return [
+            f"No intervals of what depends on features: class {min(single)}{more} one example, of which resampling "
+            "tells nothing; leave classes of one example out, or measure more examples."
+        ]
+    if fewest < _FEW:
+        return [
+            f"Intervals are too narrow where classes have fewer than {_FEW} examples, and the smallest has {fewest}: "
+            "measure more examples."
+        ]
+    return []
 
 
 def reach(level: float, error: float, bias: float) -> float:

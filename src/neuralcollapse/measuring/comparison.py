@@ -13,7 +13,17 @@ import torch
 from neuralcollapse._checks import InputError, shown
 from neuralcollapse._errors import install
 from neuralcollapse._files import finite
-from neuralcollapse.measuring.bootstrap import RESAMPLES, Sample, Settings, error_and_bias, reach, resampled
+from neuralcollapse.measuring.bootstrap import (
+    RESAMPLES,
+    Sample,
+    Settings,
+    depends_on_features,
+    error_and_bias,
+    few_examples,
+    fewest_examples,
+    reach,
+    resampled,
+)
 from neuralcollapse.measuring.confidence import check_bootstrap
 from neuralcollapse.measuring.history import History
 from neuralcollapse.measuring.report import Report, is_printed
@@ -143,7 +153,8 @@ def compare(
       :func:`neuralcollapse.collect_features` gives them for any layer. Intervals come from the bootstrap over examples,
       see :func:`neuralcollapse.confidence_intervals`. Where the labels of both sides agree in their
       order, examples are drawn in pairs, so that what two networks share on the same data does not blur the difference;
-      for other data it does no harm.
+      for other data it does no harm. With fewer than ten examples in a class intervals are too narrow, and where a
+      class has one example, what depends on features has none; ``method`` says so.
     - :class:`neuralcollapse.Report`, or the dictionary of one: intervals need that both were measured with
       ``confidence=``; the two are then taken to be of different examples.
     - :class:`neuralcollapse.History`: the last epoch of its runs. Of at least two seeds on each side, Welch's interval
@@ -208,15 +219,18 @@ def _of_samples(
     for one, other in resampled([a, b], settings, resamples, seed, progress):
         for name in names:
             draws[name].append(one[name] - other[name])
-    found = {}
+    single, found = fewest_examples([a, b]) == 1, {}
     for name in names:
         difference = values[0][name] - values[1][name]
         width = reach(level, *error_and_bias(difference, draws[name]))
+        if single and depends_on_features(name):
+            width = math.nan
         bounds = difference - width, difference + width
         found[name] = Difference(values[0][name], values[1][name], difference, *bounds)
     same = torch.equal(a.labels, b.labels)
     how = "drawn in pairs, for the labels of both sides agree" if same else "each side by itself"
-    method = f"Bootstrap over examples, {resamples} resamples within classes, {how}."
+    made = f"Bootstrap over examples, {resamples} resamples within classes, {how}."
+    method = " ".join([made, *few_examples([a, b])])
     cka = linear_cka(*(torch.cat(list(side.blocks())) for side in (a, b))) if same else None
     return Comparison(found, level, method, cka)
 

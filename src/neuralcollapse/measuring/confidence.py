@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from jaxtyping import Float, Integer
 from torch import Tensor
 
 from neuralcollapse._checks import Array, InputError, as_count, as_number
-from neuralcollapse.measuring.bootstrap import RESAMPLES, Sample, Settings, error_and_bias, reach, resampled
+from neuralcollapse.measuring.bootstrap import (
+    RESAMPLES,
+    Sample,
+    Settings,
+    depends_on_features,
+    error_and_bias,
+    few_examples,
+    fewest_examples,
+    reach,
+    resampled,
+)
 from neuralcollapse.measuring.interval import Interval
+from neuralcollapse.measuring.report import Report
 from neuralcollapse.moments.class_moments import Weighting
 
 
@@ -48,6 +61,9 @@ def confidence_intervals(
     Returns:
         By name, as in ``Report.numbers()``.
 
+    Warns:
+        UserWarning: a class has fewer than ten examples.
+
     Raises:
         InputError: what ``measure_features`` refuses; a level outside 0 … 1; fewer than two resamples.
 
@@ -64,7 +80,23 @@ def confidence_intervals(
         True
     """
     sample = Sample.of(features, labels, weight, bias)
-    return intervals_of(sample, Settings(weighting, weight_decay, metrics), level, resamples, seed)
+    found = intervals_of(sample, Settings(weighting, weight_decay, metrics), level, resamples, seed)
+    for sentence in few_examples([sample]):
+        warnings.warn(sentence, UserWarning, stacklevel=2)
+    return found
+
+
+def with_intervals(
+    report: Report,
+    sample: Sample,
+    settings: Settings,
+    level: float,
+    resamples: int,
+    progress: Callable[[float], object] = lambda share: None,
+) -> Report:
+    """A report with the intervals of its sample, and with a note where classes have few examples."""
+    intervals = intervals_of(sample, settings, level, resamples, 0, progress)
+    return replace(report, confidence=intervals, notes=(*report.notes, *few_examples([sample])))
 
 
 def intervals_of(
@@ -79,10 +111,12 @@ def intervals_of(
     level, resamples, seed = check_bootstrap(level, resamples, seed)
     values = sample.numbers(settings)
     drawn = [numbers for (numbers,) in resampled([sample], settings, resamples, seed, progress)]
-    found = {}
+    single, found = fewest_examples([sample]) == 1, {}
     for name, value in values.items():
         draws = [numbers[name] for numbers in drawn]
         error, bias = error_and_bias(value, draws)
+        if single and depends_on_features(name):
+            error = bias = math.nan
         width = reach(level, error, bias)
         low, high = value - width, value + width
         if value >= 0.0 and min(draws) >= 0.0 and math.isfinite(error):

@@ -20,7 +20,7 @@ from torch import Tensor
 from neuralcollapse._checks import InputError
 from neuralcollapse.measuring.batches import length_of
 from neuralcollapse.measuring.bootstrap import RESAMPLES, Sample, Settings
-from neuralcollapse.measuring.confidence import intervals_of
+from neuralcollapse.measuring.confidence import with_intervals
 from neuralcollapse.measuring.decision_counts import DecisionCounts
 from neuralcollapse.measuring.forward import Batch, FeatureReader
 from neuralcollapse.measuring.options import MeasureOptions
@@ -99,8 +99,7 @@ def run_passes(
     if options.confidence is not None:
         sample = passes.sample(head.name, *classifiers[head.name])
         settings = Settings(options.weighting, options.weight_decay, options.metrics)
-        intervals = intervals_of(sample, settings, options.confidence, RESAMPLES, 0, passes.tell_resamples)
-        last = replace(last, confidence=intervals)
+        last = with_intervals(last, sample, settings, options.confidence, RESAMPLES, passes.tell_resamples)
     doubts = _doubts(last, reader, whole=not options.kept)
     for doubt in doubts:
         warnings.warn(doubt, UserWarning, stacklevel=3)

@@ -12,7 +12,7 @@ class Interval:
     Attributes:
         value: as measured.
         low, high: of the interval, value more or less a multiple of √(error² + bias²), cut off at 0 where
-            the number cannot be negative; nan where it was not finite in a resample.
+            the number cannot be negative; nan where it was not finite in a resample, or a class has one example.
         error: standard error; bias: by how much examples as few as these make the number too large.
         level: the share of samples whose interval holds the population's number.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -24,7 +23,7 @@ from neuralcollapse._checks import (
 )
 from neuralcollapse.measuring.batch_norm import prepared_with_statistics
 from neuralcollapse.measuring.bootstrap import RESAMPLES, Sample, Settings
-from neuralcollapse.measuring.confidence import intervals_of
+from neuralcollapse.measuring.confidence import with_intervals
 from neuralcollapse.measuring.count_range import CountRange
 from neuralcollapse.measuring.decision_counts import DecisionCounts
 from neuralcollapse.measuring.engine import classes_of, run_passes
@@ -72,7 +71,7 @@ def measure_features(
             classes without examples: the network may still decide for one, the nearest class mean may not.
         class_names: C names, by label, for ``report.per_class``; without a weight there may be more.
         confidence: level of intervals to add, such as 0.95, at the cost of two hundred more reports; see
-            :func:`neuralcollapse.confidence_intervals`.
+            :func:`neuralcollapse.confidence_intervals`. A note says where classes have too few examples for them.
 
     Raises:
         InputError: shapes or values that do not fit, named.
@@ -140,7 +139,7 @@ def measure_features(
         raise InputError("expected confidence= without reference= and ood=, whose own uncertainty is not known")
     sample = Sample.of(features, labels, weight, bias)
     settings = Settings(weighting, weight_decay, metrics)
-    return replace(report, confidence=intervals_of(sample, settings, confidence, RESAMPLES, seed=0))
+    return with_intervals(report, sample, settings, confidence, RESAMPLES)
 
 
 def _ood_mean(ood: Tensor | np.ndarray[Any, Any], dim: int) -> Tensor:

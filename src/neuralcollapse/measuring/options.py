@@ -121,7 +121,8 @@ class MeasureOptions:
         progress: is called with the share that is done, from 0 to 1, after each batch and resample, where the loader
             has a length.
         confidence: level of bootstrap intervals to add to the report, such as 0.95, at the cost of two hundred more
-            reports on the features that ``memory_budget`` keeps; see :func:`neuralcollapse.confidence_intervals`.
+            reports on the features that ``memory_budget`` keeps; see :func:`neuralcollapse.confidence_intervals`. A
+            note says where classes have too few examples for them.
 
     Raises:
         InputError: a value that is impossible, or does not go with another.

@@ -51,10 +51,11 @@ class ClassReport:
             gives to it.
         nc4_mismatch: share of its examples on which the two disagree.
         mean_norm: ‖μ_c − μ_G‖, the length of its centred mean.
-        variability: tr Σ_c = Ave_i ‖h_{i,c} − μ_c‖², of its own n_c examples; Σ_c π_c tr Σ_c = tr Σ_W.
+        variability: tr Σ_c = Ave_i ‖h_{i,c} − μ_c‖², of its own n_c examples; Σ_c π_c tr Σ_c = tr Σ_W, with
+            π_c the weights of Σ_W: n_c/n, or 1/C by class.
         nc1: tr(Σ_c Σ_B⁺)/C with its own scatter Σ_c = Ave_i (h_{i,c} − μ_c)(h_{i,c} − μ_c)ᵀ: what NC1
             would be if every class had this scatter. The classes with the greatest are the least collapsed.
-        nc1_share: π_c nc1, what it adds to NC1; all classes' shares add up to the report's ``nc1``.
+        nc1_share: π_c nc1, what it adds to NC1, with the same π_c; all classes' shares add up to the report's ``nc1``.
         nearest: name of the class c' ≠ c whose centred mean has the greatest cosine with its own.
         nearest_cosine: that cosine, −1/(C−1) for all classes at a simplex ETF.
         duality: cosine of w_c, its classifier row, and μ_c − μ_G; 1 at self-duality.
@@ -294,7 +295,7 @@ def class_reports(
             columns["nc4_mismatch"] = state["mismatches"] / examples
         own = state["squares"] / examples / int(present.sum())
         columns["nc1"] = own if math.isfinite(nc1) else torch.full_like(own, torch.nan)
-        columns["nc1_share"] = moments.weights[present] * columns["nc1"]
+        columns["nc1_share"] = moments.within_weights[present] * columns["nc1"]
     if weight is not None:
         columns["duality"] = _cosines(rows_of_present(moments, weight), unit)
     return ClassReports({name: column.cpu().numpy() for name, column in columns.items()}, moments, names)

@@ -288,6 +288,12 @@ def first_bad_row(features: Tensor) -> int:
     return int((~torch.isfinite(features).all(dim=1)).nonzero()[0])
 
 
-def not_finite(features: Tensor, first: int = 0) -> InputError:
+def not_finite(features: Tensor, first: int = 0, name: str = "features") -> InputError:
     """The error about NaN or infinity in these rows, of which the first one has this number."""
-    return InputError(f"expected finite features, got NaN or infinity in row {first + first_bad_row(features)}")
+    return InputError(f"expected finite {name}, got NaN or infinity in row {first + first_bad_row(features)}")
+
+
+def check_finite(features: Tensor, name: str = "features") -> None:
+    """Raise if any row of a matrix has NaN or infinity in it."""
+    if not bool(torch.isfinite(features).all()):
+        raise not_finite(features, name=name)

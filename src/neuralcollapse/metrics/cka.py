@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from neuralcollapse._checks import Array, InputError, as_tensor, check_features
+from neuralcollapse._checks import Array, InputError, as_tensor, check_features, check_finite
 from neuralcollapse._linalg import of_moderate_size
 from neuralcollapse.metrics.undefined import warn_undefined
 from neuralcollapse.moments.blocks import rows_per_block
@@ -39,10 +39,13 @@ def linear_cka(features: Float[Tensor, "n p"] | Array, others: Float[Tensor, "n 
     for name, given in (("features", features), ("others", others)):
         rows = as_tensor(given, name)
         check_features(rows)
+        check_finite(rows, name)
         sides.append(of_moderate_size(rows))
     one, other = sides[0], sides[1].to(sides[0].device)
     if len(one) != len(other) or not len(one):
         raise InputError(f"expected features of the same examples, got {len(one)} and {len(other)}")
+    # told by the rows themselves: the mean of equal numbers is off by a rounding, which would pass for variation
+    constant = any(not bool((side != side[0]).any()) for side in (one, other))
     centres = [side.mean(dim=0, dtype=torch.float64) for side in (one, other)]
     products = [
         torch.zeros(left.shape[1], right.shape[1], dtype=torch.float64, device=one.device)
@@ -54,7 +57,7 @@ def linear_cka(features: Float[Tensor, "n p"] | Array, others: Float[Tensor, "n 
         for total, (left, right) in zip(products, ((x, y), (x, x), (y, y)), strict=True):
             total.addmm_(left.T, right)
     cross, first, second = (float(torch.linalg.matrix_norm(total)) for total in products)
-    if not first or not second:
+    if constant or not first or not second:
         warn_undefined("CKA", "the features of one side are all equal")
         return float("nan")
     return cross / first * (cross / second)

@@ -30,9 +30,12 @@ def hyperspherical_energy(vectors: Float[Tensor, "c p"] | Array, kernel: Kernel 
     """GNC2: Avg over c ≠ c' of K(u_c, u_c'), u = v/‖v‖, and Std K/|Avg K| (unbiased).
 
     K is −log ‖u − u'‖ (``"log"``), 1/‖u − u'‖ (``"riesz"``, exponent 1), sign(s) ‖u − u'‖^-s with s = p − 2
-    (``"riesz_p_2"``), or ‖u − u'‖ itself (``"distance"``, which is largest where the others are least). A simplex ETF
-    has the least energy where p ≥ C − 1: −½ log(2C/(C−1)), and √((C−1)/(2C)). In hundreds of dimensions the mean of
-    ``"riesz_p_2"`` may leave the range of floats: it is then 0, or infinite with a warning; its variation stays.
+    (``"riesz_p_2"``: 0 for p = 2, −‖u − u'‖ for p = 1), or ‖u − u'‖ itself (``"distance"``, which is largest where the
+    others are least). A simplex ETF has the least energy where p ≥ C − 1: −½ log(2C/(C−1)), and √((C−1)/(2C)).
+
+    The mean is infinite, with a warning, where two directions coincide, unless K is then finite. The variation is nan
+    where the mean is infinite for that, or 0. In hundreds of dimensions the mean of ``"riesz_p_2"`` may leave the range
+    of floats: it is then 0, or infinite with a warning; its variation stays.
 
     Raises:
         InputError: another kernel.
@@ -49,11 +52,14 @@ def hyperspherical_energy(vectors: Float[Tensor, "c p"] | Array, kernel: Kernel 
     # s, where the kernel is ± ‖u − u'‖^-s
     powers = {"log": None, "riesz": 1.0, "riesz_p_2": unit.shape[1] - 2.0, "distance": -1.0}
     pairs, exponent = len(unit) * (len(unit) - 1), powers[kernel]
+    if exponent == 0.0:  # sign(0) = 0
+        return HypersphericalEnergy(0.0, float("nan"))
+    repels = exponent is None or exponent > 0.0
     first = total = squares = None
     scale = 0.0  # values are kept divided by e^scale: in hundreds of dimensions they leave the range of floats
     for rows, columns, squared in squared_distance_tiles(unit):
         distances = each_pair(squared, rows, columns)
-        if kernel != "distance" and bool((distances == 0.0).any()):
+        if repels and bool((distances == 0.0).any()):
             warn_undefined("the hyperspherical energy", "two directions coincide", "infinite")
             return HypersphericalEnergy(float("inf"), float("nan"))
         values = -0.5 * distances.log()

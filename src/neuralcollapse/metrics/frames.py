@@ -155,8 +155,10 @@ def nearest_etf(vectors: Float[Tensor, "c p"] | Array) -> Float[Tensor, "c p"]:
 def frame_error(vectors: Float[Tensor, "c p"] | Array) -> float:
     """Distance of the unit rows U from a tight frame of r = min(p, C−1) dimensions, ‖UᵀU/‖UᵀU‖_F − I_r/√r‖_F.
 
-    By the singular values s of U: √(Σ_{i≤r} (s_i²/√Σ s⁴ − 1/√r)²). It vanishes at a simplex ETF, and for C > p at
-    every unit-norm tight frame, the minimisers of the frame potential.
+    I_r is the projection on the r leading eigenvectors of UᵀU. By all singular values s of U, of which C ≤ p leaves
+    one beyond r: √(Σ_{i≤r} (s_i²/√Σ s⁴ − 1/√r)² + Σ_{i>r} s_i⁴/Σ s⁴). It vanishes at a simplex ETF, and for C > p at
+    every unit-norm tight frame, the minimisers of the frame potential. For C ≤ p those are orthogonal rows instead,
+    whose distance is not zero: r is the dimension of centred rows.
 
     Source: Benedetto & Fickus (2003), Finite normalized tight frames, Theorem 7.1.
     """
@@ -165,8 +167,10 @@ def frame_error(vectors: Float[Tensor, "c p"] | Array) -> float:
         return float("nan")
     rank = min(vectors.shape[1], len(vectors) - 1)
     factor = row_factor(unit_rows(part) for part in torch.split(vectors, 8192))
-    powers = torch.linalg.svdvals(factor)[:rank].square()
-    return float((powers / torch.linalg.vector_norm(powers) - rank**-0.5).square().sum().sqrt())
+    powers = torch.linalg.svdvals(factor).square()
+    shares = powers / torch.linalg.vector_norm(powers)
+    shares[:rank] -= rank**-0.5
+    return float(shares.square().sum().sqrt())
 
 
 def welch_excess(vectors: Float[Tensor, "c p"] | Array) -> float:

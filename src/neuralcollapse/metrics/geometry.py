@@ -197,14 +197,14 @@ def angles(vectors: Float[Tensor, "c p"] | Array, *, correction: int = 1) -> Ang
 
 
 def unit_rows(vectors: Float[Tensor, "c p"]) -> Float[Tensor, "c p"]:
-    """Each row divided by its norm, in float64."""
+    """Each row divided by its norm, in float64, of whatever size; nan where a row is zero."""
     wide = vectors.double()
     norms = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
-    tiny = ((norms < 1e-140) & wide.any(dim=1, keepdim=True))[:, 0]
-    if bool(tiny.any()):
-        # their squares would vanish
+    extreme = (((norms < 1e-140) | (norms > 1e140)) & wide.any(dim=1, keepdim=True))[:, 0]
+    if bool(extreme.any()):
+        # their squares would vanish or overflow
         wide = wide.clone()
-        wide[tiny] /= wide[tiny].abs().amax(dim=1, keepdim=True)
+        wide[extreme] /= wide[extreme].abs().amax(dim=1, keepdim=True)
         norms = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
     unit: Tensor = wide / norms
     return unit

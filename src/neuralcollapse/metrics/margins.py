@@ -6,9 +6,18 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from neuralcollapse._checks import Array, InputError, as_classifier, as_labels, as_tensor, check_features, check_labels
+from neuralcollapse._checks import (
+    Array,
+    InputError,
+    as_classifier,
+    as_labels,
+    as_tensor,
+    check_features,
+    check_finite,
+    check_labels,
+)
 from neuralcollapse._errors import install
-from neuralcollapse._linalg import of_moderate_size
+from neuralcollapse._linalg import of_moderate_size, power_of_two, scaled
 from neuralcollapse.metrics.geometry import as_rows, have_directions, unit_rows
 from neuralcollapse.metrics.undefined import warn_undefined
 from neuralcollapse.moments.blocks import rows_per_block
@@ -64,10 +73,14 @@ def cosine_margins(
         features: (n, p); labels: (n,); weight: (C, p).
         centre: (p,) m, such as the training features' mean; by default the mean of these.
 
+    Raises:
+        InputError: shapes that do not fit one another; labels outside 0 … C − 1; NaN or infinity.
+
     Source: Zhou et al. (2022), Are all losses created equal: a neural collapse perspective, Section 4.
     """
     features, labels = as_tensor(features, "features"), as_labels(labels)
     check_features(features)
+    check_finite(features)
     shape = as_tensor(weight, "weight").shape
     if len(shape) != 2 or shape[0] < 2:
         raise InputError(f"expected a classifier weight of shape (C, p) with C ≥ 2, got {tuple(shape)}")
@@ -77,7 +90,7 @@ def cosine_margins(
     rows = rows - rows.mean(dim=0)
     if not have_directions(rows, "the cosine margin"):
         return torch.full((len(features),), torch.nan, dtype=torch.float64)
-    middle = features.double().mean(dim=0) if centre is None else as_tensor(centre, "centre").to(features).double()
+    features, middle = _about(features, centre)
     unit, labels, found = unit_rows(rows), labels.to(features.device, torch.int64), []
     step = rows_per_block(features)
     for part, own in zip(torch.split(features, step), torch.split(labels, step), strict=True):
@@ -88,3 +101,18 @@ def cosine_margins(
     if bool(margins.isnan().any()):
         warn_undefined("the cosine margin", "an example equals the mean")
     return margins
+
+
+def _about(features: Tensor, centre: Tensor | Array | None) -> tuple[Tensor, Tensor]:
+    """(features, m in float64), both divided by one power of two where their squares could overflow or vanish."""
+    given = None if centre is None else as_tensor(centre, "centre").to(features.device).double()
+    if given is not None and given.shape != features.shape[1:]:
+        raise InputError(f"expected a centre of shape ({features.shape[1]},), got {tuple(given.shape)}")
+    if given is not None and not bool(torch.isfinite(given).all()):
+        raise InputError("expected a finite centre, got NaN or infinity in it: give the mean of finite features")
+    sizes = [power_of_two(each) for each in (features, given) if each is not None]
+    largest = max((size for size in sizes if size is not None), default=0)
+    exponent = largest if abs(largest) > 200 else 0
+    if exponent:
+        features = scaled(features.double(), -exponent)
+    return features, features.double().mean(dim=0) if given is None else scaled(given, -exponent)

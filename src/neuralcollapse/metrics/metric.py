@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property, partial
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from neuralcollapse._checks import shown
 from neuralcollapse._errors import InputError, suggest
 from neuralcollapse.metrics.duality import duality_products, principal_angles
 from neuralcollapse.metrics.energy import HypersphericalEnergy, Kernel, hyperspherical_energy
+from neuralcollapse.metrics.geometry import unit_rows
 from neuralcollapse.metrics.present_classes import distinct_means, rows_of_present
 from neuralcollapse.metrics.undefined import warn_undefined
 from neuralcollapse.moments.class_moments import ClassMoments, Weighting
@@ -76,10 +76,12 @@ class Given:
 
     @cached_property
     def unit_moments(self) -> ClassMoments:
-        """Moments of the features scaled to unit length each."""
+        """Moments of the features scaled to unit length each, whatever their size."""
         features, labels = self.labelled_features
         moments = ClassMoments(self.moments.num_classes, weighting=self.moments.weighting, scatter="trace")
-        moments.update(torch.nn.functional.normalize(features.double(), dim=1), labels)
+        unit = unit_rows(features)
+        unit[~features.any(dim=1)] = 0.0  # a feature of zero has no direction and stays where it is
+        moments.update(unit, labels)
         return moments
 
     @cached_property

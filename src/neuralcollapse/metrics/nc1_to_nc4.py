@@ -236,14 +236,14 @@ def nc3(
     if not has_two_classes(moments, "NC3"):
         return float("nan")
     moments, given = moments.at_unit_scale(), of_moderate_size(given)
-    present = moments.present
+    present, means = moments.present, moments.means
     origin = moments.global_mean if centred else torch.zeros_like(moments.global_mean)
 
     def pairs() -> Iterator[tuple[Tensor, Tensor]]:
         for block in moments.class_blocks():
             here = present[block]
-            rows = given[block].to(moments.means)
-            yield rows[here], moments.means[block][here] - origin
+            # in float64, whatever the moments' type: squares of rows of this size leave the range of float32
+            yield given[block].to(means.device).double()[here], (means[block][here] - origin).double()
 
     sizes = [0.0, 0.0]
     for matrices in pairs():
@@ -253,7 +253,7 @@ def nc3(
         warn_undefined("NC3", f"the {what} is zero")
         return float("nan")
     of_rows, of_means = (size**0.5 for size in sizes)
-    total = sum(float((rows / of_rows - means / of_means).square().sum()) for rows, means in pairs())
+    total = sum(float((left / of_rows - right / of_means).square().sum()) for left, right in pairs())
     return total if squared else math.sqrt(total)
 
 

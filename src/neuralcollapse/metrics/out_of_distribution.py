@@ -9,10 +9,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from neuralcollapse._checks import Array, InputError, as_count, as_number, as_switch, as_tensor, check_features
-from neuralcollapse._linalg import of_moderate_size, scaled
+from neuralcollapse._checks import (
+    Array,
+    InputError,
+    as_count,
+    as_number,
+    as_switch,
+    as_tensor,
+    check_features,
+    check_finite,
+)
+from neuralcollapse._linalg import definite_factor, of_moderate_size, rounding_bound, scaled, unit_scale
 from neuralcollapse.metrics.arguments import takes_features
 from neuralcollapse.metrics.geometry import have_directions, unit_rows
+from neuralcollapse.metrics.rank import rounding_variances, varies
 from neuralcollapse.metrics.undefined import warn_undefined
 from neuralcollapse.moments.blocks import rows_per_block
 from neuralcollapse.moments.class_moments import ClassMoments, require_moments
@@ -54,8 +64,9 @@ def neco_scores(
     """NECO: ‖P h̃‖ / ‖h̃‖, P the projection on the leading principal components of the training features.
 
     h̃ is the feature less the training mean, each entry divided by its standard deviation over the training features,
-    and the components are those of h̃; near one for data of the classes, smaller for others. The source multiplies the
-    score by the largest logit for some networks; do that outside where it is wanted.
+    or left out where these are constant, and the components are those of h̃; near one for data of the classes, smaller
+    for others. The source multiplies the score by the largest logit for some networks; do that outside where it is
+    wanted.
 
     Args:
         moments: of the training features; features: (m, p) to score.
@@ -65,7 +76,7 @@ def neco_scores(
         (m,) float64; nan where h̃ is zero.
 
     Raises:
-        InputError: features of another dimension than the moments'.
+        InputError: features of another dimension than the moments', NaN or infinity.
 
     Source: Ammar et al. (2024), NECO: neural collapse based out-of-distribution detection, Section 4.
 
@@ -81,8 +92,8 @@ def neco_scores(
     default = max(1, min(most, int(moments.present.sum()) - 1))
     count = default if dimensions is None else as_count(dimensions, "dimensions", most=most)
     covariance = moments.within_covariance + moments.between_covariance
-    deviations = covariance.diagonal().sqrt()
-    factors = torch.where(deviations > 0.0, 1.0 / deviations, 0.0)  # a constant feature tells nothing
+    # a constant feature tells nothing, whatever rounding its variance is
+    factors = torch.where(varies(moments, covariance.diagonal()), 1.0 / covariance.diagonal().sqrt(), 0.0)
     _, vectors = torch.linalg.eigh(covariance * factors * factors[:, None])
     basis, mean, found = vectors[:, -count:], moments.global_mean, []
     for part in torch.split(rows, rows_per_block(rows)):
@@ -104,7 +115,8 @@ def nearest_mean_scores(
         (m,) float64.
 
     Raises:
-        InputError: Σ_W is singular, and Mahalanobis distances are asked for.
+        InputError: Σ_W is singular, and Mahalanobis distances are asked for; features of another dimension than the
+            moments', NaN or infinity.
 
     Source: Lee et al. (2018), A simple unified framework for detecting out-of-distribution samples and adversarial
     attacks, Equation 2; with the Euclidean distance it is the decision of NC4.
@@ -118,20 +130,46 @@ def nearest_mean_scores(
     """
     unit, rows = _unit_scale(moments, features)
     means = unit.means[unit.present] - unit.global_mean
-    factor = None
-    if as_switch(mahalanobis, "mahalanobis"):
-        factor, info = torch.linalg.cholesky_ex(unit.within_covariance)
-        if int(info):
-            raise InputError("expected a nonsingular Σ_W for Mahalanobis distances: leave constant features out")
-        means = torch.linalg.solve_triangular(factor, means.T, upper=False).T
+    whitening = _whitening(unit) if as_switch(mahalanobis, "mahalanobis") else None
+    if whitening is not None:
+        means = _whitened(means, *whitening)
     found = []
     for part in torch.split(rows, rows_per_block(rows)):
         centred = part - unit.global_mean
-        if factor is not None:
-            centred = torch.linalg.solve_triangular(factor, centred.T, upper=False).T
+        if whitening is not None:
+            centred = _whitened(centred, *whitening)
         distances = torch.cdist(centred, means, compute_mode="donot_use_mm_for_euclid_dist")
         found.append(-distances.amin(dim=1).square())
     return scaled(torch.cat(found).double(), 0 if mahalanobis else 2 * moments.exponent)
+
+
+def _whitening(moments: ClassMoments) -> tuple[Tensor, Tensor]:
+    """(powers of two that bring each feature to about unit variance, the Cholesky factor of Σ_W at these).
+
+    Raises:
+        InputError: Σ_W is singular, which is decided there, because rounding is relative to each feature's own size.
+    """
+    within = moments.within_covariance
+    if bool(varies(moments, within.diagonal()).all()):
+        scale = unit_scale(within.diagonal())
+        correlation = within * scale * scale[:, None]
+        # as many roundings as `directions` allows, of means and of spread: sums of features are right to no more
+        rounding = 48.0 * (rounding_variances(moments) + moments.eps**2 / 3.0 * within.diagonal())
+        # a distance along a direction of variance λ is right to bound/λ
+        bound = 8.0 * rounding_bound(correlation, moments.product_eps)
+        factor = definite_factor(correlation, bound + rounding * scale.square())
+        if factor is not None:
+            return scale, factor
+    raise InputError(
+        f"expected a nonsingular Σ_W for Mahalanobis distances, got {moments.dim} features that vary in fewer "
+        "directions within their classes: leave out those that are constant there, or sums of others"
+    )
+
+
+def _whitened(rows: Tensor, scale: Tensor, factor: Tensor) -> Tensor:
+    """Rows whose Euclidean distances are the Mahalanobis distances of the given ones."""
+    whitened: Tensor = torch.linalg.solve_triangular(factor, (rows * scale).T, upper=False).T
+    return whitened
 
 
 @dataclass(frozen=True)
@@ -194,4 +232,5 @@ def _unit_scale(moments: ClassMoments, features: Tensor | Array) -> tuple[ClassM
     require_moments(moments)
     rows = as_tensor(features, "features")
     check_features(rows, moments.means.shape[1])
+    check_finite(rows)
     return moments.exactly_weighted().at_unit_scale(), scaled(rows.to(moments.means), -moments.exponent)

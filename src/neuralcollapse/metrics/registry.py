@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from neuralcollapse._checks import Array, as_classifier, as_tensor, shown
+from neuralcollapse._checks import Array, as_classifier, as_labels, as_tensor, shown
 from neuralcollapse._errors import InputError, suggest
 from neuralcollapse.metrics import duality, feature_rank, frames, geometry, margins, variability
 from neuralcollapse.metrics.metric import (
@@ -179,7 +179,7 @@ def compute_metrics(
     weight: Float[Tensor, "c p"] | Array | None = None,
     bias: Float[Tensor, " c"] | Array | None = None,
     ood_mean: Float[Tensor, " p"] | Array | None = None,
-    examples: tuple[Tensor, Tensor] | None = None,
+    examples: tuple[Tensor | Array, Tensor | Array] | None = None,
 ) -> dict[str, float]:
     """Later metrics from class moments alone, which may be of ``scatter="trace"`` for those that need no more.
 
@@ -210,7 +210,8 @@ def compute_metrics(
     if weight is not None:
         rows, offset = as_classifier(weight, bias, moments.num_classes, moments.means.shape[1])
     mean = None if ood_mean is None else as_tensor(ood_mean, "ood_mean")
-    given = Given(moments, rows, offset, mean, examples)
+    pair = None if examples is None else (as_tensor(examples[0], "features"), as_labels(examples[1]))
+    given = Given(moments, rows, offset, mean, pair)
     present = {
         "weight": weight is not None,
         "ood": ood_mean is not None,

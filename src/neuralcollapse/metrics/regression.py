@@ -10,6 +10,7 @@ from torch import Tensor
 
 from neuralcollapse._checks import Array, InputError, as_tensor, check_classifier, check_features
 from neuralcollapse._linalg import of_moderate_size
+from neuralcollapse.metrics.geometry import unit_rows
 from neuralcollapse.metrics.undefined import one_warning, warn_undefined
 
 
@@ -80,7 +81,7 @@ def measure_regression(
     if not bool(torch.isfinite(rows).all()) or not bool(torch.isfinite(values).all()):
         raise InputError("expected finite features and targets, got NaN or infinity in them")
     rows, values, layer = (of_moderate_size(each.double().to(rows.device)) for each in (rows, values, layer))
-    unit = torch.nn.functional.normalize(rows, dim=1)
+    unit = unit_rows(rows)
     if not bool(rows.any(dim=1).all()):
         warn_undefined("NRC1 and NRC2", "a feature is zero")
     components = torch.linalg.svd(rows - rows.mean(dim=0), full_matrices=False).Vh[: values.shape[1]]
@@ -91,9 +92,7 @@ def measure_regression(
 
 
 def _outside(unit: Tensor, basis: Tensor) -> float:
-    """Ave ‖ĥ − B ĥ‖², nan where a feature is zero."""
-    if not bool(unit.any(dim=1).all()):
-        return float("nan")
+    """Ave ‖ĥ − B ĥ‖²; nan where a feature is zero, which has no ĥ."""
     rest = unit - unit @ basis.T @ basis
     return float(rest.square().sum(dim=1).mean())
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from neuralcollapse._checks import Array, as_labels, as_tensor, check_features, check_labels
+from neuralcollapse._checks import Array, as_labels, as_tensor, check_features, check_finite, check_labels
 from neuralcollapse._linalg import of_moderate_size
 from neuralcollapse.metrics.undefined import warn_undefined
 
@@ -26,10 +26,14 @@ def silhouette(features: Float[Tensor, "n p"] | Array, labels: Integer[Tensor, "
     Returns:
         The average; nan, with a warning, for fewer than two classes.
 
+    Raises:
+        InputError: shapes that do not fit one another, NaN or infinity.
+
     Source: Rousseeuw (1987), Silhouettes: a graphical aid to the interpretation and validation of cluster analysis.
     """
     features, labels = as_tensor(features, "features"), as_labels(labels)
     check_features(features)
+    check_finite(features)
     check_labels(labels, len(features), 2**62)
     classes, own = torch.unique(labels.to(features.device), return_inverse=True)
     if len(classes) < 2:

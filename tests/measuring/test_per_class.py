@@ -261,3 +261,24 @@ def test_the_order_of_classes_is_that_at_any_other_scale(scale: float) -> None:
         found.append([each.name for each in report.per_class.least_collapsed()])
         assert f"The least collapsed class is {found[0][0]}" in str(report)
     assert found[0] == found[1] != sorted(found[0])
+
+
+@pytest.mark.parametrize("weighting", ["example", "class", "mixed", "mixed-example-mean"])
+def test_shares_add_up_under_every_weighting(weighting: str) -> None:
+    """NC1 from NumPy's covariances: Σ_W of mixed weightings is by example, Σ_B by class."""
+    rng, counts = np.random.default_rng(0), np.array([30, 8, 3])
+    labels = np.repeat(np.arange(3), counts)
+    features = 2 * rng.normal(size=(3, 5))[labels] + rng.normal(size=(41, 5)) * np.array([1.0, 3.0, 0.5])[labels, None]
+    means = np.array([features[labels == c].mean(axis=0) for c in range(3)])
+    residuals = [features[labels == c] - means[c] for c in range(3)]
+    between = np.full(3, 1 / 3) if weighting != "example" else counts / 41
+    within = np.full(3, 1 / 3) if weighting == "class" else counts / 41
+    centred = means - (within if weighting == "mixed-example-mean" else between) @ means
+    values, vectors = np.linalg.eigh((centred * between[:, None]).T @ centred)
+    inverse = vectors[:, -2:] / values[-2:] @ vectors[:, -2:].T  # of C − 1 directions, about whatever mean
+    shares = [pi * np.trace(r.T @ r @ inverse) / len(r) / 3 for pi, r in zip(within, residuals, strict=True)]
+    report = nc.measure_features(features, labels, rng.normal(size=(3, 5)), weighting=weighting)
+    assert report.per_class.column("nc1_share") == pytest.approx(shares, rel=1e-8)
+    assert report.per_class.column("nc1_share").sum() == pytest.approx(report.nc1, rel=1e-10)
+    spread = within @ report.per_class.column("variability")
+    assert spread == pytest.approx(report.moments.within_variance, rel=1e-10)

@@ -193,3 +193,42 @@ def test_what_has_no_margin_or_angle_warns_or_is_refused() -> None:
     moments.update(torch.eye(6, 3), torch.arange(6) % 3)
     with pytest.warns(UserWarning, match="the principal angles are undefined: the classifier's rows span fewer"):
         assert duality.principal_angles(moments, torch.ones(3, 3)).isnan().all()
+
+
+@pytest.mark.parametrize("power", [-290, -160, -20, 160, 290])
+def test_numbers_of_unit_features_do_not_depend_on_their_scale(power: int) -> None:
+    data = feature_set("balanced")
+    names, size = ["alignment_cosine_unit", "cosine_margin"], 10.0**power
+    features, labels = (torch.as_tensor(each) for each in (data.features, data.labels))
+    want = nc.measure_features(features, labels, data.weight, metrics=names).extra
+    found = nc.measure_features(features * size, labels, data.weight, metrics=names).extra
+    assert found == pytest.approx(want, rel=1e-9)
+    centre = np.full(features.shape[1], 0.25)
+    got = margins.cosine_margins(features * size, labels, data.weight, centre=centre * size)
+    torch.testing.assert_close(got, margins.cosine_margins(features - 0.25, labels, data.weight, centre=0 * centre))
+
+
+def test_a_zero_among_unit_features_stays_zero() -> None:
+    features = torch.tensor([[2.0, 0.0], [0.0, 0.0], [-3.0, 0.0], [0.0, -4.0]])
+    given = {"metrics": ["alignment_cosine_unit"]}
+    found = nc.measure_features(features, [0, 0, 1, 1], torch.eye(2), **given).extra["alignment_cosine_unit"]
+    # class means (½, 0) and (−½, −½): centred (½, ¼) and its opposite
+    assert found == pytest.approx(1 - (2 / math.sqrt(5) - 1 / math.sqrt(5)) / 2, rel=1e-10)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_is_not_finite_is_refused(bad: float) -> None:
+    features, labels = torch.randn(6, 3), torch.arange(6) % 2
+    features[4, 1] = bad
+    with pytest.raises(nc.InputError, match="expected finite features, got NaN or infinity in row 4"):
+        silhouette.silhouette(features, labels)
+    with pytest.raises(nc.InputError, match="expected finite features, got NaN or infinity in row 4"):
+        margins.cosine_margins(features, labels, torch.eye(2, 3))
+    with pytest.raises(nc.InputError, match="expected a finite centre, got NaN or infinity in it"):
+        margins.cosine_margins(torch.randn(6, 3), labels, torch.eye(2, 3), centre=features[4])
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2,), (6, 3), (1, 3)])
+def test_a_centre_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(nc.InputError, match=r"expected a centre of shape \(3,\), got"):
+        margins.cosine_margins(torch.randn(6, 3), torch.arange(6) % 2, torch.eye(2, 3), centre=torch.ones(shape))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from helpers.cases import data, named, over_weightings
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import later
 from torch import Tensor
 
 import neuralcollapse as nc
@@ -105,8 +107,8 @@ def test_at_an_orthogonal_frame(size: int) -> None:
     assert (riesz.mean, riesz.variation) == pytest.approx((math.sqrt(0.5), 0.0), abs=1e-12)
     # the nearest point of the others' hull is their average, 1/(C−1) each
     assert margins.one_vs_rest_margin(frame) == pytest.approx(math.sqrt(size / (size - 1)), rel=1e-12)
-    # of its C equal singular values the C − 1 largest are a tight frame's
-    assert frames.frame_error(frame) == pytest.approx(0.0, abs=1e-12)
+    # ⟨I/√C, I_{C−1}/√(C−1)⟩ is that of the simplex above: one of its C equal singular values is not a tight frame's
+    assert frames.frame_error(frame) == pytest.approx(math.sqrt(2 - 2 * math.sqrt((size - 1) / size)), rel=1e-10)
     assert duality.nc0(frame) == pytest.approx(2.0 * math.sqrt(size), rel=1e-12)
     # the centred means are a simplex; the classifier is not centred, which W M̄ᵀ does not see
     assert duality.duality_error(moments, frame) == pytest.approx(0.0, abs=1e-12)
@@ -121,7 +123,24 @@ def test_at_an_orthogonal_frame(size: int) -> None:
     assert nc.nc3(moments, frame) == pytest.approx(2 - 2 * cosine, rel=1e-10)
 
 
-@pytest.mark.parametrize("dim", [1, 2, 3, 300, 1000, 2500])
+@pytest.mark.parametrize("cosine", [-1.0, -0.5, 0.0, 0.6])
+def test_frame_error_of_two_directions(cosine: float) -> None:
+    """UᵀU has the eigenvalues 1 ± cos: the share of the lesser is what a frame of one dimension has not."""
+    frame = torch.tensor([[2.0, 0.0, 0.0], [3 * cosine, 3 * math.sqrt(1 - cosine**2), 0.0]], dtype=torch.float64)
+    powers = np.array([1 + abs(cosine), 1 - abs(cosine)]) / math.sqrt(2 + 2 * cosine**2)
+    want = math.hypot(powers[0] - 1, powers[1])
+    assert frames.frame_error(frame) == pytest.approx(want, rel=1e-12, abs=1e-14)
+
+
+def test_frame_error_is_that_of_the_matrices() -> None:
+    """With fewer and with more vectors than features, from NumPy's p × p matrices."""
+    rng = np.random.default_rng(0)
+    for count, dim in ((2, 5), (3, 3), (4, 7), (5, 4), (9, 3)):
+        rows = rng.normal(size=(count, dim))
+        assert frames.frame_error(rows) == pytest.approx(later.frame_error(rows), rel=1e-10)
+
+
+@pytest.mark.parametrize("dim", [1, 3, 300, 1000, 2500])
 def test_energy_in_any_number_of_dimensions(dim: int) -> None:
     """The kernel of exponent p − 2 leaves the range of floats; its variation does not, which is that of mpmath."""
     mp = pytest.importorskip("mpmath").mp
@@ -141,6 +160,18 @@ def test_energy_in_any_number_of_dimensions(dim: int) -> None:
         spread = mp.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1)) / abs(mean)
         assert found.mean == pytest.approx(float(mean), rel=1e-10, abs=1e-300)
         assert found.variation == pytest.approx(float(spread), rel=1e-9, abs=1e-12)
+
+
+def test_the_kernel_of_p_less_two_in_one_and_in_two_dimensions() -> None:
+    """In the plane sign(0) is 0, whatever coincides; on the line the kernel is −‖u − u'‖, finite where two coincide."""
+    found = energy.hyperspherical_energy(torch.randn(5, 2), "riesz_p_2")
+    assert found.mean == 0.0 and math.isnan(found.variation)
+    assert energy.hyperspherical_energy(torch.ones(3, 2), "riesz_p_2").mean == 0.0
+    found = energy.hyperspherical_energy(torch.tensor([[1.0], [2.0], [-3.0]]), "riesz_p_2")
+    # of six ordered pairs four are 2 apart and two coincide
+    assert (found.mean, found.variation) == pytest.approx((-4 / 3, np.std([2, 2, 2, 2, 0, 0], ddof=1) * 3 / 4))
+    with pytest.warns(UserWarning, match="two directions coincide"):
+        assert energy.hyperspherical_energy(torch.ones(3, 3), "riesz_p_2").mean == math.inf
 
 
 def test_energy_that_no_float_holds() -> None:
@@ -335,3 +366,16 @@ def test_all_leaves_the_margin_out_for_many_classes() -> None:
         warnings.simplefilter("error")
         assert "margin_means" not in compute_metrics(moments)
     assert compute_metrics(collapsed(nc.simplex_etf(10, 9)))["margin_means"] == pytest.approx(10 / 9)
+
+
+def test_examples_may_be_arrays() -> None:
+    """For metrics that need the examples beside the moments."""
+    rows, labels, weight = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 2, np.eye(2, 3)
+    moments = nc.ClassMoments(2)
+    moments.update(rows, labels)
+    names = ["alignment_cosine_unit", "cosine_margin", "silhouette"]
+    found = compute_metrics(moments, names, weight=weight, examples=(rows, labels))
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    means = np.array([unit[labels == c].mean(axis=0) for c in range(2)])
+    means = (means - means.mean(axis=0)) / np.linalg.norm(means - means.mean(axis=0), axis=1, keepdims=True)
+    assert found["alignment_cosine_unit"] == pytest.approx(1 - np.mean(np.sum(means * weight, axis=1)), rel=1e-10)

@@ -426,3 +426,15 @@ def test_a_near_copy_of_a_unit_in_float32_is_no_infinite_signal(seed: int) -> No
     alone.update(features.double(), labels)
     beside.update(torch.cat([features, 0.3 * features[:, :1], features[:, 1:2] - 0.7 * features[:, 2:3]], 1), labels)
     torch.testing.assert_close(snr(beside), snr(alone), rtol=0.02, atol=0.0)
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e-10, 1.0, 1e25, 1e50])
+def test_nc3_of_moments_in_float32_does_not_depend_on_the_size_of_the_weight(size: float) -> None:
+    """Squares of its rows would leave the range of float32."""
+    rng = np.random.default_rng(0)
+    means, weight = rng.normal(size=(3, 4)).astype(np.float32), rng.normal(size=(3, 4))
+    moments = nc.ClassMoments(3, dtype=torch.float32)
+    moments.update(means, np.arange(3))
+    centred = means.astype(np.float64) - means.mean(axis=0, dtype=np.float64)
+    want = np.linalg.norm(weight / np.linalg.norm(weight) - centred / np.linalg.norm(centred)) ** 2
+    assert nc.nc3(moments, weight * size) == pytest.approx(want, rel=1e-6)

@@ -101,8 +101,47 @@ def test_what_cannot_be_scored_is_refused(call: object, message: str) -> None:
         call()  # type: ignore[operator]
 
 
-def test_mahalanobis_needs_a_nonsingular_covariance() -> None:
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("kind", ["constant", "copy", "sum", "few"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_mahalanobis_needs_a_nonsingular_covariance(dtype: torch.dtype, kind: str, seed: int) -> None:
+    """Where columns depend on one another the least pivot of a factorisation is rounding of either sign."""
+    rows = torch.randn(200, 4, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    last = {"constant": torch.full_like(rows[:, 0], 0.1), "copy": 3 * rows[:, 1], "sum": rows[:, 0] - rows[:, 2]}
+    rows = torch.cat([rows, last.get(kind, rows[:, 3] ** 2)[:, None]], dim=1) * 10.0 ** (seed - 4)
     made = nc.ClassMoments(2)
-    made.update(torch.cat([torch.randn(8, 2), torch.ones(8, 1)], dim=1), torch.arange(8) % 2)
-    with pytest.raises(nc.InputError, match="expected a nonsingular Σ_W"):
-        nc.nearest_mean_scores(made, torch.randn(2, 3), mahalanobis=True)
+    made.update(rows[: 6 if kind == "few" else 200], torch.arange(6 if kind == "few" else 200) % 2)
+    with pytest.raises(nc.InputError, match="expected a nonsingular Σ_W for Mahalanobis distances, got 5 features"):
+        nc.nearest_mean_scores(made, rows[:3], mahalanobis=True)
+
+
+def test_mahalanobis_in_units_that_differ_by_far() -> None:
+    """Small features are no dependent ones: distances do not depend on units."""
+    units = torch.logspace(-9, 9, 6, dtype=torch.float64)
+    made = nc.ClassMoments(3)
+    made.update(FEATURES.double() * units, LABELS)
+    got = nc.nearest_mean_scores(made, OUTSIDE.double() * units, mahalanobis=True)
+    want = nc.nearest_mean_scores(moments(), OUTSIDE, mahalanobis=True)
+    np.testing.assert_allclose(got, want, rtol=1e-9)
+
+
+@pytest.mark.parametrize("value", [0.1, 0.7, 1e4 / 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_neco_leaves_out_a_constant_feature(dtype: torch.dtype, value: float) -> None:
+    """Its variance may be rounding; to divide by that would make it the whole of every score."""
+    made, plain = nc.ClassMoments(3), nc.ClassMoments(3)
+    rows, constant = FEATURES.to(dtype).repeat(20, 1), torch.full((1800, 1), value, dtype=dtype)
+    made.update(torch.cat([rows, constant], dim=1), LABELS.repeat(20))
+    plain.update(rows, LABELS.repeat(20))
+    outside = torch.cat([OUTSIDE.to(dtype), constant[:40] + 0.5], dim=1)
+    want = nc.neco_scores(plain, OUTSIDE.to(dtype))
+    np.testing.assert_allclose(nc.neco_scores(made, outside), want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_scores_of_what_is_not_finite_are_refused(bad: float) -> None:
+    rows = OUTSIDE.clone()
+    rows[3, 2] = bad
+    for scores in (nc.neco_scores, nc.nearest_mean_scores):
+        with pytest.raises(nc.InputError, match="expected finite features, got NaN or infinity in row 3"):
+            scores(moments(), rows)

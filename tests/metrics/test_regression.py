@@ -106,3 +106,35 @@ def test_linear_cka_is_that_of_the_centred_kernels() -> None:
         assert np.isnan(nc.linear_cka(np.ones((4, 2)), rng.normal(size=(4, 2))))
     with pytest.raises(nc.InputError, match="features of the same examples, got 30 and 29"):
         nc.linear_cka(one, other[:29])
+
+
+@pytest.mark.parametrize("power", [-290, -160, -20, 20, 160, 290])
+def test_the_scale_of_features_does_not_matter(power: int) -> None:
+    """Unit length is that of features of any size, though their squares vanish or overflow."""
+    rng = np.random.default_rng(1)
+    features, targets, weight = rng.normal(size=(40, 5)), rng.normal(size=(40, 2)), rng.normal(size=(2, 5))
+    found, want = nc.measure_regression(features * 10.0**power, targets, weight), reference(features, targets, weight)
+    assert (found.nrc1, found.nrc2) == pytest.approx(want[:2], rel=1e-10)
+    sizes = 10.0 ** rng.integers(-150, 0, size=(40, 1))
+    spread = nc.measure_regression(features * sizes, targets, weight)
+    assert spread.nrc2 == pytest.approx(want[1], rel=1e-10)
+
+
+@pytest.mark.parametrize("value", [0.1, 0.7, 1e5 / 3, 1e-200, -3e200])
+@pytest.mark.parametrize("count", [3, 10, 49, 1000])
+def test_cka_of_a_side_that_does_not_vary_is_undefined(count: int, value: float) -> None:
+    """The mean of equal numbers is off by a rounding, which is no variation."""
+    other = np.random.default_rng(0).normal(size=(count, 2))
+    for sides in ((np.full((count, 3), value), other), (other, np.full((count, 1), value))):
+        with pytest.warns(UserWarning, match="CKA is undefined: the features of one side are all equal"):
+            assert np.isnan(nc.linear_cka(*sides))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_cka_refuses_what_is_not_finite(bad: float) -> None:
+    rows, wrong = np.ones((4, 2)), np.ones((4, 2))
+    wrong[2, 1] = bad
+    with pytest.raises(nc.InputError, match="expected finite others, got NaN or infinity in row 2"):
+        nc.linear_cka(rows, wrong)
+    with pytest.raises(nc.InputError, match="expected finite features, got NaN or infinity in row 2"):
+        nc.linear_cka(wrong, rows)

@@ -498,3 +498,27 @@ def test_a_state_that_no_data_give_is_refused(damage: Any, weighting: Any) -> No
     damage(state)
     with pytest.raises(InputError, match=r"no data give|variances of at least 0|fewer than"):
         nc.ClassMoments.from_state_dict(state, weighting=weighting)
+
+
+@pytest.mark.parametrize("weighting", ["example", "class"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("count", [1000, 200_000])
+@pytest.mark.parametrize("collapsed", [1, 2])
+def test_what_is_saved_after_collapse_loads(
+    collapsed: int, count: int, dtype: torch.dtype, weighting: Any, tmp_path: Path
+) -> None:
+    """Of a class whose examples agree both variance and scatter are rounding, of either sign."""
+    features = torch.randn(count, 2, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(count) % 2
+    for label, mean in enumerate(torch.tensor([[0.1, 0.3], [0.7, 1e3]])[:collapsed]):
+        features[labels == label] = mean
+    moments = nc.ClassMoments(2, weighting=weighting, dtype=dtype)
+    moments.update(features, labels)
+    moments.save(tmp_path / "m.safetensors")
+    again = nc.ClassMoments.load(tmp_path / "m.safetensors")
+    rows = features.numpy().astype(np.float64)
+    for label in range(2):
+        want = rows[labels.numpy() == label]
+        near = (0.05 if dtype == torch.float32 else 1e-6) * float(np.square(want).mean())
+        assert float(again.class_variances[label]) == pytest.approx(want.var(axis=0).sum(), abs=near)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in moments.state_dict().items())

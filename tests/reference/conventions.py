@@ -161,8 +161,10 @@ def kernel_statistics(rows: np.ndarray, kernel: str) -> tuple[float, float]:
     values = []
     for a, b in itertools.permutations([unit(row) for row in rows], 2):
         distance = float(np.linalg.norm(a - b))
-        values.append(distance if kernel == "distance" else math.copysign(1, exponent) * distance**-exponent)
+        values.append(distance if kernel == "distance" else float(np.sign(exponent)) * distance**-exponent)
     mean = sum(values) / len(values)
+    if not any(values):
+        return 0.0, math.nan
     return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1)) / abs(mean)
 
 

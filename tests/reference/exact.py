@@ -549,9 +549,10 @@ def frame_error(rows: Matrix) -> float:
     matrix = mpmath.matrix(directions)
     size = min(len(rows[0]), len(rows) - 1)
     gram = matrix.T * matrix if len(rows[0]) <= len(rows) else matrix * matrix.T
-    values = eigenvalues(gram)[::-1][:size]
+    values = eigenvalues(gram)[::-1]
     scale = mpmath.sqrt(mpmath.fsum(v**2 for v in values))
-    return plain(mpmath.sqrt(mpmath.fsum((v / scale - 1 / mpmath.sqrt(size)) ** 2 for v in values)))
+    target = [1 / mpmath.sqrt(size)] * size + [mpf(0)] * (len(values) - size)
+    return plain(mpmath.sqrt(mpmath.fsum((v / scale - t) ** 2 for v, t in zip(values, target, strict=True))))
 
 
 def welch_excess(rows: Matrix) -> float:

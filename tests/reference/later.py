@@ -126,12 +126,12 @@ def _distance_from_hull(points: np.ndarray) -> float:
 
 
 def frame_error(rows: np.ndarray) -> float:
-    """In the span that a frame of C − 1 or p dimensions has: ‖UᵀU/‖UᵀU‖ − I/√r‖ by eigenvalues."""
+    """‖UᵀU/‖UᵀU‖ − I_r/√r‖ of p × p matrices, I_r the projection on the r = min(p, C−1) leading eigenvectors."""
     directions = np.array(units(rows))
     rank = min(rows.shape[1], len(rows) - 1)
-    values = np.linalg.eigvalsh(directions.T @ directions)[::-1][:rank]
-    values = values / math.sqrt(sum(v * v for v in values))
-    return math.sqrt(sum((v - 1 / math.sqrt(rank)) ** 2 for v in values))
+    products = directions.T @ directions
+    leading = np.linalg.eigh(products)[1][:, ::-1][:, :rank]
+    return float(np.linalg.norm(products / np.linalg.norm(products) - leading @ leading.T / math.sqrt(rank)))
 
 
 def welch_excess(rows: np.ndarray) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,32 +110,3 @@ def test_two_rules_of_rank_for_two_questions(seed: int) -> None:
     noise = torch.finfo(torch.float32).eps * torch.randn(300, 8, generator=generator, dtype=torch.float64)
     at_rounding = nc.snr_singular_values(of((means[labels] * (1.0 + noise)).float(), labels)).singular_values
     assert len(at_rounding) == 8 and bool(at_rounding.isfinite().all())
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("weighting", ["example", "class"])
-def test_layer_normalised_features_of_16_bits_span_no_more_than_wider_ones(
-    weighting: str, seed: int, dtype: torch.dtype, tmp_path: Path
-) -> None:
-    """NC1 in an orthonormal basis of the hyperplane that they lie in, by NumPy; the rest is rounding of their type."""
-    generator, labels = torch.Generator().manual_seed(seed), torch.arange(400) % 5
-    rows = 2 * torch.randn(5, 4, generator=generator)[labels] + 0.3 * torch.randn(400, 4, generator=generator)
-    features = torch.nn.functional.layer_norm(rows, (4,)).to(dtype)
-    flat = features.double().numpy() @ np.linalg.qr(np.c_[np.ones(4), np.eye(4, 3)])[0][:, 1:]
-    means = np.array([flat[labels.numpy() == c].mean(axis=0) for c in range(5)])
-    within, centred = np.cov((flat - means[labels]).T, bias=True), means - means.mean(axis=0)
-    want = np.trace(within @ np.linalg.inv(centred.T @ centred / 5)) / 5
-    whole = of(features, labels, weighting)
-    half, rest = of(features[:200], labels[:200], weighting), of(features[200:].float(), labels[200:], weighting)
-    rest.merge(half)
-    whole.save(tmp_path / "m.safetensors")
-    for moments in (whole, rest, nc.ClassMoments.load(tmp_path / "m.safetensors"), whole.around(whole)):
-        assert moments.input_eps == torch.finfo(dtype).eps
-        assert nc.nc1(moments) == pytest.approx(want, rel=1e-3 + torch.finfo(dtype).eps)
-
-
-def test_a_state_of_before_has_one_precision() -> None:
-    moments = of(torch.randn(20, 3), torch.arange(20) % 2)
-    state = {name: value for name, value in moments.state_dict().items() if name != "input_eps"}
-    assert nc.ClassMoments.from_state_dict(state).input_eps == moments.eps

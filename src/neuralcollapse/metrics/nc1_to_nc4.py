@@ -124,8 +124,7 @@ def between_whitener(moments: ClassMoments) -> Float[Tensor, "r p"] | None:
     _, spread, directions = torch.linalg.svd(scaled, full_matrices=False)
     spread, directions = spread[: classes - 1], directions[: classes - 1]
     whitener: Tensor | None = directions / spread[:, None]
-    # of features of 16 bits, what rounding leaves in a lost direction may look well spread
-    if float(spread[-1]) <= max(_WELL_SPREAD, 8.0 * moments.input_eps) * float(spread[0]):
+    if float(spread[-1]) <= _WELL_SPREAD * float(spread[0]):
         whitener = _graded_whitener(moments, scaled, min(classes - 1, varying_directions(moments)))
     if whitener is not None and len(whitener) < classes - 1:
         # Where features vary in few directions two equal means may be why class means span no more.

@@ -62,8 +62,8 @@ def total_correlation(
 def directions(moments: ClassMoments, roundings: float = 48.0) -> int:
     """rank Σ_T, the number of directions in which features vary, within classes or between them.
 
-    A direction counts when its variance is above ``roundings`` times :func:`rounding_variances`, here those of the type
-    that features came in, which may be of 16 bits. Two questions need two numbers:
+    A direction counts when its variance is above ``roundings`` times :func:`rounding_variances`. Two questions need two
+    numbers:
 
     * How many directions could class means span? (NC1, and the rank it divides by.) Computed features, such as those of
       a layer normalisation, leave several units of rounding in the direction they lost. Counted, that direction would
@@ -75,7 +75,6 @@ def directions(moments: ClassMoments, roundings: float = 48.0) -> int:
     within, between = moments.within_covariance, moments.between_covariance
     live = varies(moments, (within + between).diagonal())
     correlation, scale, bounds = total_correlation(moments, within, between, live)
-    roundings *= (moments.input_eps / moments.eps) ** 2
     bounds = bounds + (roundings - 1.0) * rounding_variances(moments)[live] * scale.square()
     values, _, bounds = resolved_directions(correlation, bounds)
     return int((values > bounds).sum())

@@ -36,7 +36,7 @@ Weighting = Literal["example", "class", "mixed", "mixed-example-mean"]
 WEIGHTINGS: tuple[Weighting, ...] = get_args(Weighting)
 Scatter = Literal["full", "trace"]
 # The entries of a state, see ClassMoments.state_dict.
-STATE_NAMES = ("counts", "means", "variances", "scatter", "eps", "input_eps", "product_eps", "exponent")
+STATE_NAMES = ("counts", "means", "variances", "scatter", "eps", "product_eps", "exponent")
 
 
 def require_moments(value: object, name: str = "moments") -> None:
@@ -98,11 +98,9 @@ class ClassMoments:
         self.scatter: Scatter = scatter
         self.dtype = dtype
         self.device = None if device is None else as_device(device)
-        # The coarsest precision that features are summed in, at most float32's: it says which class means coincide,
-        # which averages over examples resolve better than a type of 16 bits does a single one.
+        # The coarsest precision that features came in, those of 16 bits counting as float32, which they are summed in:
+        # it says which class means coincide, and averages over examples are finer than a number of 16 bits.
         self.eps = torch.finfo(dtype).eps
-        # The coarsest precision that features came in: it says in which directions they vary by rounding alone.
-        self.input_eps = self.eps
         if self.dim is not None:
             self._allocate(self.dim, self.device or torch.device("cpu"))
 
@@ -147,13 +145,11 @@ class ClassMoments:
         if self.dim is None:
             self._allocate(features.shape[1], self.device or features.device)
         features, labels = features.to(self.device), labels.to(self.device, torch.int64)
-        input_eps = torch.finfo(features.dtype).eps
         if features.dtype != torch.float64 or self.dtype == torch.float32:
             features = features.to(torch.float32)
         self._accumulator.add(features, labels)
         if len(features):
             self.eps = max(self.eps, torch.finfo(features.dtype).eps)
-            self.input_eps = max(self.input_eps, input_eps)
 
     @outlives_inference_mode
     def merge(self, other: ClassMoments) -> None:
@@ -172,11 +168,8 @@ class ClassMoments:
             self._allocate(other.dim, self.device or other._state.means.device)
         if self.dim != other.dim:
             raise InputError(f"expected moments with dim = {self.dim}, got {other.dim}")
-        self._take_coarser_precision(other)
+        self.eps = max(self.eps, other.eps)
         self._state.merge(other._state)
-
-    def _take_coarser_precision(self, other: ClassMoments) -> None:
-        self.eps, self.input_eps = max(self.eps, other.eps), max(self.input_eps, other.input_eps)
 
     @outlives_inference_mode
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
@@ -193,8 +186,7 @@ class ClassMoments:
         summaries: list[dict[str, Any]] = [{}] * dist.get_world_size(group)
         mine = {name: getattr(self, name) for name in ("dim", "num_classes", "weighting", "scatter", "dtype")}
         scale = {"exponent": None if self.dim is None else self._state.exponent}
-        precision = {"eps": self.eps, "input_eps": self.input_eps}
-        precision |= {"product_eps": self.eps if self.dim is None else self._state.product_eps}
+        precision = {"eps": self.eps, "product_eps": self.eps if self.dim is None else self._state.product_eps}
         dist.all_gather_object(summaries, {**mine, **scale, **precision}, group=group)
         # Every process sees every summary, so that all refuse together and none waits for another.
         for name in mine:
@@ -221,22 +213,19 @@ class ClassMoments:
             result.merge(source)
         self._accumulator = Accumulator(result)
         self.eps = max(summary["eps"] for summary in summaries)
-        self.input_eps = max(summary["input_eps"] for summary in summaries)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The whole state as tensors: counts, means, variances (n_c tr Σ_c), scatter (empty for "trace") and more.
 
         Means, variances and scatter are those of features divided by 2^``exponent``, which is 0 unless features are
-        extremely large or small. ``eps`` is the coarsest precision of the features' sums, ``input_eps`` that of the
-        features themselves, ``product_eps`` that of their products. The tensors are the state's own, not copies, and
-        hold until the next update: ask again after it.
+        extremely large or small. ``eps`` is the coarsest precision of the features, ``product_eps`` that of their
+        products. The tensors are the state's own, not copies, and hold until the next update: ask again after it.
         Before the first example there is a state only if ``dim`` is known.
         """
         if self.dim is None:
             self._require()
         state = self._state
-        about = {"eps": self.eps, "input_eps": self.input_eps}
-        about |= {"product_eps": state.product_eps, "exponent": state.exponent or 0}
+        about = {"eps": self.eps, "product_eps": state.product_eps, "exponent": state.exponent or 0}
         return {**state.tensors(), **{name: torch.tensor(value, dtype=torch.float64) for name, value in about.items()}}
 
     @classmethod
@@ -318,17 +307,16 @@ class ClassMoments:
         return counts * (means * self.eps).square().sum(dim=1) * drift
 
     def _set_scale_and_precision(self, state: dict[str, Tensor]) -> None:
-        """Take the precisions and the exponent of a state; older states have one eps for all."""
+        """Take the precisions and the exponent of a state; older states have one eps for features and products."""
         eps = as_number(state["eps"], "eps", least=-math.inf)
-        input_eps = as_number(state.get("input_eps", eps), "input_eps", least=-math.inf)
         product_eps = as_number(state.get("product_eps", eps), "product_eps", least=-math.inf)
         exponent = as_number(state.get("exponent", 0.0), "exponent", least=-math.inf)
-        for name, value in (("eps", eps), ("input_eps", input_eps), ("product_eps", product_eps)):
+        for name, value in (("eps", eps), ("product_eps", product_eps)):
             if not 0.0 < value < 1.0:
                 raise InputError(f"expected a relative precision {name} between 0 and 1, got {value}")
         if not (abs(exponent) <= 2048 and exponent.is_integer()):
             raise InputError(f"expected a whole exponent between -2048 and 2048, got {exponent}")
-        self.eps, self.input_eps = eps, max(eps, input_eps)
+        self.eps = eps
         self._state.set_scale_and_precision(int(exponent), product_eps)
 
     def save(self, path: str | Path) -> None:
@@ -367,14 +355,13 @@ class ClassMoments:
         state = self._state.clone()
         state.move_means(reference._state, self.present)
         moved = self._wrapping(state)
-        moved._take_coarser_precision(reference)
+        moved.eps = max(self.eps, reference.eps)
         return moved
 
     def _wrapping(self, statistics: Statistics) -> ClassMoments:
         """Moments of the same settings that hold other statistics."""
         made = ClassMoments(self.num_classes, weighting=self.weighting, scatter=self.scatter, dtype=self.dtype)
-        made.dim, made.device = self.dim, self.device
-        made.eps, made.input_eps = self.eps, self.input_eps
+        made.dim, made.device, made.eps = self.dim, self.device, self.eps
         made._accumulator = Accumulator(statistics)
         return made
 

@@ -98,7 +98,8 @@ class ClassMoments:
         self.scatter: Scatter = scatter
         self.dtype = dtype
         self.device = None if device is None else as_device(device)
-        # The coarsest precision that features came in: it says which class means coincide.
+        # The coarsest precision that features came in, those of 16 bits counting as float32, which they are summed in:
+        # it says which class means coincide, and averages over examples are finer than a number of 16 bits.
         self.eps = torch.finfo(dtype).eps
         if self.dim is not None:
             self._allocate(self.dim, self.device or torch.device("cpu"))

@@ -84,7 +84,8 @@ class _Averages:
         layer.training, layer.momentum, layer.track_running_stats = True, 1.0, True
         with ExitStack() as stack:
             stack.enter_context(layer.register_forward_hook(self._called))
-            if isinstance(layer, nn.SyncBatchNorm) and "forward" not in vars(layer):
+            waits = isinstance(layer, nn.SyncBatchNorm) or getattr(layer, "waits_for_processes", False)
+            if waits and "forward" not in vars(layer):
                 # its own waits in train mode for the other processes, which may have no batch now
                 vars(layer)["forward"] = partial(_BatchNorm.forward, layer)
                 stack.callback(vars(layer).pop, "forward")

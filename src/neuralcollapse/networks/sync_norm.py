@@ -44,8 +44,14 @@ def synchronised(net: nn.Module, device: str) -> nn.Module:
     return net
 
 
-class SynchronisedNorm(nn.SyncBatchNorm):
-    """`BatchNorm1d`, `2d` or `3d` over the batch of all processes; each process must bring an example."""
+class SynchronisedNorm(_BatchNorm):
+    """`BatchNorm1d`, `2d` or `3d` over the batch of all processes; each process must bring an example.
+
+    No `SyncBatchNorm`, which DDP refuses on a CPU.
+    """
+
+    waits_for_processes = True
+    """In train mode; what measures a network with one process makes it do without."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
@@ -53,7 +59,7 @@ class SynchronisedNorm(nn.SyncBatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
-            return _BatchNorm.forward(self, input)
+            return super().forward(input)
         self._check_input_dim(input)
         output, mean, variance, count = _Normalise.apply(input, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
         if self.track_running_stats:

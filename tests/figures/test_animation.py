@@ -17,6 +17,7 @@ from neuralcollapse.figures import animate_run
 from neuralcollapse.figures.animation import FPS, SECONDS, animate
 from neuralcollapse.figures.portrait import project
 from neuralcollapse.figures.writing import write_animation
+from neuralcollapse.plots.options import Drawing
 
 EPOCHS = (1, 2, 5, 10)
 
@@ -116,3 +117,12 @@ def test_the_film_has_a_legend_names_a_curve_and_cuts_nothing_off(tmp_path: Path
     (legend,) = seen[0][0].legends
     names = [text.get_text() for text in legend.get_texts()]
     assert names == ["features", "class mean", "classifier", "simplex", "cat", "dog", "class 4"]
+
+
+def test_two_classes_move_on_a_line(tmp_path: Path) -> None:
+    pytest.importorskip("torchdiffeq")
+    from neuralcollapse.theory.simulation import simulate
+
+    found = simulate(classes=2, examples_per_class=8, dim=3, frames=4)
+    written = figures.draw_simulation(found, tmp_path, Drawing(format=("svg",)))
+    assert (tmp_path / "collapse.gif") in written

@@ -17,6 +17,7 @@ from neuralcollapse.cli import dispatch
 from neuralcollapse.figures.sweep import sweep_panels
 from neuralcollapse.plots.options import Drawing
 from neuralcollapse.study import sweep
+from neuralcollapse.study.task import State
 from neuralcollapse.training import recipes
 from neuralcollapse.training.config import TrainingConfig
 from neuralcollapse.training.resolve import load_and_resolve
@@ -71,6 +72,23 @@ def test_the_best_has_the_least_test_error_then_the_least_nc1(six: sweep.Sweep) 
     assert sweep.best(points) == sweep.Point(0.04, "learning_rate-0.04", "finished", 0.125, 0.0, 0.01)
     assert "learning_rate 0.04 of 7 values (4 finished, 1 diverged, 2 not finished)" in about and "12.50 %" in about
     assert sweep.best([point for point in points if point.status != "finished"]) is None
+
+
+def test_a_run_with_other_settings_is_no_point_of_the_sweep(six: sweep.Sweep) -> None:
+    """Though it is finished, and the best of all."""
+    states = {cell.name: State.FINISHED for cell in six.cells} | {"learning_rate-0.04": State.OTHER}
+    points = six.points(states)
+    assert [point.status for point in points][2] == "other settings" and sweep.best(points) == points[1]
+    six.recipe_path.write_text("kept")
+    others = dict.fromkeys(states, State.OTHER)
+    assert not sweep.write_recipe(six, six.points(others)) and six.recipe_path.read_text() == "kept"
+
+
+def test_a_sweep_asks_for_no_default_that_no_run_has(tmp_path: Path) -> None:
+    """The default ratio of an imbalance leaves classes without examples where there are few."""
+    config = dataclasses.replace(DIGITS, examples_per_class=20, imbalance="step")
+    made = sweep.make_sweep(config, "imbalance-ratio", [2, 5], tmp_path)
+    assert [cell.config.imbalance_ratio for cell in made.cells] == [2, 5]
 
 
 def test_the_picture_shows_winner_and_diverged(six: sweep.Sweep) -> None:

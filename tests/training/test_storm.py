@@ -98,6 +98,9 @@ def test_other_data_of_the_same_shape_are_refused(tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert train(*prepare(TrainingConfig(**settings, data_dir=write("a")), out=out)) == "finished"
     before = files(out)
+    moved = write("b").rename(tmp_path / "b" / "under another name.npz")
+    prepare(TrainingConfig(data_dir=moved), resume=out)  # the same data
+    assert files(out) == before
     pixel = images["train"].copy()
     pixel[7, 3, 3] ^= 1
     others = {
@@ -349,6 +352,7 @@ OUT_OF_RANGE = [
     (("--epochs", "9" * 20), "--epochs must be at most 1000000000, got 9999"),
     (("--epochs", "9" * 400), "--epochs must be at most 1000000000, got 999.* … 999"),
     (("--batch-size", "0"), "--batch-size must be at least 1"),
+    (("--batch-size", "1"), "expected batches of at least 2 examples"),
     (("--examples-per-class", "9" * 30), "--examples-per-class must be"),
     (("--seed", "-1"), "--seed must be at least 0"),
     (("--seed", str(2**63)), "--seed must be less than 9223372036854775808"),

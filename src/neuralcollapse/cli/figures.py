@@ -39,5 +39,5 @@ class FiguresCommand:
         if self.path is None:
             raise InputError("expected a run directory or the folder of a study, such as `figures runs/grid`, got none")
         for path in figures.draw(self.path, self.out, drawing=self.drawing, animate=self.animate):
-            console.print(str(path), soft_wrap=True, highlight=False)
+            console.print(str(path), soft_wrap=True, highlight=False, markup=False, emoji=False)
         return 0

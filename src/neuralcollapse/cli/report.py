@@ -45,13 +45,15 @@ class ReportCommand:
         out = report.default_place(self.path) if self.out is None else self.out
         if not self.watch:
             files = FileOptions(labels=self.labels, weight=self.weight, bias=self.bias, metrics="all")
-            console.print(str(report.write_report(self.path, out, files)), soft_wrap=True, highlight=False)
+            written = report.write_report(self.path, out, files)
+            console.print(str(written), soft_wrap=True, highlight=False, markup=False, emoji=False)
             return 0
         pages = report.watch(self.path, out)
         try:
             for number, page in enumerate(pages):
                 if number == 0:
-                    console.print(f"{page}, written again while the run goes on", soft_wrap=True, highlight=False)
+                    told = f"{page}, written again while the run goes on"
+                    console.print(told, soft_wrap=True, highlight=False, markup=False, emoji=False)
         except KeyboardInterrupt:
             pages.close()
         return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,7 +71,9 @@ class RunCommand:
         if history := run.history(*tables.SUMMARY_COLUMNS):
             console.print(tables.summary_table(history, first_zero_error(history)))
         if status == "interrupted":
-            console.print(f"interrupted; continue with: neuralcollapse run --resume {run.path}", soft_wrap=True)
+            again = f"neuralcollapse run --resume {shlex.quote(str(run.path))}"
+            told = f"interrupted; continue with: {again}"
+            console.print(told, soft_wrap=True, highlight=False, markup=False, emoji=False)
             return INTERRUPTED
         if status == "diverged":  # its last features may be infinite, of which there is no picture
             message = "diverged: the loss is no longer finite; try a smaller --learning-rate"
@@ -79,9 +82,8 @@ class RunCommand:
         if history:
             pictures = {path.stem for path in figures.draw(run.path)}
             page = report.write_report(run.path)
-            console.print(
-                f"{len(pictures)} pictures in {run.path / 'figures'}\nreport: {page}", soft_wrap=True, highlight=False
-            )
+            written = f"{len(pictures)} pictures in {run.path / 'figures'}\nreport: {page}"
+            console.print(written, soft_wrap=True, highlight=False, markup=False, emoji=False)
         return 0
 
 
@@ -100,5 +102,7 @@ def print_settings(console: Console, run: Run) -> None:
         f"{config.epochs} epochs; {config.device}, {arithmetic}, "
         f"seed {config.seed}",
         highlight=False,
+        markup=False,
+        emoji=False,
     )
-    console.print(f"run directory: {run.path}", highlight=False, soft_wrap=True)
+    console.print(f"run directory: {run.path}", soft_wrap=True, highlight=False, markup=False, emoji=False)

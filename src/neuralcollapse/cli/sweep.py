@@ -44,8 +44,9 @@ class SweepCommand:
             result = run_grid(sweep.cells, sweep.out, self.running, display)
         if self.running.dry_run:
             return plan_code(result, may_diverge=True)
-        if about := write_recipe(sweep, sweep.points()):
-            console.print(f"best: {about}", soft_wrap=True, highlight=False)
-            for path in (sweep.recipe_path, *figures.draw_sweep(sweep, sweep.points())):
-                console.print(str(path), soft_wrap=True, highlight=False)
+        points = sweep.points(result.states)
+        if about := write_recipe(sweep, points):
+            console.print(f"best: {about}", soft_wrap=True, highlight=False, markup=False, emoji=False)
+            for path in (sweep.recipe_path, *figures.draw_sweep(sweep, points)):
+                console.print(str(path), soft_wrap=True, highlight=False, markup=False, emoji=False)
         return print_result(console, result, sweep.out, may_diverge=True)

@@ -70,7 +70,8 @@ def animate(
         path: of the files, without an ending; endings: what to write.
     """
     times = list(views)
-    frame, low, high = {}, np.full(2, np.inf), np.full(2, -np.inf)
+    axes = views[times[0]].means.shape[1]  # one where there are two classes
+    frame, low, high = {}, np.full(axes, np.inf), np.full(axes, -np.inf)
     for at in reversed(times):  # backwards, a frame that grows
         middle, half = views[at].frame(limit=np.inf)
         low, high = np.minimum(low, middle - half), np.maximum(high, middle + half)

@@ -6,6 +6,7 @@ A single run, a study, or a log of another program: each is a `Study`, whose num
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -133,7 +134,7 @@ class Study:
             run = Run.open(records.path) if records.path and "model" in records.settings else None
             found.append(StudyRun(records, run.config if run else None, run.status() if run else Status()))
         if not any(each.records.records for each in found):
-            resume = f"; continue with: neuralcollapse run --resume {path}" if len(found) == 1 else ""
+            resume = f"; continue with: neuralcollapse run --resume {shlex.quote(str(path))}" if len(found) == 1 else ""
             raise InputError(f"{path} has no measured epoch yet{resume}")
         found.sort(key=_place)
         for first, second in itertools.pairwise(found):

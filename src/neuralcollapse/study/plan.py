@@ -177,7 +177,7 @@ def _plan(cell: Cell, path: Path, load: Callable[..., Dataset]) -> PlannedCell:
         return planned(State.FAILED if damaged else State.NEW, why=damaged)
     # whether the data are the same is checked when the run continues, with the data of its own seed
     machine = [name for name in ("device", "precision") if getattr(cell.config, name) in (None, "auto")]
-    if differing := differing_fields(run.config, resolved, ("data_dir", "data_sha256", *machine)):
+    if differing := differing_fields(run.config, resolved, ("data_dir", "data_sha256", "dataset_title", *machine)):
         if status.status in (State.DIVERGED, State.FAILED):
             return PlannedCell(cell, path, State.NEW, resolved, replaces=True)
         why = f"{path} holds a run with other settings ({'; '.join(differing)}); choose another --out, or repeat these"

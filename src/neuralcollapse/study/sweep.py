@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from neuralcollapse._checks import InputError
 from neuralcollapse.study.plan import Cell
+from neuralcollapse.study.task import State
 from neuralcollapse.training import recipes
 from neuralcollapse.training.config import TrainingConfig, numeric_settings
 from neuralcollapse.training.optimizers import OPTIMIZERS
@@ -62,12 +63,17 @@ class Sweep:
         """The file for the settings of the best run."""
         return self.out / "recipe.json"
 
-    def points(self) -> list[Point]:
-        """The runs as their directories are now."""
+    def points(self, states: Mapping[str, State] | None = None) -> list[Point]:
+        """The runs as their directories are now.
+
+        Args:
+            states: of the cells, as a grid found them; a directory that holds a run with other settings has no numbers.
+        """
         found = []
         for value, cell in zip(self.values, self.cells, strict=True):
             path = self.out / cell.name
-            status = Run(path).status().status
+            other = states is not None and states.get(cell.name) is State.OTHER
+            status = str(State.OTHER) if other else Run(path).status().status
             numbers: tuple[float, ...] = ()
             if status == "finished":
                 history = Run(path).history("test_accuracy", "train_error", "nc1")
@@ -99,16 +105,18 @@ def make_sweep(config: TrainingConfig, setting: str, values: Sequence[float] | N
             f"{setting} is the setting that is varied; give its values to --values instead of "
             f"--{setting.replace('_', '-')} {value:g}"
         )
-    resolved, data = load_and_resolve(config)
+    kind = kinds[setting]
+    if values is not None and (not values or any(not math.isfinite(value) or kind(value) != value for value in values)):
+        raise InputError(f"expected --values of {setting} as {'whole ' if kind is int else ''}numbers, got {values}")
+    # with a value of the sweep: the setting's default need not go with the others
+    first: dict[str, Any] = {} if values is None else {setting: kind(values[0])}
+    resolved, data = load_and_resolve(dataclasses.replace(config, **first))
     if values is None:
         if setting != "learning_rate":
             raise InputError(f"--setting {setting} needs --values")
         if OPTIMIZERS[resolved.optimizer].learning_rate is not None:
             raise InputError(f"--optimizer {resolved.optimizer} needs --values: the paper's 25 rates are those of SGD")
         values = recipes.learning_rates(resolved.loss, len(data.class_names))
-    kind = kinds[setting]
-    if not values or any(not math.isfinite(value) or kind(value) != value for value in values):
-        raise InputError(f"expected --values of {setting} as {'whole ' if kind is int else ''}numbers, got {values}")
     chosen = tuple(sorted({kind(value) for value in values}))
     subject: dict[str, Any] = {"dataset": resolved.dataset, "model": resolved.model, "loss": resolved.loss}
     cells = tuple(

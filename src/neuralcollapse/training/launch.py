@@ -7,6 +7,7 @@ import functools
 import logging
 import multiprocessing
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -63,7 +64,7 @@ def launch(work: Callable[[Fabric], str], run: Run) -> str:
         elif isinstance(error, ProcessExitedException):
             why = f"process {error.error_index} of {config.devices} was ended by "
             why += f"{error.signal_name} (out of memory?)" if error.signal_name else f"exit code {error.exit_code}"
-            why += f"; go on with: neuralcollapse run --resume {run.path}"
+            why += f"; go on with: neuralcollapse run --resume {shlex.quote(str(run.path))}"
         else:
             checkpoint.note_ending(run, "failed", str(error).strip().rpartition("\n")[2])
             raise

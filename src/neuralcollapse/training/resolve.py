@@ -52,7 +52,7 @@ def prepare(config: TrainingConfig, *, out: Path | None = None, resume: Path | N
     if out is None:  # named after data set, network and loss, and the settings given beside them
         name = base_name(resolved.dataset, resolved.data_dir, resolved.model, resolved.loss)
         out = Path("runs") / "-".join([name, *given.name_parts()])
-    run = Run.create(out, resolved, ignoring=("data_dir", "data_sha256"))
+    run = Run.create(out, resolved, ignoring=("data_dir", "data_sha256", "dataset_title"))
     _require_same_data(run, resolved)
     return run, data
 
@@ -80,6 +80,11 @@ def load_and_resolve(config: TrainingConfig, load: Callable[..., Dataset] = data
         downsample=config.downsample or 1,
     )
     resolved = resolve(config, data)
+    if min(resolved.batch_size, resolved.num_examples) < 2:
+        raise InputError(
+            f"expected batches of at least 2 examples, which batch normalisation needs, got --batch-size "
+            f"{resolved.batch_size} of {resolved.num_examples}; take more"
+        )
     try:
         with torch.device("meta"):
             net = build_network(resolved, data)

@@ -125,7 +125,8 @@ def draw_simulation(simulation: Simulation, out: Path, drawing: Drawing | None =
         for key, name, dashes in _NC:
             _overlay(collapse, times, getattr(closed, key), at, simulation.measured[key][1:], style.BLACK, dashes, name)
         for ax, label in zip(panels, labels, strict=True):
-            style.log_axis(ax, "xy")
+            alone = ax is spread and omega.shape[1] == 1  # one ω has no other to differ from
+            style.log_axis(ax, "x" if alone else "xy")
             ax.set(xlabel="time", ylabel=label)
             style.fit([ax])
         first.plot([], [], color=style.GREY, label="closed form")

@@ -76,5 +76,5 @@ class DynamicsCommand:
             console.print(tables.simulation_summary(found), soft_wrap=True, highlight=False)
             written = figures.draw_simulation(found, self.out or Path("dynamics"), self.drawing)
         for path in written:
-            console.print(str(path), soft_wrap=True, highlight=False, markup=False, emoji=False)
+            tables.print_as_it_is(console, path)
         return 0

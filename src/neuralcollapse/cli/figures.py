@@ -35,9 +35,10 @@ class FiguresCommand:
     def __call__(self, console: Console) -> int:
         from neuralcollapse import figures
         from neuralcollapse._errors import InputError
+        from neuralcollapse.cli import tables
 
         if self.path is None:
             raise InputError("expected a run directory or the folder of a study, such as `figures runs/grid`, got none")
         for path in figures.draw(self.path, self.out, drawing=self.drawing, animate=self.animate):
-            console.print(str(path), soft_wrap=True, highlight=False, markup=False, emoji=False)
+            tables.print_as_it_is(console, path)
         return 0

@@ -38,6 +38,7 @@ class ReportCommand:
     def __call__(self, console: Console) -> int:
         from neuralcollapse import report
         from neuralcollapse._errors import InputError
+        from neuralcollapse.cli import tables
         from neuralcollapse.files.options import FileOptions
 
         if self.path is None:
@@ -46,14 +47,14 @@ class ReportCommand:
         if not self.watch:
             files = FileOptions(labels=self.labels, weight=self.weight, bias=self.bias, metrics="all")
             written = report.write_report(self.path, out, files)
-            console.print(str(written), soft_wrap=True, highlight=False, markup=False, emoji=False)
+            tables.print_as_it_is(console, written)
             return 0
         pages = report.watch(self.path, out)
         try:
             for number, page in enumerate(pages):
                 if number == 0:
                     told = f"{page}, written again while the run goes on"
-                    console.print(told, soft_wrap=True, highlight=False, markup=False, emoji=False)
+                    tables.print_as_it_is(console, told)
         except KeyboardInterrupt:
             pages.close()
         return 0

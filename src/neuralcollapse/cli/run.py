@@ -73,7 +73,7 @@ class RunCommand:
         if status == "interrupted":
             again = f"neuralcollapse run --resume {shlex.quote(str(run.path))}"
             told = f"interrupted; continue with: {again}"
-            console.print(told, soft_wrap=True, highlight=False, markup=False, emoji=False)
+            tables.print_as_it_is(console, told)
             return INTERRUPTED
         if status == "diverged":  # its last features may be infinite, of which there is no picture
             message = "diverged: the loss is no longer finite; try a smaller --learning-rate"
@@ -83,12 +83,14 @@ class RunCommand:
             pictures = {path.stem for path in figures.draw(run.path)}
             page = report.write_report(run.path)
             written = f"{len(pictures)} pictures in {run.path / 'figures'}\nreport: {page}"
-            console.print(written, soft_wrap=True, highlight=False, markup=False, emoji=False)
+            tables.print_as_it_is(console, written)
         return 0
 
 
 def print_settings(console: Console, run: Run) -> None:
     """Print what is about to be trained, with which settings, and where the run directory is."""
+    from neuralcollapse.cli import tables
+
     config = run.config
     data = ", ".join([f"{config.num_classes} classes", *config.image_description(), *config.data_description()])
     network = ", ".join([f"{config.model}, width {config.width:g}", *config.head_description()])
@@ -105,4 +107,4 @@ def print_settings(console: Console, run: Run) -> None:
         markup=False,
         emoji=False,
     )
-    console.print(f"run directory: {run.path}", soft_wrap=True, highlight=False, markup=False, emoji=False)
+    tables.print_as_it_is(console, f"run directory: {run.path}")

@@ -35,6 +35,7 @@ class SweepCommand:
 
     def __call__(self, console: Console) -> int:
         from neuralcollapse import figures
+        from neuralcollapse.cli import tables
         from neuralcollapse.cli.grid_progress import GridDisplay
         from neuralcollapse.study.grid import run_grid
         from neuralcollapse.study.sweep import make_sweep, write_recipe
@@ -46,7 +47,7 @@ class SweepCommand:
             return plan_code(result, may_diverge=True)
         points = sweep.points(result.states)
         if about := write_recipe(sweep, points):
-            console.print(f"best: {about}", soft_wrap=True, highlight=False, markup=False, emoji=False)
+            tables.print_as_it_is(console, f"best: {about}")
             for path in (sweep.recipe_path, *figures.draw_sweep(sweep, points)):
-                console.print(str(path), soft_wrap=True, highlight=False, markup=False, emoji=False)
+                tables.print_as_it_is(console, path)
         return print_result(console, result, sweep.out, may_diverge=True)

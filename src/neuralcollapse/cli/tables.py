@@ -134,6 +134,11 @@ def simulation_summary(found: Simulation) -> str:
     )
 
 
+def print_as_it_is(console: Console, text: object) -> None:
+    """Print a line with a path in it: as one line, and no part of it read as markup."""
+    console.print(str(text), soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
 @contextlib.contextmanager
 def share_bar(console: Console, title: str) -> Iterator[Callable[[float], None]]:
     """A progress bar with the time left; yields the function to call with the share that is done, from 0 to 1.

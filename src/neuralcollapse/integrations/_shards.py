@@ -78,8 +78,7 @@ def require_known_part(loader: Iterable[Any] | None, distributed: bool | None, p
     """
     if loader is None or processes == 1 or distributed is not None:
         return
-    sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", getattr(loader, "sampler", None))
-    if not isinstance(sampler, DistributedSampler):
+    if not isinstance(_sampler_of(loader), DistributedSampler):
         raise InputError(
             f"expected distributed= beside loader= of {processes} processes: True where each has a part of its own, "
             "False where each has all examples"
@@ -111,9 +110,14 @@ def require_own_name(callback: Any, others: Iterable[Any]) -> None:
         )
 
 
+def _sampler_of(loader: object) -> Any:
+    """What chooses a loader's examples, behind what puts them together; None where it has no such thing."""
+    return getattr(getattr(loader, "batch_sampler", None), "sampler", getattr(loader, "sampler", None))
+
+
 def _drawn_from(loader: DataLoader[Any], length: int, processes: int) -> Sequence[int]:
     """The places of the data set that the loader's sampler draws from."""
-    sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
+    sampler = _sampler_of(loader)
     sampler = sampler.sampler if isinstance(sampler, BatchSampler) else sampler
     # Lightning wraps a sampler that is not its own, to divide what it draws among processes
     sampler = getattr(getattr(sampler, "dataset", None), "_sampler", sampler)

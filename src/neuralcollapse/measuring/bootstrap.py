@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,6 +171,21 @@ def fewest_examples(samples: Sequence[Sample]) -> int:
     """
     counts = torch.cat([torch.bincount(sample.labels) for sample in samples])
     return int(counts[counts > 0].min())
+
+
+def errors_and_biases(
+    samples: Sequence[Sample], values: Mapping[str, float], draws: Mapping[str, Sequence[float]]
+) -> dict[str, tuple[float, float]]:
+    """By name :func:`error_and_bias`; nan where it depends on features and a class has one example.
+
+    Args:
+        samples: that were resampled; values: as measured, or their difference; draws: the same of each resample.
+    """
+    single = fewest_examples(samples) == 1
+    return {
+        name: (math.nan, math.nan) if single and depends_on_features(name) else error_and_bias(value, draws[name])
+        for name, value in values.items()
+    }
 
 
 def few_examples(samples: Sequence[Sample]) -> list[str]:

@@ -17,10 +17,8 @@ from neuralcollapse.measuring.bootstrap import (
     RESAMPLES,
     Sample,
     Settings,
-    depends_on_features,
-    error_and_bias,
+    errors_and_biases,
     few_examples,
-    fewest_examples,
     reach,
     resampled,
 )
@@ -219,12 +217,9 @@ def _of_samples(
     for one, other in resampled([a, b], settings, resamples, seed, progress):
         for name in names:
             draws[name].append(one[name] - other[name])
-    single, found = fewest_examples([a, b]) == 1, {}
-    for name in names:
-        difference = values[0][name] - values[1][name]
-        width = reach(level, *error_and_bias(difference, draws[name]))
-        if single and depends_on_features(name):
-            width = math.nan
+    differences, found = {name: values[0][name] - values[1][name] for name in names}, {}
+    for name, (error, bias) in errors_and_biases([a, b], differences, draws).items():
+        difference, width = differences[name], reach(level, error, bias)
         bounds = difference - width, difference + width
         found[name] = Difference(values[0][name], values[1][name], difference, *bounds)
     same = torch.equal(a.labels, b.labels)
@@ -357,9 +352,8 @@ def _welch(a: torch.Tensor, b: torch.Tensor, level: float) -> tuple[float, float
         from scipy.special import stdtrit
     except ImportError:
         raise InputError(f"intervals from several runs need SciPy: {install('scipy')}") from None
-    scale = (
-        max(float(side.abs().max()) for side in (a, b)) or 1.0
-    )  # squares of numbers near the ends of a float are not
+    # squares of numbers near the ends of a float's range would leave it
+    scale = max(float(side.abs().max()) for side in (a, b)) or 1.0
     a, b = a / scale, b / scale
     parts = [float(side.var()) / len(side) for side in (a, b)]
     difference, total = float(a.mean() - b.mean()), sum(parts)

@@ -16,10 +16,8 @@ from neuralcollapse.measuring.bootstrap import (
     RESAMPLES,
     Sample,
     Settings,
-    depends_on_features,
-    error_and_bias,
+    errors_and_biases,
     few_examples,
-    fewest_examples,
     reach,
     resampled,
 )
@@ -111,15 +109,12 @@ def intervals_of(
     level, resamples, seed = check_bootstrap(level, resamples, seed)
     values = sample.numbers(settings)
     drawn = [numbers for (numbers,) in resampled([sample], settings, resamples, seed, progress)]
-    single, found = fewest_examples([sample]) == 1, {}
-    for name, value in values.items():
-        draws = [numbers[name] for numbers in drawn]
-        error, bias = error_and_bias(value, draws)
-        if single and depends_on_features(name):
-            error = bias = math.nan
-        width = reach(level, error, bias)
+    draws = {name: [numbers[name] for numbers in drawn] for name in values}
+    found = {}
+    for name, (error, bias) in errors_and_biases([sample], values, draws).items():
+        value, width = values[name], reach(level, error, bias)
         low, high = value - width, value + width
-        if value >= 0.0 and min(draws) >= 0.0 and math.isfinite(error):
+        if value >= 0.0 and min(draws[name]) >= 0.0 and math.isfinite(error):
             low, high = max(low, 0.0), max(high, 0.0)
         found[name] = Interval(value, low, high, error, bias, level)
     return found

@@ -89,3 +89,29 @@ def test_a_wrong_file_is_one_sentence(
         path.write_text(content)
     code, _, error = run(capsys, path, path)
     assert code == 2 and message in error and error.count("\n") == 1
+
+
+def test_what_is_compared_is_never_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A link to a side is that side, and a run's folder holds its files; nothing is resampled before it is told."""
+    a, b = (features_file(tmp_path / f"{name}.npz", seed) for seed, name in enumerate("ab"))
+    (tmp_path / "link.npz").symlink_to(a)
+    (tmp_path / "run").mkdir()
+    for out, told in (
+        (b, f"expected another file to write than {b}, which is read"),
+        (tmp_path / "link.npz", f"expected another file to write than {tmp_path / 'link.npz'}, which is read"),
+        (tmp_path / "no" / "x.json", f"expected an existing folder to write x.json in, got {tmp_path / 'no'}"),
+        (tmp_path, f"expected a file to write, got {tmp_path}, which is a folder or a device"),
+    ):
+        before = a.read_bytes(), b.read_bytes()
+        assert run(capsys, a, b, "--resamples", 10**9, "--json", out) == (2, "", f"neuralcollapse: {told}\n")
+        assert (a.read_bytes(), b.read_bytes()) == before
+    inside = tmp_path / "run" / "history.jsonl"
+    told = f"expected another folder to write history.jsonl in than {inside.parent}, which is read"
+    assert run(capsys, inside.parent, a, "--json", inside) == (2, "", f"neuralcollapse: {told}\n")
+
+
+def test_features_of_torch_save(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = (features_file(tmp_path / f"{name}.npz", seed) for seed, name in enumerate("ab"))
+    torch.save({name: torch.from_numpy(array) for name, array in np.load(b).items()}, tmp_path / "b.pt")
+    npz, pt = (run(capsys, a, other, "--resamples", 20) for other in (b, tmp_path / "b.pt"))
+    assert pt == npz and npz[0] == 0

@@ -141,3 +141,6 @@ def test_a_file_that_is_read_is_not_written_over(tmp_path: Path) -> None:
     options = FileOptions(weight=tmp_path / "model.safetensors:fc.weight", save=tmp_path / "model.safetensors")
     with pytest.raises(InputError, match="another file to write"):
         options.check(tmp_path / "examples.npz")
+    both = tmp_path / "both.safetensors"
+    with pytest.raises(InputError, match=r"--json with another file than --save .*both"):
+        FileOptions(save=both, json=tmp_path / "." / "both.safetensors").check(tmp_path / "examples.npz")

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 from helpers.reports import EPOCHS, HOSTILE, NAMES
 from helpers.run_directories import record
 
@@ -165,6 +166,50 @@ def test_a_damaged_snapshot_is_named(run: Path, tmp_path: Path) -> None:
     (copy / "snapshots" / "epoch_0005.npz").write_bytes(b"no archive")
     with pytest.raises(InputError, match="epoch_0005"):
         write_report(copy)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """What `report` says of wrong arguments, in its one line."""
+    with pytest.raises(SystemExit) as ended:
+        main(["report", *map(str, arguments)])
+    out, error = capsys.readouterr()
+    assert (ended.value.code, out) == (2, "")
+    return error.removeprefix("neuralcollapse: ").removesuffix("\n")
+
+
+def test_only_a_page_is_written(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not over a run's history, nor into a file that is called "-"."""
+    before = (run / "history.jsonl").read_bytes()
+    for out in (run / "history.jsonl", "-", tmp_path):
+        assert refused(capsys, run, "--out", out) == f"expected a file ending in .html for the report, got {out}"
+        assert "ending in .html" in refused(capsys, run, "--watch", "--out", out)
+    assert "an existing folder" in refused(capsys, run, "--out", tmp_path / "no" / "page.html")
+    assert (run / "history.jsonl").read_bytes() == before and not any(tmp_path.iterdir())
+
+
+def test_arguments_of_features_are_not_ignored_for_runs(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = f"--labels goes with a file of features, which {run} is not: leave out --labels y.npy"
+    assert refused(capsys, run, "--labels", "y.npy") == told
+    with Run.open(run).locked():  # one that goes on
+        assert refused(capsys, run, "--watch", "--labels", "y.npy") == told
+
+
+def test_a_measurement_is_not_watched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = nc.measure_features(np.eye(6)[:, :4], [0, 0, 0, 1, 1, 1], np.ones((2, 4)))
+    (tmp_path / "report.json").write_text(json.dumps(report.to_dict()))
+    np.savez(tmp_path / "features.npz", features=np.eye(6)[:, :4])
+    for name in ("report.json", "features.npz"):
+        path = tmp_path / name
+        assert refused(capsys, path, "--watch") == f"{path} does not grow as a run or a log does: leave out --watch"
+
+
+def test_features_of_torch_save_make_a_page(tmp_path: Path) -> None:
+    tensors = {"features": torch.eye(6)[:, :4], "labels": torch.arange(6) % 2, "weight": torch.eye(2, 4)}
+    torch.save(tensors, tmp_path / "features.pt")
+    shares: list[float] = []
+    content = content_of(write_report(tmp_path / "features.pt", progress=shares.append))
+    assert (content["kind"], content["counts"]["num_examples"]) == ("features", 6)
+    assert shares[-1] == 1
 
 
 def test_a_watched_page_follows_the_run_and_ends_with_it(run: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from neuralcollapse.files.options import CompareOptions
+from neuralcollapse.files.options import STANDARD_OUTPUT, CompareOptions, check_written
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,6 +49,8 @@ class CompareCommand:
 
         if self.a is None or self.b is None:
             raise InputError("expected two files, reports or runs to compare, such as `compare before.npz after.npz`")
+        if self.json is not None and self.json != STANDARD_OUTPUT:
+            check_written(self.json, (self.a, self.b))
         with share_bar(console, "resampling") as advance:
             found = compare_paths(self.a, self.b, self.comparing, advance)
         print(printed(found, self.json), end="")

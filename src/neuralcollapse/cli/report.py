@@ -44,12 +44,13 @@ class ReportCommand:
         if self.path is None:
             raise InputError("expected a run, a study or a file of measurements, such as `report runs/mine`, got none")
         out = report.default_place(self.path) if self.out is None else self.out
+        files = FileOptions(labels=self.labels, weight=self.weight, bias=self.bias, metrics="all")
         if not self.watch:
-            files = FileOptions(labels=self.labels, weight=self.weight, bias=self.bias, metrics="all")
-            written = report.write_report(self.path, out, files)
+            with tables.share_bar(console, "measuring") as advance:
+                written = report.write_report(self.path, out, files, advance)
             tables.print_as_it_is(console, written)
             return 0
-        pages = report.watch(self.path, out)
+        pages = report.watch(self.path, out, files)
         try:
             for number, page in enumerate(pages):
                 if number == 0:

@@ -9,14 +9,12 @@ from typing import Any
 
 from neuralcollapse._errors import InputError
 from neuralcollapse._files import read_json
-from neuralcollapse.files.features import open_classifier, open_examples
+from neuralcollapse.files.features import is_features, open_classifier, open_examples
 from neuralcollapse.files.options import CompareOptions, metric_names
 from neuralcollapse.files.samples import sample_of
 from neuralcollapse.measuring.comparison import Comparison, compare
 from neuralcollapse.measuring.history import History
 from neuralcollapse.measuring.report import is_printed
-
-_FEATURES = (".npz", ".npy", ".safetensors", ".parquet")
 
 
 def compare_paths(
@@ -36,7 +34,7 @@ def read_side(path: Path) -> Any:
     """A file of features, the JSON of a report, or whatever :meth:`neuralcollapse.History.read` knows."""
     if not path.exists():
         raise InputError(f"no file or folder {path}; expected features, a report's JSON, a run or a study")
-    if path.is_file() and path.suffix in _FEATURES:
+    if is_features(path):
         return sample_of(open_examples(path), open_classifier(path))
     if path.is_file() and path.suffix == ".json":
         content = read_json(path)

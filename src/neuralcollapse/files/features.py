@@ -84,6 +84,11 @@ class Classifier:
     found: str = ""
 
 
+def is_features(path: Path) -> bool:
+    """Whether a path is that of a file of features, by its ending; it need not be there."""
+    return path.suffix in (".npy", ".npz", ".safetensors", ".parquet", *ENDINGS) and not path.is_dir()
+
+
 def open_examples(path: Path, labels: Path | None = None, columns: str = "features") -> LabelledFeatures:
     """Features of one file, with labels from it or from a file of their own; only headers are read yet.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -27,6 +28,27 @@ def split_key(path: Path) -> tuple[Path, str | None]:
     """
     file, _, key = str(path).rpartition(":")
     return (path, None) if path.exists() or not key or not Path(file).suffix else (Path(file), key)
+
+
+def check_written(path: Path, read: Iterable[Path]) -> None:
+    """Raise where a file cannot be written, or where writing it would destroy what is read.
+
+    Args:
+        path: the file to write.
+        read: files, which it must not be, and folders, in which it must not lie.
+
+    Raises:
+        InputError: so that hours are not spent before it is found.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"expected an existing folder to write {path.name} in, got {path.parent}")
+    if path.exists() and not path.is_file():
+        raise InputError(f"expected a file to write, got {path}, which is a folder or a device")
+    for other in read:
+        if path.resolve() == other.resolve() or (path.exists() and other.exists() and path.samefile(other)):
+            raise InputError(f"expected another file to write than {path}, which is read")
+        if other.is_dir() and path.resolve().is_relative_to(other.resolve()):
+            raise InputError(f"expected another folder to write {path.name} in than {path.parent}, which is read")
 
 
 @dataclass(frozen=True)
@@ -110,17 +132,13 @@ class FileOptions:
         if self.classes is not None and self.classes < 1:
             raise InputError(f"expected at least one class, got --classes {self.classes}")
         self.shard_numbers, self.kept  # noqa: B018
-        named = (split_key(path)[0] for path in (self.labels, self.weight, self.bias) if path is not None)
-        read = (features, *named, self.moments, *self.merge)
-        for path in (self.save, self.json):
-            if path is None or path == STANDARD_OUTPUT:
-                continue
-            if not path.parent.is_dir():
-                raise InputError(f"expected an existing folder to write {path.name} in, got {path.parent}")
-            if path.exists() and not path.is_file():
-                raise InputError(f"expected a file to write, got {path}, which is a folder or a device")
-            if path.exists() and any(other is not None and other.exists() and path.samefile(other) for other in read):
-                raise InputError(f"expected another file to write than {path}, which is read")
+        named = [split_key(path)[0] for path in (self.labels, self.weight, self.bias) if path is not None]
+        read = [path for path in (features, *named, self.moments, *self.merge) if path is not None]
+        written = [path for path in (self.save, self.json) if path is not None and path != STANDARD_OUTPUT]
+        for path in written:
+            check_written(path, read)
+        if len({path.resolve() for path in written}) < len(written):
+            raise InputError(f"expected --json with another file than --save {self.save}, got the same")
         if self.save is not None and self.save.suffix != ".safetensors":
             raise InputError(f"expected --save with a file ending in .safetensors, got {self.save}")
         if self.confidence is not None and (self.shard is not None or self.moments is not None or features is None):

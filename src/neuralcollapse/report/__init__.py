@@ -12,18 +12,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from neuralcollapse.files.options import FileOptions
+from neuralcollapse.files.passes import Progress
 from neuralcollapse.measuring.report import Report
 from neuralcollapse.measuring.run_records import RunRecords
 from neuralcollapse.report.content import make_content
 from neuralcollapse.report.features_view import view_of_report
-from neuralcollapse.report.page import write_page
+from neuralcollapse.report.page import check_page, write_page
 from neuralcollapse.report.study_view import history_view
 from neuralcollapse.report.watching import watch
 
 __all__ = ["default_place", "report_measurement", "report_runs", "watch", "write_report"]
 
 
-def write_report(path: Path, out: Path | None = None, files: FileOptions | None = None) -> Path:
+def write_report(
+    path: Path,
+    out: Path | None = None,
+    files: FileOptions | None = None,
+    progress: Progress = lambda share: None,
+) -> Path:
     """Write the report of whatever lies at a path.
 
     Args:
@@ -32,6 +38,7 @@ def write_report(path: Path, out: Path | None = None, files: FileOptions | None 
         out: the HTML file; by default :func:`default_place`.
         files: where labels and classifier of features are, and which metrics to add; by default in the features' file,
             and all.
+        progress: is called with the share of the features that has been measured.
 
     Returns:
         The file written.
@@ -39,7 +46,9 @@ def write_report(path: Path, out: Path | None = None, files: FileOptions | None 
     Raises:
         InputError: nothing is there that can be read, or a file is damaged.
     """
-    return write_page(default_place(path) if out is None else out, make_content(path, files))
+    out = default_place(path) if out is None else out
+    check_page(out)
+    return write_page(out, make_content(path, files, progress))
 
 
 def default_place(path: Path) -> Path:

@@ -5,24 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from neuralcollapse._errors import InputError
 from neuralcollapse._files import read_json
+from neuralcollapse.files.features import is_features
 from neuralcollapse.files.measure_files import measure_files
 from neuralcollapse.files.options import FileOptions
+from neuralcollapse.files.passes import Progress
 from neuralcollapse.measuring.report import is_printed
 from neuralcollapse.measuring.run_readers import read_runs
 from neuralcollapse.report.features_view import view_of_printed, view_of_report
 from neuralcollapse.report.study_view import history_view
 from neuralcollapse.study.study_file import FILE as STUDY
 
-_FEATURES = (".npz", ".npy", ".safetensors", ".parquet")
 
-
-def make_content(path: Path, files: FileOptions | None = None) -> dict[str, Any]:
+def make_content(
+    path: Path, files: FileOptions | None = None, progress: Progress = lambda share: None
+) -> dict[str, Any]:
     """The content of the page about a path; see :func:`neuralcollapse.report.write_report`."""
-    if path.suffix in _FEATURES and not path.is_dir():
-        measured = measure_files(path, files or FileOptions(metrics="all"))
+    if is_features(path):
+        measured = measure_files(path, files or FileOptions(metrics="all"), progress)
         assert measured.report is not None  # only shards have none
         return view_of_report(measured.report, path.name)
+    for name in ("labels", "weight", "bias"):
+        if files is not None and (given := getattr(files, name)) is not None:
+            raise InputError(f"--{name} goes with a file of features, which {path} is not: leave out --{name} {given}")
     if path.suffix == ".json" and path.is_file():
         printed = read_json(path)
         if is_printed(printed):

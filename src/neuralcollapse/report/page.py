@@ -21,6 +21,18 @@ SCRIPTS = ("elements", "numbers", "panels", "portrait", "matrix", "tables", "run
 """The page's own scripts, in the order in which they run."""
 
 
+def check_page(path: Path) -> None:
+    """Raise unless a path is one of a page, so that what is read is never written over.
+
+    Raises:
+        InputError: another ending than .html or .htm, or there is no such folder.
+    """
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"expected a file ending in .html for the report, got {path}")
+    if not path.parent.is_dir():
+        raise InputError(f"expected an existing folder to write {path.name} in, got {path.parent}")
+
+
 def write_page(path: Path, content: dict[str, Any]) -> Path:
     """Write the page of some content; a reader never finds half of it.
 
@@ -32,8 +44,9 @@ def write_page(path: Path, content: dict[str, Any]) -> Path:
         The path.
 
     Raises:
-        InputError: plotly is not installed.
+        InputError: plotly is not installed; not a file ending in .html.
     """
+    check_page(path)
     text = render(content)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

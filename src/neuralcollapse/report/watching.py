@@ -7,15 +7,18 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+from neuralcollapse._errors import InputError
+from neuralcollapse.files.features import is_features
+from neuralcollapse.files.options import FileOptions
 from neuralcollapse.measuring.run_readers import is_run_directory
 from neuralcollapse.report.content import make_content
-from neuralcollapse.report.page import write_page
+from neuralcollapse.report.page import check_page, write_page
 from neuralcollapse.training.run_directory import Run
 
 _READ = ("history.jsonl", "status.json", "study.json")
 
 
-def watch(path: Path, out: Path, *, every: float = 5.0) -> Generator[Path]:
+def watch(path: Path, out: Path, files: FileOptions | None = None, *, every: float = 5.0) -> Generator[Path]:
     """Write the report, and again whenever what it shows has changed, until its runs have ended.
 
     While they go on, the page loads itself again; the last one does not. A file of a Monitor has no end: stop the
@@ -24,14 +27,18 @@ def watch(path: Path, out: Path, *, every: float = 5.0) -> Generator[Path]:
     Args:
         path: a run, a study, or a file that `nc.History.read` reads.
         out: the HTML file.
+        files: as :func:`neuralcollapse.report.write_report` takes them; runs have none.
         every: seconds between two looks.
 
     Yields:
         The file, each time it has been written.
 
     Raises:
-        InputError: nothing is there that can be read, or a file is damaged.
+        InputError: nothing is there that can be read, a file is damaged, or it is a measurement, which has an end.
     """
+    if is_features(path) or (path.is_file() and make_content(path, files)["kind"] == "features"):
+        raise InputError(f"{path} does not grow as a run or a log does: leave out --watch")
+    check_page(out)
     try:
         seen = None
         while True:
@@ -39,7 +46,7 @@ def watch(path: Path, out: Path, *, every: float = 5.0) -> Generator[Path]:
             if not going:
                 break
             if state != seen:
-                yield write_page(out, {**make_content(path), "watched": every})
+                yield write_page(out, {**make_content(path, files), "watched": every})
                 seen = state
             time.sleep(every)
     finally:

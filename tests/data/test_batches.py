@@ -91,7 +91,9 @@ def test_without_a_seed_the_order_is_the_stored_one() -> None:
 
 def test_images_are_normalised_after_padding_and_keep_to_their_labels() -> None:
     data = numbered(10, size=28)
-    of = Batches(data, (0.25,), (0.5,), batch_size=3, device="cpu", shuffle_seed=1, pad_to=32, channels_last=False)
+    of = Batches(
+        data, (0.25,), (0.5,), batch_size=3, device="cpu", shuffle_seed=1, pad_to=(32, 32), channels_last=False
+    )
     for images, labels in of.epoch(2):
         assert images.dtype == torch.float32 and images.shape[1:] == (1, 32, 32)
         inner = (labels.float() / 255 - 0.25) / 0.5
@@ -99,6 +101,15 @@ def test_images_are_normalised_after_padding_and_keep_to_their_labels() -> None:
         border = images.clone()
         border[:, :, 2:30, 2:30] = -0.5
         torch.testing.assert_close(border, torch.full_like(border, -0.5))  # a black pixel, normalised
+
+
+def test_height_and_width_are_padded_each_to_its_own() -> None:
+    images = torch.full((2, 1, 3, 6), 255, dtype=torch.uint8)
+    of = Batches(ImageData(images, torch.arange(2)), (0.0,), (1.0,), batch_size=2, pad_to=(5, 6))
+    (given, _), *_ = of
+    expected = torch.zeros(2, 1, 5, 6)
+    expected[:, :, 1:4] = 1
+    assert torch.equal(given, expected)
 
 
 def test_channels_have_their_own_normalisation_and_the_wanted_layout() -> None:
@@ -112,7 +123,7 @@ def test_channels_have_their_own_normalisation_and_the_wanted_layout() -> None:
     torch.testing.assert_close(images, other)
 
 
-@pytest.mark.parametrize("options", [{"batch_size": 0}, {"pad_to": 3}])
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"pad_to": (3, 9)}, {"pad_to": (9, 3)}])
 def test_impossible_batches(options: dict) -> None:
     with pytest.raises(InputError):
         batches(numbered(4), **options)

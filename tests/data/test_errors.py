@@ -317,3 +317,9 @@ def test_available_lists_ones_own_data(tmp_path: Path) -> None:
     assert (datasets.available(path)[-1].name, datasets.available(path)[-1].train) == ("folder", (3, 3))
     path = write.write_npz(tmp_path / "own.npz")
     assert (datasets.available(path)[-1].name, datasets.available(path)[-1].train) == ("npz", (4, 4, 4))
+
+
+def test_halves_of_different_sizes_are_refused(tmp_path: Path) -> None:
+    images = write.random_images(10, 4, 4), write.random_images(10, 4, 6)
+    write.write_idx(tmp_path, (images[0], range(10)), (images[1], range(10)))
+    assert message("mnist", tmp_path).endswith("training and test images differ in size: 4 × 4 and 4 × 6 pixels")

@@ -161,7 +161,7 @@ def test_weights_move_to_torchvision_and_give_the_same_outputs(name: str) -> Non
         torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-5)
 
 
-def small(name: str, size: int, **options: int) -> nn.Module:
+def small(name: str, size: int | tuple[int, int], **options: int) -> nn.Module:
     return models.build(name, image_size=size, width=SMALL_WIDTH.get(name, 0.125), **options)  # type: ignore[arg-type]
 
 
@@ -177,6 +177,16 @@ def test_every_network_learns_and_is_measured_on_small_images(name: str, size: i
     assert last.weight.grad is not None and bool(last.weight.grad.any())
     report = nc.measure(net, [(images[:3], labels[:3]), (images[3:], labels[3:])])
     assert (report.num_examples, report.dim) == (6, last.in_features)
+
+
+@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 12), (7, 7)])
+def test_tiny_and_oblong_images_fit(name: str, size: tuple[int, int]) -> None:
+    """Of images too small for all its poolings a network leaves out those that would leave no pixel."""
+    net = small(name, size, num_classes=3, in_channels=1)
+    outputs = net(torch.randn(4, 1, *size))
+    assert outputs.shape == (4, 3) and bool(outputs.isfinite().all())
+    outputs.square().sum().backward()
 
 
 @pytest.mark.parametrize("name", models.names())

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers.progress import Interrupt
@@ -154,3 +155,23 @@ def test_the_usual_numbers(tmp_path: Path, options: dict[str, Any], expected: tu
     config = made(tmp_path / "run", **options)[0].config
     found = (config.learning_rate, config.momentum, config.weight_decay, config.measured_weight_decay)
     assert (*found, config.batch_size) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("model", ["mlp", "vgg11", "densenet40"])
+@pytest.mark.parametrize("size", [(28, 40), (40, 28), (3, 5)])
+def test_oblong_images_are_trained_on(tmp_path: Path, model: str, size: tuple[int, int]) -> None:
+    """Also by the one network whose first layer depends on the size; each side of 28 pixels is padded to 32."""
+    labels = np.arange(12) % 3
+    images = np.random.default_rng(0).integers(0, 256, (12, *size), dtype=np.uint8)
+    halves = {
+        f"{half}_{kind}": array
+        for half in ("train", "test")
+        for kind, array in (("images", images), ("labels", labels))
+    }
+    np.savez(tmp_path / "oblong.npz", **halves)
+    settings = {"dataset": "npz", "data_dir": tmp_path / "oblong.npz", "model": model, "width": 0.0625, "epochs": 1}
+    run, data = prepare(TrainingConfig(**settings, precision="32", device="cpu"), out=tmp_path / "run")
+    assert train(run, data) == "finished"
+    if model == "mlp":
+        weights = torch.load(run.path / "checkpoint.pt", weights_only=True)["model"]
+        assert weights["1.weight"].shape[1] == {40: 32 * 40, 5: 15}[max(size)]

@@ -36,7 +36,7 @@ class Batches:
         batch_size: int,
         device: torch.device | str = "cpu",
         shuffle_seed: int | None = None,
-        pad_to: int | None = None,
+        pad_to: tuple[int, int] | None = None,
         channels_last: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -44,10 +44,12 @@ class Batches:
             raise InputError(f"expected a batch size of at least 1, got {batch_size}")
         images = data.images
         if pad_to is not None:
-            if max(images.shape[-2:]) > pad_to:
-                raise InputError(f"cannot pad images of {images.shape[-2]} × {images.shape[-1]} pixels to {pad_to}")
-            height, width = pad_to - images.shape[-2], pad_to - images.shape[-1]
-            images = F.pad(images, (width // 2, width - width // 2, height // 2, height - height // 2))
+            height, width = pad_to[0] - images.shape[-2], pad_to[1] - images.shape[-1]
+            if min(height, width) < 0:
+                sizes = f"{images.shape[-2]} × {images.shape[-1]} pixels to {pad_to[0]} × {pad_to[1]}"
+                raise InputError(f"cannot pad images of {sizes}")
+            if height or width:  # else it would copy them all the same
+                images = F.pad(images, (width // 2, width - width // 2, height // 2, height - height // 2))
         self._images, self._labels = images.to(device), data.labels.to(device)
         self._mean = torch.tensor(mean, dtype=dtype, device=device)[:, None, None] * 255
         self._std = torch.tensor(std, dtype=dtype, device=device)[:, None, None] * 255

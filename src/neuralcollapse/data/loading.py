@@ -105,6 +105,9 @@ def load(
         if corruption.label_noise:
             changed = noisy_labels(labels[chosen], len(class_names), corruption.label_noise, seed)
             train = ImageData(train.images, torch.from_numpy(changed))
+        if (sizes := [tuple(half.images.shape[2:]) for half in (train, test)])[0] != sizes[1]:
+            listed = " and ".join(f"{height} × {width}" for height, width in sizes)
+            raise NoData(f"{stored.source}: training and test images differ in size: {listed} pixels")
         if train.images.shape[1] != test.images.shape[1]:  # gray pictures in one half only
             train, test = (
                 ImageData(half.images.expand(-1, 3, *half.images.shape[2:]).contiguous(), half.labels)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from neuralcollapse.networks.layers import initialise, scaled
+from neuralcollapse.networks.layers import SafeAvgPool2d, initialise, scaled
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class DenseNet(nn.Module):
                         norm=nn.BatchNorm2d(channels),
                         relu=nn.ReLU(inplace=True),
                         conv=nn.Conv2d(channels, outputs, 1, bias=False),
-                        pool=nn.AvgPool2d(2),
+                        pool=SafeAvgPool2d(),
                     )
                 )
                 channels = outputs

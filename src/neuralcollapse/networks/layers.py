@@ -34,3 +34,13 @@ class SafeMaxPool2d(nn.MaxPool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input) if min(input.shape[-2:]) > 1 else input
+
+
+class SafeAvgPool2d(nn.AvgPool2d):
+    """2×2 average pooling that leaves images one pixel high or wide as they are, such as 3×3 ones in a DenseNet."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) if min(input.shape[-2:]) > 1 else input

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import nn
 
 from neuralcollapse.networks.layers import scaled
 
 
-def mlp(num_classes: int, in_channels: int, image_size: int, width: float) -> nn.Sequential:
+def mlp(num_classes: int, in_channels: int, image_size: tuple[int, int], width: float) -> nn.Sequential:
     """Three hidden layers of 512 × width rectified, batch-normalised units, then a linear classifier."""
     hidden = scaled(512, width)
-    inputs = in_channels * image_size**2
+    inputs = in_channels * math.prod(image_size)
     layers: list[nn.Module] = [nn.Flatten()]
     for _ in range(3):
         layers += [nn.Linear(inputs, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)]

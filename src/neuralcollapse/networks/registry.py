@@ -25,7 +25,9 @@ def names() -> tuple[str, ...]:
     return (*_NETWORKS, "mlp")
 
 
-def build(name: str, *, num_classes: int, in_channels: int = 3, image_size: int = 32, width: float = 1.0) -> nn.Module:
+def build(
+    name: str, *, num_classes: int, in_channels: int = 3, image_size: int | tuple[int, int] = 32, width: float = 1.0
+) -> nn.Module:
     """Build a network, initialised from the current random state; its last layer is an `nn.Linear`.
 
     Args:
@@ -34,7 +36,7 @@ def build(name: str, *, num_classes: int, in_channels: int = 3, image_size: int 
             channels, get a new first convolution for any other number.
         num_classes: c, outputs of the last layer.
         in_channels: image channels.
-        image_size: pixels of an image's side; only the multilayer perceptron depends on it.
+        image_size: pixels of an image's side, or its height and width; only the multilayer perceptron depends on it.
         width: factor on the published width, rounded to whole channels, at least one.
 
     Raises:
@@ -43,7 +45,8 @@ def build(name: str, *, num_classes: int, in_channels: int = 3, image_size: int 
     """
     if not 0 < width < float("inf"):
         raise InputError(f"expected a positive width, got {width}")
-    if min(num_classes, in_channels, image_size) < 1:
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if min(num_classes, in_channels, *size) < 1:
         got = f"num_classes={num_classes}, in_channels={in_channels}, image_size={image_size}"
         raise InputError(f"expected at least one class, channel and pixel, got {got}")
     package, _, external = name.rpartition(":")
@@ -51,7 +54,7 @@ def build(name: str, *, num_classes: int, in_channels: int = 3, image_size: int 
         return _external(package, external, num_classes, in_channels, width)
     name = _ALIASES.get(name, name)
     if name == "mlp":
-        return mlp(num_classes, in_channels, image_size, width)
+        return mlp(num_classes, in_channels, size, width)
     if name not in _NETWORKS:
         hint = suggest(name, (*names(), *_ALIASES))
         known = f"{', '.join(names())}, torchvision:NAME or timm:NAME"

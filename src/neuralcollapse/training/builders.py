@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from neuralcollapse.data import Batches, Dataset, ImageData
 from neuralcollapse.measuring.classifier import find_classifier
@@ -18,12 +18,11 @@ _PADDED = {28: 32}  # the paper pads the MNIST images, so that three halvings co
 
 def build_network(config: RunConfig, data: Dataset) -> nn.Module:
     """The configured network, initialised from the current random state."""
-    channels = data.train.images.shape[1]
-    height, size = (_padded(side, config) for side in data.train.images.shape[-2:])
+    channels, size = data.train.images.shape[1], _padded(data.train.images, config)
     net = registry.build(
         config.model, num_classes=config.num_classes, in_channels=channels, image_size=size, width=config.width
     )
-    net = heads.replace(net, config.head, config.temperature, torch.zeros(1, channels, height, size))
+    net = heads.replace(net, config.head, config.temperature, torch.zeros(1, channels, *size))
     return net.to(memory_format=torch.channels_last) if channels_last_pays(config) else net  # type: ignore[call-overload]
 
 
@@ -33,8 +32,7 @@ def find_last_layer(config: RunConfig, net: nn.Module, data: Dataset) -> nn.Line
     if config.classifier_decay is None and config.bias_norm_decay is None and not config.feature_decay and not follows:
         return None
     images = data.train.images
-    height, width = (_padded(side, config) for side in images.shape[-2:])
-    return find_classifier(net, lambda: net(torch.zeros(1, images.shape[1], height, width)))
+    return find_classifier(net, lambda: net(torch.zeros(1, images.shape[1], *_padded(images, config))))
 
 
 def build_optimizer(config: RunConfig, net: nn.Module, last: nn.Linear | None = None) -> torch.optim.Optimizer:
@@ -71,7 +69,6 @@ def make_batches(
         device: where the images are kept.
         shuffle_seed: decides the order together with the epoch; None for measuring, in stored order.
     """
-    side = images.images.shape[-1]
     return Batches(
         images,
         data.mean,
@@ -79,16 +76,17 @@ def make_batches(
         batch_size=max(config.batch_size, _MEASURING_BATCH) if shuffle_seed is None else config.batch_size,
         device=device,
         shuffle_seed=shuffle_seed,
-        pad_to=padded if (padded := _padded(side, config)) > side else None,
+        pad_to=_padded(images.images, config),
         channels_last=channels_last_pays(config),
         dtype=torch.float64 if config.precision == "64" else torch.float32,
     )
 
 
-def _padded(side: int, config: RunConfig) -> int:
-    """The side to which images are padded, of smaller images as much smaller."""
-    whole = side * config.downsample
-    return _PADDED.get(whole, whole) // config.downsample
+def _padded(images: Tensor, config: RunConfig) -> tuple[int, int]:
+    """Height and width to which images are padded, of smaller images as much smaller."""
+    whole = (side * config.downsample for side in images.shape[-2:])
+    height, width = (_PADDED.get(side, side) // config.downsample for side in whole)
+    return height, width
 
 
 def channels_last_pays(config: RunConfig) -> bool:

@@ -42,7 +42,7 @@ def test_every_degenerate_report_prints_and_goes_into_json(value: float | None, 
         notes=("a note " * 40, "another"),
     )
     text = str(odd)
-    assert max(len(line) for line in text.splitlines()) <= 120
+    assert max(len(line) for line in text.splitlines()) <= 80
     assert ("not measured" in text) == (value is None)
     assert "Note: another" in text and "Layer: head" in text
     written = json.loads(json.dumps(odd.to_dict(), allow_nan=False))
@@ -53,6 +53,18 @@ def test_every_degenerate_report_prints_and_goes_into_json(value: float | None, 
     assert not {"layer", "notes", "weighting", "snr_space", "snr"} & numbers.keys()
     for name, each in numbers.items():
         assert isinstance(each, float), name
+
+
+def test_a_long_meaning_goes_on_below_itself_and_loses_nothing(report) -> None:
+    lines = str(report).splitlines()
+    (first,) = (place for place, line in enumerate(lines) if line.startswith("  nc1_mixed_example_mean "))
+    assert lines[first].startswith("  nc1_mixed_example_mean ") and lines[first + 1].startswith(" " * 47)
+    words = " ".join(lines).split()
+    for name in report.extra:
+        meaning = nc.METRICS[name].meaning.split()
+        start = words.index(name) + 2
+        assert words[start : start + len(meaning)] == meaning
+    assert not any(line.strip().startswith("→") for line in lines)
 
 
 def test_a_layer_called_nan_is_no_number(report) -> None:

@@ -23,7 +23,7 @@ from neuralcollapse import InputError
 from neuralcollapse._files import append_line, read_lines, replacing, write_json
 from neuralcollapse.training import checkpoint
 from neuralcollapse.training.config import TrainingConfig
-from neuralcollapse.training.resolve import prepare
+from neuralcollapse.training.resolve import base_name, prepare
 from neuralcollapse.training.run_directory import Run
 
 RESULTS = sorted(path.parent for path in (Path(__file__).parents[2] / "results").rglob("config.json"))
@@ -302,6 +302,24 @@ def test_the_run_directories_of_the_results_read(path: Path) -> None:
     assert run.status().status == "finished"
     for epoch in (min(run.snapshots()), max(run.snapshots())) if run.snapshots() else ():
         assert run.snapshot(epoch)["class_means"].shape[0] == run.config.num_classes
+
+
+@pytest.mark.parametrize(
+    ("dataset", "place", "name"),
+    [
+        ("folder", ".", "birds.v2"),
+        ("folder", "inside/..", "birds.v2"),
+        ("folder", "birds.tar.gz", "birds"),
+        ("npz", "quarters.v1.npz", "quarters.v1"),
+        ("folder", "/", "folder"),
+    ],
+)
+def test_runs_on_own_data_have_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str, place: str, name: str
+) -> None:
+    (tmp_path / "birds.v2").mkdir()
+    monkeypatch.chdir(tmp_path / "birds.v2")
+    assert base_name(dataset, Path(place), "timm:a/b", "mse") == f"{name}-timm-a-b-mse"
 
 
 def test_the_name_of_a_run_tells_every_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -208,17 +208,20 @@ class Report:
     def __str__(self) -> str:
         lines = [*textwrap.wrap(self._title(), 80), f"Layer: {self.layer}"]
         for rows in self._rows():
-            lines += ["", *(f"  {name:<18}{value:>21}  {meaning}" for name, value, meaning in rows)]
+            lines.append("")
+            for name, value, meaning in rows:
+                lines += _row(f"  {name:<18}{value:>21}  ", meaning)
         if self.extra:
             lines.append("")
-            lines += [f"  {name:<33}{value:>9.4g}   {METRICS[name].meaning}" for name, value in self.extra.items()]
+            for name, number in self.extra.items():
+                lines += _row(f"  {name:<33}{number:>9.4g}   ", METRICS[name].meaning)
         lines.append("")
         for sentence in self.reading():
             lines += textwrap.wrap(str(sentence), 80, initial_indent="  ", subsequent_indent="    ")
         if self.confidence:
             level = next(iter(self.confidence.values())).level
             lines += ["", f"Intervals at {level:.0%}, by the bootstrap over examples:"]
-            lines += [f"  {name:<33}{interval}" for name, interval in self.confidence.items()]
+            lines += [f"  {name:<32} {interval}" for name, interval in self.confidence.items()]
         if self.notes:
             lines.append("")
             for note in self.notes:
@@ -267,7 +270,7 @@ class Report:
                 ("MSE loss", formatted(loss.total), f"weight decay λ = {loss.weight_decay:g}"),
                 ("  L_NC1", formatted(loss.nc1), "variability within classes"),
                 ("  L_NC2/3", formatted(loss.nc23), "class means against targets"),
-                ("  L⊥_LS", formatted(loss.ls_perp), f"off the central path{_of_loss(loss)}"),
+                ("  L⊥_LS", formatted(loss.ls_perp), f"off the path{_of_loss(loss)}"),
             ],
         ]
 
@@ -381,6 +384,13 @@ def _same(a: Any, b: Any) -> bool:
 def formatted(value: float | None, spec: str = ".4g", missing: str = "not measured") -> str:
     """A number, or the word for one that is missing."""
     return missing if value is None else format(value, spec)
+
+
+def _row(name_and_value: str, meaning: str) -> list[str]:
+    """A number with its meaning, which goes on below itself where the line would be longer than 80 columns."""
+    together = meaning.replace(" → ", "\u00a0→\u00a0")  # what it tends to never stands alone
+    lines = textwrap.wrap(together, 80, initial_indent=name_and_value, subsequent_indent=" " * 47)
+    return [line.replace("\u00a0", " ") for line in lines] or [name_and_value]
 
 
 def _pair(numbers: NC2, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -233,7 +234,8 @@ def resumed(run: Run, asked: TrainingConfig) -> TrainingConfig:
 def base_name(dataset: str, data_dir: Path | None, model: str, loss: str) -> str:
     """Data set, network and loss, as the name of a folder."""
     if dataset in ("folder", "npz") and data_dir:
-        dataset = data_dir.stem
+        own = Path(os.path.abspath(data_dir.expanduser()))  # "." has no name
+        dataset = (own.stem if dataset == "npz" else own.name.split(".tar")[0]) or dataset
     return "-".join([dataset, model.replace(":", "-").replace("/", "-"), loss])
 
 

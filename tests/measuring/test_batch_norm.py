@@ -288,6 +288,76 @@ def test_layers_whose_statistics_cannot_be_made_are_refused(norm: nn.Module, why
         again(small_network(norm), small_data())
 
 
+class Activated(nn.BatchNorm1d):
+    """Normalises and rectifies, as timm's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).relu()
+
+
+class SynchronisedAndActivated(nn.SyncBatchNorm):
+    """What timm makes of it for several processes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).relu()
+
+
+def test_a_layer_that_synchronises_still_does_what_it_does_after_it() -> None:
+    """Later layers' statistics are of what it gives in training, not of the normalised values alone."""
+    found, waiting = [], nn.SyncBatchNorm.forward
+    for kind in (Activated, SynchronisedAndActivated):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(5, 8), kind(8), nn.Linear(8, 8), kind(8), nn.Linear(8, 3))
+        found.append(again(net, small_data()).nc1)
+        assert nn.SyncBatchNorm.forward is waiting
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
+class PastHooks(nn.Module):
+    """Calls a layer's forward by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm.forward(x)
+
+
+def test_a_layer_that_runs_past_its_hooks_is_refused() -> None:
+    """Not passed over, while the others are re-estimated."""
+    net = small_network(nn.Sequential(nn.BatchNorm1d(8), PastHooks()))
+    with pytest.raises(InputError, match=r"'1\.1\.norm' to be called as a module"):
+        again(net, small_data())
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated", "ignore:.*torch.jit")
+def test_a_scripted_part_with_batch_normalisation_is_refused() -> None:
+    net = small_network(nn.BatchNorm1d(8))
+    scripted = torch.jit.script(nn.Sequential(nn.BatchNorm1d(5), nn.ReLU()))
+    with pytest.raises(InputError, match=r"'0\.0' is scripted"):
+        again(nn.Sequential(scripted, net), small_data())
+    harmless = torch.jit.script(nn.Sequential(nn.ReLU()))
+    again(nn.Sequential(harmless, net), small_data())
+
+
+def test_batches_of_one_image_count_where_a_channel_has_several_values() -> None:
+    """As in training: PyTorch refuses one value of a channel, not one example."""
+    torch.manual_seed(0)
+    convolutional = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)).eval()
+    data = batches((1, 1, 1, 1))
+    with torch.no_grad():
+        means = torch.stack([convolutional[0](batch).mean(dim=(0, 2, 3)) for batch in data])
+    with reestimated(convolutional, batch_norm_layers(convolutional), forwards(convolutional, data)):
+        torch.testing.assert_close(convolutional[1].running_mean, means.mean(dim=0), rtol=1e-5, atol=1e-6)
+    net = network().eval()  # its second layer normalises one value of each example
+    data = batches((7, 1, 7))
+    with reestimated(net, batch_norm_layers(net), forwards(net, [data[0], data[2]])):
+        want = net[1].running_mean, net[5].running_mean
+    with reestimated(net, batch_norm_layers(net), forwards(net, data)):
+        assert torch.equal(net[1].running_mean, want[0]) and torch.equal(net[5].running_mean, want[1])
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated", "ignore:.*torch.jit")
 def test_what_is_no_network_is_refused_as_without() -> None:
     for wrong in ("net", nn.Linear, torch.jit.script(small_network(nn.BatchNorm1d(8)))):
@@ -329,6 +399,18 @@ def test_batches_of_few_classes_are_told_of() -> None:
     assert any("shuffle the loader" in note for note in ordered.notes) and len(mixed.notes) == 1
     assert abs(ordered.nc1 / mixed.nc1 - 1) > 0.01
     assert nc.measure(net, in_class_order(data)).nc1 == pytest.approx(nc.measure(net, data).nc1, rel=1e-5)
+
+
+def test_labels_of_pixels_say_nothing_about_how_images_were_drawn() -> None:
+    """Neighbouring pixels have one class, also in a batch drawn at random."""
+    torch.manual_seed(0)
+    classes = torch.stack([torch.randperm(6)[:2] for _ in range(40)])
+    labels = classes[:, :, None].repeat_interleave(8, dim=2).reshape(40, 4, 4)
+    data = [(torch.randn(2, 3, 4, 4), each) for each in labels.split(2)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = again(nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 6, 1)), data)
+    assert len(report.notes) >= 1 and not any("shuffle" in note for note in report.notes)
 
 
 def test_layers_that_synchronise_need_no_other_process(tmp_path: Path) -> None:

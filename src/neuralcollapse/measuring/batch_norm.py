@@ -75,6 +75,7 @@ class _Averages:
         self.examples = 0
         self._pass_mean, self._pass_variance, self._calls = self.mean.clone(), self.mean.clone(), 0
         self._moved = torch.zeros((), dtype=torch.bool, device=self.mean.device)
+        self._past_hooks = self._moved.clone()
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
@@ -82,15 +83,14 @@ class _Averages:
         layer = self.layer
         layer._buffers.update({name: None if own is None else own.clone() for name, own in self.own.items()})
         layer.training, layer.momentum, layer.track_running_stats = True, 1.0, True
-        with ExitStack() as stack:
-            stack.enter_context(layer.register_forward_hook(self._called))
-            waits = isinstance(layer, nn.SyncBatchNorm) or getattr(layer, "waits_for_processes", False)
-            if waits and "forward" not in vars(layer):
-                # its own waits in train mode for the other processes, which may have no batch now
-                vars(layer)["forward"] = partial(_BatchNorm.forward, layer)
-                stack.callback(vars(layer).pop, "forward")
+        with layer.register_forward_hook(self._called):
             self._reset()
             yield
+
+    def _written(self) -> Tensor:
+        """Whether a call has left its statistics in the layer."""
+        assert self.layer.running_mean is not None and self.layer.running_var is not None
+        return (self.layer.running_mean != 0).any() | (self.layer.running_var != 1).any()
 
     def _reset(self) -> None:
         assert self.layer.running_mean is not None and self.layer.running_var is not None
@@ -101,7 +101,7 @@ class _Averages:
         """Take what a call left in the layer: with a momentum of 1, the statistics of its batch alone."""
         mean, variance = self.layer.running_mean, self.layer.running_var
         assert mean is not None and variance is not None
-        self._moved |= (mean != 0).any() | (variance != 1).any()
+        self._moved |= self._written()
         self._pass_mean += mean.double()
         self._pass_variance += variance.double()
         self._calls += 1
@@ -109,16 +109,27 @@ class _Averages:
 
     def add(self, examples: int) -> None:
         """Add the mean over the calls of the forward pass just made, unless the layer did not run in it."""
+        self._past_hooks |= self._written()
         if self._calls:
             self.mean += examples * (self._pass_mean / self._calls)
             self.variance += examples * (self._pass_variance / self._calls)
             self.examples += examples
+        self.drop()
+
+    def drop(self) -> None:
+        """Leave out the calls since the last forward pass that was added."""
+        self._reset()
         self._pass_mean.zero_()
         self._pass_variance.zero_()
         self._calls = 0
 
     def require_statistics(self) -> None:
-        """Refuse a layer that ran, and keeps no averages in train mode."""
+        """Refuse a layer that ran and keeps no averages in train mode, or that was run past its hooks."""
+        if bool(self._past_hooks):
+            raise InputError(
+                f"expected the layer {self.name!r} to be called as a module, its forward is called by itself: write "
+                "`layer(x)` instead of `layer.forward(x)`, or leave batch_norm out"
+            )
         if self.examples and not bool(self._moved):
             raise InputError(
                 f"expected batch normalisation that keeps running averages in train mode, {self.name!r} "
@@ -203,7 +214,9 @@ class _ClassMix:
         self._held = 0
 
     def add(self, labels: Tensor) -> None:
-        """Count a batch."""
+        """Count a batch with a label for each example; pixels and words of one example are not drawn one by one."""
+        if labels.numel() != len(labels):
+            return
         values, counts = torch.unique(labels[labels >= 0], return_counts=True)
         self._counts.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
         self._sizes[int(counts.sum())] += 1
@@ -224,6 +237,30 @@ class _ClassMix:
 
 
 @contextmanager
+def _without_waiting(layers: list[_BatchNorm]) -> Iterator[None]:
+    """Within the block these layers take the statistics of this process's batch; others of their classes as ever.
+
+    What synchronises waits in train mode for the other processes, which may have no batch now. The class is changed,
+    not the layer, so that a subclass still does what it does after it, such as an activation.
+    """
+    alone = set(layers)
+    kinds: set[Any] = {kind for layer in layers for kind in type(layer).__mro__ if _waits(kind)}
+
+    def by_itself(waiting: Callable[[_BatchNorm, Tensor], Tensor]) -> Callable[[_BatchNorm, Tensor], Tensor]:
+        return lambda layer, batch: (_BatchNorm.forward if layer in alone else waiting)(layer, batch)
+
+    with ExitStack() as stack:
+        for kind in kinds:
+            stack.callback(setattr, kind, "forward", kind.forward)
+            kind.forward = by_itself(kind.forward)
+        yield
+
+
+def _waits(kind: type) -> bool:
+    return kind is nn.SyncBatchNorm or bool(vars(kind).get("waits_for_processes"))
+
+
+@contextmanager
 def reestimated(
     model: nn.Module,
     layers: list[_BatchNorm],
@@ -236,8 +273,9 @@ def reestimated(
     Each average is the mean of the batches' own means and (unbiased) variances, weighted by their examples, which for
     batches of one size is where training's own average would settle were the weights to stand still; there a smaller
     last batch counts like any other. While the passes run, these layers alone are in train mode: dropout and the like
-    stay as they are in the measurement, which the averages are for. Batches of one example are left out, as in
-    training. Layers that synchronise over processes take the statistics of this process's batch.
+    stay as they are in the measurement, which the averages are for. A batch of one example is left out where a layer
+    would have one value of a channel, which training refuses. Layers that synchronise over processes take the
+    statistics of this process's batch.
 
     Args:
         model: in eval mode.
@@ -246,9 +284,15 @@ def reestimated(
         distributed: average over the batches of all processes.
 
     Raises:
-        InputError: the network has no such layer, or one without sizes or averages; no batch of at least two examples
-            came, or no layer ran.
+        InputError: the network has no such layer, or one without sizes or averages, or that calls no hooks; no batch of
+            at least two examples came, or no layer ran.
     """
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule) and "running_mean" in dict(module.named_buffers(recurse=False)):
+            raise InputError(
+                f"expected batch normalisation that runs in Python, {name!r} is scripted: script the network after it "
+                "is measured, or leave batch_norm out"
+            )
     if not layers:
         has = any(isinstance(each, _BatchNorm) and each.running_mean is not None for each in model.modules())
         why = "only frozen layers of that kind" if has else "none that keeps running averages"
@@ -262,13 +306,19 @@ def reestimated(
     def collect() -> int:
         seen = batches = 0
         with ExitStack() as stack:
+            stack.enter_context(_without_waiting(layers))
             for each in averages:
                 stack.enter_context(each.collecting())
             for examples, forward in forwards:
                 batches += 1
-                if examples < 2:
+                try:
+                    forward()
+                except ValueError as error:
+                    if examples > 1 or "more than 1 value per channel" not in str(error):
+                        raise
+                    for each in averages:
+                        each.drop()
                     continue
-                forward()
                 for each in averages:
                     each.add(examples)
                 seen += examples

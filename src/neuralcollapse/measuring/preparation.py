@@ -69,6 +69,7 @@ def require_network(model: object) -> None:
 def evaluation(model: nn.Module) -> Iterator[None]:
     """Eval mode without gradients; modes and the random states of Python, NumPy and PyTorch are put back."""
     modes = {module: module.training for module in model.modules()}
+    own = _own_of_those_with_a_train_of_their_own(model)
     python_state, numpy_state, cpu_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     try:
@@ -82,11 +83,22 @@ def evaluation(model: nn.Module) -> Iterator[None]:
                 module.train(mode)
         for module, mode in modes.items():
             module.training = mode
+        with torch.no_grad():
+            for tensor, kept in own:  # taken out again, an adapter leaves the weight its rounding
+                if not torch.equal(tensor, kept):
+                    tensor.copy_(kept)
         random.setstate(python_state)
         np.random.set_state(numpy_state)
         torch.set_rng_state(cpu_state)
         if cuda_states:
             torch.cuda.set_rng_state_all(cuda_states)
+
+
+def _own_of_those_with_a_train_of_their_own(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """The weights and buffers that changing a mode may change, each with a copy."""
+    modules = [module for module in model.modules() if type(module).train is not nn.Module.train]
+    tensors = [tensor for module in modules for of in (module._parameters, module._buffers) for tensor in of.values()]
+    return [(tensor, tensor.detach().clone()) for tensor in tensors if tensor is not None]
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from torch.utils.data import (
     DistributedSampler,
     IterableDataset,
     Sampler,
+    SequentialSampler,
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
@@ -78,10 +79,66 @@ class EverySecond(Sampler[int]):
         return 5
 
 
+class FirstHalf(SequentialSampler):
+    """Derived from a known one."""
+
+    def __len__(self) -> int:
+        return 4
+
+
+class Drawn:
+    """A data set of what a sampler draws, as Lightning makes one."""
+
+    def __init__(self, sampler: Sampler[int]) -> None:
+        self._sampler = sampler
+
+    def __len__(self) -> int:
+        return len(self._sampler)  # type: ignore[arg-type]
+
+
+class Divided(DistributedSampler):
+    """What Lightning puts around that."""
+
+
+class AtRandom:
+    """A batch sampler of one's own, of the global random numbers."""
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(torch.randperm(9).split(2))  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return 5
+
+
+def test_asking_a_batch_sampler_what_it_draws_leaves_the_random_state() -> None:
+    state = torch.get_rng_state()
+    shard = shard_of(DataLoader(torch.arange(9), batch_sampler=AtRandom()), 3, 0, 1)  # type: ignore[arg-type]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.cat(list(shard)).tolist() == list(range(9))
+
+
+def test_accelerates_loaders_are_of_the_sampler_within() -> None:
+    """Every Trainer of Transformers on several devices has them."""
+    accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed")
+    part = list(range(20))
+    whole = DataLoader(torch.arange(100), 4, sampler=SubsetRandomSampler(part))  # type: ignore[arg-type]
+    for processes in (1, 2):
+        prepared = accelerate.data_loader.prepare_data_loader(whole, num_processes=processes, process_index=0)
+        shards = [torch.cat(list(shard_of(prepared, None, rank, processes))) for rank in range(processes)]
+        assert sorted(torch.cat(shards).tolist()) == part
+
+
 def test_a_sampler_nobody_knows_that_draws_fewer_is_refused() -> None:
     data = DataLoader(torch.arange(9), 2, sampler=EverySecond())  # type: ignore[arg-type]
     with pytest.raises(nc.InputError, match="draws from all 9 examples, EverySecond draws 5: pass loader="):
         shard_of(data, None, 0, 1)
+    with pytest.raises(nc.InputError, match="EverySecond draws 5"):  # shared by two processes as Lightning does
+        shard_of(DataLoader(torch.arange(9), 2, sampler=Divided(Drawn(EverySecond()), 2, 0)), None, 0, 2)  # type: ignore[arg-type]
+    with pytest.raises(nc.InputError, match="FirstHalf draws 4"):
+        shard_of(DataLoader(torch.arange(9), 2, sampler=FirstHalf(torch.arange(9))), None, 0, 1)  # type: ignore[arg-type]
+    batches: list[list[int]] = [[0, 1], [5, 1]]
+    with pytest.raises(nc.InputError, match="list draws 3"):
+        shard_of(DataLoader(torch.arange(9), batch_sampler=batches), None, 0, 1)  # type: ignore[arg-type]
     repeated = WeightedRandomSampler([1.0] * 9, 4)
     assert len(torch.cat(list(shard_of(DataLoader(torch.arange(9), 2, sampler=repeated), None, 0, 1)))) == 9  # type: ignore[arg-type]
 

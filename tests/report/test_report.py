@@ -190,6 +190,7 @@ def test_only_a_page_is_written(run: Path, tmp_path: Path, capsys: pytest.Captur
 def test_arguments_of_features_are_not_ignored_for_runs(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = f"--labels goes with a file of features, which {run} is not: leave out --labels y.npy"
     assert refused(capsys, run, "--labels", "y.npy") == told
+    assert refused(capsys, run, "--watch", "--labels", "y.npy") == told
     with Run.open(run).locked():  # one that goes on
         assert refused(capsys, run, "--watch", "--labels", "y.npy") == told
 

@@ -310,6 +310,7 @@ def test_the_run_directories_of_the_results_read(path: Path) -> None:
         ("folder", ".", "birds.v2"),
         ("folder", "inside/..", "birds.v2"),
         ("folder", "birds.tar.gz", "birds"),
+        ("folder", "a.target.v2", "a.target.v2"),
         ("npz", "quarters.v1.npz", "quarters.v1"),
         ("folder", "/", "folder"),
     ],

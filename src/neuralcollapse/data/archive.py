@@ -23,6 +23,11 @@ Files = dict[Name, bytes | None]
 """The content of each wanted file; of any other file it is empty, of a link to no file None."""
 
 
+def without_ending(name: str) -> str:
+    """The name of an archive without its ending; that of anything else as it is."""
+    return next((name.removesuffix(ending) for ending in _ENDINGS if name.endswith(ending)), name)
+
+
 def is_archive(path: Path) -> bool:
     """Whether the path is a file named like a tar archive."""
     return path.name.endswith(_ENDINGS) and path.is_file()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from neuralcollapse._errors import InputError
-from neuralcollapse.data.archive import is_archive
+from neuralcollapse.data.archive import is_archive, without_ending
 from neuralcollapse.data.corruption import Corruption, class_sizes, noisy_labels
 from neuralcollapse.data.dataset import HALVES, Array, Dataset, ImageData, Split, pixel_statistics, printable
 from neuralcollapse.data.digits import read_digits
@@ -227,7 +227,7 @@ def _open_own(name: str, data_dir: Path | None) -> _Stored:
         )
     with _reading():
         train, test, class_names = read_folder(path)
-    title = printable(path.resolve().name.split(".tar")[0])
+    title = printable(without_ending(path.resolve().name))
     return _Stored(title, str(path), train, test, tuple(map(printable, class_names)))
 
 

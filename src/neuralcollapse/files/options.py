@@ -30,7 +30,7 @@ def split_key(path: Path) -> tuple[Path, str | None]:
     return (path, None) if path.exists() or not key or not Path(file).suffix else (Path(file), key)
 
 
-def check_written(path: Path, read: Iterable[Path]) -> None:
+def check_written(path: Path, read: Iterable[Path] = ()) -> None:
     """Raise where a file cannot be written, or where writing it would destroy what is read.
 
     Args:

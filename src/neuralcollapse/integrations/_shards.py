@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -12,14 +13,16 @@ from torch.utils.data import (
     DistributedSampler,
     IterableDataset,
     RandomSampler,
-    SequentialSampler,
     Subset,
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
 
 from neuralcollapse._checks import InputError, shown
+from neuralcollapse.measuring.preparation import global_random_states_kept, random_states_kept
 
+# What draws from the whole data set, however many it draws.
+_DRAWS_FROM_ALL = RandomSampler, WeightedRandomSampler, DistributedSampler
 # For a loader that makes batches in its own way, and does not tell how large they are.
 _BATCH_SIZE = 64
 
@@ -40,8 +43,8 @@ def shard_of(
             batches, which data in class order would not give as training has them, need it.
 
     Raises:
-        InputError: anything but a ``DataLoader`` over a data set with a length, or a sampler of its own kind that draws
-            fewer examples than the data set has.
+        InputError: anything but a ``DataLoader`` over a data set with a length, or a sampler, or batch sampler, of its
+            own kind that draws fewer examples than the data set has.
     """
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         kind = type(loader.dataset if isinstance(loader, DataLoader) else loader).__name__
@@ -101,9 +104,10 @@ def named(numbers: Mapping[str, float], name: str) -> dict[str, float]:
     return {f"{name}/{tag}" if name else tag: value for tag, value in numbers.items()}
 
 
-def require_own_name(callback: Any, others: Iterable[Any]) -> None:
-    """Raise where another callback of its kind logs under the same name, for a trainer would log the mean of both."""
-    if any(type(each) is type(callback) and each is not callback and each.name == callback.name for each in others):
+def require_own_name(callback: Any, kind: type[Any], others: Iterable[Any]) -> None:
+    """Raise where another of these callbacks logs under the same name, for a trainer would log the mean of both."""
+    same = [each for each in others if isinstance(each, kind) and each is not callback]
+    if any(each.name == callback.name for each in same):
         raise InputError(
             f"expected each NeuralCollapse callback to log under a name of its own, two have {callback.name!r}: pass "
             "name='test', for instance, to one of them"
@@ -117,20 +121,27 @@ def _sampler_of(loader: object) -> Any:
 
 def _drawn_from(loader: DataLoader[Any], length: int, processes: int) -> Sequence[int]:
     """The places of the data set that the loader's sampler draws from."""
-    sampler = _sampler_of(loader)
+    batches: Any = loader.batch_sampler
+    divided = False  # whether something divides what the sampler draws among processes
+    while not hasattr(batches, "sampler") and hasattr(batches, "batch_sampler"):
+        batches, divided = batches.batch_sampler, True  # Accelerate's
+    sampler: Any = loader.sampler if batches is None else getattr(batches, "sampler", batches)
     sampler = sampler.sampler if isinstance(sampler, BatchSampler) else sampler
-    # Lightning wraps a sampler that is not its own, to divide what it draws among processes
-    sampler = getattr(getattr(sampler, "dataset", None), "_sampler", sampler)
+    if hasattr(getattr(sampler, "dataset", None), "_sampler"):
+        sampler, divided = sampler.dataset._sampler, True  # Lightning's, around a sampler that is not its own
     if isinstance(sampler, SubsetRandomSampler):
         return [int(place) for place in sampler.indices]
-    known = SequentialSampler, RandomSampler, WeightedRandomSampler, DistributedSampler
     try:
-        fewer = processes == 1 and not isinstance(sampler, known) and len(sampler) < length  # type: ignore[arg-type]
+        drawn = length if isinstance(sampler, _DRAWS_FROM_ALL) else len(sampler)
+        if sampler is batches:  # it has no sampler, and gives batches
+            with random_states_kept(sampler), global_random_states_kept():
+                drawn = len({int(place) for batch in islice(sampler, drawn) for place in batch})
     except (TypeError, NotImplementedError):
-        fewer = False
-    if fewer:
+        return range(length)
+    shares = 1 if divided else processes
+    if drawn * shares <= length - shares:  # each may leave out the rest of a division
         raise InputError(
             f"expected a sampler that draws from all {length:,} examples, {type(sampler).__name__} draws "
-            f"{len(sampler):,}: pass loader= of those to measure"  # type: ignore[arg-type]
+            f"{drawn:,}: pass loader= of those to measure"
         )
     return range(length)

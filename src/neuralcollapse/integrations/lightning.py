@@ -73,9 +73,11 @@ class NeuralCollapse(Callback):
         self.history = self._measurements.history
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look at what several callbacks, or several processes, share."""
+        """Look at what several callbacks, or several processes, share, before training."""
+        if stage != "fit":  # nothing is measured then
+            return
         require_known_part(self._loader, self._measurements.distributed, trainer.world_size)
-        require_own_name(self, trainer.callbacks)  # type: ignore[attr-defined]
+        require_own_name(self, NeuralCollapse, trainer.callbacks)  # type: ignore[attr-defined]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure, and log."""

@@ -81,7 +81,7 @@ class NeuralCollapse(TrainerCallback):
     ) -> None:
         """Look at what several callbacks, or several processes, share."""
         require_known_part(self._loader, self._measurements.distributed, args.world_size)
-        require_own_name(self, self._trainer.callback_handler.callbacks)
+        require_own_name(self, NeuralCollapse, self._trainer.callback_handler.callbacks)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -20,6 +20,8 @@ LARGEST_LABEL = torch.iinfo(torch.int64).max
 # The label that PyTorch's losses leave out by default, and Transformers' collators pad with.
 _LEFT_OUT = -100
 _LABEL_NAMES = ("labels", "label")
+# What networks call a second argument of one number an example, or of the shape of the first.
+_SECOND_ARGUMENTS = ("len", "mask", "offset")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,10 +190,18 @@ def _fields(batch: Any) -> dict[str, Any] | None:
 
 
 def _require_one_reading(batch: Sequence[Any], model: nn.Module, place: str) -> None:
-    """Raise where the second of three entries may be an argument, as large as the first, and the third the labels."""
+    """Raise where the second of three entries may be an argument and the third the labels.
+
+    It may where the network takes a second argument, and either needs it, or calls it a length or a mask, or the second
+    entry has the shape of the first.
+    """
     first, second, third = (each if isinstance(each, Tensor) else None for each in batch)
     positional = [p for p in _parameters(model) if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if first is None or second is None or third is None or len(positional) < 2 or first.shape != second.shape:
+    if first is None or second is None or third is None or len(positional) < 2:
+        return
+    argument = positional[1]
+    called_so = any(word in argument.name.lower() for word in _SECOND_ARGUMENTS)
+    if argument.default is not argument.empty and not called_so and first.shape != second.shape:
         return
     if third.ndim and len(third) == len(first) and not third.is_floating_point():
         raise InputError(

@@ -322,7 +322,7 @@ def _differing(sides: Sequence[Sequence[Mapping[str, Any]]], complete: bool = Fa
         have = [[run for run in side if by_default or name in run] for side in sides]
         meant = [{setting_text(run.get(name, DEFAULTS.get(name))) for run in side} for side in have]
         if meant[0] != meant[1]:
-            said = [sorted({setting_text(run.get(name)) for run in side}) for side in have]
+            said = [sorted({setting_text(run.get(name, DEFAULTS.get(name))) for run in side}) for side in have]
             found[name] = " or ".join(said[0]), " or ".join(said[1])
     return found
 

@@ -70,11 +70,9 @@ def evaluation(model: nn.Module) -> Iterator[None]:
     """Eval mode without gradients; modes and the random states of Python, NumPy and PyTorch are put back."""
     modes = {module: module.training for module in model.modules()}
     own = _own_of_those_with_a_train_of_their_own(model)
-    python_state, numpy_state, cpu_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     try:
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), global_random_states_kept():
             yield
     finally:
         for module, mode in modes.items():
@@ -87,6 +85,16 @@ def evaluation(model: nn.Module) -> Iterator[None]:
             for tensor, kept in own:  # taken out again, an adapter leaves the weight its rounding
                 if not torch.equal(tensor, kept):
                     tensor.copy_(kept)
+
+
+@contextmanager
+def global_random_states_kept() -> Iterator[None]:
+    """Put back the random states of Python, NumPy and PyTorch."""
+    python_state, numpy_state, cpu_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    try:
+        yield
+    finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
         torch.set_rng_state(cpu_state)

@@ -18,6 +18,13 @@ from neuralcollapse.report.study_view import history_view
 from neuralcollapse.study.study_file import FILE as STUDY
 
 
+def require_no_arrays(path: Path, files: FileOptions | None) -> None:
+    """Raise where labels or a classifier are given for what is no file of features."""
+    for name in ("labels", "weight", "bias"):
+        if files is not None and (given := getattr(files, name)) is not None:
+            raise InputError(f"--{name} goes with a file of features, which {path} is not: leave out --{name} {given}")
+
+
 def make_content(
     path: Path, files: FileOptions | None = None, progress: Progress = lambda share: None
 ) -> dict[str, Any]:
@@ -26,9 +33,7 @@ def make_content(
         measured = measure_files(path, files or FileOptions(metrics="all"), progress)
         assert measured.report is not None  # only shards have none
         return view_of_report(measured.report, path.name)
-    for name in ("labels", "weight", "bias"):
-        if files is not None and (given := getattr(files, name)) is not None:
-            raise InputError(f"--{name} goes with a file of features, which {path} is not: leave out --{name} {given}")
+    require_no_arrays(path, files)
     if path.suffix == ".json" and path.is_file():
         printed = read_json(path)
         if is_printed(printed):

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from neuralcollapse import __version__
 from neuralcollapse._errors import InputError, install
 from neuralcollapse._files import replacing
+from neuralcollapse.files.options import check_written
 from neuralcollapse.measuring.reading import BOUNDS
 from neuralcollapse.report.explanations import explained, later_metrics
 
@@ -25,12 +26,11 @@ def check_page(path: Path) -> None:
     """Raise unless a path is one of a page, so that what is read is never written over.
 
     Raises:
-        InputError: another ending than .html or .htm, or there is no such folder.
+        InputError: another ending than .html or .htm, or it cannot be written.
     """
     if path.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"expected a file ending in .html for the report, got {path}")
-    if not path.parent.is_dir():
-        raise InputError(f"expected an existing folder to write {path.name} in, got {path.parent}")
+    check_written(path)
 
 
 def write_page(path: Path, content: dict[str, Any]) -> Path:

@@ -11,7 +11,7 @@ from neuralcollapse._errors import InputError
 from neuralcollapse.files.features import is_features
 from neuralcollapse.files.options import FileOptions
 from neuralcollapse.measuring.run_readers import is_run_directory
-from neuralcollapse.report.content import make_content
+from neuralcollapse.report.content import make_content, require_no_arrays
 from neuralcollapse.report.page import check_page, write_page
 from neuralcollapse.training.run_directory import Run
 
@@ -36,8 +36,9 @@ def watch(path: Path, out: Path, files: FileOptions | None = None, *, every: flo
     Raises:
         InputError: nothing is there that can be read, a file is damaged, or it is a measurement, which has an end.
     """
-    if is_features(path) or (path.is_file() and make_content(path, files)["kind"] == "features"):
+    if is_features(path) or (path.is_file() and make_content(path)["kind"] == "features"):
         raise InputError(f"{path} does not grow as a run or a log does: leave out --watch")
+    require_no_arrays(path, files)
     check_page(out)
     try:
         seen = None
@@ -46,7 +47,7 @@ def watch(path: Path, out: Path, files: FileOptions | None = None, *, every: flo
             if not going:
                 break
             if state != seen:
-                yield write_page(out, {**make_content(path, files), "watched": every})
+                yield write_page(out, {**make_content(path), "watched": every})
                 seen = state
             time.sleep(every)
     finally:

@@ -235,7 +235,7 @@ def base_name(dataset: str, data_dir: Path | None, model: str, loss: str) -> str
     """Data set, network and loss, as the name of a folder."""
     if dataset in ("folder", "npz") and data_dir:
         own = Path(os.path.abspath(data_dir.expanduser()))  # "." has no name
-        dataset = (own.stem if dataset == "npz" else own.name.split(".tar")[0]) or dataset
+        dataset = (own.stem if dataset == "npz" else without_ending(own.name)) or dataset
     return "-".join([dataset, model.replace(":", "-").replace("/", "-"), loss])
 
 

@@ -15,6 +15,7 @@ from neuralcollapse import data as datasets
 from neuralcollapse._errors import InputError
 from neuralcollapse._files import shortened
 from neuralcollapse.data import Corruption, Dataset
+from neuralcollapse.data.archive import without_ending
 from neuralcollapse.measuring.batch_norm import batch_norm_layers
 from neuralcollapse.networks.heads import HEADS, default_temperature
 from neuralcollapse.networks.sync_norm import synchronised

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -237,3 +238,31 @@ def test_rows_of_classes_without_examples_change_nothing(spread: float) -> None:
     got, want = nc.decompose_mse(many, torch.zeros(50, 8)), nc.decompose_mse(few, torch.zeros(4, 8))
     assert got.nc23 >= 0.0 and got.ls == pytest.approx(want.ls, rel=1e-6)
     assert got.total == pytest.approx(want.total, rel=1e-12)
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.01, 1e-8])
+@pytest.mark.parametrize("offset", [1e3, 1e6, 1e9])
+def test_an_offset_common_to_features_costs_the_decayed_parts_only_its_own_rounding(
+    offset: float, decay: float
+) -> None:
+    """Against the normal equations of the extended features in sixty digits.
+
+    An offset of 10^k leaves 16 − k digits of the spread: so many are right.
+    """
+    generator = np.random.default_rng(0)
+    labels = np.arange(30) % 3
+    features = generator.normal(size=(30, 4)) + 2 * generator.normal(size=(3, 4))[labels] + offset
+    with mpmath.workdps(60):
+        extended = mpmath.matrix([[*map(mpmath.mpf, row.tolist()), mpmath.mpf(1)] for row in features])
+        targets = mpmath.matrix(np.eye(3)[labels].tolist())
+        gram = extended.T * extended / 30 + mpmath.mpf(decay) * mpmath.eye(5)
+        optimal = (targets.T * extended / 30) * gram**-1
+        misfit = extended * optimal.T - targets
+        loss = sum(value**2 for value in misfit) / 60 + mpmath.mpf(decay) / 2 * sum(value**2 for value in optimal)
+        want = float(loss)
+        weight = np.array([[float(optimal[row, column]) for column in range(4)] for row in range(3)])
+    found = nc.decompose_mse(features, labels, np.zeros((3, 4)), weight_decay=decay)
+    tolerance = 20 * np.finfo(float).eps * offset
+    assert found.ls == pytest.approx(want, rel=tolerance)
+    assert found.ls + found.ls_perp == pytest.approx(found.total, rel=tolerance)
+    np.testing.assert_allclose(found.weight_ls.numpy(), weight, rtol=0, atol=20 * tolerance * abs(weight).max())

@@ -35,9 +35,11 @@ def least_squares_classifier(
 ) -> tuple[Float[Tensor, "c p"], Float[Tensor, " c"]]:
     """W̃_LS = diag(π) M̃ᵀ (K + λI)⁺ with K = Ave h̃h̃ᵀ, the bias absorbed and penalised like the weight.
 
-    Eliminating the bias by hand leaves a p × p system free of the cancellation that a large mean brings to K:
+    Eliminating the bias by hand, and the mean after it, leaves a p × p system free of the cancellation that a large
+    mean brings to K:
 
-        W_LS A = diag(π) M̄ᵀ + λ/(1+λ) π μ_Gᵀ,   A = Σ_T + λI + λ/(1+λ) μ_G μ_Gᵀ,   b_LS = (π − W_LS μ_G)/(1+λ).
+        W₀ A = diag(π) M̄ᵀ,   A = Σ_T + λI,   r = π − W₀ μ_G,   v = λ A⁻¹ μ_G,   d = 1 + λ + vᵀ μ_G,
+        W_LS = W₀ + r vᵀ/d,   b_LS = r/d.
 
     With λ = 0 and K singular it is the solution of minimum norm. Which directions count as null is decided with each
     feature scaled to unit variance, so that predictions do not depend on the units of single features.
@@ -82,70 +84,85 @@ def solve_least_squares(
         return weight, small, (prior - weight @ mean) / (1.0 + weight_decay)
     within, between = moments.within_covariance, moments.between_covariance
     if weight_decay > 0.0:
-        weight = _penalised(moments, within, between, decay, shrink)
-        return weight, scaled(weight, -exponent), (prior - weight @ mean) / (1.0 + weight_decay)
-    weight, along_null = _unpenalised(moments, within, between)
-    rest, share = prior - weight @ mean, float(along_null.square().sum())
-    if share > 0.0:
-        # Directions in which features are constant do the bias's work; the least norm shares it between the two.
-        one = _decay_at(1.0, exponent)
-        weight, rest = torch.addr(weight, rest, along_null / (one + share)), rest * (one / (one + share))
-    return weight, scaled(weight, -exponent), rest
+        free, turned, along_null = _penalised(moments, within, between, decay)
+    else:
+        free, along_null = _unpenalised(moments, within, between)
+        turned = torch.zeros_like(along_null)
+    # What a penalised bias leaves to the weight, in units in which λ is λ' = λ4^-e: with r = π − W₀ μ_G the weight gets
+    # r vᵀ/d and the bias r 4^-e/d, v = λ' (Σ_T + λ'I)⁻¹ μ_G (in directions without variance all of μ_G), and
+    # d = 4^-e (1 + λ) + vᵀ μ_G. So the mean, which may be far above the spread, never enters the system.
+    rest, null = prior - free @ mean, float(along_null.square().sum())
+    unit = _decay_at(1.0, exponent)
+    if unit == 0.0 and null == 0.0:  # 4^-e has no number, and is a factor of all that is left
+        unit, decay = 1.0, weight_decay
+    own = unit * (1.0 + weight_decay)
+    size = own + decay * float(turned @ mean) + null
+    weight = torch.addr(free, rest, (decay * turned + along_null) / size)
+    return weight, scaled(weight, -exponent), rest * (own / size) / (1.0 + weight_decay)
 
 
 def _decay_at(weight_decay: float, exponent: int) -> float:
     """λ · 4^-exponent, kept within the range of floats."""
-    if weight_decay == 0.0 or exponent > 1000:
+    if weight_decay == 0.0 or exponent > 500:
         return 0.0
     return weight_decay * 4.0 ** -max(exponent, -500)
 
 
-def _solve(moments: ClassMoments, shrink: float, live: Tensor, scale: Tensor, solve: Solver) -> Tensor:
-    """(C, p) solve(diag(π) M̄ᵀ + shrink π μ_Gᵀ) on the ``live`` features, multiplied by ``scale``; zero elsewhere."""
-    prior, mean = moments.weights, moments.global_mean
+def _solve(moments: ClassMoments, live: Tensor, scale: Tensor, solve: Solver) -> Tensor:
+    """(C, p) solve(diag(π) M̄ᵀ) on the ``live`` features, multiplied by ``scale``; zero elsewhere."""
+    prior = moments.weights
     weight = torch.zeros_like(moments.means)
     for block, rows in moments.centred_blocks():
-        right = (prior[block, None] * (rows + shrink * mean))[:, live]
+        right = prior[block, None] * rows[:, live]
         weight[block, live] = solve(right * scale) * scale
     return weight
 
 
-def _penalised(moments: ClassMoments, within: Tensor, between: Tensor, decay: float, shrink: float) -> Tensor:
-    """W_LS for λ > 0."""
-    mean, total = moments.global_mean, within + between
-    used = total.diagonal() + decay + shrink * mean.square() > 0.0
-    system, scale = _penalised_system(total, used, mean, decay, shrink)
+def _penalised(moments: ClassMoments, within: Tensor, between: Tensor, decay: float) -> tuple[Tensor, Tensor, Tensor]:
+    """For λ > 0 and a bias without penalty W₀, the weight of A = Σ_T + λI; A⁺ μ_G; and μ_G where A has no inverse."""
+    mean, nothing = moments.global_mean, torch.zeros_like(moments.global_mean)
+    live = varies(moments, (within + between).diagonal())
+    total = torch.where(live[:, None] & live, within + between, 0.0)
+    used = total.diagonal() + decay > 0.0
+    system, scale = _penalised_system(total, used, decay)
     exact = 2.0 * rounding_bound(system, torch.finfo(system.dtype).eps)
     bound = exact + rounding_bound(scaled_symmetric(within, used, scale), moments.product_eps)
     factor = definite_factor(system, bound)
     if factor is None:
         # Some direction would be rounding, of either sign, without the penalty: that rounding is set to zero.
         total = _without_rounding(moments, within, between)
-        system, scale = _penalised_system(total, used, mean, decay, shrink)
+        system, scale = _penalised_system(total, used, decay)
         factor = definite_factor(system, exact)
+
+    def inverse(rows: Tensor) -> Tensor:
+        assert factor is not None
+        return solve_right(rows, system, factor)
+
     if factor is not None:
-        return _solve(moments, shrink, used, scale, lambda right: solve_right(right, system, factor))
+        turned = nothing.clone()
+        turned[used] = inverse((mean[used] * scale)[None])[0] * scale
+        return _solve(moments, used, scale, inverse), turned, mean * ~used
     varying = total.diagonal()[total.diagonal() > 0.0]
     if len(varying) and decay <= torch.finfo(system.dtype).eps ** 2 * float(varying.min()):
-        # The penalty is of no account in any direction that varies. Where constant features do all of the bias's work,
-        # the mean need not enter the system, in which one far above the spread would cost digits.
+        # The penalty is of no account in any direction that varies.
         weight, along_null = _unpenalised(moments, within, between)
-        share = float(along_null.square().sum())
-        if decay < torch.finfo(system.dtype).eps * share:
-            return torch.addr(weight, moments.weights - weight @ mean, along_null / share)
+        return weight, nothing, along_null
     # The penalty itself is below the rounding of what is beside it in some directions: there only the norm counts.
     values, vectors = torch.linalg.eigh(system)
     kept, values, null = vectors[:, values > exact], values[values > exact], vectors[:, values <= exact]
-    weight = _solve(moments, shrink, used, scale, lambda right: (right @ kept / values) @ kept.T)
+    weight = _solve(moments, used, scale, lambda right: (right @ kept / values) @ kept.T)
     weight[:, used] = _shortest(moments, weight[:, used], null, scale, torch.full_like(scale, exact))
-    return weight
+    turned, along_null = nothing.clone(), mean * ~used
+    turned[used] = (mean[used] * scale) @ kept / values @ kept.T * scale
+    bounds = torch.full_like(scale, exact)
+    along_null[used] = _along(moments, mean[used], null, scale, bounds, _turned_by_rounding(system, values))
+    return weight, turned, along_null
 
 
-def _penalised_system(total: Tensor, used: Tensor, mean: Tensor, decay: float, shrink: float) -> tuple[Tensor, Tensor]:
-    """A = Σ_T + λI + λ/(1+λ) μ_G μ_Gᵀ of the features ``used``, its diagonal about one, and what brings it there."""
+def _penalised_system(total: Tensor, used: Tensor, decay: float) -> tuple[Tensor, Tensor]:
+    """A = Σ_T + λI of the features ``used``, its diagonal about one, and what brings it there."""
     total = total.clone()
     total.diagonal().add_(decay)
-    total.addr_(mean, mean, alpha=shrink)
     scale = unit_scale(total.diagonal()[used])
     return scaled_symmetric(total, used, scale), scale
 
@@ -169,23 +186,37 @@ def _unpenalised(moments: ClassMoments, within: Tensor, between: Tensor) -> tupl
     correlation, scale, bounds = total_correlation(moments, within, between, live)
     factor = definite_factor(correlation, bounds)
     if factor is not None:
-        weight = _solve(moments, 0.0, live, scale, lambda right: solve_right(right, correlation, factor))
+        weight = _solve(moments, live, scale, lambda right: solve_right(right, correlation, factor))
         return weight, along_null
     values, vectors, along = resolved_directions(correlation, bounds)
     keep = values > along
     kept, values, null = vectors[:, keep], values[keep], vectors[:, ~keep]
-    weight = _solve(moments, 0.0, live, scale, lambda right: (right @ kept / values) @ kept.T)
+    weight = _solve(moments, live, scale, lambda right: (right @ kept / values) @ kept.T)
     weight[:, live] = _shortest(moments, weight[:, live], null, scale, bounds)
-    # Rounding turns the null space towards the smallest direction kept, and leaves means as precise as features are
-    # beside their spread, which is one here: what the mean has along the null space beyond that is part of it.
-    mean = moments.global_mean[live]
-    turned = rounding_bound(correlation, torch.finfo(mean.dtype).eps) / float(values.amin()) if len(values) else 0.0
+    turned = _turned_by_rounding(correlation, values)
+    along_null[live] = _along(moments, moments.global_mean[live], null, scale, bounds, turned)
+    return weight, along_null
+
+
+def _turned_by_rounding(system: Tensor, kept: Tensor) -> float:
+    """How far rounding turns the null space of a system towards the smallest direction kept."""
+    if not len(kept):
+        return 0.0
+    return rounding_bound(system, torch.finfo(system.dtype).eps) / float(kept.amin())
+
+
+def _along(moments: ClassMoments, mean: Tensor, null: Tensor, scale: Tensor, bounds: Tensor, turned: float) -> Tensor:
+    """The part of a mean in a null space, as far as it is no rounding.
+
+    Rounding turns the null space, and leaves means as precise as features are beside their spread, which is one here:
+    what the mean has along the null space beyond that is part of it.
+    """
     doubt = len(mean) * (4.0 * turned * float((mean * scale).norm()) + 8.0 * moments.eps)
     if float((null.T @ (mean * scale)).norm()) > doubt:
         part = part_within(mean[None], null * scale[:, None])[0]
         if float((part / scale).square() @ bounds) <= moments.eps**0.5 * float(part.square().sum()) ** 2:
-            along_null[live] = part
-    return weight, along_null
+            return part
+    return torch.zeros_like(mean)
 
 
 def _shortest(moments: ClassMoments, rows: Tensor, null: Tensor, scale: Tensor, bounds: Tensor) -> Tensor:

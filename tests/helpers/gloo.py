@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from helpers.networks import Network, batches_of, inputs_and_labels
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import neuralcollapse as nc
 
@@ -89,6 +90,17 @@ def layers_of_a_shard(rank: int, folder: str, sizes: tuple[int, int]) -> None:
     batches = batches_of(inputs[part].double(), labels[part]) if sizes[rank] else []
     found = nc.measure_layers(model, batches, weight_decay=0.1, distributed=True)
     Path(folder, f"{rank}.json").write_text(json.dumps({each.name: each.report.numbers() for each in found}))
+
+
+def measure_with_a_sampler(rank: int, folder: str) -> None:
+    """Measure 49 of the examples, of which PyTorch's own sampler gives each of two processes 25; then 50."""
+    torch.manual_seed(0)
+    notes = []
+    for number in (49, 50):
+        data = TensorDataset(*(each[:number] for each in inputs_and_labels()))
+        report = nc.measure(Network(), DataLoader(data, 8, sampler=DistributedSampler(data)), distributed=True)
+        notes.append([report.num_examples, *report.notes])
+    Path(folder, f"{rank}.json").write_text(json.dumps(notes))
 
 
 def features_of_a_shard(rank: int, folder: str, sizes: tuple[int, int], min_count: int | None = None) -> None:

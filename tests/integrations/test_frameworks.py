@@ -178,6 +178,14 @@ def test_two_callbacks_log_under_their_names() -> None:
     assert float(numbers["test/nc/nc1"]) == pytest.approx(callbacks[1].history[0]["nc1"])
     with pytest.raises(nc.InputError, match="a name of its own, two have ''"):
         fit(lightning_module(), loader, NeuralCollapse(), more=[NeuralCollapse(parts[1])])
+
+    class Derived(NeuralCollapse):
+        """It logs under the same names."""
+
+    with pytest.raises(nc.InputError, match="a name of its own, two have ''"):
+        fit(lightning_module(), loader, NeuralCollapse(), more=[Derived(parts[1])])
+    trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[Derived()])
+    NeuralCollapse().setup(trainer, module, "test")  # nothing is measured, and nothing refused
     with pytest.raises(nc.InputError, match="name= to be a text, got 3"):
         NeuralCollapse(name=3)  # type: ignore[arg-type]
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import json
 import random
 from collections import OrderedDict, UserDict, defaultdict, namedtuple
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers.gloo import measure_with_a_sampler, on_processes
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset
@@ -326,8 +329,12 @@ def test_tokens_a_mask_and_labels_are_not_read_as_two_and_an_index() -> None:
     ids, mask = torch.randint(0, 5, (8, 7)), torch.ones(8, 7, dtype=torch.int64)
     model = Tokens()
     for labels in (ids % 3, torch.arange(8) % 3):
-        with pytest.raises(nc.InputError, match=r"of which Tokens may take .* \(\(first, second\), labels\)"):
+        with pytest.raises(nc.InputError, match="Tokens may take .* give {'ids': …, 'mask': …, 'labels': …}, or"):
             nc.measure(model, [(ids, mask, labels)])
+    assert nc.measure(model, [{"ids": ids, "mask": mask, "labels": ids % 3}]).num_examples == 56
+    embedded = torch.randn(8, 7, 4)
+    with pytest.raises(nc.InputError, match="may take the first two"):
+        nc.measure(Embedded(), [(embedded, mask, torch.arange(8) % 3)])
     index, weights = torch.arange(8), torch.rand(8)
     assert nc.measure(model, [(ids, ids % 3, weights)]).num_examples == 56
     plain = nn.Sequential(nn.Linear(4, 3))
@@ -349,3 +356,40 @@ def test_positions_in_another_order_than_their_labels_are_refused() -> None:
     with pytest.raises(nc.InputError, match=r"a label for each position, \(5, 12\), got shape \(12, 5\)"):
         nc.measure(model, [(inputs, labels)])
     assert nc.measure(model, [(inputs, labels.T)]).num_examples == 60
+
+
+class Embedded(nn.Linear):
+    """Takes which tokens count beside their embeddings."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 3)
+
+    def forward(self, input: Tensor, which: Tensor | None = None) -> Tensor:
+        return super().forward(input).mean(dim=1)
+
+
+class Lengths(nn.Module):
+    """Takes the lengths of its sequences beside them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(5, 6), nn.Linear(6, 3)
+
+    def forward(self, ids: Tensor, seq_lens: Tensor | None = None) -> Tensor:
+        return self.head(self.embedding(ids).mean(dim=1))
+
+
+def test_sequences_their_lengths_and_labels_are_not_read_as_two_and_an_index() -> None:
+    """One number an example, as labels are."""
+    ids, lengths, labels = torch.randint(0, 5, (8, 7)), torch.arange(8) % 4, torch.arange(8) % 3
+    with pytest.raises(nc.InputError, match="of which Lengths may take the first two"):
+        nc.measure(Lengths(), [(ids, lengths, labels)])
+    assert nc.measure(Lengths(), [{"ids": ids, "seq_lens": lengths, "labels": labels}]).num_examples == 8
+
+
+def test_examples_that_a_distributed_sampler_repeats_are_told_of(tmp_path: Path) -> None:
+    on_processes(2, tmp_path, measure_with_a_sampler, str(tmp_path))
+    for rank in (0, 1):
+        odd, even = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert odd[0] == 50 and "1 of the examples count twice" in odd[-1]
+        assert even[0] == 50 and not any("twice" in str(note) for note in even)

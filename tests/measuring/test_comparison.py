@@ -277,7 +277,7 @@ def test_a_setting_that_only_one_run_directory_has_is_told_where_it_is_not_the_d
     assert nc.compare(old, run_directory(tmp_path / "new", **later)).settings == {}
     changed = {**later, "optimizer": "adamw", "label_noise": 0.1, "feature_decay": 0.01, "measured_weight_decay": 0.2}
     found = nc.compare(run_directory(tmp_path / "other", **changed), old).settings
-    wanted = {"optimizer": ("adamw", "–"), "label_noise": ("0.1", "–"), "feature_decay": ("0.01", "–")}
+    wanted = {"optimizer": ("adamw", "sgd"), "label_noise": ("0.1", "0"), "feature_decay": ("0.01", "–")}
     assert found == {**wanted, "measured_weight_decay": ("0.2", "0.1")}
 
 
@@ -381,6 +381,9 @@ def test_few_examples_a_class_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.warns(UserWarning, match=message):
         nc.confidence_intervals(*few, resamples=2)
     assert "fewer than" not in nc.compare(enough, enough, resamples=2).method
+    reports = [nc.measure_features(*each, confidence=0.9) for each in (few, enough)]
+    assert message in nc.compare(*reports).method and message in nc.compare(reports[1], reports[0].to_dict()).method
+    assert "fewer than" not in nc.compare(reports[1], reports[1]).method
     assert nc.measure_features(*enough, confidence=0.9).notes == ()
     nc.confidence_intervals(*enough, resamples=2)
 

@@ -14,6 +14,7 @@ from helpers.networks import Network, batches_of, inputs_and_labels, loader
 from torch import Tensor, nn
 
 import neuralcollapse as nc
+from neuralcollapse.measuring.layer_outputs import axis_of
 from neuralcollapse.metrics.registry import METRICS
 from neuralcollapse.networks.registry import build
 
@@ -335,6 +336,13 @@ class Sequence1d(nn.Module):
         return self.fc(self.norm(self.mix(maps.transpose(1, 2))).mean(dim=1))
 
 
+class MovedLast(nn.Module):
+    """Channels last from here on."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.permute(0, 2, 3, 1)
+
+
 class Own(nn.Module):
     """A normalisation of the model's own, as Transformers' RMS norms are."""
 
@@ -364,6 +372,32 @@ def test_three_axes_are_read_as_their_layer_has_them(width: int, length: int) ->
     if width == length:
         with pytest.raises(nc.InputError, match="the output of the layer 'norm', holds its features, nothing tells"):
             nc.measure_layers(model, batches_of(inputs, labels), ["norm"])
+
+
+class Swish(nn.Module):
+    """An activation of the model's own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x.sigmoid()
+
+
+@pytest.mark.parametrize(
+    ("last", "size", "axis"),
+    [
+        (Swish(), 5, 1),
+        (nn.Upsample(scale_factor=2), 5, 1),
+        (MovedLast(), 5, -1),
+        (Swish(), 8, None),
+        (MovedLast(), 8, None),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value),
+)
+def test_a_sequence_with_a_last_module_nobody_knows_is_read_where_its_size_proves_it(
+    last: nn.Module, size: int, axis: int | None
+) -> None:
+    """Eight channels; eight pixels a side leave open whether the last module moved them."""
+    stem = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), last)
+    assert axis_of(stem, stem(torch.randn(2, 3, size, size))) == axis
 
 
 def test_length_before_the_batch_is_turned_round() -> None:

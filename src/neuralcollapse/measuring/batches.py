@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
 
 from neuralcollapse._checks import InputError, as_labels, as_tensor, check_labels, shown
 
@@ -20,8 +20,8 @@ LARGEST_LABEL = torch.iinfo(torch.int64).max
 # The label that PyTorch's losses leave out by default, and Transformers' collators pad with.
 _LEFT_OUT = -100
 _LABEL_NAMES = ("labels", "label")
-# What networks call a second argument of one number an example, or of the shape of the first.
-_SECOND_ARGUMENTS = ("len", "mask", "offset")
+# What networks call a second argument that has one number for an example, as labels do.
+_ONE_AN_EXAMPLE = ("len", "offset")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +83,15 @@ def length_of(loader: Iterable[Any]) -> int | None:
         return len(loader.loader if isinstance(loader, PreparedLoader) else loader)  # type: ignore[arg-type]
     except TypeError:
         return None
+
+
+def examples_repeated(loader: Iterable[Any]) -> int:
+    """How many examples a loader's ``DistributedSampler`` gives once more, so that all processes have as many."""
+    loader = loader.loader if isinstance(loader, PreparedLoader) else loader
+    sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", getattr(loader, "sampler", None))
+    if not isinstance(sampler, DistributedSampler):
+        return 0
+    return max(0, sampler.total_size - len(sampler.dataset))  # type: ignore[arg-type]
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -192,21 +201,23 @@ def _fields(batch: Any) -> dict[str, Any] | None:
 def _require_one_reading(batch: Sequence[Any], model: nn.Module, place: str) -> None:
     """Raise where the second of three entries may be an argument and the third the labels.
 
-    It may where the network takes a second argument, and either needs it, or calls it a length or a mask, or the second
-    entry has the shape of the first.
+    It may where the network takes a second argument, and either needs it, or calls it a length, or the second entry has
+    the shape of the first, as a mask has.
     """
     first, second, third = (each if isinstance(each, Tensor) else None for each in batch)
     positional = [p for p in _parameters(model) if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if first is None or second is None or third is None or len(positional) < 2:
         return
     argument = positional[1]
-    called_so = any(word in argument.name.lower() for word in _SECOND_ARGUMENTS)
-    if argument.default is not argument.empty and not called_so and first.shape != second.shape:
+    needed = argument.default is argument.empty or any(word in argument.name.lower() for word in _ONE_AN_EXAMPLE)
+    as_large = second.shape == first.shape or (second.ndim > 1 and second.shape == first.shape[: second.ndim])
+    if not needed and not as_large:
         return
     if third.ndim and len(third) == len(first) and not third.is_floating_point():
         raise InputError(
             f"expected (inputs, labels) in {place}, got three entries, of which {type(model).__name__} may take the "
-            "first two and the last be the labels: give ((first, second), labels), or (inputs, labels) without the last"
+            f"first two and the last be the labels: give {{{positional[0].name!r}: …, {argument.name!r}: …, 'labels': "
+            "…}, or (inputs, labels) without the last"
         )
 
 

@@ -38,6 +38,8 @@ RESAMPLES = 200
 """How many resamples are made unless another number is asked for."""
 _FEW = 10
 """Examples of a class below which intervals are said to be too narrow."""
+_NONE, _NARROW = "No intervals of what depends on features", "Intervals are too narrow"
+"""How the notes about few examples begin."""
 
 
 @dataclass(frozen=True)
@@ -195,15 +197,20 @@ def few_examples(samples: Sequence[Sample]) -> list[str]:
         single = {int(label) for sample in samples for label in (torch.bincount(sample.labels) == 1).nonzero()}
         more = f" and {len(single) - 1} more have" if len(single) > 1 else " has"
         return [
-            f"No intervals of what depends on features: class {min(single)}{more} one example, of which resampling "
+            f"{_NONE}: class {min(single)}{more} one example, of which resampling "
             "tells nothing; leave classes of one example out, or measure more examples."
         ]
     if fewest < _FEW:
         return [
-            f"Intervals are too narrow where classes have fewer than {_FEW} examples, and the smallest has {fewest}: "
+            f"{_NARROW} where classes have fewer than {_FEW} examples, and the smallest has {fewest}: "
             "measure more examples."
         ]
     return []
+
+
+def about_few_examples(note: str) -> bool:
+    """Whether a note of a report is one of :func:`few_examples`."""
+    return note.startswith((_NONE, _NARROW))
 
 
 def reach(level: float, error: float, bias: float) -> float:

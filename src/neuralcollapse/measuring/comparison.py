@@ -17,6 +17,7 @@ from neuralcollapse.measuring.bootstrap import (
     RESAMPLES,
     Sample,
     Settings,
+    about_few_examples,
     errors_and_biases,
     few_examples,
     reach,
@@ -245,6 +246,8 @@ def _of_reports(a: Mapping[str, Any], b: Mapping[str, Any], level: float) -> Com
     settings = _differing([[_measured_on(a)], [_measured_on(b)]])
     if all(intervals):
         method = "From the standard errors of both reports, taken to be of different examples."
+        notes = [note for side in (a, b) for note in _notes_of(side) if about_few_examples(note)]
+        method = " ".join([method, *dict.fromkeys(notes)])
     else:
         without = "either report" if not any(intervals) else "one report"
         method = f"No intervals: {without} has none. Measure with confidence=, or compare the features themselves."
@@ -261,6 +264,11 @@ def _errors_of(report: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
             raise InputError(f"expected error and bias in the interval of {shown(name)}, got {shown(entry)}")
         found[str(name)] = parts["error"], parts["bias"]
     return found
+
+
+def _notes_of(report: Mapping[str, Any]) -> list[str]:
+    notes = report.get("notes")
+    return [note for note in notes if isinstance(note, str)] if isinstance(notes, (list, tuple)) else []
 
 
 def _compared(name: str) -> bool:

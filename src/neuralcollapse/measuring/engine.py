@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.measuring.batches import length_of
+from neuralcollapse.measuring.batches import examples_repeated, length_of
 from neuralcollapse.measuring.bootstrap import RESAMPLES, Sample, Settings
 from neuralcollapse.measuring.confidence import with_intervals
 from neuralcollapse.measuring.decision_counts import DecisionCounts
@@ -79,6 +79,8 @@ def run_passes(
     if options.kept:
         passes.require_counted(own[head.name])
     kept = (options.kept.note,) if options.kept else ()
+    if distributed and (repeated := examples_repeated(loader)):
+        kept = (*kept, f"{repeated} of the examples count twice: the loader's DistributedSampler repeats them")
     ood_means = {} if options.ood is None else _ood_means(reader, options.ood, own, distributed)
     reports = {
         name: make_report(

@@ -222,15 +222,19 @@ def axis_of(module: nn.Module, left: Tensor) -> int | None:
     own = _documented_axis(module)
     if own is not None:
         return own
-    if type(module) is nn.Sequential:  # gives what its last layer does, through activations that move no axis
+    sequential = type(module) is nn.Sequential
+    if sequential and isinstance(
+        module, nn.Sequential
+    ):  # gives what its last layer does, through activations that move no axis
         last = next((each for each in reversed(module) if not _is_elementwise(each)), None)
-        return None if last is None else axis_of(last, left)
+        if last is not None and (axis := axis_of(last, left)) is not None:
+            return axis
     axes = {axis for each in module.modules() if (axis := _documented_axis(each)) is not None}
     widths = {width for each in module.modules() for width in _widths(each)}
     fits = [axis for axis in (1, -1) if left.shape[axis] in widths]
     if len(fits) == 1:
         return fits[0]
-    if not fits or len(axes) != 1:
+    if not fits or len(axes) != 1 or sequential:  # what comes last there may have moved it
         return None
     (axis,) = axes
     # the map of a convolution that was flattened to tokens has an axis fewer, and was most often transposed

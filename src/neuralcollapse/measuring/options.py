@@ -117,7 +117,7 @@ class MeasureOptions:
         memory_budget: bytes of features to keep, 4 GiB by default.
         distributed: every process of ``torch.distributed`` calls this with its own shard of the data, and each gets
             the report on all of it, or the error of any; numbers of batches may differ. A sampler that repeats examples
-            to even the shards out has them counted twice.
+            to even the shards out has them counted twice; of a ``DistributedSampler`` a note says how many.
         progress: is called with the share that is done, from 0 to 1, after each batch and resample, where the loader
             has a length.
         confidence: level of bootstrap intervals to add to the report, such as 0.95, at the cost of two hundred more

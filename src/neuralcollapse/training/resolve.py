@@ -84,8 +84,8 @@ def load_and_resolve(config: TrainingConfig, load: Callable[..., Dataset] = data
     resolved = resolve(config, data)
     if min(resolved.batch_size, resolved.num_examples) < 2:
         raise InputError(
-            f"expected batches of at least 2 examples, which batch normalisation needs, got --batch-size "
-            f"{resolved.batch_size} of {resolved.num_examples}; take more"
+            f"expected batches of at least 2 examples, because a batch of one is left out of training, got "
+            f"--batch-size {resolved.batch_size} of {resolved.num_examples}; take more"
         )
     try:
         with torch.device("meta"):

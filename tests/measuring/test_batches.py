@@ -329,7 +329,7 @@ def test_tokens_a_mask_and_labels_are_not_read_as_two_and_an_index() -> None:
     ids, mask = torch.randint(0, 5, (8, 7)), torch.ones(8, 7, dtype=torch.int64)
     model = Tokens()
     for labels in (ids % 3, torch.arange(8) % 3):
-        with pytest.raises(nc.InputError, match="Tokens may take .* give {'ids': …, 'mask': …, 'labels': …}, or"):
+        with pytest.raises(nc.InputError, match=r"Tokens may take .* give \{'ids': …, 'mask': …, 'labels': …\}, or"):
             nc.measure(model, [(ids, mask, labels)])
     assert nc.measure(model, [{"ids": ids, "mask": mask, "labels": ids % 3}]).num_examples == 56
     embedded = torch.randn(8, 7, 4)

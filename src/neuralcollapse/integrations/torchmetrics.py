@@ -105,10 +105,11 @@ class NeuralCollapse(torchmetrics.Metric):
         empty = ClassMoments(classifier.out_features, classifier.in_features, weighting=weighting)
         for name, tensor in empty.state_dict().items():
             self.add_state(name, tensor, dist_reduce_fx=None)
-        self.features, self.labels = [], []
-        if keep_features:  # else no states: by their names a collection tells which metrics may share them
-            self.add_state("features", [], dist_reduce_fx=None)
-            self.add_state("labels", [], dist_reduce_fx=None)
+        for name in ("features", "labels"):
+            if keep_features:
+                self.add_state(name, [], dist_reduce_fx=None)
+            else:  # no states: by their names a collection tells which metrics may share them
+                setattr(self, name, [])
 
     def update(self, features: Tensor, labels: Tensor) -> None:
         """Add a batch.

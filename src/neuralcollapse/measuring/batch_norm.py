@@ -40,7 +40,8 @@ def batch_norm_layers(model: nn.Module) -> list[_BatchNorm]:
     """The layers of a network that normalise by running averages in eval mode, and that training would change.
 
     A layer that is in eval mode while the network trains, or whose class stays in eval mode, was frozen by the user,
-    keeps its averages in training, and is left out.
+    keeps its averages in training, and is left out. One that only stopped keeping averages (``track_running_stats``)
+    normalises by its batches in training, and is re-estimated.
     """
     model = unwrapped(model)
     layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
@@ -162,7 +163,7 @@ def prepared_with_statistics(
     Args:
         model, loader: as for :func:`neuralcollapse.measure`.
 
-    Returns:
+    Yields:
         The network, the options, whose progress goes on where the pass of this function ended, and notes of the report.
     """
     require_network(model)

@@ -36,7 +36,10 @@ STATEMENTS = {
     f"{ICLR}, Definition 1": "the zero-global-mean central path, L = ½ Σ_j 1/(C + ω_j²)",
     f"{ICLR}, Proposition 2": "constants of c₁ log ω + c₂ ω² + c₃ ω⁴ = a + t",
     f"{ICLR}, Proposition 2, of a general M(t)": "the rate of each singular value of a moving matrix: u_jᵀ Ṁ v_j",
-    f"{ICLR}, Equation of continually renormalized gradient flow": "the projection on the tangent space of {Σ_W = I}",
+    f"{ICLR}, Equation of continually renormalized gradient flow": (
+        "the projection on the tangent space of {Σ_W = I}, whose normal space has dimension p(p+1)/2; the flow turns "
+        "with the features"
+    ),
     f"{ICLR}, Theorem 2 on the central path": "L_NC1 and L_NC2/3 as functions of the singular values",
     f"{ICLR}, Corollary 1": "max ω / min ω falls to 1, as all ω grow alike",
     f"{ICLR}, Corollary 2": "NC1–NC3 along the path, which all fall to zero",

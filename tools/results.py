@@ -18,6 +18,7 @@ import numpy as np
 from neuralcollapse.figures.study_runs import Study
 from neuralcollapse.figures.theory_study import FLOWS, summary
 from neuralcollapse.measuring.events import first_zero_error, stays_zero_error
+from neuralcollapse.theory.corollaries import path_ratio
 from neuralcollapse.training.config import RunConfig
 from neuralcollapse.training.run_directory import Run
 
@@ -94,8 +95,17 @@ PARTS_COLUMNS = (
     "largest of any seed",
     "when the error stays zero",
     "at the end",
-    "L_NC1/L at the end",
-    "L_NC2/3 / L_NC1 at the end, C/ω²",
+)
+LOSS_COLUMNS = (
+    "data",
+    "network",
+    "L_NC1/L: tenth measured epoch, first zero error, end",
+    "½λ‖W̃_LS‖² / L_NC1 at the end",
+    "first over last epoch: L_NC1, L_NC2/3, L⊥",
+    "last epoch over the least: L_NC2/3, L",
+    "L_NC2/3 / L_NC1 at the end",
+    "C/ω², Σ_W + λI",
+    "C/ω², Σ_W (the paper's)",
 )
 
 
@@ -150,9 +160,33 @@ def parts_row(runs: list[Run]) -> list[str]:
         f"{max(share(record) for history in histories for record in history[9:]):.2f}",
         both(lambda prefix: median(share(event["stays"], prefix=prefix) for event in events)),
         both(lambda prefix: median(share(record, prefix=prefix) for record in ends)),
-        f"{median(share(record, 'nc1') for record in ends):.2f}",
-        f"{median(record['mse.nc23'] / record['mse.nc1'] for record in ends):.4f}"
-        f", {median(path_ratio(run) for run in runs):.4f}",
+    ]
+
+
+def loss_row(runs: list[Run]) -> list[str]:
+    """The seeds of one cell, medians: which part the loss is, what falls how far, and the ratio that theory gives."""
+    histories = [run.history() for run in runs]
+    firsts = [event_records(run, history)["first"] for run, history in zip(runs, histories, strict=True)]
+    ends = [history[-1] for history in histories]
+
+    def part(name: str, pick: Callable[[list[float]], float]) -> float:
+        return median(pick([float(record[f"mse.{name}"]) for record in history]) for history in histories)
+
+    def falls(values: list[float]) -> float:
+        return values[0] / values[-1]
+
+    decay, classes = runs[0].config.measured_weight_decay, runs[0].config.num_classes
+    kept = median(decay / 2 * record["mse.weight_ls_norm"] ** 2 / record["mse.nc1"] for record in ends)
+    shares = [[history[9] for history in histories], firsts, ends]
+    return [
+        *name_of(runs[0].config),
+        ", ".join(f"{median(share(record, 'nc1') for record in records):.2f}" for records in shares),
+        f"{kept:.3f}",
+        ", ".join(f"{float(f'{part(name, falls):.3g}'):,g}" for name in ("nc1", "nc23", "ls_perp")),
+        ", ".join(f"{part(name, lambda of: of[-1] / min(of)):.2f}" for name in ("nc23", "total")),
+        f"{median(record['mse.nc23'] / record['mse.nc1'] for record in ends):.4f}",
+        f"{median(ratio_at_the_end(run) for run in runs):.4f}",
+        f"{median(classes * (classes - 1) / np.square(record['snr']).sum() for record in ends):.1e}",
     ]
 
 
@@ -175,17 +209,10 @@ def returns_table(cells: list[list[Run]]) -> str:
     return table(titles, [[dataset, *(row.get(column, "–") for column in columns)] for dataset, row in rows.items()])
 
 
-def path_ratio(run: Run) -> float:
-    """C/ω² at the last snapshot, ω² the mean square of the singular values of (Σ_W + λI)^{-1/2} M̄.
-
-    Σ_W is that of the features kept; at the end it is far below λ.
-    """
+def ratio_at_the_end(run: Run) -> float:
+    """C/ω² with Σ_W + λI, of the features that the last snapshot kept."""
     kept = run.snapshot(max(run.snapshots()))
-    means = kept["class_means"].astype(float)
-    deviations = kept["features"] - means[kept["labels"]]
-    sizes, vectors = np.linalg.eigh(deviations.T @ deviations / len(deviations))
-    whitened = (means - means.mean(axis=0)) @ vectors / np.sqrt(sizes.clip(min=0) + run.config.measured_weight_decay)
-    return float(len(means) * (len(means) - 1) / np.square(whitened).sum())
+    return path_ratio(kept["features"].astype(float), kept["labels"], run.config.measured_weight_decay)
 
 
 def study_tables() -> dict[str, str]:
@@ -201,6 +228,7 @@ def study_tables() -> dict[str, str]:
     return {
         "study": table(STUDY_COLUMNS, [study_row(runs) for runs in ordered]),
         "parts": table(PARTS_COLUMNS, [parts_row(runs) for runs in squared]),
+        "loss": table(LOSS_COLUMNS, [loss_row(runs) for runs in squared]),
         "returns": returns_table(ordered),
     }
 
@@ -210,7 +238,9 @@ THEORY_COLUMNS = (
     "network, seeds",
     "mean ω grows by a factor",
     *(f"off the flow {name}" for name in FLOWS.values()),
-    "the same from the tenth measured epoch on",
+    "if all grew by one factor",
+    "projected where L⊥/L ≥ 5 %, < 5 %",
+    "the three from the tenth measured epoch on",
     "ω like epoch to the power",
     "max ω / min ω: first, least, last",
 )
@@ -226,7 +256,8 @@ def theory_table() -> str:
                 row["dataset"],
                 f"{row['network']}, {row['n']}",
                 f"{row['growth']:,.0f}",
-                *(f"{100 * row[flow]:.0f} %" for flow in FLOWS),
+                *(f"{100 * row[name]:.0f} %" for name in (*FLOWS, "one factor")),
+                ", ".join(f"{100 * row[f'projected {where} the path']:.0f} %" for where in ("off", "near")),
                 ", ".join(f"{100 * row[f'{flow} from the tenth']:.0f} %" for flow in FLOWS),
                 f"{row['exponent']:.2f}",
                 ", ".join(spread),

@@ -62,6 +62,18 @@ def test_labels_of_ticks_do_not_touch(span: tuple[float, float], size: tuple[flo
         ]
 
 
+def test_a_narrow_panel_of_thousands_of_epochs_has_a_tick_at_each_power_of_ten() -> None:
+    figure = Figure(figsize=(1.37, 1.0), layout="constrained")
+    ax = figure.add_subplot()
+    ax.tick_params(labelsize=7)
+    style.log_axis(ax, "x")
+    ax.set(xlim=(0.94, 3500))
+    ax.set_yticks([])
+    FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "10", "100", "1000"]
+
+
 @pytest.mark.parametrize(
     ("value", "text"), [(0.02, "0.02"), (1.0, "1"), (500.0, "500"), (1e-5, "10⁻⁵"), (2e-4, "2·10⁻⁴"), (1e4, "10⁴")]
 )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import neuralcollapse as nc
-from neuralcollapse.theory.corollaries import agreement_radius, loss_parts, self_duality
+from neuralcollapse.theory.corollaries import agreement_radius, loss_parts, path_ratio, self_duality
 from neuralcollapse.theory.flow import renormalize
 
 SPECTRA = {
@@ -97,6 +97,52 @@ def test_the_ratio_of_the_losses_tends_to_c_over_omega_squared() -> None:
     for omega in (0.01, 1.0, 30.0, 1e6):
         parts = loss_parts(omega * np.array([1.0, 1.002, 1.004]), 4, 0.5)
         np.testing.assert_allclose(parts.nc23 / parts.nc1, 4 * 1.5 / omega**2, rtol=1e-2)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_the_ratio_of_measured_losses_on_the_path_is_c_over_omega_squared(decay: float) -> None:
+    """Equal ω_j of (Σ_W + λI)^{-1/2} M̄ and any Σ_W; what the penalised bias adds is taken off."""
+    classes, dim, omega = 4, 6, 2.5
+    labels = torch.arange(classes * 30) % classes
+    noise = torch.randn(len(labels), dim, dtype=torch.float64) @ torch.diag(torch.logspace(-1, 1, dim).double())
+    noise -= torch.stack([noise[labels == c].mean(dim=0) for c in range(classes)])[labels]
+    spread = noise.T @ noise / len(noise) + decay * torch.eye(dim, dtype=torch.float64)
+    sizes, vectors = torch.linalg.eigh(spread)
+    centred = torch.linalg.qr(torch.eye(classes, dtype=torch.float64)[:, 1:] - 1 / classes)[0]
+    means = omega * centred @ torch.linalg.qr(torch.randn(dim, classes - 1, dtype=torch.float64))[0].T
+    features = (means @ vectors @ torch.diag(sizes.sqrt()) @ vectors.T)[labels] + noise
+    parts = nc.decompose_mse(features, labels, torch.zeros(classes, dim), torch.zeros(classes), weight_decay=decay)
+    bias = decay / (2 * classes * (1 + decay) ** 2)
+    measured = (parts.nc23 - decay * bias) / (parts.nc1 - bias)
+    assert path_ratio(features, labels, decay) == pytest.approx(measured, rel=1e-10)
+    assert measured == pytest.approx(classes / omega**2, rel=1e-10)
+
+
+@pytest.mark.parametrize("decay", [0.0, 1e-9, 0.02])
+def test_the_ratio_of_any_features_is_the_mean_square_written_out(decay: float) -> None:
+    """Unbalanced classes, one of them absent, class by class in NumPy."""
+    generator = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 3], [12, 5, 30])
+    features = generator.normal(size=(47, 4)) @ generator.normal(size=(4, 4)) + generator.normal(size=(4, 4))[labels]
+    within, means, total = np.zeros((4, 4)), [], 0.0
+    for label in (0, 1, 3):
+        rows = features[labels == label]
+        means.append(rows.mean(axis=0))
+        within += (rows - means[-1]).T @ (rows - means[-1]) / 47
+    for mean in means:
+        off = mean - features.mean(axis=0)
+        total += off @ np.linalg.solve(within + decay * np.eye(4), off)
+    assert path_ratio(features, labels, decay) == pytest.approx(3 / (total / 2), rel=1e-7 if decay == 1e-9 else 1e-10)
+
+
+def test_the_ratio_at_its_ends() -> None:
+    labels = torch.arange(6) % 2
+    apart = torch.eye(2)[labels]
+    assert path_ratio(apart, labels) == 0.0
+    assert path_ratio(apart, labels, 0.1) == pytest.approx(2 / (1.0 / 0.1))
+    assert path_ratio(torch.ones(6, 2), labels, 0.1) == np.inf
+    with pytest.raises(nc.InputError, match="two or more classes with examples, got 1"):
+        path_ratio(apart, torch.zeros(6, dtype=torch.long))
 
 
 def test_along_the_flow_l_nc23_falls_fastest() -> None:

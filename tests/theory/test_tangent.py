@@ -39,13 +39,14 @@ def test_the_projection_is_linear_idempotent_and_self_adjoint() -> None:
 
 
 def test_the_normal_space_has_one_dimension_for_each_entry_of_the_covariance() -> None:
+    """Equation of continually renormalized gradient flow: 1 − Π has rank p(p+1)/2."""
     _, matrix = projector()
     normal = torch.eye(len(matrix), dtype=torch.float64) - matrix
     assert int(torch.linalg.matrix_rank(normal, tol=1e-9)) == P * (P + 1) // 2
 
 
 def test_the_tangent_space_is_where_the_covariance_stands_still() -> None:
-    """Against the null space of the derivative of Σ_W, by autograd."""
+    """Equation of continually renormalized gradient flow: Π against the null space of dΣ_W, by autograd."""
     x, matrix = projector()
     jacobian = torch.autograd.functional.jacobian(within, x).reshape(P * P, -1)
     torch.testing.assert_close(jacobian @ matrix, torch.zeros_like(jacobian), rtol=0, atol=1e-12)
@@ -65,7 +66,7 @@ def test_the_flow_is_the_projected_gradient() -> None:
 @pytest.mark.parametrize("renormalization", ["projected", "multiplicative", "none"])
 @pytest.mark.parametrize("decay", [0.0, 0.2])
 def test_the_flow_turns_with_the_features(renormalization: str, decay: float) -> None:
-    """Equivariance: the flow of rotated features is the rotated flow."""
+    """Equation of continually renormalized gradient flow: that of rotated features is the rotated one."""
     labels = torch.arange(60) % 4
     x = renormalize(torch.randn(60, 6, dtype=torch.float64), labels)
     turn = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64))[0]

@@ -23,7 +23,8 @@ _LATEX = str.maketrans(
 _PLAIN = {
     r"^{\dagger}": "⁺", r"^{\top}": "ᵀ", r"^{\perp}_{\mathrm{LS}}": "⊥_LS", r"^{\perp}": "⊥", r"^{-1/2}": "^(−1/2)",
     r"_{\mathrm{NC1}}": "_NC1", r"_{\mathrm{NC2/3}}": "_NC2/3", r"^{\mathrm{path}}": "^path", r"\mathrm{tr}": "tr",
-    r"\Sigma": "Σ", r"\|": "‖", r"\bar{M}": "M̄", r"\lambda": "λ", r"\omega": "ω", r"^2": "²", "-1": "−1", " - ": " − ",
+    r"\log": "log", r"\Sigma": "Σ", r"\|": "‖", r"\bar{M}": "M̄", r"\lambda": "λ", r"\omega": "ω", r"^2": "²",
+    "-1": "−1", " - ": " − ",
 }  # fmt: skip
 
 

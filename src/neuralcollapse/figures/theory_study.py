@@ -17,7 +17,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from neuralcollapse._checks import InputError
+from neuralcollapse._checks import Array, InputError
 from neuralcollapse.figures import captions
 from neuralcollapse.figures.study_runs import Study, StudyRun
 from neuralcollapse.figures.writing import write_figure
@@ -36,6 +36,8 @@ FLOWS: dict[Renormalization, str] = {
 """The flows, and what legends call them."""
 _TENTH = 9
 """Place of the tenth measured epoch, from which on the paper calls L⊥_LS negligible."""
+_NEAR = 0.05
+"""L⊥_LS/L below which a network counts as near the path."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,25 @@ class RunFits:
             for flow, fit in fits.items():
                 found[f"{flow}{name}"] = float(np.median(fit.residual[1:]))
         fit = self.fits["projected"]
+        logs = np.log(fit.measured / fit.measured[0])
+        share = self._off_the_path(fit.epochs[1:])
         found |= {
-            "growth": float(np.exp(np.log(fit.measured[-1] / fit.measured[0]).mean())),
+            "projected off the path": _middle(fit.residual[1:][share >= _NEAR]),
+            "projected near the path": _middle(fit.residual[1:][share < _NEAR]),
+            "one factor": float(np.median(logs.std(axis=1)[1:])),
+            "growth": float(np.exp(logs[-1].mean())),
             "exponent": self._exponent(fit),
             "max/min first": float(fit.measured_condition[0]),
             "max/min least": float(fit.measured_condition.min()),
             "max/min last": float(fit.measured_condition[-1]),
         }
         return found
+
+    def _off_the_path(self, epochs: Array) -> Array:
+        """L⊥_LS/L at each epoch; NaN where it was not measured."""
+        measured = [each for each in self.run.records.records if "mse.ls_perp" in each]
+        shares = {each["epoch"]: np.divide(float(each["mse.ls_perp"]), float(each["mse.total"])) for each in measured}
+        return np.array([shares.get(at, np.nan) for at in epochs])
 
     def _exponent(self, fit: ClockFit) -> float:
         """Slope of mean log ω over log epoch, from the tenth measured epoch to that from which the error stays zero."""
@@ -118,11 +131,17 @@ def summary(study: Study) -> pd.DataFrame:
     """A row for each network and data set, medians over the seeds `n`.
 
     Columns `projected`, `multiplicative` and `none`: the median over the epochs of the root mean square over j of
-    log(ω_j/ω_j of that flow), 0.1 is ten per cent; the same `from the tenth` measured epoch; `growth` of the mean
-    log ω as a factor, first to last epoch; `exponent` of ω over the epoch, from the tenth measured epoch to that from
-    which the training error stays zero; `max/min` of the ω_j at the first epoch, at its least, and at the last.
+    log(ω_j/ω_j of that flow), 0.1 is ten per cent; the same `from the tenth` measured epoch, and for the paper's flow
+    `off the path` and `near the path`, L⊥_LS/L ≥ 5 % and below; `one factor`: the same where all ω_j are taken to have
+    grown by one factor, free at each epoch, while that of `none` never falls; `growth` of the mean log ω as a factor,
+    first to last epoch; `exponent` of ω over the epoch, from the tenth measured epoch to that from which the training
+    error stays zero; `max/min` of the ω_j at the first epoch, at its least, and at the last.
     """
     return _summary(fit_study(study))
+
+
+def _middle(values: Array) -> float:
+    return float(np.median(values)) if len(values) else float("nan")
 
 
 def _summary(found: list[RunFits]) -> pd.DataFrame:
@@ -222,12 +241,15 @@ def _caption(found: list[RunFits]) -> str:
     cells = [run.cell for run in study.runs]
     seeds = max(map(cells.count, cells))  # of the cell with the most of them
     seeded = "one seed each" if seeds == 1 else f"up to {seeds} seeds"
+    first = {each.cell: each.records.seed for each in reversed(study.runs)}.values()
+    of = f"seed {seed}" if len({*first}) == 1 and (seed := next(iter(first))) is not None else "the first seed"
     shown = captions.formula(
-        r"Top: the singular values $\omega_j$ of the first seed (dots), and the paper's closed form from those "
+        rf"Top: the singular values $\omega_j$ of {of} (dots), and the paper's closed form from those "
         "of the first epoch, by a monotone change of time, fitted epoch by epoch (lines). Middle: the "
         r"root mean square over $j$ of $\log(\omega_j/\omega_j^{\mathrm{path}})$ for three flows, each by its "
         "own change of time, and for a path that stands still; medians over the seeds. Bottom: the largest "
-        r"over the smallest $\omega_j$ of every seed, and of the flows."
+        r"over the smallest $\omega_j$ of every seed, and of the flows. "
+        f"Triangles and vertical lines: of {of}."
     )
     said = f"Networks and the closed forms of the central path: {captions.subject(study).split(';')[0]}; {seeded}."
     return " ".join([said, shown, captions.EVENTS, *captions.state(study)])

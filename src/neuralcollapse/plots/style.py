@@ -79,15 +79,19 @@ class OneTwoFive(Locator):
         if not (0 < low < high < math.inf):
             return np.array([])
         across = self.axis.axis_name == "x"
-        length = self.axis.get_tick_space() * (3 if across else 2)  # of the axis, in sizes of the type
+        length = 2.0 * self.axis.get_tick_space()  # of the axis, in sizes of the type, rounded down
+        if across:  # where rounding would cost the ticks of a narrow panel
+            ax, label = self.axis.axes, self.axis.get_major_ticks(1)[0].label1
+            length = 72 * ax.bbox.width / ax.figure.dpi / label.get_size()
         powers = np.arange(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1.0)
         steps = range(1, len(powers) + 1)
         choices = [np.outer(10.0**powers, [1, 2, 5]).ravel(), *(10.0 ** powers[powers % step == 0] for step in steps)]
         inside = [ticks[(ticks >= low * (1 - 1e-9)) & (ticks <= high * (1 + 1e-9))] for ticks in choices]
 
         def fits(ticks: np.ndarray) -> bool:
-            needed = 0.6 * max(len(number(tick)) for tick in ticks) + 0.4 if across else 1.35
-            return len(ticks) < 2 or np.diff(np.log10(ticks)).min() / math.log10(high / low) * length > needed
+            widths = np.array([len(number(tick)) for tick in ticks])
+            needed = 0.3 * (widths[1:] + widths[:-1]) + 0.4 if across else 1.35  # half of each label, and a gap
+            return bool((np.diff(np.log10(ticks)) / math.log10(high / low) * length > needed).all())
 
         fitting = [ticks for ticks in inside if len(ticks) and fits(ticks)]
         most = max(fitting, key=len, default=inside[0][:1])

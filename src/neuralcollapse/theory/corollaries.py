@@ -10,8 +10,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from neuralcollapse._checks import InputError, as_count, as_number, as_tensor
+from neuralcollapse.metrics.arguments import takes_features
+from neuralcollapse.metrics.signal_to_noise import snr_singular_values
+from neuralcollapse.moments.class_moments import ClassMoments
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -42,6 +46,43 @@ def loss_parts(omega: Any, num_classes: int, weight_decay: float = 0.0) -> LossP
     values, classes, kappa = _path(omega, num_classes, weight_decay)
     amplitude, rest = _shares(values, classes, kappa)
     return LossParts(0.5 * kappa * (amplitude**2).sum(axis=-1), 0.5 / classes * (rest**2).sum(axis=-1))
+
+
+@takes_features
+def path_ratio(moments: ClassMoments, weight_decay: float = 0.0) -> float:
+    """C/ω², ω² the mean square of the C − 1 singular values of (Σ_W + λI)^{-1/2} M̄, for C classes present.
+
+    This is L_NC2/3 / L_NC1 of the least-squares classifier where classes are balanced, μ_G = 0 and all ω_j are equal,
+    but for the bias, which adds λ/(2C(1 + λ)²) to L_NC1 and λ times that to L_NC2/3. It sees Σ_W + λI wherever the
+    paper's theory, of λ = 0, has Σ_W: where λ is the larger of the two, the ω_j of Definition 2 say nothing of it.
+
+    Args:
+        moments: of the features, with the full scatter; or the features (n, p), then the labels (n,).
+        weight_decay: λ of the paper's loss; 0 gives the ω_j of Definition 2.
+
+    Returns:
+        C/ω²; infinite where all class means are equal, 0 where λ = 0 and an ω_j is infinite.
+
+    Raises:
+        InputError: moments of scatter="trace", fewer than two classes present, or a negative λ.
+
+    Source: ours; results/README.md, The study in the paper's regime.
+
+    Example:
+        >>> features, labels = torch.tensor([[2.0], [0.0], [-2.0], [0.0]]), torch.tensor([0, 0, 1, 1])
+        >>> round(path_ratio(features, labels), 6), round(path_ratio(features, labels, 1.0), 6)  # ω² = 2 and 1
+        (1.0, 2.0)
+    """
+    decay, classes = as_number(weight_decay, "weight decay"), int(moments.present.sum())
+    if classes < 2:
+        raise InputError(f"expected two or more classes with examples, got {classes}")
+    if decay == 0.0:
+        squares = float(snr_singular_values(moments).singular_values.double().square().sum())
+    else:
+        sizes, vectors = torch.linalg.eigh(moments.within_covariance.double())
+        along = moments.centred_means.double() @ vectors
+        squares = float((along.square() / (sizes.clamp(min=0.0) + decay)).sum())
+    return classes * (classes - 1) / squares if squares else float("inf")
 
 
 def self_duality(omega: Any, num_classes: int, weight_decay: float = 0.0) -> Array:

@@ -101,6 +101,7 @@ class ClassMoments:
         # The coarsest precision that features came in, those of 16 bits counting as float32, which they are summed in:
         # it says which class means coincide, and averages over examples are finer than a number of 16 bits.
         self.eps = torch.finfo(dtype).eps
+        self.about_reference = False  # whether the class means are those of another set, see `around`
         if self.dim is not None:
             self._allocate(self.dim, self.device or torch.device("cpu"))
 
@@ -356,12 +357,14 @@ class ClassMoments:
         state.move_means(reference._state, self.present)
         moved = self._wrapping(state)
         moved.eps = max(self.eps, reference.eps)
+        moved.about_reference = True
         return moved
 
     def _wrapping(self, statistics: Statistics) -> ClassMoments:
         """Moments of the same settings that hold other statistics."""
         made = ClassMoments(self.num_classes, weighting=self.weighting, scatter=self.scatter, dtype=self.dtype)
         made.dim, made.device, made.eps = self.dim, self.device, self.eps
+        made.about_reference = self.about_reference
         made._accumulator = Accumulator(statistics)
         return made
 
@@ -400,7 +403,9 @@ class ClassMoments:
             raise InputError("expected moments with a scatter for each class: measure with weighting='class'")
         if self.has_class_scatter:
             state["scatter"] = state["scatter"].sum(dim=0)
-        return ClassMoments.from_state_dict(state, weighting=weighting, trusted=True)
+        made = ClassMoments.from_state_dict(state, weighting=weighting, trusted=True)
+        made.about_reference = self.about_reference
+        return made
 
     def exactly_weighted(self) -> ClassMoments:
         """With a weighting for which Σ_T = Σ_W + Σ_B is the covariance of the examples: by example where it is mixed.

@@ -300,8 +300,11 @@ class ClassMoments:
     def _rounding_of_traces(self) -> Tensor:
         """(C,) how far apart trace and scatter of a collapsed class may be: both are then rounding of either sign.
 
-        Examples that agree leave n_c (eps ‖μ_c‖)². A sum of very many of them in one type drifts, and with it the shift
-        that products are centred at, by up to n_c eps ‖μ_c‖ / 8; what taking that off again leaves, the last factor is.
+        Examples that agree leave n_c (ε ‖μ_c‖)², with ε of the features. Products are centred at a mean of examples. As
+        measured, n_c equal numbers added one after the other are off by up to n_c ε/8 of their sum, so that this mean
+        is off by up to δ = n_c ε ‖μ_c‖/8. Trace and scatter about it are n_c δ², sums of n_c terms and therefore right
+        to n_c ε' of themselves, with ε' of the state. When n_c δ² is taken off again, n_c δ² · n_c ε' is left of each:
+        the second term of the factor.
         """
         counts, means = self._state.counts.double(), self._state.means.double()
         drift = 1.0 + torch.finfo(self.dtype).eps * counts * (counts / 8.0).square()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import neuralcollapse as nc
 from neuralcollapse.measuring.bootstrap import Sample, Settings, error_and_bias
 from neuralcollapse.measuring.comparison import DEFAULTS
+from neuralcollapse.measuring.confidence import SHARES, binomial_interval
 
 CLASSES, DIM = 3, 4
 MEANS = 2.0 * torch.tensor([[1.0, 0.2, 0.0, 0.1], [-0.5, 0.9, 0.1, 0.0], [-0.4, -1.0, 0.2, 0.3]])
@@ -384,7 +385,7 @@ def test_few_examples_a_class_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     reports = [nc.measure_features(*each, confidence=0.9) for each in (few, enough)]
     assert message in nc.compare(*reports).method and message in nc.compare(reports[1], reports[0].to_dict()).method
     assert "fewer than" not in nc.compare(reports[1], reports[1]).method
-    assert nc.measure_features(*enough, confidence=0.9).notes == ()
+    assert not any("fewer than" in note for note in nc.measure_features(*enough, confidence=0.9).notes)
     nc.confidence_intervals(*enough, resamples=2)
 
 
@@ -424,3 +425,101 @@ def test_progress_goes_from_nothing_to_all() -> None:
     data = drawn(torch.Generator().manual_seed(0), 10)
     nc.compare(data, data, resamples=4, progress=seen.append)
     assert seen == [0.25, 0.5, 0.75, 1.0]
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.95, 0.999])
+@pytest.mark.parametrize("trials", [1, 2, 7, 100, 3000, 1_000_000])
+def test_the_exact_interval_of_a_share_is_scipys(trials: int, level: float) -> None:
+    for successes in {0, 1, trials // 7, trials // 2, trials - 1, trials}:
+        want = stats.binomtest(successes, trials).proportion_ci(level, method="exact")
+        assert binomial_interval(successes, trials, level) == pytest.approx((want.low, want.high), rel=1e-7, abs=1e-13)
+
+
+def two_classes(mistakes: int = 0, each: int = 50) -> tuple[Tensor, Tensor, Tensor]:
+    """On a line, the first ``mistakes`` of each class on the other's side, and a classifier by its sign."""
+    labels = torch.arange(2 * each) % 2
+    features = (1.0 - 2.0 * labels) * (1.0 + 0.01 * torch.arange(2 * each))
+    features[: 2 * mistakes] *= -0.1
+    return features[:, None], labels, torch.tensor([[1.0], [-1.0]])
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_share_without_a_mistake_or_without_a_success_has_a_width(
+    wrong: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All resamples agree then: the bound is where 0 of 100 still has a chance of 2.5 %."""
+    monkeypatch.setattr("neuralcollapse.measuring.measure.RESAMPLES", 5)
+    features, labels, weight = two_classes()
+    bound = 1 - 0.025 ** (1 / 100)
+    assert bound == pytest.approx(0.0362, abs=5e-5)
+    weight = -weight if wrong else weight
+    report = nc.measure_features(features, labels, weight, confidence=0.95)
+    assert report.confidence is not None and (report.accuracy, report.nc4_mismatch) == (
+        (0.0, 1.0) if wrong else (1.0, 0.0)
+    )
+    for name in SHARES:
+        interval = report.confidence[name]
+        want = (0.0, bound) if interval.value == 0.0 else (1.0 - bound, 1.0)
+        assert (interval.low, interval.high) == pytest.approx(want, rel=1e-12)
+        assert interval.error == interval.bias == 0.0
+    note = (
+        "Interval of accuracy, nearest_mean_accuracy, nc4_mismatch: the binomial's exact one, for all resamples agree."
+    )
+    assert report.notes == (note,)
+    assert nc.confidence_intervals(features, labels, weight, resamples=5)["accuracy"] == report.confidence["accuracy"]
+
+
+def test_a_share_of_which_each_class_is_sure_has_a_width() -> None:
+    """One class wholly right, the other wholly wrong: resamples within classes agree on one half."""
+    features, labels, _ = two_classes()
+    weight, bias = torch.tensor([[1.0], [-1.0]]), torch.tensor([100.0, 0.0])  # all are given to class 0
+    interval = nc.confidence_intervals(features, labels, weight, bias, resamples=5)["accuracy"]
+    want = stats.binomtest(50, 100).proportion_ci(0.95, method="exact")
+    assert (interval.value, interval.error) == (0.5, 0.0)
+    assert (interval.low, interval.high) == pytest.approx((want.low, want.high), rel=1e-9)
+
+
+@pytest.mark.parametrize("mistakes", [1, 2, 10, 49])
+def test_intervals_of_shares_end_at_one_and_fewer_mistakes_make_none_wider(mistakes: int) -> None:
+    features, labels, weight = two_classes(mistakes)
+    found = nc.confidence_intervals(features, labels, weight, resamples=40)
+    for name in SHARES:
+        interval, exact = found[name], binomial_interval(round(100 * found[name].value), 100, 0.95)
+        assert 0.0 <= interval.low <= exact[0] <= interval.value <= exact[1] <= interval.high <= 1.0
+    accuracy = found["accuracy"]
+    reach = 1.959963984540054 * math.hypot(accuracy.error, accuracy.bias)
+    want = stats.binomtest(100 - 2 * mistakes, 100).proportion_ci(0.95, method="exact")
+    assert accuracy.error > 0.0 and accuracy.low == pytest.approx(max(min(1 - 0.02 * mistakes - reach, want.low), 0.0))
+
+
+@pytest.mark.parametrize(
+    "name", ["duality_product_mean", "gnc2_log_classifier", "equinorm_means_log", "nc1", "mse.nc1"]
+)
+def test_only_what_cannot_be_negative_is_cut_at_zero(name: str) -> None:
+    """Whatever the resamples are: products of a mean near zero are positive in all of few."""
+    generator = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(60, 3, generator=generator), torch.arange(60) % 2
+    weight = torch.eye(2, 3) * 0.1
+    metrics = [name] if name in nc.METRICS else None
+    options = {"metrics": metrics, "resamples": 3, "level": 1 - 1e-12}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        interval = nc.confidence_intervals(features, labels, weight, **options)[name]
+    width = float(stats.norm.isf(0.5e-12)) * math.hypot(interval.error, interval.bias)
+    signed = name in nc.METRICS and nc.METRICS[name].signed
+    assert interval.low == pytest.approx(
+        interval.value - width if signed else max(interval.value - width, 0.0), rel=1e-4
+    )
+    assert interval.high == pytest.approx(interval.value + width, rel=1e-4)
+    if not signed or name == "duality_product_mean":
+        assert interval.value - width < 0.0 < interval.value
+
+
+def test_differences_are_not_cut() -> None:
+    """Neither at zero nor at one: both sides may be the greater."""
+    generator = torch.Generator().manual_seed(5)
+    comparison = nc.compare(drawn(generator, 12), drawn(generator, 12), resamples=30)
+    accuracy, mean = (comparison.differences[name] for name in ("accuracy", "nc1"))
+    for each in (accuracy, mean):
+        assert each.low < 0.0 < each.high
+        assert each.difference - each.low == pytest.approx(each.high - each.difference)

@@ -74,6 +74,48 @@ def test_narrow_and_extreme_features_give_the_same_numbers(dtype: torch.dtype, e
             assert got[label][name] == pytest.approx(row[name], rel=2e-5), (label, name)
 
 
+@over_cases
+def test_moments_by_class_alone_have_nc1_of_each_class(case: Case) -> None:
+    """They hold a scatter of each; accuracies need the examples."""
+    d = data(case)
+    want = class_numbers(
+        class_moments(d.features, d.labels, case.num_classes, "class"), d.features, d.labels, d.weight, d.bias
+    )
+    moments = nc.ClassMoments(case.num_classes, weighting="class")
+    moments.update(d.features * 2.0**600, d.labels)
+    report = nc.make_report(moments, d.weight, d.bias)
+    got = numbers(report)
+    for label, row in want.items():
+        for name in ("nc1", "nc1_share"):
+            assert got[label][name] == pytest.approx(row[name], rel=1e-7, abs=1e-9), (label, name)
+        assert got[label]["accuracy"] is got[label]["nearest_mean_accuracy"] is got[label]["nc4_mismatch"] is None
+    assert sum(row["nc1_share"] for row in got.values()) == pytest.approx(report.nc1, rel=1e-9)
+
+
+def test_moments_by_class_about_a_reference_have_nc1_of_each_class() -> None:
+    d = data(named("balanced"))
+    moments = [nc.ClassMoments(4, weighting="class") for _ in range(2)]
+    moments[0].update(d.features, d.labels)
+    chosen = np.random.default_rng(3).permutation(len(d.labels))[:30]
+    features, labels = d.features[chosen] + 0.1, d.labels[chosen]
+    moments[1].update(features, labels)
+    report = nc.make_report(moments[1].around(moments[0]))
+    m = class_moments(d.features, d.labels, 4, "class")
+    inverse = np.linalg.pinv(m.between, rcond=1e-10)
+    for row in report.per_class:
+        spread = features[labels == row.label] - m.means[row.label]
+        assert row.nc1 == pytest.approx(np.einsum("np,pq,nq->", spread, inverse, spread) / len(spread) / 4)
+        assert row.nc1_share == pytest.approx(row.nc1 / 4)
+
+
+def test_moments_by_class_whose_means_coincide_have_no_nc1() -> None:
+    moments = nc.ClassMoments(2, weighting="class")
+    moments.update(torch.tensor([[1.0], [-1.0], [2.0], [-2.0]]), torch.tensor([0, 0, 1, 1]))
+    with pytest.warns(UserWarning, match="NC1 is infinite: the means of classes 0 and 1 coincide"):
+        report = nc.make_report(moments)
+    assert all(math.isnan(row.nc1) and math.isnan(row.nc1_share) for row in report.per_class)
+
+
 def test_test_features_are_measured_about_the_training_means() -> None:
     d = data(named("balanced"))
     training = nc.measure_features(d.features, d.labels, d.weight, d.bias)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import pickle
 import warnings
 
 import numpy as np
@@ -14,6 +16,7 @@ from reference.conventions import FeatureSet
 
 import neuralcollapse as nc
 from neuralcollapse.metrics import duality, feature_rank, geometry, margins, silhouette
+from neuralcollapse.metrics.registry import compute_metrics
 
 
 def measured(data: FeatureSet, weighting: str, names: list[str]) -> dict[str, float]:
@@ -64,6 +67,8 @@ def test_a_report_of_mixed_weighting(name: str, weighting: str, centre: str) -> 
     assert report.mse.total == pytest.approx(by_example.mse.total, rel=1e-12)
     assert report.nc4_mismatch == by_example.nc4_mismatch
     assert "mixed weighting" in str(report)
+    margin = nc.measure_features(*arguments, weighting=weighting, metrics="cosine_margin").cosine_margin
+    assert margin == pytest.approx(reference.cosine_margin(data, data.centre(centre)), rel=1e-10)
 
 
 def test_mixed_moments_merge_save_and_load(tmp_path: object) -> None:
@@ -232,3 +237,47 @@ def test_what_is_not_finite_is_refused(bad: float) -> None:
 def test_a_centre_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(nc.InputError, match=r"expected a centre of shape \(3,\), got"):
         margins.cosine_margins(torch.randn(6, 3), torch.arange(6) % 2, torch.eye(2, 3), centre=torch.ones(shape))
+
+
+@pytest.mark.parametrize("weighting", ["example", "class", "mixed", "mixed-example-mean"])
+def test_metrics_of_examples_about_a_reference(weighting: str) -> None:
+    """The margin is about the training mean, the silhouette of the examples alone; unit features have no means."""
+    training, test = feature_set("unbalanced"), feature_set("balanced")
+    test = FeatureSet(test.features + 0.5, test.labels, test.weight, test.bias)
+    moments = nc.ClassMoments(len(training.weight), weighting=weighting)
+    moments.update(torch.from_numpy(training.features), torch.from_numpy(training.labels))
+    arguments = (torch.from_numpy(test.features), torch.from_numpy(test.labels), test.weight)
+    options = {"weighting": weighting, "reference": moments}
+    report = nc.measure_features(*arguments, metrics=["cosine_margin", "silhouette"], **options)
+    shares = np.bincount(test.labels) / len(test.labels)
+    shares = np.full(len(shares), 1 / len(shares)) if weighting in ("class", "mixed") else shares
+    centre = shares @ training.means()
+    assert report.cosine_margin == pytest.approx(reference.cosine_margin(test, centre), rel=1e-10)
+    assert report.silhouette == pytest.approx(reference.silhouette(test), rel=1e-10)
+    with pytest.raises(
+        nc.InputError, match="'alignment_cosine_unit' makes class means of features of unit length, which"
+    ):
+        nc.measure_features(*arguments, metrics="alignment_cosine_unit", **options)
+    own = nc.ClassMoments(len(test.weight), weighting=weighting)
+    own.update(*arguments[:2])
+    about = own.around(moments)
+    moved = [about, about.at_unit_scale(), pickle.loads(pickle.dumps(about)), about.reweighted("example")]
+    for each in moved if weighting != "example" else moved[:3]:
+        with pytest.raises(nc.InputError, match="which no reference= holds: measure it without reference="):
+            compute_metrics(each, ["alignment_cosine_unit"], weight=test.weight, examples=arguments[:2])
+
+
+def test_a_number_that_is_not_signed_is_never_negative_and_one_that_is_may_be() -> None:
+    """On random features and on their opposites, of several scales, which turn the sign of what has one."""
+    generator, negative = torch.Generator().manual_seed(0), set()
+    for dim, scale in itertools.product((1, 2, 3, 6), (0.1, 10.0)):
+        features = scale * torch.randn(60, dim, generator=generator, dtype=torch.float64)
+        labels, weight = torch.arange(60) % 4, scale * torch.randn(4, dim, generator=generator)
+        outside = torch.randn(5, dim, generator=generator)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            for rows in (weight, -weight):
+                options = {"weighting": "class", "ood": outside, "metrics": list(nc.METRICS)}
+                found = nc.measure_features(features, labels, rows, **options).extra
+                negative |= {name for name, value in found.items() if value < 0.0}
+    assert negative == {name for name, metric in nc.METRICS.items() if metric.signed}

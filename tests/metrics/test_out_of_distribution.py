@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +14,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from sklearn.preprocessing import StandardScaler
 
 import neuralcollapse as nc
+from neuralcollapse.metrics.out_of_distribution import nc5
 
 GENERATOR = torch.Generator().manual_seed(0)
 LABELS = torch.arange(90) % 3
@@ -94,6 +99,8 @@ def test_data_of_the_classes_score_higher() -> None:
         (lambda: nc.neco_scores(moments(), OUTSIDE[:, :4]), "expected features with p = 6 columns, got 4"),
         (lambda: nc.neco_scores(moments(), OUTSIDE, dimensions=7), "expected dimensions of at least 1 and at most 6"),
         (lambda: nc.nearest_mean_scores(FEATURES, OUTSIDE), "expected moments to be a ClassMoments"),
+        (lambda: nc.detection([1.0], [0.0], passing=0.0), "expected a positive passing, got 0"),
+        (lambda: nc.detection([1.0], [0.0], passing=1.1), "expected a passing of at most 1, got 1.1"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(call: object, message: str) -> None:
@@ -145,3 +152,112 @@ def test_scores_of_what_is_not_finite_are_refused(bad: float) -> None:
     for scores in (nc.neco_scores, nc.nearest_mean_scores):
         with pytest.raises(nc.InputError, match="expected finite features, got NaN or infinity in row 3"):
             scores(moments(), rows)
+
+
+WIDE = np.longdouble  # of fifteen bits of exponent on x86, whose squares of 1e300 are numbers
+extended = pytest.mark.skipif(np.finfo(WIDE).maxexp <= 1024, reason="no type of a wider range than float64 here")
+
+
+def in_extended_range(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """NECO and both squared distances of rows, from the formulas, in numbers whose squares do not overflow.
+
+    Components and the inverse of Σ_W are those at scale 1, which scaled features share.
+    """
+    means = np.array([FEATURES[c == LABELS].double().numpy().mean(axis=0) for c in range(3)])
+    plain = FEATURES.double().numpy()
+    within, total = ((plain - m).T @ (plain - m) / len(plain) for m in (means[LABELS], plain.mean(axis=0)))
+    deviation = np.sqrt(np.diag(total))
+    components = np.linalg.eigh(total / np.outer(deviation, deviation))[1][:, -2:]
+    standard = (rows - plain.mean(axis=0).astype(WIDE)) / deviation
+    neco = np.sqrt(((standard @ components.astype(WIDE)) ** 2).sum(axis=1) / (standard**2).sum(axis=1))
+    apart = rows[:, None] - means.astype(WIDE)
+    mahalanobis = np.einsum("mcp,pq,mcq->mc", apart, np.linalg.inv(within).astype(WIDE), apart).min(axis=1)
+    return neco, (apart**2).sum(axis=2).min(axis=1), mahalanobis
+
+
+@extended
+@pytest.mark.parametrize("power", [-200, -150, 0, 150, 200])
+def test_scores_of_any_finite_example(power: int) -> None:
+    """Examples up to the end of the range, of training data of any size; what no float holds is said."""
+    made = nc.ClassMoments(3)
+    made.update(FEATURES.double() * 10.0**power, LABELS)
+    sizes = np.array([1e-300, 1e-200, 1e-100, 1.0, 1e100, 1e140, 1e200, 1e300])
+    rows = np.vstack(
+        [OUTSIDE[: len(sizes)].double().numpy() * sizes[:, None], OUTSIDE[:3].double().numpy() * 10.0**power]
+    )
+    neco, euclidean, mahalanobis = in_extended_range(rows.astype(WIDE) / WIDE(10) ** power)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = nc.neco_scores(made, rows)
+        np.testing.assert_allclose(found, neco.astype(float), rtol=1e-9)
+        assert bool(((found >= 0.0) & (found <= 1.0)).all())
+    for squared, options in ((euclidean * WIDE(10) ** (2 * power), {}), (mahalanobis, {"mahalanobis": True})):
+        large, small = squared > WIDE(np.finfo(float).max), squared < WIDE(5e-324)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            scores = nc.nearest_mean_scores(made, rows, **options)
+        said = "; ".join(str(each.message) for each in caught)
+        for which, state, value in ((large, "infinite", -math.inf), (small, "zero", 0.0)):
+            assert bool((scores[torch.from_numpy(which)] == value).all())
+            if which.any():
+                row = int(which.nonzero()[0][0])
+                assert f"the score of row {row} is {state}: no float holds the squared distance" in said
+            else:
+                assert state not in said
+        held = ~(large | small)
+        np.testing.assert_allclose(-scores[torch.from_numpy(held)], squared[held].astype(float), rtol=1e-8)
+
+
+@extended
+def test_scores_of_extreme_examples_in_one_feature() -> None:
+    """A constant feature tells nothing, however large an example is there; a state of float32 scores float64 too."""
+    constant = torch.cat([FEATURES, torch.full((90, 1), 0.1)], dim=1).double()
+    made, narrow = nc.ClassMoments(3), nc.ClassMoments(3, dtype=torch.float32)
+    made.update(constant * 1e-200, LABELS)
+    narrow.update(FEATURES, LABELS)
+    rows = torch.cat([OUTSIDE[:4], OUTSIDE[:4, :1]], dim=1).double() * 1e-200
+    rows[0, 6], rows[1, 0] = 1e200, 1e200
+    plain = (rows[:, :6].numpy().astype(WIDE) / WIDE(1e-200)).astype(WIDE)
+    np.testing.assert_allclose(nc.neco_scores(made, rows), in_extended_range(plain)[0].astype(float), rtol=1e-9)
+    far = OUTSIDE[:4].double() * 1e200
+    neco, _, _ = in_extended_range(far.numpy().astype(WIDE))
+    np.testing.assert_allclose(nc.neco_scores(narrow, far), neco.astype(float), rtol=1e-4)
+
+
+@extended
+@pytest.mark.parametrize("power", [-200, 0, 200])
+@pytest.mark.parametrize("size", [1e-200, 1.0, 1e200])
+def test_nc5_of_any_finite_mean(power: int, size: float) -> None:
+    made = nc.ClassMoments(3)
+    made.update(FEATURES.double() * 10.0**power, LABELS)
+    outside = OUTSIDE[0].double().numpy() * size
+    means = np.array([FEATURES[c == LABELS].double().numpy().mean(axis=0) for c in range(3)]).astype(WIDE)
+    for centred in (False, True):
+        origin = means.mean(axis=0) if centred else 0.0 * means[0]
+        one, others = outside.astype(WIDE) / WIDE(10) ** power - origin, means - origin
+        cosines = others @ one / np.sqrt((one @ one) * (others**2).sum(axis=1))
+        assert nc5(made, outside, centred=centred) == pytest.approx(float(np.abs(cosines).mean()), rel=1e-8)
+
+
+@pytest.mark.parametrize("weighting", ["mixed", "mixed-example-mean"])
+def test_scores_of_mixed_moments_are_those_by_example(weighting: str) -> None:
+    kept = torch.arange(90) >= 40 * (LABELS == 0)
+    scores = []
+    for each in (weighting, "example", "class"):
+        made = nc.ClassMoments(3, weighting=each)
+        made.update(FEATURES[kept].double(), LABELS[kept])
+        scores.append(
+            torch.stack([nc.neco_scores(made, OUTSIDE), nc.nearest_mean_scores(made, OUTSIDE, mahalanobis=True)])
+        )
+    torch.testing.assert_close(scores[0], scores[1])
+    assert not torch.isclose(scores[0], scores[2]).any()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 19, 20, 60, 99, 100, 101, 999, 1000, 10_007, 100_000])
+def test_the_threshold_passes_the_share_that_the_decimal_number_says(count: int) -> None:
+    """0.55 · 100 is 55.00000000000001 in floats; the scores are 1 … n, so that one of the others counts the passed."""
+    inside = torch.arange(1.0, count + 1.0, dtype=torch.float64)
+    for text in [f"0.{part:02d}" for part in range(1, 100)] + ["0.001", "0.999", "0.9995", "0.333", "1.0"]:
+        passed = math.ceil(Fraction(text) * count)
+        others = torch.tensor([count - passed + 1.0, count - passed + 0.5], dtype=torch.float64)
+        assert nc.detection(inside, others, passing=float(text)).fpr95 == 0.5, text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -72,7 +74,7 @@ def test_one_target_and_degenerate_features() -> None:
     found = nc.measure_regression(torch.randn(9, 4), torch.randn(9), torch.randn(1, 4))
     assert found.nrc3 == 0.0 and 0.0 < found.nrc1 < 1.0
     with pytest.warns(
-        UserWarning, match="NRC1 and NRC2 is undefined: a feature is zero; NRC3 is undefined: all targets"
+        UserWarning, match="NRC1 and NRC2 are undefined: a feature is zero; NRC3 is undefined: all targets"
     ):
         found = nc.measure_regression(torch.zeros(3, 4), torch.ones(3, 2), torch.randn(2, 4))
     assert np.isnan(found.nrc1) and np.isnan(found.nrc3)
@@ -138,3 +140,72 @@ def test_cka_refuses_what_is_not_finite(bad: float) -> None:
         nc.linear_cka(rows, wrong)
     with pytest.raises(nc.InputError, match="expected finite features, got NaN or infinity in row 2"):
         nc.linear_cka(wrong, rows)
+
+
+def without_first_components() -> dict[str, tuple[np.ndarray, str]]:
+    """Features of 6 columns whose first 2 components are not unique, and what the warning says."""
+    rng = np.random.default_rng(0)
+    line, cross = np.outer(rng.normal(size=12), rng.normal(size=6)), np.tile(np.eye(3, 6), (4, 1))
+    cross[::2] *= -1
+    few, alike = "features vary in fewer than 2 directions", "features vary alike in the principal components 2 and 3"
+    return {
+        "constant": (np.tile(rng.normal(size=6), (12, 1)), few),
+        "on a line that misses the origin": (line + rng.normal(size=6), few),
+        "the same in float32": ((line + rng.normal(size=6)).astype(np.float32), few),
+        "two alike": (cross * [3.0, 1, 1, 1, 1, 1] + [0, 2.0, 0, 0, 0, 0], alike),
+        "a feature of rounding": (np.hstack([line[:, :5] * 1e-3 + 1, np.full((12, 1), 1e6)]), few),
+    }
+
+
+@pytest.mark.parametrize("kind", without_first_components())
+def test_nrc1_of_features_without_first_components_is_undefined(kind: str) -> None:
+    """Otherwise it would be that of whichever directions the decomposition gives: a rotation changes it."""
+    features, why = without_first_components()[kind]
+    rng = np.random.default_rng(1)
+    targets, weight = rng.normal(size=(12, 2)), rng.normal(size=(2, 6))
+    turn = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    sides = (
+        [(features, weight)] if features.dtype == np.float32 else [(features, weight), (features @ turn, weight @ turn)]
+    )
+    for rows, layer in sides:
+        with pytest.warns(UserWarning, match=f"^NRC1 is undefined: {why}$"):
+            found = nc.measure_regression(rows, targets, layer)
+        unit = rows.astype(float) / np.linalg.norm(rows.astype(float), axis=1)[:, None]
+        basis = np.linalg.qr(layer.T)[0]
+        assert np.isnan(found.nrc1)
+        assert found.nrc2 == pytest.approx(np.mean(np.sum((unit - unit @ basis @ basis.T) ** 2, axis=1)), rel=1e-9)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_nrc1_where_every_choice_of_components_gives_the_same(turned: bool) -> None:
+    rng = np.random.default_rng(2)
+    turn = np.linalg.qr(rng.normal(size=(6, 6)))[0] if turned else np.eye(6)
+    line, cross = np.outer([1.0, -3, 2], rng.normal(size=6)), np.vstack([np.eye(3, 6), -np.eye(3, 6)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        on_line = nc.measure_regression(line @ turn, rng.normal(size=(3, 2)), rng.normal(size=(2, 6)))
+        # unit vectors along three axes, alike in all: two components have two thirds of them
+        alike = nc.measure_regression(cross @ turn, rng.normal(size=(6, 2)), rng.normal(size=(2, 6)))
+        # as many targets as features: the components are all directions, though features do not vary
+        whole = nc.measure_regression(np.ones((4, 2)), rng.normal(size=(4, 2)), np.eye(2))
+    assert (on_line.nrc1, alike.nrc1, whole.nrc1) == pytest.approx((0, 1 / 3, 0), abs=1e-12)
+
+
+def test_a_small_feature_beside_a_large_constant_one_is_a_direction() -> None:
+    """Rounding is relative to each feature's own size."""
+    rng = np.random.default_rng(3)
+    features = np.hstack([np.full((30, 1), 1e6), rng.normal(size=(30, 1)), np.full((30, 1), 3.0)]).astype(np.float32)
+    wide = features.astype(float)
+    want = 1 - np.mean(wide[:, 1] ** 2 / (wide**2).sum(axis=1))
+    assert nc.measure_regression(features, rng.normal(size=30), rng.normal(size=(1, 3))).nrc1 == pytest.approx(want)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_that_depend_on_one_another_span_no_direction_of_rounding(dtype: type) -> None:
+    rng = np.random.default_rng(4)
+    features, factors = rng.normal(size=(40, 6)), (rng.normal(size=(3, 2)), rng.normal(size=(2, 6)))
+    basis = np.linalg.qr(factors[1].T)[0]
+    unit = features / np.linalg.norm(features, axis=1)[:, None]
+    want = np.mean(np.sum((unit - unit @ basis @ basis.T) ** 2, axis=1))
+    weight = (factors[0] @ factors[1]).astype(dtype)
+    assert nc.measure_regression(features, rng.normal(size=(40, 3)), weight).nrc2 == pytest.approx(want, rel=1e-6)

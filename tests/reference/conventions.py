@@ -168,9 +168,8 @@ def kernel_statistics(rows: np.ndarray, kernel: str) -> tuple[float, float]:
     return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1)) / abs(mean)
 
 
-def cosine_margin(data: FeatureSet) -> float:
+def cosine_margin(data: FeatureSet, centre: np.ndarray) -> float:
     """Average over examples of the cosine with the own row less the largest with another, all centred."""
-    centre = data.features.sum(axis=0) / len(data.features)
     rows = [unit(row) for row in less_mean_row(data.weight)]
     margins = []
     for h, y in zip(data.features, data.labels.tolist(), strict=True):
@@ -245,5 +244,5 @@ def of_examples(data: FeatureSet, weighting: str) -> dict[str, float]:
     return {
         "silhouette": silhouette(data),
         "alignment_cosine_unit": one_minus_cosine(data.rows(), units.means() - units.centre(weighting)),
-        "cosine_margin": cosine_margin(data),
+        "cosine_margin": cosine_margin(data, data.centre(weighting)),
     }

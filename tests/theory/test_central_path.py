@@ -304,3 +304,44 @@ def test_impossible_times_and_metrics_are_named() -> None:
         path.metrics(0.0, np.eye(3)[:, :2])
     with pytest.raises(nc.InputError, match="C − 1 = 2 singular values"):
         nc.CentralPath([1.0], num_classes=3, samples_per_class=5).metrics(0.0)
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor, lambda v: torch.tensor(v, dtype=torch.float32)])
+@pytest.mark.parametrize(
+    ("values", "classes", "decay"), [([1, 2, 0], 4, 0.5), ([0.5], 2, 0.0), ([1e200, 3.0], 3, 1e300)]
+)
+def test_the_loss_of_singular_values_of_any_kind(kind: Any, values: list[float], classes: int, decay: float) -> None:
+    if kind(values) is not values and float(max(kind(values))) == np.inf:
+        pytest.skip("beyond float32")
+    kappa = 1 + mp.mpf(decay)
+    want = sum(kappa / (classes * kappa + mp.mpf(w) ** 2) for w in values) / 2
+    found = central_path_loss(kind(values), classes, decay)
+    assert found.dtype == torch.float64 and float(found) == pytest.approx(float(want), rel=1e-14)
+    rows = central_path_loss([values, values], classes, decay)
+    assert rows.tolist() == pytest.approx([float(want)] * 2, rel=1e-14)
+
+
+def test_the_loss_of_singular_values_has_their_gradient() -> None:
+    """dL/dω = −κω/(Cκ + ω²)²."""
+    omega = torch.tensor([0.4, 1.0, 3.0], requires_grad=True)
+    central_path_loss(omega, 5, 0.25).backward()  # type: ignore[no-untyped-call]
+    want = [-1.25 * w / (6.25 + w**2) ** 2 for w in omega.tolist()]
+    assert omega.grad is not None and omega.grad.tolist() == pytest.approx(want, rel=1e-6)
+
+
+@pytest.mark.wrong_input
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([1.0], -3), "expected num_classes of at least 2, got -3"),
+        (([1.0], 2, -1.5), "expected a finite weight decay of at least 0, got -1.5"),
+        ((np.ones(9), 2), "expected 1 to C − 1 = 1 singular values, got 9"),
+        ((torch.ones(2, 0), 3), "expected 1 to C − 1 = 2 singular values, got 0"),
+        (([1.0, -2.0], 3), "expected singular values that are finite and at least 0, got -2.0"),
+        (([1.0, float("nan")], 3), "expected singular values that are finite and at least 0, got nan"),
+        (("a", 3), "expected numeric singular values, got str"),
+    ],
+)
+def test_a_loss_of_what_no_path_has_is_refused(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(nc.InputError, match=message):
+        central_path_loss(*arguments)

@@ -116,8 +116,8 @@ def test_what_cannot_be_projected_or_derived_is_refused() -> None:
         singular_value_rates(torch.eye(2), torch.ones(2, 2))
     broken = x.clone()
     broken[0, 0] = float("nan")
-    for direction, about in ((broken, x), (x, broken)):
-        with pytest.raises(InputError, match="of finite numbers, got NaN or infinity"):
+    for direction, about, which in ((broken, x, "a direction"), (x, broken, "features")):
+        with pytest.raises(InputError, match=f"^expected {which} of finite numbers, got NaN or infinity"):
             project_on_tangent(direction, about, LABELS)
     for matrix, velocity in ((broken, x), (x, broken), (x[:0], x[:0])):
         with pytest.raises(InputError, match="of finite numbers, got"):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
@@ -23,7 +24,11 @@ from neuralcollapse.measuring.bootstrap import (
 )
 from neuralcollapse.measuring.interval import Interval
 from neuralcollapse.measuring.report import Report
+from neuralcollapse.metrics.registry import METRICS
 from neuralcollapse.moments.class_moments import Weighting
+
+SHARES = ("accuracy", "nearest_mean_accuracy", "nc4_mismatch")
+"""Numbers of a report that are the share of its examples of which something holds."""
 
 
 def confidence_intervals(
@@ -46,6 +51,10 @@ def confidence_intervals(
     Avg θ* − θ estimates a bias that is large where class means are of few examples. It widens the interval and is not
     taken off θ, because what is left, 2θ − Avg θ*, varies by up to a fifth more than θ does, which no Std θ* tells.
 
+    An interval is cut off at 0, unless the number can be negative. Of a share of examples (accuracy,
+    nearest_mean_accuracy, nc4_mismatch) it ends at 1, and it is at least the exact one of a binomial: where none of 100
+    examples is mistaken, no resample has a mistake either, but [0, 0.036] holds the population's share.
+
     The cost is that of ``resamples`` reports, the memory that of one. Numbers that need Σ_W⁻¹ (L_LS, VCI) want more
     examples than features by far: a resample has only 63 % of them, each as often as drawn.
 
@@ -66,7 +75,8 @@ def confidence_intervals(
         InputError: what ``measure_features`` refuses; a level outside 0 … 1; fewer than two resamples.
 
     Source: Efron & Tibshirani (1993), An introduction to the bootstrap, Chapters 6, 10 (root mean square error, and why
-    not to take the bias off) and 12.
+    not to take the bias off) and 12; Clopper & Pearson (1934), The use of confidence or fiducial limits illustrated in
+    the case of the binomial.
 
     Example:
         >>> import torch
@@ -92,9 +102,11 @@ def with_intervals(
     resamples: int,
     progress: Callable[[float], object] = lambda share: None,
 ) -> Report:
-    """A report with the intervals of its sample, and with a note where classes have few examples."""
+    """A report with the intervals of its sample, and with notes on those that resamples do not tell."""
     intervals = intervals_of(sample, settings, level, resamples, 0, progress)
-    return replace(report, confidence=intervals, notes=(*report.notes, *few_examples([sample])))
+    alike = [name for name in SHARES if name in intervals and intervals[name].error == intervals[name].bias == 0.0]
+    exact = (f"Interval of {', '.join(alike)}: the binomial's exact one, for all resamples agree.",) if alike else ()
+    return replace(report, confidence=intervals, notes=(*report.notes, *exact, *few_examples([sample])))
 
 
 def intervals_of(
@@ -114,10 +126,40 @@ def intervals_of(
     for name, (error, bias) in errors_and_biases([sample], values, draws).items():
         value, width = values[name], reach(level, error, bias)
         low, high = value - width, value + width
-        if value >= 0.0 and min(draws[name]) >= 0.0 and math.isfinite(error):
-            low, high = max(low, 0.0), max(high, 0.0)
+        if name in SHARES and math.isfinite(error):
+            count = len(sample.labels)
+            least, most = binomial_interval(round(value * count), count, level)
+            low, high = min(low, least), min(max(high, most), 1.0)
+        if math.isfinite(error) and not (name in METRICS and METRICS[name].signed):
+            low = max(low, min(value, 0.0))
         found[name] = Interval(value, low, high, error, bias, level)
     return found
+
+
+def binomial_interval(successes: int, trials: int, level: float) -> tuple[float, float]:
+    """The shares q for which so many successes, or fewer, have a chance of (1 − level)/2 or more; and so many or more.
+
+    Of none it is 0 to 1 − ((1 − level)/2)^{1/n}.
+
+    Source: Clopper & Pearson (1934), The use of confidence or fiducial limits illustrated in the case of the binomial.
+    """
+    return 1.0 - _highest_share(trials - successes, trials, level), _highest_share(successes, trials, level)
+
+
+def _highest_share(successes: int, trials: int, level: float) -> float:
+    """The q for which so many successes or fewer have a chance of (1 − level)/2."""
+    if successes == trials:
+        return 1.0
+    # terms so far below the greatest that a float does not see them beside it are left out
+    least = max(0, successes - 100 - 40 * math.isqrt(trials))
+    terms = torch.arange(least, successes + 1, dtype=torch.float64)
+    rest = trials - terms
+    choices = math.lgamma(trials + 1) - torch.lgamma(terms + 1) - torch.lgamma(rest + 1)
+    low, high = successes / trials, 1.0
+    while low < (middle := 0.5 * (low + high)) < high:
+        chance = (choices + terms * math.log(middle) + rest * math.log1p(-middle)).exp().sum()
+        low, high = (middle, high) if float(chance) > 0.5 - level / 2 else (low, middle)
+    return high
 
 
 def check_bootstrap(level: Any, resamples: Any, seed: Any) -> tuple[float, int, int]:

@@ -11,8 +11,10 @@ class Interval:
 
     Attributes:
         value: as measured.
-        low, high: of the interval, value more or less a multiple of √(error² + bias²), cut off at 0 where
-            the number cannot be negative; nan where it was not finite in a resample, or a class has one example.
+        low, high: of the interval, value more or less a multiple of √(error² + bias²). It is cut off at 0 where the
+            number cannot be negative. That of a share of examples (accuracy, nearest_mean_accuracy, nc4_mismatch) ends
+            at 1, and is never narrower than the binomial's exact one, so that 0 of 100 says [0, 0.036]. nan where the
+            number was not finite in a resample, or depends on features while a class has one example.
         error: standard error; bias: by how much examples as few as these make the number too large.
         level: the share of samples whose interval holds the population's number.
 

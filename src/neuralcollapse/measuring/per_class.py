@@ -271,12 +271,13 @@ def class_reports(
     weight: Tensor | None,
     decisions: DecisionCounts | None,
     nc1: float,
+    whitener: Tensor | None,
     names: Sequence[str] | None,
 ) -> ClassReports:
     """What moments, a classifier (C, p) and counts by class say of each class; see :class:`ClassReport`.
 
-    The numbers of decisions, and NC1 by class, need ``decisions``: moments hold one scatter of all classes. Where
-    ``nc1`` is not finite, no class has a share of it: both are nan.
+    The numbers of decisions need ``decisions``; so does NC1 by class, unless moments hold a scatter of each class, from
+    which the ``whitener`` of Σ_B makes it. Where ``nc1`` is not finite, no class has a share of it: both are nan.
     """
     present = moments.present
     unit = moments.at_unit_scale()
@@ -294,11 +295,23 @@ def class_reports(
             columns["accuracy"] = state["correct"] / examples
             columns["nc4_mismatch"] = state["mismatches"] / examples
         own = state["squares"] / examples / int(present.sum())
+    elif moments.has_class_scatter:
+        own = _own_nc1(unit, whitener)
+    if decisions is not None or moments.has_class_scatter:
         columns["nc1"] = own if math.isfinite(nc1) else torch.full_like(own, torch.nan)
         columns["nc1_share"] = moments.within_weights[present] * columns["nc1"]
     if weight is not None:
         columns["duality"] = _cosines(rows_of_present(moments, weight), unit)
     return ClassReports({name: column.cpu().numpy() for name, column in columns.items()}, moments, names)
+
+
+def _own_nc1(moments: ClassMoments, whitener: Tensor | None) -> Tensor:
+    """(k,) tr(Σ_c Σ_B⁺)/C of each class with examples, of moments at unit scale; nan without a whitener."""
+    classes = moments.present.nonzero()[:, 0].tolist()
+    if whitener is None:
+        return moments.means.new_full((len(classes),), torch.nan, dtype=torch.float64)
+    own = [((whitener @ moments.class_covariance(label)) * whitener).sum().clamp(min=0.0) for label in classes]
+    return torch.stack(own).double() / len(classes)
 
 
 def _norms(moments: ClassMoments) -> Tensor:

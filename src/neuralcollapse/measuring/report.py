@@ -22,7 +22,7 @@ from neuralcollapse.measuring.per_class import ClassReports, check_class_names, 
 from neuralcollapse.measuring.reading import Reading, Sentence, reading
 from neuralcollapse.measuring.tidy import UNLABELLED, tidy_table
 from neuralcollapse.metrics.mse import MSEDecomposition, decompose_mse
-from neuralcollapse.metrics.nc1_to_nc4 import NC2, nc1, nc1_from_whitener, nc2, nc3
+from neuralcollapse.metrics.nc1_to_nc4 import NC2, between_whitener, nc1, nc1_from_whitener, nc2, nc3
 from neuralcollapse.metrics.registry import METRICS, compute_metrics
 from neuralcollapse.metrics.signal_to_noise import SNRSpectrum, snr_singular_values
 from neuralcollapse.metrics.undefined import one_warning
@@ -298,7 +298,8 @@ def make_report(
         weight_decay: λ of the paper's loss.
         metrics: later metrics to add, by name or ``"all"``; ``nc.METRICS`` lists them.
         ood_mean: (p,) mean of out-of-distribution features.
-        decisions: those on the examples; None where there are only moments, which leaves out NC4 and the accuracies.
+        decisions: those on the examples; None where there are only moments, which leaves out NC4 and the accuracies,
+            and NC1 by class unless the moments hold a scatter of each (``weighting="class"``).
         own: moments about the features' own class means, for the loss, where ``moments`` are about others'.
         examples: the features and labels themselves, for the metrics that need them.
         layer: what the report calls the layer; notes: sentences that a reader of the numbers must know.
@@ -338,7 +339,7 @@ def make_report(
         if weight is not None:
             accuracy, mismatch = correct / seen, mismatches / seen
     # the whitener of Σ_B is the decisions' own, which for many classes takes long to make
-    whitener = None if decisions is None else decisions.whitener
+    whitener = between_whitener(moments) if decisions is None else decisions.whitener
     within = nc1(moments) if whitener is None else nc1_from_whitener(moments, whitener)
     return Report(
         layer=layer,
@@ -357,7 +358,7 @@ def make_report(
         mse=loss,
         snr=snr_singular_values(moments),
         extra=compute_metrics(moments, metrics, weight=weight, bias=bias, ood_mean=ood_mean, examples=examples),
-        per_class=class_reports(moments, weight, decisions, within, class_names),
+        per_class=class_reports(moments, weight, decisions, within, whitener, class_names),
         moments=own,
     )
 

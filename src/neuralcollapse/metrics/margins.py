@@ -64,14 +64,15 @@ def cosine_margins(
     *,
     centre: Float[Tensor, " p"] | Array | None = None,
 ) -> Float[Tensor, " n"]:
-    """cos(w̃_y, h − m) − max_{c ≠ y} cos(w̃_c, h − m) of each example, w̃ = w − Avg_c w_c, m the features' mean.
+    """cos(w̃_y, h − m) − max_{c ≠ y} cos(w̃_c, h − m) of each example, w̃ = w − Avg_c w_c, m the global mean.
 
     Positive where the angles alone classify the example correctly; C/(C−1) for features at a simplex ETF with its own
     classifier. nan, with a warning, where a feature equals the mean or a row of the classifier the mean row.
 
     Args:
         features: (n, p); labels: (n,); weight: (C, p).
-        centre: (p,) m, such as the training features' mean; by default the mean of these.
+        centre: (p,) m, such as ``moments.global_mean`` of the training features, which reports take (under
+            ``weighting="class"`` the mean of the class means); by default the mean of these examples.
 
     Raises:
         InputError: shapes that do not fit one another; labels outside 0 … C − 1; NaN or infinity.

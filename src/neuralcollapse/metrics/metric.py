@@ -76,7 +76,7 @@ class Given:
 
     @cached_property
     def unit_moments(self) -> ClassMoments:
-        """Moments of the features scaled to unit length each, whatever their size."""
+        """Moments of the features scaled to unit length each, whatever their size, about their own class means."""
         features, labels = self.labelled_features
         moments = ClassMoments(self.moments.num_classes, weighting=self.moments.weighting, scatter="trace")
         unit = unit_rows(features)
@@ -121,6 +121,8 @@ class Metric:
         most_classes: above which ``"all"`` leaves it out, because its work grows faster than the square of C.
         classes: with examples of fewer it is undefined, nan with a warning.
         examples_each: of each class present that it needs; with fewer ``"all"`` leaves it out.
+        own_means: whether it makes class means of the examples itself, so that a ``reference=`` has none for it.
+        signed: whether it can be negative; its intervals are not cut off at 0.
     """
 
     compute: Callable[[Given], float]
@@ -132,6 +134,8 @@ class Metric:
     most_classes: int | None = None
     classes: int = 2
     examples_each: int = 1
+    own_means: bool = False
+    signed: bool = False
 
     @property
     def meaning(self) -> str:
@@ -220,19 +224,27 @@ def of_energy(name: str, kernel: Kernel, part: str, measures: str, *about: str) 
                 warn_undefined("Std/Avg of the energy", "the energy's mean is zero")
             return float(getattr(energy, part))
 
-        return Metric(compute, f"{measures}, {kernel} kernel, {label}", *about, needs=needs)
+        # −log ‖u − u'‖ is negative beyond a distance of 1, and sign(p − 2) ‖·‖^-(p − 2) for p = 1
+        signed = part == "mean" and kernel in ("log", "riesz_p_2")
+        return Metric(compute, f"{measures}, {kernel} kernel, {label}", *about, needs=needs, signed=signed)
 
     means, rows = of("means", "class means", frozenset()), of("rows", "classifier", frozenset({"weight"}))
     return {name.format("means"): means, name.format("classifier"): rows}
 
 
-def of_examples(compute: Callable[[Given], float], *about: str, needs: str = "examples") -> Metric:
-    return Metric(compute, *about, needs=frozenset(needs.split()))
+def of_examples(
+    compute: Callable[[Given], float],
+    *about: str,
+    needs: str = "examples",
+    own_means: bool = False,
+    signed: bool = False,
+) -> Metric:
+    return Metric(compute, *about, needs=frozenset(needs.split()), own_means=own_means, signed=signed)
 
 
-def of_classifier(compute: Callable[[Given], float], *about: str, classes: int = 2) -> Metric:
+def of_classifier(compute: Callable[[Given], float], *about: str, classes: int = 2, signed: bool = False) -> Metric:
     """Of what is given, a classifier among it."""
-    return Metric(compute, *about, needs=frozenset({"weight"}), classes=classes)
+    return Metric(compute, *about, needs=frozenset({"weight"}), classes=classes, signed=signed)
 
 
 def of_ood(function: Callable[..., float], *about: str, classes: int = 2) -> Metric:

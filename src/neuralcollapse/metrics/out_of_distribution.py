@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,13 +20,24 @@ from neuralcollapse._checks import (
     check_features,
     check_finite,
 )
-from neuralcollapse._linalg import definite_factor, of_moderate_size, rounding_bound, scaled, unit_scale
+from neuralcollapse._linalg import (
+    definite_factor,
+    of_moderate_size,
+    power_of_two,
+    rounding_bound,
+    scaled,
+    unit_scale,
+)
 from neuralcollapse.metrics.arguments import takes_features
 from neuralcollapse.metrics.geometry import have_directions, unit_rows
 from neuralcollapse.metrics.rank import rounding_variances, varies
 from neuralcollapse.metrics.undefined import warn_undefined
 from neuralcollapse.moments.blocks import rows_per_block
 from neuralcollapse.moments.class_moments import ClassMoments, require_moments
+
+# Features are scored together that differ by less than this power of two, whose squares neither overflow nor vanish.
+_STEP = 200
+_FAR = 1 << 20  # larger than any exponent
 
 
 @takes_features
@@ -39,19 +51,23 @@ def nc5(moments: ClassMoments, ood_mean: Float[Tensor, " p"] | Array, *, centred
 
     Source: Ammar et al. (2024), NECO: neural collapse based out-of-distribution detection, Section 4.
     """
-    ood = as_tensor(ood_mean, "ood_mean").to(moments.means).double()
+    ood = as_tensor(ood_mean, "ood_mean").double().to(moments.means.device)
     if ood.shape != moments.means.shape[1:] or not bool(torch.isfinite(ood).all()):
         raise InputError(f"expected a finite out-of-distribution mean of {moments.dim} entries, got {tuple(ood.shape)}")
     exponent, moments = moments.exponent, moments.at_unit_scale()
-    origin = moments.global_mean if centred else torch.zeros_like(moments.global_mean)
-    ood = of_moderate_size(scaled(ood, -exponent) - origin)
+    origin = torch.zeros_like(ood)
+    if centred:
+        origin = moments.global_mean.double()
+        beyond = max(0, (power_of_two(ood) or 0) - exponent - 200)  # where it is that much larger than the features
+        ood = scaled(ood, -exponent - beyond) - scaled(origin, -beyond)
+    ood = of_moderate_size(ood)
     present, size = moments.present, float(torch.linalg.vector_norm(ood))
     if size == 0.0:
         warn_undefined("NC5", "the mean of the out-of-distribution features is zero")
         return float("nan")
     total = 0.0
     for block in moments.class_blocks():
-        means = moments.means[block][present[block]] - origin
+        means = moments.means[block][present[block]].double() - origin
         if not have_directions(means, "NC5"):
             return float("nan")
         total += float((unit_rows(means) @ ood).abs().sum())
@@ -66,14 +82,15 @@ def neco_scores(
     h̃ is the feature less the training mean, each entry divided by its standard deviation over the training features,
     or left out where these are constant, and the components are those of h̃; near one for data of the classes, smaller
     for others. The source multiplies the score by the largest logit for some networks; do that outside where it is
-    wanted.
+    wanted. Mean, standard deviations and components are those of the examples, each counting alike, for moments of a
+    mixed weighting too; with ``weighting="class"`` each class counts alike.
 
     Args:
         moments: of the training features; features: (m, p) to score.
         dimensions: of the subspace; by default (classes present) − 1, those that collapse leaves.
 
     Returns:
-        (m,) float64; nan where h̃ is zero.
+        (m,) float64, from 0 to 1 at whatever scale; nan where h̃ is zero.
 
     Raises:
         InputError: features of another dimension than the moments', NaN or infinity.
@@ -87,19 +104,20 @@ def neco_scores(
         >>> neco_scores(moments, torch.tensor([[2.0, 0.0], [0.0, 5.0]])).shape
         torch.Size([2])
     """
-    moments, rows = _unit_scale(moments, features)
+    moments, rows, exponent = _checked(moments, features)
     most = moments.means.shape[1]
     default = max(1, min(most, int(moments.present.sum()) - 1))
     count = default if dimensions is None else as_count(dimensions, "dimensions", most=most)
-    covariance = moments.within_covariance + moments.between_covariance
+    covariance = (moments.within_covariance + moments.between_covariance).double()
     # a constant feature tells nothing, whatever rounding its variance is
     factors = torch.where(varies(moments, covariance.diagonal()), 1.0 / covariance.diagonal().sqrt(), 0.0)
     _, vectors = torch.linalg.eigh(covariance * factors * factors[:, None])
-    basis, mean, found = vectors[:, -count:], moments.global_mean, []
-    for part in torch.split(rows, rows_per_block(rows)):
-        standardised = (part - mean) * factors
-        found.append(torch.linalg.vector_norm(standardised @ basis, dim=1) / standardised.norm(dim=1))
-    return torch.cat(found).double()
+    basis, mean = vectors[:, -count:], moments.global_mean.double() * (factors > 0.0)
+    scores = rows.new_zeros(len(rows), dtype=torch.float64)
+    for which, part, beyond in _of_moderate_size(rows, factors, exponent):
+        unit = unit_rows((part - scaled(mean, -beyond)) * factors)
+        scores[which] = torch.linalg.vector_norm(unit @ basis, dim=1).clamp(max=1.0)
+    return scores
 
 
 def nearest_mean_scores(
@@ -107,12 +125,14 @@ def nearest_mean_scores(
 ) -> Float[Tensor, " m"]:
     """−min_c ‖h − μ_c‖², or −min_c (h − μ_c)ᵀ Σ_W⁻¹ (h − μ_c); near zero for data of the classes.
 
+    Class means depend on no weighting; Σ_W is that of the examples for mixed weightings, as for ``"example"``.
+
     Args:
         moments: of the training features; features: (m, p) to score.
         mahalanobis: measure the distance by the within-class covariance.
 
     Returns:
-        (m,) float64.
+        (m,) float64. A squared distance beyond the range of float64 is infinite, and one below it 0, with a warning.
 
     Raises:
         InputError: Σ_W is singular, and Mahalanobis distances are asked for; features of another dimension than the
@@ -128,19 +148,26 @@ def nearest_mean_scores(
         >>> nearest_mean_scores(moments, torch.tensor([[1.0], [4.0]])).tolist()
         [-0.0, -9.0]
     """
-    unit, rows = _unit_scale(moments, features)
-    means = unit.means[unit.present] - unit.global_mean
-    whitening = _whitening(unit) if as_switch(mahalanobis, "mahalanobis") else None
-    if whitening is not None:
-        means = _whitened(means, *whitening)
-    found = []
-    for part in torch.split(rows, rows_per_block(rows)):
-        centred = part - unit.global_mean
-        if whitening is not None:
-            centred = _whitened(centred, *whitening)
-        distances = torch.cdist(centred, means, compute_mode="donot_use_mm_for_euclid_dist")
-        found.append(-distances.amin(dim=1).square())
-    return scaled(torch.cat(found).double(), 0 if mahalanobis else 2 * moments.exponent)
+    unit, rows, exponent = _checked(moments, features)
+    means = unit.means[unit.present].double()
+    centre, scale, factor = unit.global_mean.double(), torch.ones_like(unit.global_mean, dtype=torch.float64), None
+    if as_switch(mahalanobis, "mahalanobis"):
+        scale, factor = _whitening(unit)
+    scores = rows.new_zeros(len(rows), dtype=torch.float64)
+    nearest = torch.zeros_like(scores)
+    for which, part, beyond in _of_moderate_size(rows, scale, exponent):
+        own, others = (part - scaled(centre, -beyond)) * scale, scaled((means - centre) * scale, -beyond)
+        if factor is not None:
+            own, others = (torch.linalg.solve_triangular(factor, each.T, upper=False).T for each in (own, others))
+        distances = torch.cdist(own, others, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
+        nearest[which] = distances
+        # Mahalanobis distances do not depend on the features' scale
+        scores[which] = -scaled(distances.square(), 2 * (beyond + (exponent if factor is None else 0)))
+    for wrong, state in ((scores.isinf(), "infinite"), ((scores == 0.0) & (nearest > 0.0), "zero")):
+        if bool(wrong.any()):
+            row = int(wrong.nonzero()[0])
+            warn_undefined(f"the score of row {row}", "no float holds the squared distance", state)
+    return scores
 
 
 def _whitening(moments: ClassMoments) -> tuple[Tensor, Tensor]:
@@ -149,7 +176,7 @@ def _whitening(moments: ClassMoments) -> tuple[Tensor, Tensor]:
     Raises:
         InputError: Σ_W is singular, which is decided there, because rounding is relative to each feature's own size.
     """
-    within = moments.within_covariance
+    within = moments.within_covariance.double()
     if bool(varies(moments, within.diagonal()).all()):
         scale = unit_scale(within.diagonal())
         correlation = within * scale * scale[:, None]
@@ -164,12 +191,6 @@ def _whitening(moments: ClassMoments) -> tuple[Tensor, Tensor]:
         f"expected a nonsingular Σ_W for Mahalanobis distances, got {moments.dim} features that vary in fewer "
         "directions within their classes: leave out those that are constant there, or sums of others"
     )
-
-
-def _whitened(rows: Tensor, scale: Tensor, factor: Tensor) -> Tensor:
-    """Rows whose Euclidean distances are the Mahalanobis distances of the given ones."""
-    whitened: Tensor = torch.linalg.solve_triangular(factor, (rows * scale).T, upper=False).T
-    return whitened
 
 
 @dataclass(frozen=True)
@@ -200,10 +221,11 @@ def detection(
 
     Args:
         inside: (n,) scores of data of the classes; outside: (m,) of others.
-        passing: the share of ``inside`` that passes the threshold of FPR95.
+        passing: the share of ``inside`` that passes the threshold of FPR95, above 0 and at most 1: the threshold is
+            the score of the ⌈passing · n⌉-th best.
 
     Raises:
-        InputError: no scores, or some that are nan.
+        InputError: no scores, or some that are nan; a share outside that range.
 
     Source: Liang, Li & Srikant (2018), Enhancing the reliability of out-of-distribution image detection in neural
     networks, Section 4.
@@ -212,7 +234,7 @@ def detection(
         >>> detection([3.0, 2.0, 1.0], [0.5, 1.5])
         Detection(auroc=0.8333333333333334, fpr95=0.5)
     """
-    passing = as_number(passing, "passing", most=1.0)
+    passing = as_number(passing, "passing", above=True, most=1.0)
     sides = []
     for name, values in (("inside", inside), ("outside", outside)):
         scores = as_tensor(values, name).double().cpu()
@@ -223,14 +245,33 @@ def detection(
     below, up_to = torch.searchsorted(high, low), torch.searchsorted(high, low, right=True)
     # of each pair: 1 where the inner one is above, ½ where both are equal
     wins = (len(high) - up_to).double() + 0.5 * (up_to - below).double()
-    threshold = high[len(high) - max(1, math.ceil(passing * len(high)))]
+    # 0.55 · 100 is above 55 by a rounding of the product and one of 0.55 itself
+    passed = max(1, math.ceil(passing * len(high) * (1.0 - 2.0**-50)))
+    threshold = high[len(high) - passed]
     return Detection(float(wins.sum() / (len(high) * len(low))), float((low >= threshold).double().mean()))
 
 
-def _unit_scale(moments: ClassMoments, features: Tensor | Array) -> tuple[ClassMoments, Tensor]:
-    """Moments and features at the scale at which squares neither overflow nor vanish."""
+def _checked(moments: ClassMoments, features: Tensor | Array) -> tuple[ClassMoments, Tensor, int]:
+    """(moments at unit scale, features, the exponent of the power of two that the moments' features are divided by)."""
     require_moments(moments)
     rows = as_tensor(features, "features")
     check_features(rows, moments.means.shape[1])
     check_finite(rows)
-    return moments.exactly_weighted().at_unit_scale(), scaled(rows.to(moments.means), -moments.exponent)
+    return moments.exactly_weighted().at_unit_scale(), rows.to(moments.means.device), moments.exponent
+
+
+def _of_moderate_size(rows: Tensor, factors: Tensor, exponent: int) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """(which rows, h · 2^-(exponent + e) of these, e), e so large that the squares of h · factors do not overflow.
+
+    e is 0 unless a row is larger by far than features of the moments' scale, which have the exponent. Features whose
+    factor is 0 become 0.
+    """
+    used = factors > 0.0
+    powers = torch.where(used, torch.frexp(factors).exponent, -_FAR)
+    for part in torch.split(torch.arange(len(rows), device=rows.device), rows_per_block(rows)):
+        wide = torch.where(used, rows[part].double(), 0.0)
+        sizes = torch.where(wide != 0.0, torch.frexp(wide).exponent + powers, -_FAR).amax(dim=1) - exponent
+        steps = ((sizes - 1).clamp(min=0) // _STEP) * _STEP
+        for beyond in sorted(set(steps.tolist())):
+            same = steps == beyond
+            yield part[same], scaled(wide[same], -exponent - beyond), beyond

@@ -53,7 +53,7 @@ METRICS = MetricTable(
         "cdnv_unbiased": of_unbiased(_cdnv, "CDNV, divisor n_c − 1", "0", "Galanti 2021", needs=""),
         "cdnv_fourth_power": of_moments(partial(_cdnv, power=4), "CDNV over ‖·‖⁴", "0", "Wu 2024", needs=""),
         "silhouette": of_examples(
-            lambda g: silhouette(*g.labelled_features), "silhouette of the classes", "1", "Rousseeuw 1987"
+            lambda g: silhouette(*g.labelled_features), "silhouette of the classes", "1", "Rousseeuw 1987", signed=True
         ),
         # dimensions that features take
         "stable_rank": of_moments(feature_rank.stable_rank, "tr Σ_T/‖Σ_T‖", "C−1", "Rudelson 2007", classes=1),
@@ -78,12 +78,14 @@ METRICS = MetricTable(
             "Std/Avg of log norms, class means",
             "",
             "Wu 2024",
+            signed=True,
         ),
         "equinorm_classifier_log": of_classifier(
             lambda g: float(geometry.log_equinorm(g.present_classifier)),
             "Std/Avg of log norms, classifier",
             "",
             "Wu 2024",
+            signed=True,
         ),
         **of_both("equiangularity_{}_biased", _equiangularity, "NC2 equiangularity, biased Std", "0", "Papyan 2020"),
         **of_both("etf_error_{}", frames.etf_error, "distance of the Gram matrix from an ETF's", "0", "Zhu 2021"),
@@ -114,7 +116,9 @@ METRICS = MetricTable(
             partial(duality.duality_error, centred=False), "W Mᵀ against a simplex", "", "Zhu 2021"
         ),
         "uniform_duality": of_duality(duality.uniform_duality, "UNC3, Std/Avg of cos(w, μ̄)", "0", "Wu 2024"),
-        "duality_product_mean": of_classifier(lambda g: float(g.products.mean()), "Avg ⟨w, μ̄⟩", "", "Wu 2024"),
+        "duality_product_mean": of_classifier(
+            lambda g: float(g.products.mean()), "Avg ⟨w, μ̄⟩", "", "Wu 2024", signed=True
+        ),
         "duality_product_variance": of_classifier(lambda g: float(g.products.var()), "Var ⟨w, μ̄⟩", "", "Wu 2024"),
         "alignment_distance": of_duality(duality.alignment_distance, "GNC3, ‖unit w − unit μ̄‖", "0", "Jiang 2024"),
         "alignment_cosine": of_duality(duality.alignment_cosine, "GNC3, 1 − cos(w, μ̄)", "0", "Jiang 2024"),
@@ -124,6 +128,7 @@ METRICS = MetricTable(
             "0",
             "Jiang 2024",
             needs="examples weight",
+            own_means=True,
         ),
         "principal_angle_mean": of_classifier(
             lambda g: float(g.angles.mean()), "Avg angle, spans of W and M̄", "0", "Rangamani 2023"
@@ -136,11 +141,14 @@ METRICS = MetricTable(
             lambda g: duality.bias_collapse(g.moments, g.classifier, g.bias), "‖Wμ_G + b‖", "0", "Zhu 2021", classes=1
         ),
         "cosine_margin": of_examples(
-            lambda g: float(margins.cosine_margins(*g.labelled_features, g.classifier).mean()),
-            "cos(w_y, h̄) above the next",
+            lambda g: float(
+                margins.cosine_margins(*g.labelled_features, g.classifier, centre=g.moments.global_mean).mean()
+            ),
+            "cos(w_y, h − μ_G) above the next",
             "C/(C−1)",
             "Zhou 2022",
             needs="examples weight",
+            signed=True,
         ),
         # out-of-distribution data: NC5
         "nc5": of_ood(nc5, "|cos| of μ and the OOD mean", "0", "Ammar 2024", classes=1),
@@ -195,7 +203,8 @@ def compute_metrics(
         By name, in the order of the registry or of the names.
 
     Raises:
-        InputError: an unknown name, or one whose needs are not given.
+        InputError: an unknown name, or one whose needs are not given; one that makes class means of the examples
+            itself, where the moments are about those of a reference.
 
     Example:
         >>> import torch
@@ -232,6 +241,11 @@ def compute_metrics(
                 continue
         if missing:
             raise InputError(f"the metric {name!r} needs {NEEDS[missing[0]]}, got none")
+        if metric.own_means and moments.about_reference:
+            raise InputError(
+                f"the metric {name!r} makes class means of features of unit length, which no reference= holds: measure "
+                "it without reference="
+            )
         asked[name] = metric
     with one_warning():
         undefined = [name for name, metric in asked.items() if metric.classes > int(moments.present.sum())]

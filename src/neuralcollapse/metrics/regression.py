@@ -50,11 +50,16 @@ def measure_regression(
     P projects on the first t principal components of the features, which are centred for that, P_W on the rows of W.
     As in the authors' code, ĥ itself is not centred; where features have a large mean, give them less their mean.
 
+    Features that vary in fewer than t directions, or alike in the t-th and the next, have no first t components: NRC1
+    is then nan, with a warning, unless every choice gives the same number, such as 0 where all ĥ are in the directions
+    that vary. What is below the rounding of features or W, of their own type, is no direction.
+
     Args:
         features: (n, p) that enter the last layer; targets: (n, t), or (n,) for one target; weight: (t, p).
 
     Returns:
-        The numbers; nrc3 is 0 for one target, whose Gram matrix is one number.
+        The numbers; nrc3 is 0 for one target, whose Gram matrix is one number. nan, with a warning, is what is not
+        defined: nrc1 and nrc2 where a feature is zero, nrc3 where W is zero or all targets are equal.
 
     Raises:
         InputError: shapes that do not fit, NaN or infinity, or fewer than two examples.
@@ -80,21 +85,62 @@ def measure_regression(
     check_classifier(layer, None, values.shape[1], rows.shape[1])
     if not bool(torch.isfinite(rows).all()) or not bool(torch.isfinite(values).all()):
         raise InputError("expected finite features and targets, got NaN or infinity in them")
+    wide = (each.dtype == torch.float64 for each in (rows, layer))
+    precisions = [torch.finfo(torch.float64 if is_wide else torch.float32).eps for is_wide in wide]
     rows, values, layer = (of_moderate_size(each.double().to(rows.device)) for each in (rows, values, layer))
     unit = unit_rows(rows)
     if not bool(rows.any(dim=1).all()):
-        warn_undefined("NRC1 and NRC2", "a feature is zero")
-    components = torch.linalg.svd(rows - rows.mean(dim=0), full_matrices=False).Vh[: values.shape[1]]
-    _, singular, directions = torch.linalg.svd(layer, full_matrices=False)
-    span = directions[singular > max(layer.shape) * torch.finfo(layer.dtype).eps * singular[0]]
+        for name in ("NRC1", "NRC2"):
+            warn_undefined(name, "a feature is zero")
+        nrc1 = nrc2 = float("nan")
+    else:
+        _, singular, directions = torch.linalg.svd(layer, full_matrices=False)
+        nrc1 = _outside_components(rows, unit, values.shape[1], precisions[0])
+        nrc2 = _outside(unit, directions[singular > _rounding(layer, singular, directions, precisions[1])])
     structure, gamma = _structure(layer @ layer.T, values)
-    return RegressionCollapse(_outside(unit, components), _outside(unit, span), structure, gamma)
+    return RegressionCollapse(nrc1, nrc2, structure, gamma)
 
 
 def _outside(unit: Tensor, basis: Tensor) -> float:
-    """Ave ‖ĥ − B ĥ‖²; nan where a feature is zero, which has no ĥ."""
+    """Ave ‖ĥ − B ĥ‖²."""
     rest = unit - unit @ basis.T @ basis
     return float(rest.square().sum(dim=1).mean())
+
+
+def _rounding(matrix: Tensor, singular: Tensor, directions: Tensor, eps: float) -> Tensor:
+    """(k,) how large each singular value may be by rounding alone, of the decomposition and of the matrix's entries.
+
+    Entries that were computed are right to some four roundings, each relative to its column's size.
+    """
+    own = 4.0 * eps * (directions.square() @ matrix.square().sum(dim=0)).sqrt()
+    return torch.clamp(own, min=max(matrix.shape) * torch.finfo(matrix.dtype).eps * float(singular[0]))
+
+
+def _outside_components(rows: Tensor, unit: Tensor, targets: int, eps: float) -> float:
+    """NRC1; nan, with a warning, where the first components are not unique and neither is the number."""
+    dim = rows.shape[1]
+    if targets >= dim:  # they span all dimensions
+        return 0.0
+    _, singular, directions = torch.linalg.svd(rows - rows.mean(dim=0), full_matrices=False)
+    rounding = _rounding(rows, singular, directions, eps)
+    varying = int((singular > rounding).long().cumprod(0).sum())
+    if varying < targets:
+        first, alike, why = varying, dim - varying, f"features vary in fewer than {targets} directions"
+        within = unit - unit @ directions[:first].T @ directions[:first]
+    else:
+        last, off = singular[targets - 1], rounding[targets - 1]
+        same = (singular - last).abs() <= off
+        first, alike = int((singular > last + off).sum()), int(same.sum())
+        why = f"features vary alike in the principal components {targets} and {targets + 1}"
+        within = unit @ directions[same].T
+    if alike > targets - first:
+        # Any targets − first of these directions may be taken, which is the same number where ĥ is alike in each.
+        shares = torch.linalg.svdvals(within).square() / len(unit)
+        least = float(shares[alike - 1]) if len(shares) >= alike else 0.0
+        if float(shares[0]) - least > max(rows.shape) * torch.finfo(rows.dtype).eps:
+            warn_undefined("NRC1", why)
+            return float("nan")
+    return _outside(unit, directions[:targets])
 
 
 def _structure(gram: Tensor, targets: Tensor) -> tuple[float, float]:

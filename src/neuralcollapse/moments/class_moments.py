@@ -101,6 +101,7 @@ class ClassMoments:
         # The coarsest precision that features came in, those of 16 bits counting as float32, which they are summed in:
         # it says which class means coincide, and averages over examples are finer than a number of 16 bits.
         self.eps = torch.finfo(dtype).eps
+        self.about_reference = False  # whether the class means are those of another set, see `around`
         if self.dim is not None:
             self._allocate(self.dim, self.device or torch.device("cpu"))
 
@@ -299,8 +300,11 @@ class ClassMoments:
     def _rounding_of_traces(self) -> Tensor:
         """(C,) how far apart trace and scatter of a collapsed class may be: both are then rounding of either sign.
 
-        Examples that agree leave n_c (eps ‖μ_c‖)². A sum of very many of them in one type drifts, and with it the shift
-        that products are centred at, by up to n_c eps ‖μ_c‖ / 8; what taking that off again leaves, the last factor is.
+        Examples that agree leave n_c (ε ‖μ_c‖)², with ε of the features. Products are centred at a mean of examples. As
+        measured, n_c equal numbers added one after the other are off by up to n_c ε/8 of their sum, so that this mean
+        is off by up to δ = n_c ε ‖μ_c‖/8. Trace and scatter about it are n_c δ², sums of n_c terms and therefore right
+        to n_c ε' of themselves, with ε' of the state. When n_c δ² is taken off again, n_c δ² · n_c ε' is left of each:
+        the second term of the factor.
         """
         counts, means = self._state.counts.double(), self._state.means.double()
         drift = 1.0 + torch.finfo(self.dtype).eps * counts * (counts / 8.0).square()
@@ -356,12 +360,14 @@ class ClassMoments:
         state.move_means(reference._state, self.present)
         moved = self._wrapping(state)
         moved.eps = max(self.eps, reference.eps)
+        moved.about_reference = True
         return moved
 
     def _wrapping(self, statistics: Statistics) -> ClassMoments:
         """Moments of the same settings that hold other statistics."""
         made = ClassMoments(self.num_classes, weighting=self.weighting, scatter=self.scatter, dtype=self.dtype)
         made.dim, made.device, made.eps = self.dim, self.device, self.eps
+        made.about_reference = self.about_reference
         made._accumulator = Accumulator(statistics)
         return made
 
@@ -400,7 +406,9 @@ class ClassMoments:
             raise InputError("expected moments with a scatter for each class: measure with weighting='class'")
         if self.has_class_scatter:
             state["scatter"] = state["scatter"].sum(dim=0)
-        return ClassMoments.from_state_dict(state, weighting=weighting, trusted=True)
+        made = ClassMoments.from_state_dict(state, weighting=weighting, trusted=True)
+        made.about_reference = self.about_reference
+        return made
 
     def exactly_weighted(self) -> ClassMoments:
         """With a weighting for which Σ_T = Σ_W + Σ_B is the covariance of the examples: by example where it is mixed.

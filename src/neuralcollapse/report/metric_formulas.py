@@ -149,8 +149,8 @@ FORMULAS: dict[str, tuple[str, str]] = {
     "nc0": ("The norm of the sum of the classifier's rows.", "‖W^⊤ 1‖"),
     "bias_collapse": ("The norm of the logits at the global mean.", "‖W μ_G + b‖"),
     "cosine_margin": (
-        "By how much the cosine with an example's own row is above the next; rows and features less their mean.",
-        r"Ave_i (cos(\tilde{w}_{y_i}, \bar{h}_i) − max_{c ≠ y_i} cos(\tilde{w}_c, \bar{h}_i))",
+        "By how much the cosine with an example's own row is above the next; rows less their mean, features less μ_G.",
+        r"Ave_i (cos(\tilde{w}_{y_i}, h_i − μ_G) − max_{c ≠ y_i} cos(\tilde{w}_c, h_i − μ_G))",
     ),
     "nc5": ("How far the mean of out-of-distribution data is from orthogonal.", "Avg_c |cos(μ_c, μ_OOD)|"),
     "nc5_centred": ("The same, both less the global mean.", "Avg_c |cos(μ_c − μ_G, μ_OOD − μ_G)|"),

@@ -24,7 +24,7 @@ from torch import Tensor
 from neuralcollapse._checks import Array, InputError, as_count, as_number, as_tensor, as_word
 from neuralcollapse._html import curve, paragraph, table
 from neuralcollapse.metrics.geometry import equiangularity, equinorm, maximal_angle, simplex_etf
-from neuralcollapse.theory.corollaries import loss_parts, self_duality
+from neuralcollapse.theory.corollaries import loss_parts, on_path, self_duality
 from neuralcollapse.theory.monotone import invert, travelled
 
 FlowKind = Literal["projected", "multiplicative"]
@@ -102,13 +102,29 @@ def flow_constants(
     return Constants(first, samples_per_class * num_classes / 2.0, 0.0)
 
 
-def central_path_loss(omega: Tensor, num_classes: int, weight_decay: float = 0.0) -> Tensor:
+def central_path_loss(omega: Tensor | Array | list[float], num_classes: int, weight_decay: float = 0.0) -> Tensor:
     """L = ½ Σ_j κ/(Cκ + ω_j²) over the last axis, on the zero-global-mean central path.
 
+    Args:
+        omega: (…, C−1) singular values, or some of them; num_classes: C; weight_decay: λ of the paper's loss.
+
+    Returns:
+        (…) in double precision, with the gradient of a tensor's ω_j.
+
+    Raises:
+        InputError: a singular value that is negative or not finite, C < 2, more than C − 1 singular values, λ < 0.
+
     Source: Han, Papyan & Donoho (2022), Theorem 3; Han, Papyan & Donoho (2022), Definition 1.
+
+    Example:
+        >>> round(float(central_path_loss([1.0, 2.0], 3)), 6)  # ½ (1/4 + 1/7)
+        0.196429
     """
-    kappa = 1.0 + weight_decay
-    return 0.5 * (kappa / (num_classes * kappa + omega**2)).sum(dim=-1)
+    checked, classes, kappa = on_path(omega, num_classes, weight_decay)
+    values = omega.double() if isinstance(omega, Tensor) else torch.from_numpy(checked)
+    # both sides of each share divided by κ, of which no size overflows
+    loss: Tensor = 0.5 * (1.0 / (classes + (values / kappa**0.5) ** 2)).sum(dim=-1)
+    return loss
 
 
 class CentralPath:

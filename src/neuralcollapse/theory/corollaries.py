@@ -43,7 +43,7 @@ def loss_parts(omega: Any, num_classes: int, weight_decay: float = 0.0) -> LossP
 
     Source: Han, Papyan & Donoho (2022), Theorem 2 on the central path.
     """
-    values, classes, kappa = _path(omega, num_classes, weight_decay)
+    values, classes, kappa = on_path(omega, num_classes, weight_decay)
     amplitude, rest = _shares(values, classes, kappa)
     return LossParts(0.5 * kappa * (amplitude**2).sum(axis=-1), 0.5 / classes * (rest**2).sum(axis=-1))
 
@@ -100,7 +100,7 @@ def self_duality(omega: Any, num_classes: int, weight_decay: float = 0.0) -> Arr
 
     Source: Han, Papyan & Donoho (2022), Corollary 2, NC3.
     """
-    values, classes, kappa = _path(omega, num_classes, weight_decay)
+    values, classes, kappa = on_path(omega, num_classes, weight_decay)
     if values.size and float(values.max()) > _LARGEST:
         raise InputError(f"expected singular values of at most {_LARGEST:g} for NC3, got {values.max():g}")
     largest = values.max(axis=-1, keepdims=True)
@@ -135,7 +135,7 @@ def agreement_radius(omega: Any, num_classes: int, weight_decay: float = 0.0) ->
 
     Source: Han, Papyan & Donoho (2022), Corollary 2, NC4; the length is ours.
     """
-    values, classes, kappa = _path(omega, num_classes, weight_decay)
+    values, classes, kappa = on_path(omega, num_classes, weight_decay)
     if values.shape[-1] != classes - 1:
         raise InputError(f"expected C − 1 = {classes - 1} singular values for NC4, got {values.shape[-1]}")
     amplitude, rest = _shares(values, classes, kappa)
@@ -147,8 +147,12 @@ def agreement_radius(omega: Any, num_classes: int, weight_decay: float = 0.0) ->
     return result
 
 
-def _path(omega: Any, num_classes: int, weight_decay: float) -> tuple[Array, int, float]:
-    """(singular values, C, κ), checked."""
+def on_path(omega: Any, num_classes: int, weight_decay: float) -> tuple[Array, int, float]:
+    """(singular values, C, κ), checked.
+
+    Raises:
+        InputError: a singular value that is negative or not finite, C < 2, more than C − 1 singular values, λ < 0.
+    """
     classes = as_count(num_classes, "num_classes", least=2)
     decay = as_number(weight_decay, "weight decay")
     values: Array = np.atleast_1d(as_tensor(omega, "singular values").cpu().double().resolve_neg().numpy())

@@ -2,13 +2,13 @@
 
 With X the features, E their deviations from the class means, W the least-squares classifier of X and G = ∇_X L(W, X):
 
-    projected        dX/dt = −(G − S E)     the paper's: the part of −G tangent to {Σ_W = I}
-    multiplicative   dX/dt = −G + S X       X whitened again after every infinitesimal step
-    none             dX/dt = −G             no renormalization
+    projected        dX/dt = −(G − S E)         the paper's: the part of −G tangent to {Σ_W = I}
+    multiplicative   dX/dt = −G + S (X − μ_G)   X whitened again after every infinitesimal step, about μ_G
+    none             dX/dt = −G                 no renormalization
 
 S is the same symmetric matrix in both, the solution of Σ_W S + S Σ_W = (G Eᵀ + E Gᵀ)/n: S E is the part of G that
-changes Σ_W, and whitening undoes that change by S X. Classes are balanced, the bias is 1/C − W μ_G and not penalised;
-the global mean stands still.
+changes Σ_W, and whitening undoes that change by S (X − μ_G). Classes are balanced, the bias is 1/C − W μ_G and not
+penalised; the global mean stands still.
 """
 
 from __future__ import annotations
@@ -249,7 +249,7 @@ def descend(
     """The flow in discrete steps: a gradient step, then the projection or the whitening; first order in the step.
 
     "projected" takes the tangent step and whitens the deviations, class means in place; "multiplicative" takes the
-    plain step and whitens all.
+    plain step and whitens X − μ_G.
 
     Args:
         features, labels, weight_decay, renormalization: as for `integrate`.

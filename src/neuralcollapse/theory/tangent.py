@@ -39,17 +39,17 @@ def project_on_tangent(
     check_labels(of_class, len(x), _MOST_CLASSES)
     if z.shape != x.shape:
         raise InputError(f"expected a direction of the features' shape {tuple(x.shape)}, got {tuple(z.shape)}")
-    _require_numbers(features=x, direction=z)
+    _require_numbers(x, "features")
+    _require_numbers(z, "a direction")
     deviations = class_deviations(x.double(), of_class.long())
     return z.double() - deviations @ normal_matrix(z.double(), deviations)
 
 
-def _require_numbers(**given: Tensor) -> None:
+def _require_numbers(values: Tensor, what: str) -> None:
     """Raise unless there are entries, and all are finite."""
-    for name, values in given.items():
-        if not values.numel() or not bool(torch.isfinite(values).all()):
-            found = "NaN or infinity" if values.numel() else f"shape {tuple(values.shape)}"
-            raise InputError(f"expected a {name} of finite numbers, got {found}".replace("a features", "features"))
+    if not values.numel() or not bool(torch.isfinite(values).all()):
+        found = "NaN or infinity" if values.numel() else f"shape {tuple(values.shape)}"
+        raise InputError(f"expected {what} of finite numbers, got {found}")
 
 
 def class_deviations(features: Float[Tensor, "n p"], labels: Integer[Tensor, " n"]) -> Float[Tensor, "n p"]:
@@ -97,7 +97,8 @@ def singular_value_rates(matrix: Float[Tensor, "p c"], velocity: Float[Tensor, "
     m, rate = as_tensor(matrix, "matrix"), as_tensor(velocity, "velocity")
     if m.ndim != 2 or m.shape != rate.shape:
         raise InputError(f"expected two matrices of one shape, got {tuple(m.shape)} and {tuple(rate.shape)}")
-    _require_numbers(matrix=m, velocity=rate)
+    _require_numbers(m, "a matrix")
+    _require_numbers(rate, "a velocity")
     u, omega, vt = torch.linalg.svd(m.double(), full_matrices=False)
     gaps = torch.cat([omega[:-1] - omega[1:], omega[-1:]])
     if not bool((gaps > 1e-12 * omega[0]).all()):

@@ -249,6 +249,14 @@ def test_a_history_has_the_numbers_asked_for(tmp_path: Path) -> None:
         run.history("nc3")
 
 
+def test_a_spectrum_may_lose_directions(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", run_config())
+    spectra = [[3.0, 2.0, 1.0], [3.0], []]
+    for epoch, snr in enumerate(spectra, start=1):
+        append_line(run.history_path, record(epoch, snr=snr))
+    assert [line["snr"] for line in run.history()] == spectra
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

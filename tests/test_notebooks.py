@@ -24,6 +24,13 @@ def test_there_are_four() -> None:
     assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04"]
 
 
+def test_pages_lead_to_them() -> None:
+    """As the files lie in the repository; the site leads to its own copies."""
+    for page in (ROOT / "docs").glob("*.md"):
+        for link in re.findall(r"\]\(([^)#\s]+\.ipynb)", page.read_text("utf-8")):
+            assert (page.parent / link).resolve() in NOTEBOOKS, f"{page.name}: {link}"
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name[:2])
 def test_what_is_committed(path: Path) -> None:
     notebook = nbformat.read(path, 4)

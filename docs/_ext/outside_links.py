@@ -25,6 +25,8 @@ def in_repository(text: str, page: Path, config: Any) -> str:
         if not target.exists():
             logger.warning("no file %s", found[2], location=str(page))
         kind = "tree" if target.is_dir() else "blob"
+        if target.parent == DOCS.parent / "notebooks":  # conf.py copies them into the site
+            return f"[{found[1]}]({os.path.relpath(DOCS / 'notebooks' / target.name, page.parent)}{found[3] or ''})"
         repository = (config.html_theme_options or {}).get("source_repository", "").rstrip("/")
         if target.name in PAGES and target.parent == DOCS.parent:
             return f"[{found[1]}]({os.path.relpath(DOCS / PAGES[target.name], page.parent)}{found[3] or ''})"

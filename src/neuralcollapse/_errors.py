@@ -43,6 +43,8 @@ class Named(dict[str, Entry]):
 def suggest(name: object, known: Iterable[str]) -> str:
     """The hint of an error about an unknown name: `` (did you mean 'resnet18'?)``, empty when no known name is near.
 
+    A name is near that is spelled alike, or whose words begin with the letters given.
+
     Args:
         name: what was given.
         known: the names that would have been right.
@@ -50,11 +52,15 @@ def suggest(name: object, known: Iterable[str]) -> str:
     Example:
         >>> suggest("resent18", ["vgg11", "resnet18"])
         " (did you mean 'resnet18'?)"
+        >>> suggest("vci", ["cdnv", "variability_collapse_index"])
+        " (did you mean 'variability_collapse_index'?)"
     """
     import difflib
 
     folded = {each.casefold(): each for each in known}
-    near = difflib.get_close_matches(str(name).casefold(), folded, n=2, cutoff=0.6)
+    given = str(name).casefold()
+    near = difflib.get_close_matches(given, folded, n=2, cutoff=0.6)
+    near = near or [each for each in folded if given == "".join(word[:1] for word in each.split("_"))]
     return f" (did you mean {' or '.join(repr(folded[each]) for each in near)}?)" if near else ""
 
 

@@ -251,12 +251,14 @@ def readable(path: str | Path, kind: str, advice: str = "") -> Iterator[None]:
     """Turn any error of a library that reads a damaged file into one sentence.
 
     Raises:
-        InputError: "PATH is not a readable KIND: what the library says", and the advice.
+        InputError: "PATH is not a readable KIND: what the library says", and the advice; or that it may not be read.
     """
     try:
         yield
     except InputError:
         raise
+    except PermissionError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
     except Exception as error:  # for damaged bytes, libraries raise errors of any type
         reason = shortened(error, 160) or type(error).__name__
         raise InputError(f"{path} is not a readable {kind}: {reason}{advice}") from error

@@ -116,6 +116,8 @@ def test_measure_in_parts_is_the_whole(tmp_path: Path, capsys: pytest.CaptureFix
     for job, part in zip(jobs, parts, strict=True):
         assert call([*features, "--classes", "4", "--shard", job, "--save", part]) == 0
     assert "rows 16 to 23 of 24 saved in" in capsys.readouterr().out
+    assert call([*features, *weight, "--shard", "2/3"]) == 0
+    assert "of shard 2/3 alone, rows 8 to 15 of 24" in capsys.readouterr().out
     assert call(["measure", "--merge", *parts, "--save", merged, *weight]) == 0
     printed = capsys.readouterr()
     assert "not measured" in printed.out and "24 examples saved in" in printed.err
@@ -204,6 +206,8 @@ def test_a_printed_config_reads_back_to_the_same_run(
         ("a.yaml", "epoch: 3", "unknown setting 'epoch' (did you mean 'epochs'"),
         ("a.yaml", "- epochs: 3\n- epochs: 4", "holds 2 sets of settings; expected one"),
         ("a.json", "{", "is not a JSON file"),
+        ("a.yaml", "a: 1\n b: [", "a.yaml is not a YAML file: line 2, column 3: mapping values are not allowed here"),
+        ("x.png", "\x89PNG", "x.png is no YAML or JSON file; expected one ending in .yaml, .yml or .json"),
         ("a.yaml", "epochs: many", "epochs must"),
     ],
 )
@@ -327,6 +331,17 @@ def test_measure_refuses_files_that_are_none(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
     (tmp_path / "layer.csv").write_text("1,2")
     (tmp_path / "empty.npz").write_bytes(b"")
+    torch.save(torch.nn.Linear(5, 4), tmp_path / "module.pt")
+    moments = str(tmp_path / "moments.safetensors")
+    assert call(["measure", str(whole), "--save", moments]) == 0
+    capsys.readouterr()
+    (tmp_path / "run").mkdir()
+    refused(capsys, ["measure", str(tmp_path / "run")], "run is a folder; expected a file ending in .npy")
+    (tmp_path / "run" / "config.json").write_text("{}")
+    refused(capsys, ["measure", str(tmp_path / "run")], f"see a run by `neuralcollapse report {tmp_path / 'run'}`")
+    refused(capsys, ["measure", str(whole), "--weight", str(tmp_path / "module.pt")], "save model.state_dict()")
+    for command in (["measure", moments], ["compare", moments, str(whole)]):
+        refused(capsys, command, f"{moments} holds saved moments, not features: use `measure --merge")
     refused(capsys, ["measure", str(tmp_path / "absent.npz")], "no file")
     refused(capsys, ["measure", str(tmp_path / "cut.npz")], "not a readable .npz")
     refused(capsys, ["measure", str(tmp_path / "empty.npz")], "not a readable .npz")
@@ -340,6 +355,7 @@ def test_measure_refuses_options_that_do_not_fit(tmp_path: Path, capsys: pytest.
     for options, message in (
         (["--weight-decay", "-1"], "weight decay"),
         (["--metrics", "nc9"], "unknown metric 'nc9'"),
+        (["--metrics", "cdnv,vci"], "unknown metric 'vci' (did you mean 'variability_collapse_index'?)"),
         (["--metrics", "nc5"], "out-of-distribution data"),
         (["--shard", "4/3"], "1 ≤ I ≤ N, such as 1/8, got '4/3'"),
         (["--shard", "0/3"], "got '0/3'"),
@@ -357,7 +373,8 @@ def test_measure_refuses_options_that_do_not_fit(tmp_path: Path, capsys: pytest.
         (["--min-count", "5", "--max-count", "4"], "min_count of at most max_count, got 5 and 4"),
         (["--min-count", "7"], "a class with at least 7 examples, classes here have 6"),
         (["--jobs", "2"], "expected --save with --jobs"),
-        (["--slurm"], "--slurm True is not used here; add --jobs"),
+        (["--slurm"], "--slurm is not used here; add --jobs"),
+        (["--columns", "layer"], f"--columns layer is of .parquet alone, got {whole}; leave it out"),
     ):
         refused(capsys, ["measure", whole, *options], message)
     refused(capsys, ["measure"], "a file of features, or --merge")
@@ -393,7 +410,9 @@ def test_figures_refuses_what_is_no_run(trained: Path, tmp_path: Path, capsys: p
     refused(capsys, ["figures", str(tmp_path / "empty")], "holds no run")
     refused(capsys, ["figures", str(tmp_path / "absent")], "it is not there")
     refused(capsys, ["figures", str(tmp_path), "--animate"], "is not a run directory")
-    refused(capsys, ["figures", str(run), "--out", str(tmp_path / "file")], "File exists")
+    refused(capsys, ["figures", str(run), "--out", str(tmp_path / "file")], "file is a file; --out must name a folder")
+    (tmp_path / "one.json").write_text('{"nc1": 1.0}')
+    refused(capsys, ["figures", str(tmp_path / "one.json")], "one measurement's report, which has no epochs: see it by")
     (run / "snapshots" / "epoch_0002.npz").write_bytes(b"PK")
     refused(capsys, ["figures", str(run)], "epoch_0002.npz is not a readable snapshot")
     (run / "history.jsonl").write_text("")
@@ -456,8 +475,23 @@ def test_dynamics_refuses_what_no_flow_can_have(tmp_path: Path, capsys: pytest.C
     refused(capsys, ["dynamics", "--examples-per-class", "3", *out], "C (N − 1) = 20 dimensions, got 64")
     refused(capsys, ["dynamics", "--time", "-1", *out], "positive time, got -1.0")
     refused(capsys, ["dynamics", "--weight-decay", "-1", *out], "weight decay")
-    refused(capsys, ["dynamics", "--run", str(tmp_path / "absent"), *out], "it is not there")
+    absent = ["dynamics", "--run", str(tmp_path / "absent"), *out]
+    refused(capsys, absent, "it is not there")
+    for option, value in (("time", 5.0), ("dim", 3), ("seed", 1), ("weight-decay", 0.1), ("examples-per-class", 7)):
+        refused(capsys, [*absent, f"--{option}", str(value)], f"--{option} {value} is not used with --run")
+    refused(capsys, [*absent, "--classes", "3"], "--classes 3 is not used with --run, whose network tells it")
     assert not (tmp_path / "pictures").exists()
+
+
+def test_dynamics_looks_at_its_folder_before_it_integrates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neuralcollapse.theory.simulation.simulate", None)
+    (tmp_path / "file").write_text("x")
+    refused(capsys, ["dynamics", "--out", str(tmp_path / "file")], "file is a file; --out must name a folder")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    out = str(tmp_path / "pictures")
+    refused(capsys, ["dynamics", "--out", out], f"cannot write into {tmp_path}: Permission denied; name another")
 
 
 def test_a_run_writes_for_tensorboard_and_goes_on_without_gaps(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -72,6 +72,18 @@ def test_runs_without_features_have_no_interval(tmp_path: Path, capsys: pytest.C
     assert code == 0 and "No intervals: of 1 and 1 runs there is no spread" in out.replace("\n", " ")
 
 
+@pytest.mark.parametrize(
+    "option", ["--resamples 9", "--seed 1", "--weighting class", "--weight-decay 0.1", "--metrics all"]
+)
+def test_options_of_features_are_refused_for_what_was_measured(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"epoch": 1, "nc1": 1.0}) + "\n")
+    told = f"{option} is used for files of features alone, got {path} and {path}; leave it out"
+    assert run(capsys, path, path, *option.split()) == (2, "", f"neuralcollapse: {told}\n")
+
+
 @pytest.mark.wrong_input
 @pytest.mark.parametrize(
     ("content", "message"),

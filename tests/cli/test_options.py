@@ -135,6 +135,14 @@ def test_an_unknown_command_is_answered_in_one_line(
         (["measure", "--weighting", "None"], "unknown value 'None'; expected one of example, class"),
         (["run", "--epochs", "1.5"], "Error parsing --epochs: expected a whole number, got '1.5'"),
         (["dynamics", "--time", "long"], "Error parsing --time: expected a number, got 'long'"),
+        (["figures", "x", "--format", "gif"], "Error parsing --format: unknown value 'gif'; expected one of pdf, svg"),
+        (["sweep", "--values", "1", "a"], "Error parsing --values: expected a number, got 'a'"),
+        (
+            ["measure", "a.npz", "b.npz"],
+            "measure expected one path, got 'b.npz' too; see neuralcollapse measure",
+        ),
+        (["compare", "a", "b", "c"], "compare expected two paths, got 'c' too"),
+        (["run", "foo"], "run expected options alone, got 'foo' too; see neuralcollapse run --help"),
         (["figures"], "expected a run directory or the folder of a study, such as `figures runs/grid`, got none"),
         (["figures", "--animatd", "runs/grid"], "Perhaps you meant: --animate"),
     ],
@@ -203,3 +211,5 @@ def test_options_are_read_by_their_types() -> None:
     assert (dynamics.classes, dynamics.time, dynamics.flow, dynamics.run) == (4, 50.0, "multiplicative", None)
     sweep = parse("sweep", ["--values", "1e-3", "1", "--epochs", "3", "--milestones", "0.5"])
     assert sweep.values == (1e-3, 1.0) and parse("sweep", []).values is None
+    grid = parse("grid", ["--losses", "ce", "mse", "--seeds", "0", "2", "--recipe", "a.json"])
+    assert (grid.losses, grid.seeds, grid.recipe) == (("ce", "mse"), (0, 2), (Path("a.json"),))

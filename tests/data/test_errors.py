@@ -62,17 +62,32 @@ def test_missing_data_says_where_it_looked_and_how_to_get_it(
     assert "torchvision" in text and "--data-dir" in text and "NEURALCOLLAPSE_DATA" in text
 
 
-def test_the_search_goes_from_data_dir_to_environment_to_the_usual_places(
+def test_the_search_goes_from_the_environment_to_the_usual_places(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "given").mkdir()
     monkeypatch.setenv("NEURALCOLLAPSE_DATA", str(tmp_path / "named"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    places = [tmp_path / "home/data/mnist", tmp_path / "data/MNIST/raw", tmp_path / "named", tmp_path / "given/mnist"]
-    for place in places:
+    for place in (tmp_path / "home/data/mnist", tmp_path / "data/MNIST/raw", tmp_path / "named"):
         mnist(place)
-        assert datasets.load("mnist", tmp_path / "given").source == str(place)
+        assert datasets.load("mnist").source == str(place)
+
+
+def test_a_given_folder_is_the_only_one_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+    monkeypatch.setenv("NEURALCOLLAPSE_DATA", str(mnist(tmp_path / "named")))
+    text = message("mnist", given)
+    assert str(given) in text and str(tmp_path / "named") not in text
+    mnist(given / "mnist")
+    assert datasets.load("mnist", given).source == str(given / "mnist")
+
+
+def test_digits_need_no_folder(tmp_path: Path) -> None:
+    assert message("digits", tmp_path) == (
+        f"--data-dir {tmp_path} is not used: digits come with scikit-learn; leave it out"
+    )
+    assert datasets.available(tmp_path)[0].problem == ""
 
 
 def test_mnist_is_not_taken_for_fashion_mnist(tmp_path: Path) -> None:

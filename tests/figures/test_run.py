@@ -150,6 +150,21 @@ def test_the_theory_of_a_run_says_once_what_it_leaves_out(tmp_path: Path) -> Non
     assert list(fit.epochs) == [1, 5, 8] and {path.stem for path in written} == {"theory"}
 
 
+def test_a_spectrum_that_loses_directions_is_drawn_as_far_as_it_goes(tmp_path: Path, only: Any) -> None:
+    only("snr")
+    study = Study.read(make_run(tmp_path / "run", [record(1), record(2, snr=[9.0]), record(3)]).path)
+    figure, _ = draw_grid(study, "snr", Drawing())
+    drawn = [list(each.get_ydata()) for each in figure.axes[0].lines if each.get_gid() == "curve"]
+    assert drawn[0] == [4.0, 9.0, 12.0] and drawn[1] == [3.0, 9.0] and len(drawn) == 4
+
+
+def test_a_run_without_a_spectrum_has_the_other_figures(tmp_path: Path, only: Any) -> None:
+    only("nc1", "snr")
+    run = make_run(tmp_path / "run", [record(1, snr=[]), record(2, snr=[])], snapshots=False)
+    with pytest.warns(UserWarning, match="no portrait"):
+        assert {path.stem for path in figures.draw(run.path, drawing=SVG)} == {"nc1"}
+
+
 def test_one_epoch_is_enough(tmp_path: Path, only: Any) -> None:
     only("nc1", "accuracy")
     run = make_run(tmp_path / "run", [record(1)])

@@ -212,11 +212,21 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: py
     refused(tmp_path / "table.parquet", FileOptions(), "table.parquet", install("pyarrow"))
 
 
+def test_a_file_that_may_not_be_read_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez(tmp_path / "layer.npz", **layer())
+
+    def forbidden(*_: Any, **__: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    refused(tmp_path / "layer.npz", FileOptions(), f"cannot read {tmp_path / 'layer.npz'}: Permission denied")
+
+
 def test_absent_and_foreign_files_are_named(tmp_path: Path) -> None:
     path, options = npy(tmp_path, layer())
     (tmp_path / "layer.csv").write_text("1,2")
     refused(tmp_path / "absent.npz", FileOptions(), "no file", "absent.npz")
-    refused(tmp_path, FileOptions(), "no file", tmp_path.name)
+    refused(tmp_path, FileOptions(), "is a folder", tmp_path.name)
     refused(tmp_path / "layer.csv", FileOptions(), "layer.csv", ".npy, .npz, .safetensors, .pt or .parquet", "'.csv'")
     refused(path, replace(options, labels=tmp_path / "absent.npy"), "no file", "absent.npy")
     refused(path, replace(options, weight=tmp_path / "layer.csv"), "layer.csv")

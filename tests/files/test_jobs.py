@@ -203,7 +203,7 @@ def test_what_a_job_found_wrong_is_said_at_once(tmp_path: Path, place: str, requ
 @pytest.mark.parametrize(
     ("changes", "own", "message"),
     [
-        ({}, {"slurm": True, "jobs": None}, "--slurm True is not used here; add --jobs"),
+        ({}, {"slurm": True, "jobs": None}, "--slurm is not used here; add --jobs"),
         ({}, {"partition": "gpu"}, "--partition gpu is not used here; add --slurm"),
         ({}, {"jobs": 0}, "--jobs of at least 1, got 0"),
         ({"save": None}, {}, "expected --save with --jobs"),

@@ -301,7 +301,7 @@ def test_the_order_of_classes_is_that_at_any_other_scale(scale: float) -> None:
         moments.update(factor * features, labels)
         report = nc.make_report(moments, torch.randn(5, 4, dtype=torch.float64))
         found.append([each.name for each in report.per_class.least_collapsed()])
-        assert f"The least collapsed class is {found[0][0]}" in str(report)
+        assert "The least collapsed class is" not in str(report)  # which is told by NC1
     assert found[0] == found[1] != sorted(found[0])
 
 

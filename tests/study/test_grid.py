@@ -178,7 +178,8 @@ def test_settings_that_do_not_fit_the_data_are_no_missing_data(wrong: dict[str, 
 def test_damaged_data_stop_no_other(tmp_path: Path) -> None:
     (tmp_path / "train_32x32.mat").write_bytes(b"no data")
     (tmp_path / "test_32x32.mat").write_bytes(b"no data")
-    cells = make_cells(["digits", "svhn"], ["mlp"], ["mse"], [0], dataclasses.replace(QUICK, data_dir=tmp_path))
+    with pytest.warns(UserWarning, match="data-dir .* is not used for digits, which come with scikit-learn"):
+        cells = make_cells(["digits", "svhn"], ["mlp"], ["mse"], [0], dataclasses.replace(QUICK, data_dir=tmp_path))
     planned = plan_cells(cells, tmp_path / "out")
     assert [each.state for each in planned] == [State.NEW, State.NO_DATA]
     assert "32x32.mat" in planned[1].why and "not found" not in planned[1].why

@@ -23,7 +23,7 @@ from neuralcollapse import InputError
 from neuralcollapse._files import append_line, read_lines, replacing, write_json
 from neuralcollapse.training import checkpoint
 from neuralcollapse.training.config import TrainingConfig
-from neuralcollapse.training.resolve import base_name, prepare
+from neuralcollapse.training.resolve import base_name, prepare, resumed
 from neuralcollapse.training.run_directory import Run
 
 RESULTS = sorted(path.parent for path in (Path(__file__).parents[2] / "results").rglob("config.json"))
@@ -247,6 +247,26 @@ def test_a_history_has_the_numbers_asked_for(tmp_path: Path) -> None:
     assert len(run.history()) == 2
     with pytest.raises(InputError, match=r"history\.jsonl, line 2: nc3 must be a number, got None"):
         run.history("nc3")
+
+
+def test_one_example_of_each_class_has_no_variability(tmp_path: Path) -> None:
+    few = TrainingConfig(model="mlp", width=0.1, examples_per_class=1, epochs=1)
+    with pytest.warns(UserWarning, match="nothing varies within classes and NC1 is 0 from the start; take more"):
+        prepare(few, out=tmp_path / "run")
+
+
+def test_a_folder_that_digits_did_not_read_does_not_stop_their_run(tmp_path: Path) -> None:
+    """Older versions took it without a word."""
+    run = Run.create(tmp_path / "run", run_config(dataset="digits", data_dir="/gone"))
+    assert resumed(run, TrainingConfig()).data_dir is None
+
+
+def test_a_spectrum_may_lose_directions(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", run_config())
+    spectra = [[3.0, 2.0, 1.0], [3.0], []]
+    for epoch, snr in enumerate(spectra, start=1):
+        append_line(run.history_path, record(epoch, snr=snr))
+    assert [line["snr"] for line in run.history()] == spectra
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,7 @@ def parse(name: str, arguments: list[str]) -> Any:
     """The command of that name with its options.
 
     Raises:
+        InputError: more paths than the command takes.
         SystemExit: wrong options, with code 2 after a message; or --help, with code 0.
     """
     command = command_class(name)
@@ -108,9 +109,18 @@ def parse(name: str, arguments: list[str]) -> Any:
 
     import tyro
 
+    from neuralcollapse.cli.help import options_of
     from neuralcollapse.cli.option_types import MARKERS, RULES
 
-    return tyro.cli(command, prog=f"neuralcollapse {name}", args=arguments, registry=RULES, config=MARKERS)
+    settings: dict[str, Any] = {"prog": f"neuralcollapse {name}", "registry": RULES, "config": MARKERS}
+    known = {option.name for option in options_of(command)}
+    if not {each.partition("=")[0] for each in arguments if each.startswith("--")} <= known:
+        return tyro.cli(command, args=arguments, **settings)  # which says what is near
+    found, unknown = tyro.cli(command, args=arguments, return_unknown_args=True, **settings)
+    if unknown:
+        expected = ("options alone", "one path", "two paths")[sum(not each.startswith("--") for each in known)]
+        raise InputError(f"{name} expected {expected}, got {unknown[0]!r} too; see neuralcollapse {name} --help")
+    return found
 
 
 def _help() -> str:

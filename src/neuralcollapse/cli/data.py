@@ -15,7 +15,7 @@ class DataCommand:
     """List the data sets found on this machine, with their counts per class."""
 
     data_dir: Path | None = field(default=None, metadata={"section": "Data"})
-    """A folder to look in first."""
+    """The folder to look in, and nowhere else."""
 
     def __call__(self, console: Console) -> int:
         from neuralcollapse import data

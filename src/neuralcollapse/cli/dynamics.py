@@ -36,7 +36,7 @@ class DynamicsCommand:
     weight_decay: float = field(default=0.0, metadata=_FLOW)
     """λ on the classifier's weight; above zero an extension of the paper."""
     flow: Literal["projected", "multiplicative", "none"] = field(default="projected", metadata=_FLOW)
-    """The renormalization; projected is the paper's. With --run also none, where every ω grows by the same factor."""
+    """The renormalization; projected is the paper's. none, for --run alone, lets every ω grow by the same factor."""
     seed: int = field(default=0, metadata=_FLOW)
     """Seed of the random start."""
     run: Path | None = field(default=None, metadata={"section": "Against a run"})
@@ -49,10 +49,16 @@ class DynamicsCommand:
         from neuralcollapse import figures
         from neuralcollapse._errors import InputError
         from neuralcollapse.cli import tables
+        from neuralcollapse.files.options import check_folder, given
         from neuralcollapse.measuring.history import History
         from neuralcollapse.study import study_file
         from neuralcollapse.theory import simulation
 
+        of_flow = ("classes", "examples_per_class", "dim", "time", "weight_decay", "seed")
+        if self.run is not None and (unused := given(self, of_flow)):
+            raise InputError(f"{unused[0]} is not used with --run, whose network tells it; leave one of the two out")
+        if self.run is None or self.out is not None:
+            check_folder(self.out or Path("dynamics"))
         if self.run is not None and ((self.run / study_file.FILE).is_file() or len(History.read(self.run)) > 1):
             if self.flow != "projected":
                 raise InputError(f"a study is laid beside all three flows: leave out --flow {self.flow}")

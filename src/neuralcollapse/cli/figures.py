@@ -36,9 +36,12 @@ class FiguresCommand:
         from neuralcollapse import figures
         from neuralcollapse._errors import InputError
         from neuralcollapse.cli import tables
+        from neuralcollapse.files.options import check_folder
 
         if self.path is None:
             raise InputError("expected a run directory or the folder of a study, such as `figures runs/grid`, got none")
+        if self.out is not None:
+            check_folder(self.out)
         for path in figures.draw(self.path, self.out, drawing=self.drawing, animate=self.animate):
             tables.print_as_it_is(console, path)
         return 0

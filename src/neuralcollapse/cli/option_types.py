@@ -70,6 +70,24 @@ def number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
 
 
 @RULES.primitive_rule
+def several(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Values in a row: an option of type ``tuple[X, ...]``, each of which is read as X."""
+    if get_origin(info.type) is not tuple:
+        return None
+    one = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(get_args(info.type)[0], info.markers))
+    if not isinstance(one, PrimitiveConstructorSpec):
+        return None
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=f"[{one.metavar} ...]",
+        instance_from_str=lambda given: tuple(one.instance_from_str([each]) for each in given),
+        is_instance=lambda value: isinstance(value, tuple) and all(map(one.is_instance, value)),
+        str_from_instance=lambda value: [text for each in value for text in one.str_from_instance(each)],
+        choices=one.choices,
+    )
+
+
+@RULES.primitive_rule
 def left_open(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     """A value or nothing: an option of type ``X | None`` is read as X, and is None where it is not given."""
     kinds = [kind for kind in get_args(info.type) if kind is not NoneType]

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SweepCommand:
-    """Train one network at many values of one setting, and choose by final test error, ties by NC1.
+    """Train one network at many values of one setting, and keep the one with the least test error at the end.
+
+    Of equal ones, that with the least NC1 is kept.
 
     By default the 25 learning rates among which the paper's were chosen: 1e-4 to 0.25 for PyTorch's MSELoss, converted
     to the loss at hand. The best run is written as recipe.json, for `run --recipe` and `grid --recipe`.

@@ -70,7 +70,7 @@ def load(
 
     Args:
         name: one of `names()`; `folder` and `npz` are one's own data, at `data_dir`.
-        data_dir: where to look before NEURALCOLLAPSE_DATA, ./data, ~/data and /usr/share/datasets.
+        data_dir: where to look; by default in NEURALCOLLAPSE_DATA, ./data, ~/data and /usr/share/datasets.
         examples_per_class: balance the training half by taking this many examples of each class, drawn by `seed`;
             None for all.
         seed: of that draw; a class's draw does not depend on the other classes.
@@ -80,8 +80,8 @@ def load(
         downsample: average blocks of this many pixels by as many, for smaller images; 1 leaves them as they are.
 
     Raises:
-        InputError: an unknown name, a `data_dir` that does not exist, fewer examples of a class than asked for, or
-            blocks that do not cover the images.
+        InputError: an unknown name, a `data_dir` that does not exist or that `digits` do not need, fewer examples of a
+            class than asked for, or blocks that do not cover the images.
         NoData: the data are missing or damaged; an InputError as well.
 
     >>> data = load("digits", examples_per_class=10)
@@ -141,7 +141,7 @@ def _look_at(name: str, data_dir: Path | None) -> Found:
         if found is None:
             return Found(name, "", printable(path), problem="not found")
     try:
-        stored = _open(name, data_dir)
+        stored = _open(name, None if name == "digits" else data_dir)
     except (InputError, OSError) as error:
         return Found(name, "", printable(path), problem=printable(str(error)))
     counts = np.bincount(stored.train.labels, minlength=len(stored.class_names)).tolist()
@@ -192,6 +192,8 @@ def _open(name: str, data_dir: Path | None) -> _Stored:
     check_name(name)
     with _enough_memory(name):
         if name == "digits":
+            if data_dir is not None:
+                raise InputError(f"--data-dir {data_dir} is not used: digits come with scikit-learn; leave it out")
             stored = _Stored("digits", "scikit-learn", *read_digits(), tuple(str(digit) for digit in range(10)))
         elif name in DATASETS:
             source = DATASETS[name]

@@ -145,16 +145,18 @@ def check_name(name: str) -> None:
 
 
 def search_roots(data_dir: Path | None) -> list[Path]:
-    """Where to look: `data_dir`, then NEURALCOLLAPSE_DATA, ./data, ~/data and Debian's /usr/share/datasets.
+    """Where to look: `data_dir` alone, or NEURALCOLLAPSE_DATA, ./data, ~/data and Debian's /usr/share/datasets.
 
     Raises:
         InputError: `data_dir` is given but does not exist; data from elsewhere would not be what was asked for.
     """
-    if data_dir is not None and not data_dir.expanduser().exists():
-        raise InputError(f"--data-dir {data_dir} does not exist; expected the folder that holds the data set")
+    if data_dir is not None:
+        if not data_dir.expanduser().exists():
+            raise InputError(f"--data-dir {data_dir} does not exist; expected the folder that holds the data set")
+        return [data_dir.expanduser().absolute()]
     named = os.environ.get("NEURALCOLLAPSE_DATA")
-    roots = [data_dir, Path(named) if named else None, Path("data"), Path("~/data"), Path("/usr/share/datasets")]
-    return [root.expanduser().absolute() for root in roots if root is not None]
+    roots = [*([Path(named)] if named else []), Path("data"), Path("~/data"), Path("/usr/share/datasets")]
+    return [root.expanduser().absolute() for root in roots]
 
 
 def find(name: str, data_dir: Path | None) -> tuple[Format | None, list[Path]]:

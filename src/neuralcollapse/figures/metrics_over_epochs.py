@@ -96,7 +96,8 @@ def draw_grids(study: Study, folder: Path, drawing: Drawing) -> list[Path]:
 
 def measured(runs: Sequence[StudyRun], row: Row) -> list[str]:
     """Those metrics of a row that some of the runs measured; the parts of the MSE loss where they trained with it."""
-    known = {name for run in runs for record in run.records.records for name in record}
+    lines = (record for run in runs for record in run.records.records)
+    known = {name for line in lines for name, value in line.items() if value not in (None, [])}
     if any(name.startswith("mse.") for name in row.metrics):
         runs = [run for run in runs if run.records.loss in (*SQUARED_ERROR, "")]
     sources = {name: _SOURCES.get(name, (name,)) for name in row.metrics}

@@ -10,8 +10,9 @@ from typing import Any
 from neuralcollapse._errors import InputError
 from neuralcollapse._files import read_json
 from neuralcollapse.files.features import is_features, open_classifier, open_examples
-from neuralcollapse.files.options import CompareOptions, metric_names
+from neuralcollapse.files.options import CompareOptions, given, metric_names
 from neuralcollapse.files.samples import sample_of
+from neuralcollapse.measuring.bootstrap import Sample
 from neuralcollapse.measuring.comparison import Comparison, compare
 from neuralcollapse.measuring.history import History
 from neuralcollapse.measuring.report import is_printed
@@ -23,11 +24,14 @@ def compare_paths(
     """Compare features, reports or runs that lie at two paths.
 
     Raises:
-        InputError: nothing known is there, or things of two kinds.
+        InputError: nothing known is there, or things of two kinds; options that are not used for their kind.
     """
     # the options have the names of the arguments
     settings = asdict(options) | {"metrics": metric_names(options.metrics)}
-    return compare(read_side(a), read_side(b), **settings, progress=progress)
+    sides = [read_side(a), read_side(b)]
+    if not any(isinstance(side, Sample) for side in sides) and (unused := given(options, settings.keys() - {"level"})):
+        raise InputError(f"{sorted(unused)[0]} is used for files of features alone, got {a} and {b}; leave it out")
+    return compare(*sides, **settings, progress=progress)
 
 
 def read_side(path: Path) -> Any:

@@ -199,6 +199,9 @@ def _read_whole(path: Path, name: str, rows: Rows) -> Tensor:
 
 def _arrays(path: Path, name: str, columns: str = "features") -> Arrays:
     """The arrays of a file of any format; the one of an .npy file is called `name`."""
+    if path.is_dir():
+        hint = f"; see a run by `neuralcollapse report {path}`" if (path / "config.json").is_file() else ""
+        raise InputError(f"{path} is a folder; expected a file ending in {_ENDINGS} with {name} in it{hint}")
     if not path.is_file():
         raise InputError(f"no file {path}; expected one ending in {_ENDINGS} with {name} in it")
     if path.suffix in (".npy", ".npz"):
@@ -227,6 +230,8 @@ def _only_array(path: Path, name: str) -> Rows:
 
 def _require(path: Path, arrays: Arrays, wanted: tuple[str, ...]) -> None:
     if absent := [name for name in wanted if name not in arrays]:
+        if {"counts", "means", "scatter"} <= arrays.keys():
+            raise InputError(f"{path} holds saved moments, not {absent[0]}: use `measure --merge {path} --weight FILE`")
         found = shortened(", ".join(sorted(arrays)) or "nothing", 200)
         hint = "; name the file of the labels by --labels" if "labels" in absent else ""
         raise InputError(f"{path} has no {' and no '.join(absent)}, but {found}{hint}")

@@ -78,7 +78,7 @@ def measure_in_jobs(
     # what is only about the report is for the last step
     plain = replace(options, json=None, metrics=None, weight_decay=0.0)
     parts = saved_by_jobs("moments", plain, lambda share: progress(share / rounds))
-    merging = replace(options, labels=None, min_count=None, max_count=None)
+    merging = replace(options, labels=None, columns=FileOptions.columns, min_count=None, max_count=None)
     measured = measure_files(None, replace(merging, weight=None, bias=None, merge=parts, json=None))
     if classifier is not None:
         counting = replace(plain, moments=save, min_count=None, max_count=None)

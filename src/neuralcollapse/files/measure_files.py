@@ -137,7 +137,8 @@ def _measure(features: Path, options: FileOptions, progress: Progress) -> tuple[
     decisions = part.decisions(
         moments, classifier, unfinished, left, lambda share: progress(first + share * (1 - first))
     )
-    report = _report(moments, classifier, options, decisions, options.kept)
+    part_of = () if shards == 1 else (f"of shard {options.shard} alone, {rows} of {total:,}",)
+    report = _report(moments, classifier, options, decisions, options.kept, part_of)
     if options.confidence is not None:
         keeps = moments.present if options.kept else None
         settings = Settings(weighting, options.weight_decay, metric_names(options.metrics))
@@ -287,6 +288,7 @@ def _report(
     options: FileOptions,
     decisions: DecisionCounts | None,
     kept: CountRange,
+    notes: tuple[str, ...] = (),
 ) -> Report:
     return make_report(
         moments,
@@ -295,5 +297,5 @@ def _report(
         weight_decay=options.weight_decay,
         metrics=metric_names(options.metrics),
         decisions=decisions,
-        notes=(kept.note,) if kept else (),
+        notes=(*notes, kept.note) if kept else notes,
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from neuralcollapse._errors import InputError
 
@@ -30,6 +31,17 @@ def split_key(path: Path) -> tuple[Path, str | None]:
     return (path, None) if path.exists() or not key or not Path(file).suffix else (Path(file), key)
 
 
+def given(options: Any, names: Iterable[str]) -> list[str]:
+    """Those of the options that do not have their default, as they are typed, such as "--dim 3"; options: a dataclass.
+
+    Example:
+        >>> given(JobOptions(jobs=4, slurm=True), ["partition", "slurm", "jobs"])
+        ['--slurm', '--jobs 4']
+    """
+    found = [(name, getattr(options, name)) for name in names if getattr(options, name) != getattr(type(options), name)]
+    return [f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in found]
+
+
 def check_written(path: Path, read: Iterable[Path] = ()) -> None:
     """Raise where a file cannot be written, or where writing it would destroy what is read.
 
@@ -49,6 +61,16 @@ def check_written(path: Path, read: Iterable[Path] = ()) -> None:
             raise InputError(f"expected another file to write than {path}, which is read")
         if other.is_dir() and path.resolve().is_relative_to(other.resolve()):
             raise InputError(f"expected another folder to write {path.name} in than {path.parent}, which is read")
+
+
+def check_folder(out: Path) -> None:
+    """Raise where files cannot be written into the folder of --out, which need not be there yet."""
+    out = out.absolute()
+    there = next(each for each in (out, *out.parents) if each.exists())
+    if not there.is_dir():
+        raise InputError(f"{there} is a file; --out must name a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write into {there}: Permission denied; name another folder by --out")
 
 
 @dataclass(frozen=True)
@@ -129,6 +151,9 @@ class FileOptions:
                 raise InputError(f"expected only saved shards with --merge, which stand for the features, got {got}")
         elif features is None:
             raise InputError("expected a file of features, or --merge with saved shards, got neither")
+        if self.columns != FileOptions.columns and (features is None or features.suffix != ".parquet"):
+            given_to = features or "no file"
+            raise InputError(f"--columns {self.columns} is of .parquet alone, got {given_to}; leave it out")
         if self.classes is not None and self.classes < 1:
             raise InputError(f"expected at least one class, got --classes {self.classes}")
         self.shard_numbers, self.kept  # noqa: B018
@@ -166,11 +191,9 @@ class JobOptions:
 
     def check(self, options: FileOptions) -> None:
         """Raise where options contradict one another."""
-        for name, default in (("slurm", False), ("cpus_per_job", 1), ("partition", None), ("time_limit", 240)):
-            value, flag = getattr(self, name), f"--{name.replace('_', '-')}"
-            needed = "jobs" if name == "slurm" else "slurm"
-            if value != default and not getattr(self, needed):
-                raise InputError(f"{flag} {value} is not used here; add --{needed}, or leave it out")
+        for needed, names in (("jobs", ["slurm"]), ("slurm", ["cpus_per_job", "partition", "time_limit"])):
+            if not getattr(self, needed) and (unused := given(self, names)):
+                raise InputError(f"{unused[0]} is not used here; add --{needed}, or leave it out")
         for name in ("jobs", "cpus_per_job", "time_limit"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -6,6 +6,7 @@ torch.save writes, with what it holds stored uncompressed, so that it never take
 
 from __future__ import annotations
 
+import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -28,7 +29,14 @@ def torch_arrays(path: Path) -> Arrays:
     with readable(path, "file of torch.save", _ADVICE), zipfile.ZipFile(path) as archive:
         if any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist()):
             raise InputError(f"{path}: expected a file as torch.save writes it, got a compressed archive")
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except pickle.UnpicklingError as error:
+            if "Unsupported global" not in str(error):
+                raise
+            raise InputError(
+                f"{path} holds a whole module or other objects, which are not read: save model.state_dict()"
+            ) from error
     if isinstance(content, Tensor):
         content = {path.stem: content}
     if not isinstance(content, Mapping):

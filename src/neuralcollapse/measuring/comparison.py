@@ -250,7 +250,8 @@ def _of_reports(a: Mapping[str, Any], b: Mapping[str, Any], level: float) -> Com
         method = " ".join([method, *dict.fromkeys(notes)])
     else:
         without = "either report" if not any(intervals) else "one report"
-        method = f"No intervals: {without} has none. Measure with confidence=, or compare the features themselves."
+        again = "Measure with confidence= (--confidence), or compare the features themselves"
+        method = f"No intervals: {without} has none. {again}."
     return Comparison(found, level, method, settings=settings)
 
 

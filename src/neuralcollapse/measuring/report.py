@@ -18,7 +18,7 @@ from neuralcollapse._html import Html, curve, escaped, folded, listing, paragrap
 from neuralcollapse._linalg import norm
 from neuralcollapse.measuring.decision_counts import DecisionCounts
 from neuralcollapse.measuring.interval import Interval
-from neuralcollapse.measuring.per_class import ClassReports, check_class_names, class_reports, printable
+from neuralcollapse.measuring.per_class import ClassReport, ClassReports, check_class_names, class_reports, printable
 from neuralcollapse.measuring.reading import Reading, Sentence, reading
 from neuralcollapse.measuring.tidy import UNLABELLED, tidy_table
 from neuralcollapse.metrics.mse import MSEDecomposition, decompose_mse
@@ -177,12 +177,12 @@ class Report:
     def reading(self) -> Reading:
         """What the numbers say, in words; see :func:`neuralcollapse.measuring.reading.reading`."""
         said = reading(self.to_dict()).sentences
-        if len(self.per_class) > 2:
-            said += (self._least_collapsed(),)
+        worst = self.per_class.least_collapsed(1)
+        if len(self.per_class) > 2 and worst[0].nc1 is not None:  # without NC1 by class the order is another
+            said += (self._least_collapsed(worst[0]),)
         return Reading(said)
 
-    def _least_collapsed(self) -> Sentence:
-        (worst,) = self.per_class.least_collapsed(1)
+    def _least_collapsed(self, worst: ClassReport) -> Sentence:
         share = ""
         if worst.nc1_share is not None and 0.0 < self.nc1 < math.inf:
             of_examples = worst.examples / self.num_examples

@@ -130,6 +130,10 @@ def _read_file(path: Path) -> RunRecords:
             whole = {}  # several objects, one a line
         if "log_history" in whole:
             return _read_trainer_state(path, path.parent)
+        if "nc1" in whole and "epoch" not in whole:
+            raise InputError(
+                f"{path} is one measurement's report, which has no epochs: see it by `neuralcollapse report {path}`"
+            )
         return _foreign_run(path, checked_records(read_lines(path), path))
     if {b"epoch", b"step"} & set(start.partition(b"\n")[0].strip().split(b",")):
         return _read_csv(path)

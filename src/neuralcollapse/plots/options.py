@@ -15,4 +15,4 @@ class Drawing:
     style: Literal["iclr", "neurips", "column", "talk"] = "iclr"
     """Width and type size: the text of ICLR or NeurIPS (5.5 in), a column (3.25 in), or a slide (10 in)."""
     title: bool = True
-    """A title above each figure; its caption always stands beside it, in .tex and .txt."""
+    """Draw no title above the figures; captions are always written beside them, in .tex and .txt."""

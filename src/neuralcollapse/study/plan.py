@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -80,6 +81,9 @@ def make_cells(
 
     Raises:
         InputError: a list is empty, a name is unknown, a recipe fits none of the cells, or two recipes disagree.
+
+    Warns:
+        UserWarning: `digits` stand among the data sets and there is a folder of data, which they do not need.
     """
     for option, given in (("datasets", dataset_names), ("models", models), ("losses", loss_names), ("seeds", seeds)):
         if not given:
@@ -88,11 +92,14 @@ def make_cells(
         check_name(name)
     for loss in loss_names:
         LOSSES[loss]  # an InputError if there is none of that name
+    if common.data_dir is not None and "digits" in dataset_names:
+        said = f"--data-dir {common.data_dir} is not used for digits, which come with scikit-learn"
+        warnings.warn(said, UserWarning, stacklevel=2)
     cells: dict[str, Cell] = {}
     for dataset, given_model, loss, seed in itertools.product(dataset_names, models, loss_names, seeds):
         model = recipes.network_for(dataset, given_model)
         subject: dict[str, Any] = {"dataset": dataset, "model": model, "loss": loss, "seed": seed}
-        config = dataclasses.replace(common, **subject)
+        config = dataclasses.replace(common, **subject, **({"data_dir": None} if dataset == "digits" else {}))
         name = base_name(dataset, common.data_dir, model, loss) + (f"-s{seed}" if seed else "")
         cells[name] = Cell(name, recipes.combine(found, config))
     for recipe in found:

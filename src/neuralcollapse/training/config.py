@@ -88,8 +88,8 @@ class TrainingConfig:
     imbalance_ratio: Annotated[Annotated[float, Ge(1)] | None, Option(short="ratio", section="Data")] = None
     """Examples of the largest class over those of the smallest (default 100)."""
     label_noise: Annotated[Annotated[float, Ge(0), Le(1)] | None, Option(short="noise", section="Data")] = None
-    """Share of training labels changed to another class; 1 draws all at random (default 0). Measured are these labels
-    too."""
+    """Share of training labels changed to another class; 1 draws all at random (default 0). NC is measured
+    with the changed labels."""
     downsample: Annotated[
         Count | None, Option(unit="pixels a block side", short="down", changes_cost=True, section="Data")
     ] = None

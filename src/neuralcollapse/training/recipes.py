@@ -203,6 +203,10 @@ def read(path: Path, kind: str = "recipe") -> list[TrainingConfig]:
         content = _read_yaml(path) if path.suffix in (".yaml", ".yml") else read_any_json(path)
     except OSError as error:
         raise InputError(f"cannot read the {kind} {path}: {error.strerror}") from error
+    except InputError as error:
+        if path.suffix in (".yaml", ".yml", ".json"):
+            raise
+        raise InputError(f"{path} is no YAML or JSON file; expected one ending in .yaml, .yml or .json") from error
     entries = content if isinstance(content, list) else [content]
     if not entries or not all(isinstance(entry, dict) for entry in entries):
         raise InputError(f"{path} is not a {kind}: expected an object of settings, or a list of such objects")
@@ -286,6 +290,10 @@ def _read_yaml(path: Path) -> Any:
         return yaml.load(read_text(path), Loader)
     except InputError:
         raise
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise InputError(f"{path} is not a YAML file: {where}{shortened(error.problem or error.context)}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a YAML file: {shortened(' '.join(str(error).split()))}") from error
 

@@ -41,6 +41,9 @@ def prepare(config: TrainingConfig, *, out: Path | None = None, resume: Path | N
 
     Raises:
         InputError: unusable settings, missing data, `resume` without a run, or a directory with other settings.
+
+    Warns:
+        UserWarning: each class has one training example, of which there is no variability.
     """
     given = config
     if resume is not None:
@@ -50,6 +53,9 @@ def prepare(config: TrainingConfig, *, out: Path | None = None, resume: Path | N
     resolved, data = load_and_resolve(given)
     with torch.device("meta"):
         hardware.check_memory(build_network(resolved, data), resolved.device, resolved.precision == "64")
+    if resolved.num_examples == resolved.num_classes:
+        said = "each class has one training example, so nothing varies within classes and NC1 is 0 from the start"
+        warnings.warn(f"{said}; take more --examples-per-class", UserWarning, stacklevel=2)
     resolved = dataclasses.replace(resolved, data_sha256=datasets.fingerprint(data))
     if out is None:  # named after data set, network and loss, and the settings given beside them
         name = base_name(resolved.dataset, resolved.data_dir, resolved.model, resolved.loss)
@@ -229,6 +235,8 @@ def resumed(run: Run, asked: TrainingConfig) -> TrainingConfig:
                 f"expected {name} {stored[name]}, with which {run.path} was begun, got {wanted}; "
                 "leave that option out, or start another run with --out"
             )
+    if stored["dataset"] == "digits" and asked.data_dir is None:
+        stored["data_dir"] = None  # older versions took a folder that they did not read
     return TrainingConfig.from_json(TrainingConfig(**stored).to_json(), run.path / "config.json")
 
 

@@ -53,5 +53,5 @@ def test_an_inset_enlarges_the_first_class_where_it_has_become_small() -> None:
 
 def test_names_of_classes_are_not_read_as_formulas() -> None:
     view = project(snapshot(0.1), (0, 1, 2), ["$x", "7"])
-    labels = [str(handle.get_label()) for handle in portrait_legend(view.names)]
+    labels = [str(handle.get_label()) for handle in portrait_legend(view)]
     assert labels[4:] == [r"\$x", "class 7", "class 2"]

@@ -201,13 +201,9 @@ def _distances(group: list[RunFits], ax: Axes) -> None:
 def _conditions(group: list[RunFits], ax: Axes) -> None:
     for number, each in enumerate(group):
         fit = each.fits["projected"]
-        dots: dict[str, Any] = {
-            "color": style.BLACK,
-            "markersize": style.scaled(1.6),
-            "markeredgewidth": 0,
-            "gid": "curve",
-        }
-        ax.plot(fit.epochs, fit.measured_condition, "o", label="network" if not number else None, **dots)
+        dots: dict[str, Any] = {"markersize": style.scaled(1.6), "markeredgewidth": 0, "gid": "curve"}
+        name = "network" if not number else None
+        ax.plot(fit.epochs, fit.measured_condition, "o", color=style.BLACK, label=name, **dots)
     for flow, look in _LOOKS.items():
         _median(ax, [each.fits[flow] for each in group], "predicted_condition", label=FLOWS[flow], first=0, **look)
     ax.plot([], [], color=style.GREY, linewidth=style.scaled(0.8), label="standing still")
@@ -233,8 +229,8 @@ def _caption(found: list[RunFits]) -> str:
     seeds = max(map(cells.count, cells))  # of the cell with the most of them
     seeded = "one seed each" if seeds == 1 else f"up to {seeds} seeds"
     shown = captions.formula(
-        r"Top: the singular values $\omega_j$ of the first seed (dots, the largest dark), and the paper's closed form from those "
-        "of the first epoch, by a monotone change of time, fitted epoch by epoch (lines). Middle: the "
+        r"Top: the singular values $\omega_j$ of the first seed (dots, the largest dark), and the paper's closed "
+        "form from those of the first epoch, by a monotone change of time, fitted epoch by epoch (lines). Middle: the "
         r"root mean square over $j$ of $\log(\omega_j/\omega_j^{\mathrm{path}})$ for three flows, each by its "
         "own change of time, and for a path that stands still; medians over the seeds. Bottom: the largest "
         r"over the smallest $\omega_j$ of every seed, and of the flows."

@@ -280,11 +280,16 @@ def legend_inside(ax: Axes, entries: Mapping[str, Any]) -> None:
         "borderaxespad": 0.3,
     }
     legend = ax.legend(list(entries.values()), list(entries), handlelength=1.6, labelspacing=0.2, **look)
-    for where in (3, 1, 4, 2, 8, 9, 7, 6, 3):  # corners, then edges; below left where none is free
+    places = [3, 1, 4, 2, 8, 9, 7, 6]  # corners, then edges
+    for where, lines in (
+        *((at, ("curve", "event", "rate divided")) for at in places),
+        *((at, ("curve",)) for at in places),
+    ):
         legend.set_loc(where)
-        box = legend.get_window_extent()
-        if not covers(ax, box.padded(scaled(1.5) * ax.figure.dpi / 72)):
+        if not covers(ax, legend.get_window_extent().padded(scaled(1.5) * ax.figure.dpi / 72), lines):
             return
+    legend.set_loc(3)
+    box = legend.get_window_extent()
     share = min(0.6, (box.ymax - ax.bbox.ymin) / ax.bbox.height + 0.03)
     axis = ax.yaxis.get_transform()
     low, high = axis.transform(np.array(ax.get_ylim()))

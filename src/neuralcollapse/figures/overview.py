@@ -68,8 +68,8 @@ def _portraits(views: dict[int, Projection], events: dict[str, Any], drawing: Dr
         stays, first = epoch == events["stays_zero_error"], epoch == events["first_zero_error"]
         event = ", error stays zero" if stays else ", first zero error" if first else ""
         size = matplotlib.rcParams["axes.titlesize"]
-        title = style.wrapped(figure, f"epoch {epoch}{event}", 0.9 * figure.bbox.width / columns, fontsize=size)
-        ax.set_title(title, pad=2, loc="left")
+        title = style.wrapped(figure, f"epoch {epoch}{event}", 0.9 * figure.bbox.width / max(columns, 3), fontsize=size)
+        ax.set_title(title, y=1, pad=2, loc="left")
     explain(figure, next(iter(views.values())))
     return figure
 
@@ -83,7 +83,7 @@ def _overview(study: Study, run: StudyRun, views: dict[int, Projection], drawing
     first, last = next(iter(views)), next(reversed(views))
     for ax, epoch in zip(places, (first, last), strict=False):
         portrait(views[epoch], ax, zoom=epoch == last)
-        ax.set_title(f"epoch {epoch}", pad=2, loc="left")
+        ax.set_title(f"epoch {epoch}", y=1, pad=2, loc="left")
     loss = PARTS if has(run, (Row(PARTS),)) else ("loss",)
     metrics = [loss, ("nc1",), ("nc2.maximal_angle_means", "nc2.maximal_angle_classifier"), ("nc3",)]
     known = set(study.history().metrics)

@@ -139,9 +139,8 @@ def mark_events(ax: Axes, runs: pd.DataFrame, colors: Mapping[str, str] | None =
                 ax.plot([], [], color=style.BLACK, markerfacecolor=style.BLACK if full else "w", label=label, **mark)
                 named.add(label)
             if len(runs) == 1:
-                ax.axvline(
-                    epoch, color=style.GREY, linestyle=dashes, linewidth=style.scaled(0.7), zorder=1, gid="event"
-                )
+                thin: dict[str, Any] = {"linewidth": style.scaled(0.7), "zorder": 1, "gid": "event"}
+                ax.axvline(epoch, color=style.GREY, linestyle=dashes, **thin)
     for place, epoch in enumerate(sorted({epoch for found in runs["rate_divisions"] for epoch in found})):
         told = None if place else "learning rate divided"
         dotted: dict[str, Any] = {"color": style.GREY, "linestyle": ":", "linewidth": style.scaled(0.9), "zorder": 1}

@@ -60,7 +60,9 @@ def _portraits(views: dict[int, Projection], events: dict[str, Any], drawing: Dr
     width = style.WIDTHS[drawing.style]
     columns = min(len(views), 2 if drawing.style == "column" else 4)
     lines = -(-len(views) // columns)
-    figure = Figure(figsize=(width, lines * width / max(columns, 3) * 1.02 + 0.4), layout="constrained")
+    figure = Figure(
+        figsize=(width, lines * width / max(columns, 3) * 1.02 + 0.4 * style.scaled(1)), layout="constrained"
+    )
     spatial = next(iter(views.values())).means.shape[1] == 3
     for place, (epoch, view) in enumerate(views.items(), start=1):
         ax = figure.add_subplot(lines, columns, place, projection="3d" if spatial else None)
@@ -69,6 +71,8 @@ def _portraits(views: dict[int, Projection], events: dict[str, Any], drawing: Dr
         event = ", error stays zero" if stays else ", first zero error" if first else ""
         size = matplotlib.rcParams["axes.titlesize"]
         title = style.wrapped(figure, f"epoch {epoch}{event}", 0.9 * figure.bbox.width / max(columns, 3), fontsize=size)
+        if "\n" in title:
+            title = f"epoch {epoch}{event}".replace(", ", ",\n")
         ax.set_title(title, y=1, pad=2, loc="left")
     explain(figure, next(iter(views.values())))
     return figure

@@ -53,5 +53,17 @@ def test_an_inset_enlarges_the_first_class_where_it_has_become_small() -> None:
 
 def test_names_of_classes_are_not_read_as_formulas() -> None:
     view = project(snapshot(0.1), (0, 1, 2), ["$x", "7"])
-    labels = [str(handle.get_label()) for handle in portrait_legend(view.names)]
+    labels = [str(handle.get_label()) for handle in portrait_legend(view)]
     assert labels[4:] == [r"\$x", "class 7", "class 2"]
+
+
+def test_the_legend_shows_class_means_as_they_are_drawn() -> None:
+    for count, projection in ((3, None), (4, "3d")):
+        view = project(snapshot(0.1), range(count))
+        ax = portrait(view, Figure().add_subplot(projection=projection))
+        (handle,) = (each for each in portrait_legend(view) if each.get_label() == "class mean")
+        drawn = max(
+            ax.collections, key=lambda each: max(np.append(each.get_sizes(), 0)) if hasattr(each, "get_sizes") else 0
+        )
+        hollow = not len(drawn.get_facecolor()) or not drawn.get_facecolor()[0][3]
+        assert (handle.get_markerfacecolor() == "none") == hollow == (count == 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import matplotlib
 import numpy as np
 import pytest
 from helpers.colours import difference, least_difference
@@ -11,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from neuralcollapse.plots import style
+from neuralcollapse.plots.options import Drawing
 
 
 @pytest.mark.parametrize(
@@ -106,3 +108,36 @@ def test_a_first_epoch_far_above_the_others_is_named_and_does_not_stretch_the_fr
     style.line(panels[1], [1, 2], [0.5, 5.0], color="k")  # a later value is never left outside
     style.fit(panels)
     assert panels[0].get_ylim()[1] > 10 and not panels[0].texts
+
+
+@pytest.mark.parametrize(
+    "span", [(0.9, 1.1), (1e-5, 2e-5), (1.1e-5, 1.9e-5), (0.3, 3.0), (1.0, 1e6), (0.6, 1.7), (3e4, 3.1e4)]
+)
+@pytest.mark.parametrize("size", [(1.7, 1.3), (5.5, 1.9)])
+@pytest.mark.parametrize("percent", [False, True])
+def test_an_axis_has_two_labels_at_least_however_narrow_its_range(
+    span: tuple[float, float], size: tuple[float, float], percent: bool
+) -> None:
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    ax = figure.add_subplot()
+    ax.tick_params(labelsize=7)
+    style.log_axis(ax, "xy", percent)
+    ax.set(xlim=span, ylim=span)
+    figure.draw_without_rendering()
+    low, high = span
+    for axis in (ax.xaxis, ax.yaxis):
+        at = axis.get_majorticklocs()
+        texts = [label.get_text() for label in axis.get_ticklabels()]
+        assert len(set(texts)) == len(texts) >= 2
+        assert (at >= low * (1 - 1e-8)).all() and (at <= high * (1 + 1e-8)).all()
+
+
+def test_a_panel_of_a_study_names_every_decade_of_its_epochs() -> None:
+    with matplotlib.rc_context(style.rc(Drawing())):
+        figure = Figure(figsize=(0.85, 0.9))
+        FigureCanvasAgg(figure)
+        ax = figure.add_axes((0.0, 0.2, 1.0, 0.8))
+        style.log_axis(ax, "x")
+        ax.set_xlim(1 / 1.06, 3300 * 1.06)
+        np.testing.assert_allclose(ax.get_xticks(), [1, 10, 100, 1000])

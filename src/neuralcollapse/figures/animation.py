@@ -81,8 +81,8 @@ def animate(
         left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
         curve(right).set_xlabel(clock)
         (now,) = right.plot([], [], "o", color=style.BLACK, zorder=6)
-        figure.suptitle(style.plain(title))
-        explain(figure, views[times[0]].names, right)
+        style.title(figure, title)
+        explain(figure, views[times[0]], right)
 
         def draw(at: float) -> None:
             left.clear()

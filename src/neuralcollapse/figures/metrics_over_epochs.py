@@ -116,7 +116,7 @@ def draw_grid(study: Study, name: str, drawing: Drawing) -> tuple[Figure, str]:
     rows = tuple(row for row in rows if measured(shown.runs, row))
     networks, datasets = shown.networks, shown.datasets
     width = style.WIDTHS[drawing.style]
-    figure = Figure(layout="constrained")
+    figure = Figure(figsize=(width, width), layout="constrained")
     heights = [row.height for _ in networks for row in rows]
     grid = figure.add_gridspec(len(heights), len(datasets), height_ratios=heights)
     panels: dict[tuple[int, int], Axes] = {}
@@ -129,13 +129,13 @@ def draw_grid(study: Study, name: str, drawing: Drawing) -> tuple[Figure, str]:
             shown.history(group).plot(names, hue=row.hue, style=row.dash, legend=False, ax=ax)
             ax.set(xlabel="", ylabel=f"{network}\n{ax.get_ylabel()}" if len(networks) > 1 else ax.get_ylabel())
             if len(datasets) > 1 and line == min(place for place, at in panels if at == column):
-                ax.set_title(style.plain(dataset), pad=8 + 5.5 * (len(shown.losses) - 1))
+                ax.set_title(style.plain(dataset), pad=style.scaled(8 + 5.5 * (len(shown.losses) - 1)))
     _share(panels, [row for _ in networks for row in rows])
-    count = _legend(figure, list(panels.values()), width)
+    count = style.legend_below(figure, style.legend_entries(panels.values()), handlelength=2)
     each = min(1.9, max(1.0, 0.8 * width / len(datasets))) * (1.6 if drawing.style == "talk" else 1)
-    figure.set_size_inches(width, each * sum(heights) + 0.5 + 0.16 * count)
+    figure.set_size_inches(width, each * sum(heights) + 0.5 + 0.16 * count * style.scaled(1))
     if drawing.title:
-        figure.suptitle(title)
+        style.title(figure, title)
     if counted := [ax for ax in panels.values() if any(text.get_gid() == "n" for text in ax.texts)]:
         figure.draw_without_rendering()  # type: ignore[no-untyped-call]  # only then the panels have their size
         for ax in counted:
@@ -174,17 +174,3 @@ def _share(panels: dict[tuple[int, int], Axes], rows: Sequence[Row]) -> None:
             ax.tick_params(labelleft=rows[line].scale == "dataset")
     for alike in kinds.values():
         style.fit(alike)
-
-
-def _legend(figure: Figure, panels: Sequence[Axes], width: float) -> int:
-    """One legend for all panels below them; returns its number of lines."""
-    entries = style.legend_entries(panels)
-    if not entries:
-        return 0
-    size = float(panels[0].xaxis.label.get_fontsize()) / 72
-    columns = max(1, min(len(entries), int(width / ((0.45 * max(map(len, entries)) + 4) * size))))
-    lines = -(-len(entries) // columns)
-    columns = -(-len(entries) // lines)
-    below: dict[str, Any] = {"loc": "outside lower center", "ncols": columns}
-    figure.legend(entries.values(), entries.keys(), handlelength=2, columnspacing=1.5, handletextpad=0.5, **below)
-    return lines

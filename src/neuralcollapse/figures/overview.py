@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -60,15 +60,21 @@ def _portraits(views: dict[int, Projection], events: dict[str, Any], drawing: Dr
     width = style.WIDTHS[drawing.style]
     columns = min(len(views), 2 if drawing.style == "column" else 4)
     lines = -(-len(views) // columns)
-    figure = Figure(figsize=(width, lines * width / max(columns, 3) * 1.02 + 0.4), layout="constrained")
+    figure = Figure(
+        figsize=(width, lines * width / max(columns, 3) * 1.02 + 0.4 * style.scaled(1)), layout="constrained"
+    )
     spatial = next(iter(views.values())).means.shape[1] == 3
     for place, (epoch, view) in enumerate(views.items(), start=1):
         ax = figure.add_subplot(lines, columns, place, projection="3d" if spatial else None)
         portrait(view, ax, zoom=place == len(views))
         stays, first = epoch == events["stays_zero_error"], epoch == events["first_zero_error"]
         event = ", error stays zero" if stays else ", first zero error" if first else ""
-        ax.set_title(f"epoch {epoch}{event}", pad=2, loc="left")
-    explain(figure, next(iter(views.values())).names)
+        size = matplotlib.rcParams["axes.titlesize"]
+        title = style.wrapped(figure, f"epoch {epoch}{event}", 0.9 * figure.bbox.width / max(columns, 3), fontsize=size)
+        if "\n" in title:
+            title = f"epoch {epoch}{event}".replace(", ", ",\n")
+        ax.set_title(title, y=1, pad=2, loc="left")
+    explain(figure, next(iter(views.values())))
     return figure
 
 
@@ -81,11 +87,12 @@ def _overview(study: Study, run: StudyRun, views: dict[int, Projection], drawing
     first, last = next(iter(views)), next(reversed(views))
     for ax, epoch in zip(places, (first, last), strict=False):
         portrait(views[epoch], ax, zoom=epoch == last)
-        ax.set_title(f"epoch {epoch}", pad=2, loc="left")
+        ax.set_title(f"epoch {epoch}", y=1, pad=2, loc="left")
     loss = PARTS if has(run, (Row(PARTS),)) else ("loss",)
     metrics = [loss, ("nc1",), ("nc2.maximal_angle_means", "nc2.maximal_angle_classifier"), ("nc3",)]
     known = set(study.history().metrics)
     shown: list[str] = []
+    legends: dict[Axes, dict[str, Any]] = {}
     for ax, names in zip(places[2:], metrics, strict=True):
         if not set(names) <= known:
             ax.remove()
@@ -100,25 +107,26 @@ def _overview(study: Study, run: StudyRun, views: dict[int, Projection], drawing
             if len(names) > 1 and not _of_events(label) and label not in (run.loss_title, "MSE")
         }
         if told:
-            ax.legend(told.values(), told.keys(), handlelength=1.4, borderpad=0.1, labelspacing=0.2)
+            legends[ax] = told
     if drawing.title:
-        figure.suptitle(style.plain(f"{run.model_title} on {run.records.dataset}, {run.loss_title} loss"))
-    explain(figure, next(iter(views.values())).names, places[3])
+        style.title(figure, f"{run.model_title} on {run.records.dataset}, {run.loss_title} loss")
+    lines = explain(figure, next(iter(views.values())), places[3])
+    figure.set_figheight(figure.get_figheight() + 0.14 * style.scaled(lines - 2))
+    figure.draw_without_rendering()  # type: ignore[no-untyped-call]  # only then the panels have their size
+    for ax, told in legends.items():
+        style.legend_inside(ax, told)
     meanings = dict.fromkeys(quantity(name).meaning for name in shown)
     said = [f"Collapse of {captions.subject(study)}", "First two panels: " + _PORTRAIT.format("three", "plane")]
     said += [*map(captions.formula, filter(None, meanings)), captions.EVENTS, *captions.state(study)]
     return figure, " ".join(said)
 
 
-def explain(figure: Figure, names: Sequence[str], curve: Axes | None = None) -> None:
-    """Below a figure, what the symbols of a portrait mean, and the marks of a curve beside it."""
-    handles: list[Any] = portrait_legend(names)
+def explain(figure: Figure, view: Projection, curve: Axes | None = None) -> int:
+    """Below a figure, what the symbols of a portrait mean, and the marks of a curve beside it; returns its lines."""
+    handles: list[Any] = portrait_legend(view)
     if curve is not None:
         handles += [each for each in curve.get_legend_handles_labels()[0] if _of_events(str(each.get_label()))]
-    per_line = max(4, int(figure.get_figwidth() / (0.11 * figure.canvas.figure.dpi / 100) / 9))
-    lines = -(-len(handles) // per_line)
-    columns = -(-len(handles) // lines)
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handletextpad=0.4, columnspacing=1.2)
+    return style.legend_below(figure, {str(each.get_label()): each for each in handles})
 
 
 def _of_events(label: str) -> bool:

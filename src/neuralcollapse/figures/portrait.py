@@ -100,7 +100,12 @@ def portrait(
 
     def points(at: np.ndarray, size: float, **options: Any) -> None:
         depth = 1 + 0.5 * np.clip(at @ towards / half, -1, 1)  # what is nearer is larger
-        space.scatter(*(at @ plane).T, s=size * depth, **options, **({"depthshade": False} if spatial else {}))
+        space.scatter(
+            *(at @ plane).T,
+            s=size * style.scaled(1) ** 2 * depth,
+            **options,
+            **({"depthshade": False} if spatial else {}),
+        )
 
     def segment(start: np.ndarray, end: np.ndarray, **options: Any) -> None:
         space.plot(*(np.stack([start, end]) @ plane).T, **options)
@@ -113,16 +118,24 @@ def portrait(
     origin = np.zeros(dimensions)
     for start, end in itertools.combinations(range(len(view.simplex)), 2):
         dashes = ":" if spatial and (view.simplex[[start, end]] @ towards).max() < 0.2 else "-"  # behind the middle
-        segment(view.simplex[start], view.simplex[end], color=_EDGE, linewidth=0.8, linestyle=dashes, zorder=1)
+        segment(
+            view.simplex[start], view.simplex[end], color=_EDGE, linewidth=style.scaled(0.8), linestyle=dashes, zorder=1
+        )
     for index in np.argsort(view.means @ towards, kind="stable"):  # the nearest last
         color, mean, row = style.CLASS_COLORS[index], view.means[[index]], view.classifier[[index]]
-        segment(origin, view.simplex[index], color=_SPOKE, linewidth=0.8, zorder=1)
+        segment(origin, view.simplex[index], color=_SPOKE, linewidth=style.scaled(0.8), zorder=1)
         features = view.features[index]
         points(features[_inside(features, middle, half)], 7, color=color, marker=".", alpha=0.6, linewidths=0, zorder=2)
-        segment(origin, row[0], color=color, linewidth=1.2, zorder=3)
-        points(row, 14, color=color, marker="D", edgecolors="white", linewidths=0.5, zorder=5)
-        points(mean, 34, facecolors="none" if spatial else color, edgecolors=color if spatial else "black",
-               linewidths=1.0 if spatial else 0.7, marker="o", alpha=None if spatial else 0.75, zorder=4)  # fmt: skip
+        segment(origin, row[0], color=color, linewidth=style.scaled(1.2), zorder=3)
+        points(row, 14, color=color, marker="D", edgecolors="white", linewidths=style.scaled(0.5), zorder=5)
+        disc: dict[str, Any] = {
+            "facecolors": color,
+            "edgecolors": "black",
+            "linewidths": style.scaled(0.7),
+            "alpha": 0.75,
+        }
+        ring: dict[str, Any] = {"facecolors": "none", "edgecolors": color, "linewidths": style.scaled(1.0)}
+        points(mean, 34, marker="o", zorder=4, **(ring if spatial else disc))
     limits = [(float(at) - half, float(at) + half) for at in middle @ plane]
     axes.set(xlim=limits[0], ylim=limits[1])
     if spatial:
@@ -148,17 +161,28 @@ def portrait_classes(snapshot: Mapping[str, np.ndarray], count: int) -> tuple[in
     return tuple(int(label) for label in present[: snapshot["weight"].shape[1] + 1])
 
 
-def portrait_legend(names: Sequence[str]) -> list[Line2D]:
-    """What the symbols and colours of a portrait mean."""
+def portrait_legend(view: Projection) -> list[Line2D]:
+    """What the symbols and colours of a portrait mean; means are rings in space, discs in the plane."""
     grey: dict[str, Any] = {"color": style.GREY, "linestyle": ""}
+    mean: dict[str, Any] = {"marker": "o", "markersize": style.scaled(5), "markeredgecolor": "black"}
+    if view.means.shape[1] == 3:
+        mean |= {"markerfacecolor": "none", "markeredgecolor": style.GREY, "markeredgewidth": style.scaled(1)}
     return [
-        Line2D([], [], marker=".", markersize=4, label="features", **grey),
-        Line2D([], [], marker="o", markersize=5, markeredgecolor="black", label="class mean", **grey),
-        Line2D([], [], marker="D", markersize=3.5, label="classifier", color=style.GREY, linewidth=1.2),
-        Line2D([], [], color=_EDGE, linewidth=0.8, label="simplex"),
+        Line2D([], [], marker=".", markersize=style.scaled(4), label="features", **grey),
+        Line2D([], [], label="class mean", **mean, **grey),
+        Line2D(
+            [],
+            [],
+            marker="D",
+            markersize=style.scaled(3.5),
+            label="classifier",
+            color=style.GREY,
+            linewidth=style.scaled(1.2),
+        ),
+        Line2D([], [], color=_EDGE, linewidth=style.scaled(0.8), label="simplex"),
         *(
-            Line2D([], [], marker="s", linestyle="", markersize=5, color=color, label=style.plain(name))
-            for name, color in zip(names, style.CLASS_COLORS, strict=False)
+            Line2D([], [], marker="s", linestyle="", markersize=style.scaled(5), color=color, label=style.plain(name))
+            for name, color in zip(view.names, style.CLASS_COLORS, strict=False)
         ),
     ]
 
@@ -171,10 +195,27 @@ def _enlarge(view: Projection, axes: Axes) -> None:
         return
     inset = axes.inset_axes((0.62, 0.62, 0.38, 0.38))
     color = style.CLASS_COLORS[0]
-    inset.plot(*view.features[0].T, ".", color=color, markersize=2.5, markeredgewidth=0, alpha=0.7)
-    inset.plot(*view.classifier[0], "D", color=color, markersize=3.5, markeredgecolor="white", markeredgewidth=0.5)
-    inset.plot(*view.means[0], "o", color=color, markersize=5, markeredgecolor="black", markeredgewidth=0.6, alpha=0.75)
-    inset.plot(*view.simplex[0], "+", color=style.GREY, markersize=5, markeredgewidth=0.8)
+    inset.plot(
+        *view.features[0].T, ".", color=color, markersize=style.scaled(2.5), markeredgewidth=style.scaled(0), alpha=0.7
+    )
+    inset.plot(
+        *view.classifier[0],
+        "D",
+        color=color,
+        markersize=style.scaled(3.5),
+        markeredgecolor="white",
+        markeredgewidth=style.scaled(0.5),
+    )
+    inset.plot(
+        *view.means[0],
+        "o",
+        color=color,
+        markersize=style.scaled(5),
+        markeredgecolor="black",
+        markeredgewidth=style.scaled(0.6),
+        alpha=0.75,
+    )
+    inset.plot(*view.simplex[0], "+", color=style.GREY, markersize=style.scaled(5), markeredgewidth=style.scaled(0.8))
     inset.set(xlim=view.means[0, 0] + np.array([-half, half]), ylim=view.means[0, 1] + np.array([-half, half]))
     inset.set(xticks=[], yticks=[], aspect="equal")
     inset.spines[:].set(visible=True, color=_EDGE)

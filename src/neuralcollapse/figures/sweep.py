@@ -42,9 +42,11 @@ def sweep_panels(sweep: Sweep, points: Sequence[Point], drawing: Drawing) -> tup
         values = finished[key].astype(float)
         style.line(ax, values.index, values, color=style.BLACK, linestyle=dashes, label=name)
         dots = values.where(values > 0) if ax is nc1 else values
-        ax.plot(values.index, dots, ".", color=style.BLACK, markersize=4, clip_on=False)
+        ax.plot(values.index, dots, ".", color=style.BLACK, markersize=style.scaled(4), clip_on=False)
         if winner is not None and np.isfinite(value := getattr(winner, key)) and (value > 0 or ax is errors):
-            ax.plot([winner.value], [value], "*", color=style.BLACK, markersize=8, clip_on=False, zorder=4)
+            ax.plot(
+                [winner.value], [value], "*", color=style.BLACK, markersize=style.scaled(8), clip_on=False, zorder=4
+            )
     for ax in (errors, nc1):
         for value in diverged.index:
             place = sweep.values.index(value)
@@ -59,7 +61,7 @@ def sweep_panels(sweep: Sweep, points: Sequence[Point], drawing: Drawing) -> tup
         errors.fill_between([], [], facecolor="#E4E4E4", edgecolor="#767676", label="diverged")
     errors.legend()
     if drawing.title:
-        figure.suptitle(style.plain(sweep.title))
+        style.title(figure, sweep.title)
     said = [f"{sweep.title}: errors and NC1 at the end of training against the {setting}."]
     if winner is not None:
         said.append(f"Star: the best, {setting} {winner.value:.4g}, test error {100 * (winner.test_error or 0):.2f} %.")

@@ -52,16 +52,16 @@ def compare_run(
             curves.mark_events(ax, history.runs)
             style.log_axis(ax, "x")
             ax.set(xlabel="epoch", xlim=panels[0].get_xlim())
+        if drawing.title:
+            run = study.runs[0]
+            style.title(figure, f"{run.model_title} on {run.records.dataset} and the central path")
+        figure.draw_without_rendering()  # type: ignore[no-untyped-call]  # only then the panels have their size
         for ax in panels:
             told = style.legend_entries([ax])
             if ax is not panels[0]:
                 told = {label: handle for label, handle in told.items() if "zero" not in label and "rate" not in label}
             if told:
-                paper: dict[str, Any] = {"frameon": True, "edgecolor": "none", "framealpha": 0.85, "borderpad": 0.1}
-                ax.legend(told.values(), told.keys(), handlelength=1.6, labelspacing=0.2, **paper)
-        if drawing.title:
-            run = study.runs[0]
-            figure.suptitle(style.plain(f"{run.model_title} on {run.records.dataset} and the central path"))
+                style.legend_inside(ax, told)
         said = f"A network and the closed form of the central path, {flow} flow: {captions.subject(study)}"
         shown = captions.formula(
             r"The singular values $\omega_j$ and the path $\omega_j^{\mathrm{path}}$ that starts from those of the "
@@ -77,8 +77,10 @@ def ratios(fit: ClockFit, ax: Axes) -> Axes:
     """Each singular value over that of the closed form; 1 is agreement."""
     style.log_axis(ax, "y")
     for rank, color in enumerate(style.rank_colors(fit.measured.shape[1])):
-        style.line(ax, fit.epochs, fit.measured[:, rank] / fit.predicted[:, rank], color=color, linewidth=0.9)
-    ax.axhline(1, color=style.GREY, linewidth=0.8, zorder=1)
+        style.line(
+            ax, fit.epochs, fit.measured[:, rank] / fit.predicted[:, rank], color=color, linewidth=style.scaled(0.9)
+        )
+    ax.axhline(1, color=style.GREY, linewidth=style.scaled(0.8), zorder=1)
     ax.set_ylabel("ω / ω of the path")
     style.rank_bar(ax, fit.measured.shape[1])
     style.fit([ax])
@@ -100,8 +102,16 @@ def condition(fit: ClockFit, ax: Axes) -> Axes:
     """Largest over smallest singular value, of the network and of the closed form."""
     style.log_axis(ax, "y")
     black: dict[str, Any] = {"color": style.BLACK, "gid": "curve"}
-    ax.plot(fit.epochs, fit.predicted_condition, linewidth=0.9, label="closed form", **black)
-    ax.plot(fit.epochs, fit.measured_condition, "o", markersize=2.2, markerfacecolor="w", label="network", **black)
+    ax.plot(fit.epochs, fit.predicted_condition, linewidth=style.scaled(0.9), label="closed form", **black)
+    ax.plot(
+        fit.epochs,
+        fit.measured_condition,
+        "o",
+        markersize=style.scaled(2.2),
+        markerfacecolor="w",
+        label="network",
+        **black,
+    )
     ax.set_ylabel("largest ω / smallest ω")
     style.fit([ax])
     return ax
@@ -119,7 +129,9 @@ def draw_simulation(simulation: Simulation, out: Path, drawing: Drawing | None =
         first, loss, spread, collapse = panels
         for rank, color in enumerate(style.rank_colors(omega.shape[1])):
             _overlay(first, times, path.singular_values(times)[:, rank], at, omega[:, rank], color)
-        first.plot(times, path.asymptote(times), color=style.GREY, linestyle=style.DASHES[1], label="asymptote")
+        first.plot(
+            times, path.asymptote(times), color=style.GREY, linestyle=style.DASHES[1], label="asymptote", gid="curve"
+        )
         _overlay(loss, times, path.loss(times), at, flow.loss.numpy()[1:], style.COLORS["mse.total"])
         _overlay(spread, times, path.condition(times) - 1, at, omega[:, 0] / omega[:, -1] - 1, style.BLACK)
         for key, name, dashes in _NC:
@@ -130,12 +142,13 @@ def draw_simulation(simulation: Simulation, out: Path, drawing: Drawing | None =
             ax.set(xlabel="time", ylabel=label)
             style.fit([ax])
         first.plot([], [], color=style.GREY, label="closed form")
-        first.plot([], [], "o", color=style.GREY, markersize=2.2, markerfacecolor="w", label="integrated")
-        first.legend()
-        collapse.legend()
+        first.plot([], [], "o", color=style.GREY, markersize=style.scaled(2.2), markerfacecolor="w", label="integrated")
         style.rank_bar(first, omega.shape[1])
         if drawing.title:
-            figure.suptitle("The central path: closed form and integrated flow")
+            style.title(figure, "The central path: closed form and integrated flow")
+        figure.draw_without_rendering()  # type: ignore[no-untyped-call]  # only then the panels have their size
+        for ax in (first, collapse):
+            style.legend_inside(ax, style.legend_entries([ax]))
         c = path.constants
         caption = (
             f"The renormalized gradient flow ({path.flow}) from random features, C = {path.num_classes} classes of "
@@ -158,8 +171,13 @@ def _overlay(
     name: str | None = None,
 ) -> None:  # fmt: skip
     """A line of the closed form, and circles of what was integrated, every third, so that the line is seen."""
-    ax.plot(times, closed, color=color, linestyle=dashes, linewidth=0.9, label=name, gid="curve")
-    circles: dict[str, Any] = {"markersize": 2.4, "markerfacecolor": "w", "markeredgewidth": 0.6, "markevery": 3}
+    ax.plot(times, closed, color=color, linestyle=dashes, linewidth=style.scaled(0.9), label=name, gid="curve")
+    circles: dict[str, Any] = {
+        "markersize": style.scaled(2.4),
+        "markerfacecolor": "w",
+        "markeredgewidth": style.scaled(0.6),
+        "markevery": 3,
+    }
     ax.plot(at, found, "o", color=color, gid="curve", **circles)
 
 

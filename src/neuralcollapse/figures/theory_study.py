@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from neuralcollapse._checks import Array, InputError
 from neuralcollapse.figures import captions
@@ -174,7 +175,7 @@ def compare_study(
             part = [each for each in found if each.run.network == network]
             figure = _draw(part, drawing)
             if drawing.title:
-                figure.suptitle(f"{network} and the central path")
+                style.title(figure, f"{network} and the central path")
             written += write_figure(figure, folder, f"theory-{network.lower()}", _caption(part), drawing)
     return table, written
 
@@ -187,7 +188,7 @@ def _draw(found: list[RunFits], drawing: Drawing) -> Figure:
     panels = figure.subplots(3, len(datasets), sharex=True, sharey="row", squeeze=False)
     for column, dataset in zip(panels.T, datasets, strict=True):
         group = [each for each in found if each.run.records.dataset == dataset]
-        column[0].set_title(style.plain(dataset), pad=11)  # above the triangles of the events
+        column[0].set_title(style.plain(dataset), pad=style.scaled(11))  # above the triangles of the events
         for ax, draw in zip(column, (_spectrum, _distances, _conditions), strict=True):
             draw(group, ax)
             curves.mark_events(ax, Study((group[0].run,)).history().runs)
@@ -197,18 +198,21 @@ def _draw(found: list[RunFits], drawing: Drawing) -> Figure:
         style.fit(row)
     for ax in panels[-1]:
         ax.set_xlabel("epoch")
-    entries = style.legend_entries(panels[-1])
-    below: dict[str, Any] = {"loc": "outside lower center", "ncols": 2 if drawing.style == "column" else 4}
-    figure.legend(entries.values(), entries.keys(), handlelength=1.6, columnspacing=1.4, **below)
+    count = max(each.fits["projected"].measured.shape[1] for each in found)
+    dots: dict[str, Any] = {"marker": "o", "linestyle": "", "markersize": style.scaled(2.5), "markeredgewidth": 0}
+    ranks = tuple(Line2D([], [], color=color, **dots) for color in style.rank_colors(count))
+    last = str(count).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
+    entries = {f"ω₁ … ω{last} of the network": ranks, **style.legend_entries(panels[-1])}
+    style.legend_below(figure, entries, handlelength=1.8)
     return figure
 
 
 def _spectrum(group: list[RunFits], ax: Axes) -> None:
-    draw_ranks(group[0].fits["projected"], ax, 0.8, 1.6)
+    draw_ranks(group[0].fits["projected"], ax, style.scaled(0.8), style.scaled(1.6))
 
 
 def _distances(group: list[RunFits], ax: Axes) -> None:
-    _median(ax, [each.fits["projected"] for each in group], "unmoved", color=style.GREY, linewidth=0.8)
+    _median(ax, [each.fits["projected"] for each in group], "unmoved", color=style.GREY, linewidth=style.scaled(0.8))
     for flow, look in _LOOKS.items():
         _median(ax, [each.fits[flow] for each in group], "residual", **look)
 
@@ -216,15 +220,16 @@ def _distances(group: list[RunFits], ax: Axes) -> None:
 def _conditions(group: list[RunFits], ax: Axes) -> None:
     for number, each in enumerate(group):
         fit = each.fits["projected"]
-        dots: dict[str, Any] = {"color": style.BLACK, "markersize": 1.6, "markeredgewidth": 0, "gid": "curve"}
-        ax.plot(fit.epochs, fit.measured_condition, "o", label="network" if not number else None, **dots)
+        dots: dict[str, Any] = {"markersize": style.scaled(1.6), "markeredgewidth": 0, "gid": "curve"}
+        name = "network" if not number else None
+        ax.plot(fit.epochs, fit.measured_condition, "o", color=style.BLACK, label=name, **dots)
     for flow, look in _LOOKS.items():
         _median(ax, [each.fits[flow] for each in group], "predicted_condition", label=FLOWS[flow], first=0, **look)
-    ax.plot([], [], color=style.GREY, linewidth=0.8, label="standing still")
+    ax.plot([], [], color=style.GREY, linewidth=style.scaled(0.8), label="standing still")
 
 
 _LOOKS: dict[Renormalization, dict[str, Any]] = {
-    flow: {"color": color, "linestyle": dashes, "linewidth": 1.0}
+    flow: {"color": color, "linestyle": dashes}
     for flow, color, dashes in zip(FLOWS, style.CLASS_COLORS[:3], style.DASHES, strict=False)
 }
 
@@ -232,6 +237,7 @@ _LOOKS: dict[Renormalization, dict[str, Any]] = {
 def _median(ax: Axes, fits: list[ClockFit], name: str, first: int = 1, **look: Any) -> None:
     """The median over the seeds, at the epochs that all of them measured."""
     epochs = sorted(set.intersection(*(set(fit.epochs[first:]) for fit in fits)))
+    look = {"linewidth": style.scaled(1.0), **look}
     rows = [getattr(fit, name)[np.isin(fit.epochs, epochs)] for fit in fits]
     style.line(ax, epochs, np.median(rows, axis=0), **look)
 
@@ -244,8 +250,8 @@ def _caption(found: list[RunFits]) -> str:
     first = {each.cell: each.records.seed for each in reversed(study.runs)}.values()
     of = f"seed {seed}" if len({*first}) == 1 and (seed := next(iter(first))) is not None else "the first seed"
     shown = captions.formula(
-        rf"Top: the singular values $\omega_j$ of {of} (dots), and the paper's closed form from those "
-        "of the first epoch, by a monotone change of time, fitted epoch by epoch (lines). Middle: the "
+        rf"Top: the singular values $\omega_j$ of {of} (dots, the largest dark), and the paper's closed form from "
+        "those of the first epoch, by a monotone change of time, fitted epoch by epoch (lines). Middle: the "
         r"root mean square over $j$ of $\log(\omega_j/\omega_j^{\mathrm{path}})$ for three flows, each by its "
         "own change of time, and for a path that stands still; medians over the seeds. Bottom: the largest "
         r"over the smallest $\omega_j$ of every seed, and of the flows. "

@@ -122,12 +122,13 @@ def mark_events(ax: Axes, runs: pd.DataFrame, colors: Mapping[str, str] | None =
     """
     colors = {run: (colors or {}).get(run, style.BLACK) for run in runs["run"]}
     levels = {color: level for level, color in enumerate(dict.fromkeys(colors.values()))}
-    mark: dict[str, Any] = {"marker": "v", "markersize": 3.6, "markeredgewidth": 0.7, "linestyle": ""}
+    mark: dict[str, Any] = {"marker": "v", "markersize": style.scaled(3.6), "linestyle": ""}
+    mark["markeredgewidth"] = style.scaled(0.7)
     figure: Any = ax.figure
     named = set(ax.get_legend_handles_labels()[1])
     for run, first, stays in runs[["run", "first_zero_error", "stays_zero_error"]].itertuples(index=False):
         color = colors[run]
-        above = offset_copy(ax.get_xaxis_transform(), figure, y=3.5 + 5.5 * levels[color], units="points")
+        above = offset_copy(ax.get_xaxis_transform(), figure, y=style.scaled(3.5 + 5.5 * levels[color]), units="points")
         for label, epoch, dashes in (("first zero error", first, (0, (4, 2))), ("error stays zero", stays, "-")):
             full = label == "error stays zero"
             if not pd.notna(epoch) or (not full and pd.notna(stays) and epoch == stays):
@@ -138,10 +139,12 @@ def mark_events(ax: Axes, runs: pd.DataFrame, colors: Mapping[str, str] | None =
                 ax.plot([], [], color=style.BLACK, markerfacecolor=style.BLACK if full else "w", label=label, **mark)
                 named.add(label)
             if len(runs) == 1:
-                ax.axvline(epoch, color=style.GREY, linestyle=dashes, linewidth=0.7, zorder=1)
+                thin: dict[str, Any] = {"linewidth": style.scaled(0.7), "zorder": 1, "gid": "event"}
+                ax.axvline(epoch, color=style.GREY, linestyle=dashes, **thin)
     for place, epoch in enumerate(sorted({epoch for found in runs["rate_divisions"] for epoch in found})):
         told = None if place else "learning rate divided"
-        ax.axvline(epoch, color=style.GREY, linestyle=":", linewidth=0.9, zorder=1, label=told, gid="rate divided")
+        dotted: dict[str, Any] = {"color": style.GREY, "linestyle": ":", "linewidth": style.scaled(0.9), "zorder": 1}
+        ax.axvline(epoch, label=told, gid="rate divided", **dotted)
 
 
 def summary(values: np.ndarray, errorbar: Errorbar, geometric: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -176,7 +179,7 @@ def _draw(ax: Axes, wide: pd.DataFrame, shown: Quantity, errorbar: Errorbar, see
     if seeds or common.empty:
         for run in wide:
             thin = wide[run].dropna()
-            style.line(ax, thin.index, thin, linewidth=0.5, alpha=0.5, **options)
+            style.line(ax, thin.index, thin, linewidth=style.scaled(0.5), alpha=0.5, **options)
     if not common.empty:
         mean, low, high = summary(common.to_numpy(), errorbar, shown.log and not shown.percent)
         style.line(ax, common.index, mean, **options)
@@ -213,8 +216,9 @@ def _write_counts(ax: Axes, counts: Mapping[str, set[int]]) -> None:
 
 
 def place_counts(ax: Axes) -> None:
-    """Move the number of seeds to a corner, or the middle of an edge, where nothing else is drawn; else below left.
+    """Move the number of seeds to a corner, or along an edge, where nothing else is drawn.
 
+    Where there is no such place, it may lie over lines that mark the divisions of the learning rate; else below left.
     `curves` does so; again where limits or size of the panel change afterwards.
 
     Args:
@@ -224,16 +228,15 @@ def place_counts(ax: Axes) -> None:
     if not counts:
         return
     line_height, points = 1.1 * counts[0].get_fontsize(), counts[0].get_figure().dpi / 72
-    taken = [text.get_window_extent() for text in ax.texts if text not in counts]
-    paths: list[Any] = [(line, line.get_path(), False) for line in ax.lines if line.get_gid() == "curve"]
-    paths += [(band, path, True) for band in ax.collections if band.get_gid() == "band" for path in band.get_paths()]
-    drawn = [(artist.get_transform().transform_path(path), filled) for artist, path, filled in paths]
-    for across, top in ((0, 0), (0, 1), (1, 1), (1, 0), (0.5, 0), (0.5, 1), (0, 0)):  # the last where none is free
+    corners = [(0, 0), (0, 1), (1, 1), (1, 0), (0.5, 0), (0.5, 1)]
+    everywhere = [*corners, *((across, top) for top in (1, 0) for across in (0.6, 0.4, 0.7, 0.3, 0.8, 0.2))]
+    tries = [(at, ("curve", "rate divided")) for at in everywhere] + [(at, ("curve",)) for at in corners]
+    for (across, top), lines in (*tries, ((0, 0), ())):
         for place, text in enumerate(counts if top else reversed(counts)):
             text.xy = across, top
             text.xyann = 3 - 6 * across, (-1 if top else 1) * (2 + line_height * place)
-            text.set(ha={0: "left", 0.5: "center", 1: "right"}[across], va="top" if top else "bottom")
+            text.set(ha="center" if 0 < across < 1 else ("left", "right")[int(across)], va="top" if top else "bottom")
         # the white around a number and half the width of a line are two points together
         box = Bbox.union([text.get_window_extent() for text in counts]).padded(2 * points)
-        if not any(path.intersects_bbox(box, filled) for path, filled in drawn) and not box.count_overlaps(taken):
+        if not style.covers(ax, box, lines, counts):
             return

@@ -102,7 +102,12 @@ def numbers(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     for place, value in enumerate(values):
         finite = 0 < value < np.inf  # anything else stands at an end of the axis, wherever that is
         shown, where = (float(value), ax.transData) if finite else (float(value > 0), ax.get_yaxis_transform())
-        ax.plot([style.BELOW, value if value > 0 else style.BELOW], [place, place], color=style.GREY, linewidth=0.8)
+        ax.plot(
+            [style.BELOW, value if value > 0 else style.BELOW],
+            [place, place],
+            color=style.GREY,
+            linewidth=style.scaled(0.8),
+        )
         ax.plot([shown], [place], "o", color=style.BLACK, clip_on=False, transform=where, gid="curve")
         text = f" {value:.2g}" if value > 0 or value != value else " 0"
         beside: dict[str, Any] = {"textcoords": "offset points", "va": "center", "annotation_clip": False}

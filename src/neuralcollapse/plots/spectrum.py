@@ -68,9 +68,9 @@ def draw_ranks(fit: ClockFit, ax: Axes, linewidth: float, markersize: float) -> 
 def closed_form(fit: ClockFit, ax: Axes | None = None) -> Axes:
     """Draw the spectrum as dots and the closed form at the fitted times as lines, with a bar that tells the ranks."""
     ax = style.current(ax)
-    draw_ranks(fit, ax, 0.9, 2.2)
-    ax.plot([], [], "o", color=style.GREY, markersize=2.2, label="network")
-    ax.plot([], [], color=style.GREY, linewidth=0.9, label="closed form")
+    draw_ranks(fit, ax, style.scaled(0.9), style.scaled(2.2))
+    ax.plot([], [], "o", color=style.GREY, markersize=style.scaled(2.2), label="network")
+    ax.plot([], [], color=style.GREY, linewidth=style.scaled(0.9), label="closed form")
     style.log_axis(ax, "xy")
     ax.set(xlabel="epoch", ylabel="signal to noise")
     style.rank_bar(ax, fit.measured.shape[1])

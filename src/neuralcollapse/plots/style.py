@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 import matplotlib
@@ -11,7 +13,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
-from matplotlib.ticker import FuncFormatter, Locator, NullLocator
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.legend_handler import HandlerTuple
+from matplotlib.textpath import text_to_path
+from matplotlib.ticker import FuncFormatter, Locator, MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike
 
 from neuralcollapse.plots.options import Drawing
@@ -67,9 +74,18 @@ _TICKS = {"major.size": 0.3, "minor.size": 0.18, "major.width": 1 / 13, "minor.w
 
 
 class OneTwoFive(Locator):
-    """Ticks of a logarithmic axis: 1, 2, 5 times a power of ten where there is room for their labels, else powers."""
+    """Ticks of a logarithmic axis: 1, 2, 5 times a power of ten where there is room for their labels, else powers.
+
+    Where there are fewer than two of these, as within a decade, round numbers at equal distances.
+
+    Args:
+        label: the text of a tick, whose length counts.
+    """
 
     axis: Any
+
+    def __init__(self, label: Callable[[float], str]) -> None:
+        self._label = label
 
     def __call__(self) -> Any:
         return self.tick_values(*self.axis.get_view_interval())
@@ -78,34 +94,51 @@ class OneTwoFive(Locator):
         low, high = sorted((vmin, vmax))
         if not (0 < low < high < math.inf):
             return np.array([])
-        across = self.axis.axis_name == "x"
-        length = 2.0 * self.axis.get_tick_space()  # of the axis, in sizes of the type, rounded down
-        if across:  # where rounding would cost the ticks of a narrow panel
-            ax, label = self.axis.axes, self.axis.get_major_ticks(1)[0].label1
-            length = 72 * ax.bbox.width / ax.figure.dpi / label.get_size()
         powers = np.arange(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1.0)
         steps = range(1, len(powers) + 1)
-        choices = [np.outer(10.0**powers, [1, 2, 5]).ravel(), *(10.0 ** powers[powers % step == 0] for step in steps)]
-        inside = [ticks[(ticks >= low * (1 - 1e-9)) & (ticks <= high * (1 + 1e-9))] for ticks in choices]
+        decades = [np.outer(10.0**powers, [1, 2, 5]).ravel(), *(10.0 ** powers[powers % step == 0] for step in steps)]
+        even = [np.array(MaxNLocator(n, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)) for n in range(6, 0, -1)]
+        inside = [ticks[(ticks >= low * (1 - 1e-9)) & (ticks <= high * (1 + 1e-9))] for ticks in (*decades, *even)]
+        most = max(filter(self._fits, inside[: len(decades)]), key=len, default=inside[0][:1])
+        if len(most) > 1:
+            return most
+        others = [inside[0][[0, -1][: len(inside[0])]], *inside[len(decades) :]]
+        others += [ticks[[0, -1]] for ticks in others if len(ticks) > 2]
+        return next((ticks for ticks in others if len(ticks) > 1 and self._fits(ticks)), most)
 
-        def fits(ticks: np.ndarray) -> bool:
-            widths = np.array([len(number(tick)) for tick in ticks])
-            needed = 0.3 * (widths[1:] + widths[:-1]) + 0.4 if across else 1.35  # half of each label, and a gap
-            return bool((np.diff(np.log10(ticks)) / math.log10(high / low) * length > needed).all())
+    def _fits(self, ticks: np.ndarray) -> bool:
+        """Whether labels at these ticks are there, and neither touch one another nor say the same."""
+        if not len(ticks):
+            return False
+        across, at = self.axis.axis_name == "x", np.log10(ticks)
+        box, dpi = self.axis.axes.bbox, self.axis.axes.figure.dpi
+        low, high = np.log10(sorted(self.axis.get_view_interval()))
+        gaps = np.diff(at) / (high - low) * (box.width if across else box.height) * 72 / dpi
+        font = self.axis.get_major_ticks(1)[0].label1.get_fontproperties()
+        texts = [self._label(tick) for tick in ticks]
+        widths, size = np.array([_text_width(text, font) for text in texts]), font.get_size_in_points()
+        apart = 0.55 if np.allclose(at, at.round()) else 0.8  # powers are read at a glance, in a closer row
+        needed = (widths[1:] + widths[:-1]) / 2 + apart * size if across else 1.35 * size
+        return len(set(texts)) == len(texts) and bool((gaps > needed).all())
 
-        fitting = [ticks for ticks in inside if len(ticks) and fits(ticks)]
-        most = max(fitting, key=len, default=inside[0][:1])
-        return most if len(most) > 1 or len(inside[0]) < 2 else inside[0][[0, -1]] if fits(inside[0][[0, -1]]) else most
+
+@lru_cache(maxsize=10_000)
+def _text_width(text: str, font: FontProperties) -> float:
+    return text_to_path.get_text_width_height_descent(text, font, False)[0]
 
 
 def log_axis(ax: Axes, which: Literal["x", "y", "xy"], percent: bool = False) -> None:
     """Make an axis, or both, logarithmic, with labels that do not touch."""
+
+    def label(at: float, _: object = None) -> str:
+        return number(100 * at) + " %" if percent else number(at)
+
     for name in which:
         ax.set(**{f"{name}scale": "log"})
         axis = ax.xaxis if name == "x" else ax.yaxis
-        axis.set_major_locator(OneTwoFive())
+        axis.set_major_locator(OneTwoFive(label))
         axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(FuncFormatter(lambda at, _: number(100 * at) + " %" if percent else number(at)))
+        axis.set_major_formatter(FuncFormatter(label))
 
 
 def number(value: float) -> str:
@@ -115,7 +148,7 @@ def number(value: float) -> str:
     power = math.floor(math.log10(value) + 1e-9)
     factor = value / 10.0**power
     raised = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"10{raised}" if abs(factor - 1) < 1e-6 else f"{factor:.3g}·10{raised}"
+    return f"10{raised}" if abs(factor - 1) < 1e-6 else f"{factor:.6g}·10{raised}"
 
 
 def plain(text: object) -> str:
@@ -145,13 +178,13 @@ def line(ax: Axes, x: ArrayLike, y: ArrayLike, *, color: Any, **options: Any) ->
     shown = np.where(logarithmic & (y <= 0), BELOW, np.where(np.isposinf(y), 1 / BELOW, y))
     alone = np.isfinite(shown) & np.isnan(np.append(shown[1:], np.nan)) & np.isnan(np.append(np.nan, shown[:-1]))
     if alone.any():
-        options |= {"marker": "o", "markersize": 2.5, "markevery": list(alone.nonzero()[0])}
+        options |= {"marker": "o", "markersize": scaled(2.5), "markevery": list(alone.nonzero()[0])}
     ax.plot(x, shown, color=color, gid="curve", **options)
     for outside, height in ((logarithmic & (y <= 0), 0.0), (np.isposinf(y), 1.0)):
         if outside.any():
             dots: dict[str, Any] = {"color": color, "alpha": options.get("alpha"), "clip_on": False}
             edge = np.full(outside.sum(), height)
-            ax.plot(x[outside], edge, ".", gid="edge", markersize=3, transform=ax.get_xaxis_transform(), **dots)
+            ax.plot(x[outside], edge, ".", gid="edge", markersize=scaled(3), transform=ax.get_xaxis_transform(), **dots)
 
 
 def palette(name: str | None, values: Sequence[Any]) -> dict[Any, Any]:
@@ -187,6 +220,93 @@ def _is_number(value: Any) -> bool:
 def legend_entries(panels: Iterable[Axes]) -> dict[str, Any]:
     """What one legend of several panels says: each label once, with the line or marker that it names."""
     return {label: handle for ax in panels for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+
+
+def scaled(points: float) -> float:
+    """Points beside type of 8 points, as papers have it, in proportion to the type in use: slides have large marks."""
+    return points * float(matplotlib.rcParams["font.size"]) / 8
+
+
+def wrapped(figure: Figure, text: str, width: float, **font: Any) -> str:
+    """Text broken into lines of at most a width in dots of the canvas, as far as its words allow."""
+    probe = figure.text(0, 0, text, **font)
+    most = len(text)
+    while (needed := probe.get_window_extent().width) > width and most > 1:
+        most = min(most - 1, max(1, int(most * width / needed)))
+        probe.set_text(textwrap.fill(text, most, break_long_words=False))
+    probe.remove()
+    return str(probe.get_text())
+
+
+def title(figure: Figure, text: str) -> None:
+    """A title above a figure, in as many lines as its width asks for."""
+    size = matplotlib.rcParams["figure.titlesize"]
+    figure.suptitle(wrapped(figure, plain(text), 0.96 * figure.bbox.width, fontsize=size))
+
+
+def legend_below(figure: Figure, entries: Mapping[str, Any], **options: Any) -> int:
+    """One legend for all panels below them, in as few lines as the width of the figure allows; returns how many."""
+    width = 0.97 * figure.bbox.width
+    look: dict[str, Any] = {"loc": "outside lower center", "handletextpad": 0.5, "columnspacing": 1.4, **options}
+    look["handler_map"] = {tuple: HandlerTuple(ndivide=None, pad=0)}
+    for lines in range(1, len(entries) + 1):
+        columns = -(-len(entries) // lines)
+        legend = figure.legend(list(entries.values()), list(entries), ncols=columns, **look)
+        needed = legend.get_window_extent().width
+        if needed <= width:
+            return lines
+        if columns > 1:
+            legend.remove()
+            continue
+        longest = max(text.get_window_extent().width for text in legend.get_texts())
+        for text in legend.get_texts():
+            text.set_text(wrapped(figure, text.get_text(), width - needed + longest, fontsize=text.get_fontsize()))
+    return len(entries)
+
+
+def legend_inside(ax: Axes, entries: Mapping[str, Any]) -> None:
+    """A legend in a panel, where no curve is; where there is no such place, the panel grows downwards to have one.
+
+    The figure must have been laid out, see `Figure.draw_without_rendering`.
+    """
+    look: dict[str, Any] = {
+        "frameon": True,
+        "edgecolor": "none",
+        "framealpha": 1,
+        "borderpad": 0.2,
+        "borderaxespad": 0.3,
+    }
+    legend = ax.legend(list(entries.values()), list(entries), handlelength=1.6, labelspacing=0.2, **look)
+    places = [3, 1, 4, 2, 8, 9, 7, 6]  # corners, then edges
+    for where, lines in (
+        *((at, ("curve", "event", "rate divided")) for at in places),
+        *((at, ("curve",)) for at in places),
+    ):
+        legend.set_loc(where)
+        if not covers(ax, legend.get_window_extent().padded(scaled(1.5) * ax.figure.dpi / 72), lines):
+            return
+    legend.set_loc(3)
+    box = legend.get_window_extent()
+    share = min(0.6, (box.ymax - ax.bbox.ymin) / ax.bbox.height + 0.03)
+    axis = ax.yaxis.get_transform()
+    low, high = axis.transform(np.array(ax.get_ylim()))
+    ax.set_ylim(bottom=float(axis.inverted().transform(np.array([high - (high - low) / (1 - share)]))[0]))
+
+
+def covers(ax: Axes, box: Bbox, gids: Sequence[str] = ("curve",), but: Sequence[Any] = ()) -> bool:
+    """Whether a box of the canvas lies over curves, bands or texts of a panel.
+
+    Args:
+        ax: the panel.
+        box: in dots.
+        gids: of the lines that count.
+        but: texts that do not count.
+    """
+    paths: list[Any] = [(each, each.get_path(), False) for each in ax.lines if each.get_gid() in gids]
+    paths += [(each, path, True) for each in ax.collections if each.get_gid() == "band" for path in each.get_paths()]
+    texts = [text.get_window_extent() for text in ax.texts if text not in but]
+    drawn = ((artist.get_transform().transform_path(path), filled) for artist, path, filled in paths)
+    return bool(box.count_overlaps(texts)) or any(path.intersects_bbox(box, filled) for path, filled in drawn)
 
 
 def fit(panels: Iterable[Axes]) -> None:

@@ -74,7 +74,9 @@ def _portraits(views: dict[int, Projection], events: dict[str, Any], drawing: Dr
         if "\n" in title:
             title = f"epoch {epoch}{event}".replace(", ", ",\n")
         ax.set_title(title, y=1, pad=2, loc="left")
-    explain(figure, next(iter(views.values())))
+    told = explain(figure, next(iter(views.values())))
+    # panels of one line are as wide as they may be: if their height decided, the layout could cut off their titles
+    figure.set_figheight(figure.get_figheight() + style.scaled(0.08 + 0.16 * (told - 1)))
     return figure
 
 

@@ -172,7 +172,8 @@ def test_losses_share_a_panel_each_in_its_colour_and_dashes_tell_the_rest() -> N
 
 def test_both_events_and_the_divisions_of_the_rate_are_marked() -> None:
     ax = run().plot("nc1", ax=axes())
-    marks = {line.get_gid(): list(line.get_xdata()) for line in ax.lines if line.get_gid() not in (None, "curve")}
+    others = (None, "curve", "event")
+    marks = {line.get_gid(): list(line.get_xdata()) for line in ax.lines if line.get_gid() not in others}
     assert marks == {"first zero error": [2], "error stays zero": [8], "rate divided": [8, 8]}
     labels = ax.get_legend_handles_labels()[1]
     assert labels == ["first zero error", "error stays zero", "learning rate divided"]

@@ -100,7 +100,7 @@ def test_a_pt_file_holds_features_and_labels_too(tmp_path: Path) -> None:
         ("absent.pt:fc.weight", "no file"),
         ("other.pt", "got none: body.weight (6, 7), conv1.weight (4, 1, 3, 3), fc.weight (3, 5)"),
         ("number.pt", "expected a dictionary of tensors, got int"),
-        ("code.pt", "is not a readable file of torch.save"),
+        ("code.pt", "which are not read: save model.state_dict()"),
         ("old.pt", "is not a readable file of torch.save"),
         ("packed.pt", "got a compressed archive"),
         ("cut.pt", "is not a readable file of torch.save"),
@@ -131,7 +131,7 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "ran",))
 
     torch.save({"fc.weight": torch.ones(3, 6), "x": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(InputError, match="is not a readable file"):
+    with pytest.raises(InputError, match="holds a whole module or other objects, which are not read"):
         measured(tmp_path, tmp_path / "evil.pt")
     assert not (tmp_path / "ran").exists()
 

@@ -161,7 +161,7 @@ class FileOptions:
         read = [path for path in (features, *named, self.moments, *self.merge) if path is not None]
         written = [path for path in (self.save, self.json) if path is not None and path != STANDARD_OUTPUT]
         for path in written:
-            check_written(path, read)
+            check_written(path, [each for each in read if not each.is_dir()])  # a folder among them is refused as such
         if len({path.resolve() for path in written}) < len(written):
             raise InputError(f"expected --json with another file than --save {self.save}, got the same")
         if self.save is not None and self.save.suffix != ".safetensors":

@@ -130,7 +130,7 @@ def _read_file(path: Path) -> RunRecords:
             whole = {}  # several objects, one a line
         if "log_history" in whole:
             return _read_trainer_state(path, path.parent)
-        if "nc1" in whole and "epoch" not in whole:
+        if path.suffix == ".json" and "nc1" in whole and "epoch" not in whole:
             raise InputError(
                 f"{path} is one measurement's report, which has no epochs: see it by `neuralcollapse report {path}`"
             )

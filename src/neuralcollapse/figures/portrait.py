@@ -195,27 +195,14 @@ def _enlarge(view: Projection, axes: Axes) -> None:
         return
     inset = axes.inset_axes((0.62, 0.62, 0.38, 0.38))
     color = style.CLASS_COLORS[0]
-    inset.plot(
-        *view.features[0].T, ".", color=color, markersize=style.scaled(2.5), markeredgewidth=style.scaled(0), alpha=0.7
-    )
-    inset.plot(
-        *view.classifier[0],
-        "D",
-        color=color,
-        markersize=style.scaled(3.5),
-        markeredgecolor="white",
-        markeredgewidth=style.scaled(0.5),
-    )
-    inset.plot(
-        *view.means[0],
-        "o",
-        color=color,
-        markersize=style.scaled(5),
-        markeredgecolor="black",
-        markeredgewidth=style.scaled(0.6),
-        alpha=0.75,
-    )
-    inset.plot(*view.simplex[0], "+", color=style.GREY, markersize=style.scaled(5), markeredgewidth=style.scaled(0.8))
+
+    def mark(at: np.ndarray, shape: str, size: float, edge: float, **look: Any) -> None:
+        inset.plot(*at, shape, markersize=style.scaled(size), markeredgewidth=style.scaled(edge), **look)
+
+    mark(view.features[0].T, ".", 2.5, 0, color=color, alpha=0.7)
+    mark(view.classifier[0], "D", 3.5, 0.5, color=color, markeredgecolor="white")
+    mark(view.means[0], "o", 5, 0.6, color=color, markeredgecolor="black", alpha=0.75)
+    mark(view.simplex[0], "+", 5, 0.8, color=style.GREY)
     inset.set(xlim=view.means[0, 0] + np.array([-half, half]), ylim=view.means[0, 1] + np.array([-half, half]))
     inset.set(xticks=[], yticks=[], aspect="equal")
     inset.spines[:].set(visible=True, color=_EDGE)

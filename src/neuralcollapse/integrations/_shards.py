@@ -19,6 +19,7 @@ from torch.utils.data import (
 )
 
 from neuralcollapse._checks import InputError, shown
+from neuralcollapse.measuring.batches import sampler_of
 from neuralcollapse.measuring.preparation import global_random_states_kept, random_states_kept
 
 # What draws from the whole data set, however many it draws.
@@ -81,7 +82,7 @@ def require_known_part(loader: Iterable[Any] | None, distributed: bool | None, p
     """
     if loader is None or processes == 1 or distributed is not None:
         return
-    if not isinstance(_sampler_of(loader), DistributedSampler):
+    if not isinstance(sampler_of(loader), DistributedSampler):
         raise InputError(
             f"expected distributed= beside loader= of {processes} processes: True where each has a part of its own, "
             "False where each has all examples"
@@ -112,11 +113,6 @@ def require_own_name(callback: Any, kind: type[Any], others: Iterable[Any]) -> N
             f"expected each NeuralCollapse callback to log under a name of its own, two have {callback.name!r}: pass "
             "name='test', for instance, to one of them"
         )
-
-
-def _sampler_of(loader: object) -> Any:
-    """What chooses a loader's examples, behind what puts them together; None where it has no such thing."""
-    return getattr(getattr(loader, "batch_sampler", None), "sampler", getattr(loader, "sampler", None))
 
 
 def _drawn_from(loader: DataLoader[Any], length: int, processes: int) -> Sequence[int]:

@@ -85,10 +85,14 @@ def length_of(loader: Iterable[Any]) -> int | None:
         return None
 
 
+def sampler_of(loader: object) -> Any:
+    """What chooses a loader's examples, behind what puts them together; None where it has no such thing."""
+    return getattr(getattr(loader, "batch_sampler", None), "sampler", getattr(loader, "sampler", None))
+
+
 def examples_repeated(loader: Iterable[Any]) -> int:
     """How many examples a loader's ``DistributedSampler`` gives once more, so that all processes have as many."""
-    loader = loader.loader if isinstance(loader, PreparedLoader) else loader
-    sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", getattr(loader, "sampler", None))
+    sampler = sampler_of(loader.loader if isinstance(loader, PreparedLoader) else loader)
     if not isinstance(sampler, DistributedSampler):
         return 0
     return max(0, sampler.total_size - len(sampler.dataset))  # type: ignore[arg-type]

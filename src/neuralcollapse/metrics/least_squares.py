@@ -151,10 +151,10 @@ def _penalised(moments: ClassMoments, within: Tensor, between: Tensor, decay: fl
     values, vectors = torch.linalg.eigh(system)
     kept, values, null = vectors[:, values > exact], values[values > exact], vectors[:, values <= exact]
     weight = _solve(moments, used, scale, lambda right: (right @ kept / values) @ kept.T)
-    weight[:, used] = _shortest(moments, weight[:, used], null, scale, torch.full_like(scale, exact))
+    bounds = torch.full_like(scale, exact)
+    weight[:, used] = _shortest(moments, weight[:, used], null, scale, bounds)
     turned, along_null = nothing.clone(), mean * ~used
     turned[used] = (mean[used] * scale) @ kept / values @ kept.T * scale
-    bounds = torch.full_like(scale, exact)
     along_null[used] = _along(moments, mean[used], null, scale, bounds, _turned_by_rounding(system, values))
     return weight, turned, along_null
 

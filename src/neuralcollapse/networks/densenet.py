@@ -95,7 +95,7 @@ class DenseNet(nn.Module):
                         norm=nn.BatchNorm2d(channels),
                         relu=nn.ReLU(inplace=True),
                         conv=nn.Conv2d(channels, outputs, 1, bias=False),
-                        pool=SafeAvgPool2d(),
+                        pool=SafeAvgPool2d(2),
                     )
                 )
                 channels = outputs

@@ -26,21 +26,17 @@ def initialise(net: nn.Module, mode: Literal["fan_in", "fan_out"] = "fan_out") -
                 nn.init.zeros_(module.bias)
 
 
-class SafeMaxPool2d(nn.MaxPool2d):
-    """2×2 max-pooling that leaves images one pixel high or wide as they are, such as 8×8 digits deep in a VGG."""
-
-    def __init__(self) -> None:
-        super().__init__(2)
+class _Safe(nn.Module):
+    """Leaves images one pixel high or wide as they are; stands before the pooling in a class's bases."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input) if min(input.shape[-2:]) > 1 else input
+        pooled: Tensor = super().forward(input) if min(input.shape[-2:]) > 1 else input  # type: ignore[misc]
+        return pooled
 
 
-class SafeAvgPool2d(nn.AvgPool2d):
-    """2×2 average pooling that leaves images one pixel high or wide as they are, such as 3×3 ones in a DenseNet."""
+class SafeMaxPool2d(_Safe, nn.MaxPool2d):
+    """Max-pooling that leaves images one pixel high or wide as they are, such as 8×8 digits deep in a VGG."""
 
-    def __init__(self) -> None:
-        super().__init__(2)
 
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input) if min(input.shape[-2:]) > 1 else input
+class SafeAvgPool2d(_Safe, nn.AvgPool2d):
+    """Average pooling that leaves images one pixel high or wide as they are, such as 3×3 ones in a DenseNet."""

@@ -39,7 +39,7 @@ class VGG(nn.Module):
             for _ in range(count):
                 layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
                 inputs = outputs
-            layers.append(SafeMaxPool2d())
+            layers.append(SafeMaxPool2d(2))
         self.features = nn.Sequential(*layers)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(inputs, num_classes)

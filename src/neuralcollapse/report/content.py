@@ -9,7 +9,7 @@ from neuralcollapse._errors import InputError
 from neuralcollapse._files import read_json
 from neuralcollapse.files.features import is_features
 from neuralcollapse.files.measure_files import measure_files
-from neuralcollapse.files.options import FileOptions
+from neuralcollapse.files.options import FileOptions, given
 from neuralcollapse.files.passes import Progress
 from neuralcollapse.measuring.report import is_printed
 from neuralcollapse.measuring.run_readers import read_runs
@@ -20,9 +20,9 @@ from neuralcollapse.study.study_file import FILE as STUDY
 
 def require_no_arrays(path: Path, files: FileOptions | None) -> None:
     """Raise where labels or a classifier are given for what is no file of features."""
-    for name in ("labels", "weight", "bias"):
-        if files is not None and (given := getattr(files, name)) is not None:
-            raise InputError(f"--{name} goes with a file of features, which {path} is not: leave out --{name} {given}")
+    if files is not None and (unused := given(files, ("labels", "weight", "bias"))):
+        option = unused[0].partition(" ")[0]
+        raise InputError(f"{option} goes with a file of features, which {path} is not: leave out {unused[0]}")
 
 
 def make_content(

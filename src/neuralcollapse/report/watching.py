@@ -36,7 +36,8 @@ def watch(path: Path, out: Path, files: FileOptions | None = None, *, every: flo
     Raises:
         InputError: nothing is there that can be read, a file is damaged, or it is a measurement, which has an end.
     """
-    if is_features(path) or (path.is_file() and make_content(path)["kind"] == "features"):
+    printed = path.suffix == ".json" and path.is_file() and make_content(path)["kind"] == "features"
+    if printed or is_features(path):
         raise InputError(f"{path} does not grow as a run or a log does: leave out --watch")
     require_no_arrays(path, files)
     check_page(out)

@@ -135,6 +135,30 @@ def test_the_ratio_of_any_features_is_the_mean_square_written_out(decay: float) 
     assert path_ratio(features, labels, decay) == pytest.approx(3 / (total / 2), rel=1e-7 if decay == 1e-9 else 1e-10)
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-170, 1e170])
+@pytest.mark.parametrize("decay", [1e-30, 1e-4, 3.0, 1e40])
+def test_the_ratio_of_features_in_other_units_against_60_digits(size: float, decay: float) -> None:
+    """Units far apart, as much of it beside the penalty as it happens to be, and features of extreme size."""
+    generator = np.random.default_rng(1)
+    labels = np.repeat([0, 1, 2], [9, 4, 8])
+    mixed = generator.normal(size=(21, 3)) @ generator.normal(size=(3, 3)) + generator.normal(size=(3, 3))[labels]
+    features = mixed * (size * np.array([1e-5, 1.0, 1e5]))
+    with mpmath.workdps(700):
+        rows = mpmath.matrix(features.tolist())
+        groups = {label: [i for i in range(21) if labels[i] == label] for label in range(3)}
+        overall = [mpmath.fsum(rows[:, j]) / 21 for j in range(3)]
+        means = {c: [mpmath.fsum(rows[i, j] for i in of) / len(of) for j in range(3)] for c, of in groups.items()}
+        within = mpmath.diag([decay] * 3)
+        for c, of in groups.items():
+            for i in of:
+                off = mpmath.matrix([rows[i, j] - means[c][j] for j in range(3)])
+                within += off * off.T / 21
+        apart = [mpmath.matrix([means[c][j] - overall[j] for j in range(3)]) for c in groups]
+        wanted = 6 / mpmath.fsum((off.T * mpmath.inverse(within) * off)[0] for off in apart)
+        wanted = float(wanted) if wanted < mpmath.mpf(10) ** 308 else np.inf
+    assert path_ratio(features, labels, decay) == pytest.approx(wanted, rel=1e-9)
+
+
 def test_the_ratio_at_its_ends() -> None:
     labels = torch.arange(6) % 2
     apart = torch.eye(2)[labels]

@@ -41,6 +41,16 @@ def test_both_holds_the_numbers_of_either(runs: dict[str, Run]) -> None:
         assert found["mse.ls_perp"] != both["mse.ls_perp"]
 
 
+def test_the_ratio_on_the_path_stands_beside_each_loss_with_its_own_decay(runs: dict[str, Run]) -> None:
+    """Never above the features' own L_NC2/3 / L_NC1, which weighs the small ω_j more, and smaller with less decay."""
+    for record in records(runs["both"]):
+        for prefix in ("", "re_estimated.", "notebook."):
+            ratio = record[f"{prefix}mse.path_ratio"]
+            own = record[f"{prefix}mse.nc23"] / record[f"{prefix}mse.nc1"]
+            assert 0 < ratio <= own * (1 + 1e-9)
+        assert record["notebook.mse.path_ratio"] < record["mse.path_ratio"]
+
+
 def test_the_notebooks_decay_is_a_tenth_of_the_trained_one_for_ten_classes(runs: dict[str, Run]) -> None:
     for record in records(runs["both"]):
         assert record["notebook.mse.weight_decay"] == record["mse.weight_decay"] / 10

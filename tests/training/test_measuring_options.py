@@ -58,6 +58,13 @@ def test_re_estimated_numbers_are_those_of_pytorchs_own_cumulative_averages(tmp_
     }.items():
         np.testing.assert_allclose(record[f"re_estimated.{key}"], value, rtol=1e-4)
     assert abs(record["mse.ls_perp"] / want.mse.ls_perp - 1) > 0.1
+    # C/ω² written out, over the C − 1 largest of p eigenvalues
+    rows, of = torch.cat(features).double().numpy(), torch.cat(labels).numpy()
+    means = np.stack([rows[of == label].mean(axis=0) for label in np.unique(of)])
+    apart, within = means - rows.mean(axis=0), (rows - means[of]).T @ (rows - means[of]) / len(rows)
+    squares = np.linalg.eigvals(np.linalg.solve(within + decay * np.eye(len(within)), apart.T @ apart)).real
+    ratio = len(means) / np.sort(squares)[1 - len(means) :].mean()
+    np.testing.assert_allclose(record["re_estimated.mse.path_ratio"], ratio, rtol=1e-4)
 
 
 def test_robustness_is_that_of_the_network_as_it_is_measured(tmp_path: Path) -> None:

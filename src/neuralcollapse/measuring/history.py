@@ -214,7 +214,8 @@ class History:
 
         Args:
             metric: a name or several, as :meth:`select` takes them, by default NC1, the first to look at; `test_error`,
-                `mse.ls_perp_share` (L⊥_LS / L) and, of a Monitor, `train_error` are worked out of what was measured.
+                `mse.ls_perp_share` (L⊥_LS / L), `mse.nc_ratio` (L_NC2/3 / L_NC1, beside `mse.path_ratio`, the C/ω² that
+                a run measures) and, of a Monitor, `train_error` are worked out of what was measured.
             hue: what gives the colour: `loss`, `network`, `dataset`, `seed`, `layer`, `metric` or a setting. By default
                 the metric where there are several.
             style: what gives the dashes, likewise.

@@ -26,7 +26,7 @@ from neuralcollapse.moments.class_moments import ClassMoments
 Solver = Callable[[Tensor], Tensor]
 
 # Features divided by 2^e have variances of about one: λ 4^-e above this leaves nothing of them.
-_LARGEST_DECAY = 2.0**200
+LARGEST_DECAY = 2.0**200
 
 
 @takes_features
@@ -73,9 +73,9 @@ def solve_least_squares(
     weight_decay, moments = as_number(weight_decay, "weight decay"), moments.exactly_weighted()
     exponent, moments = moments.exponent, moments.at_unit_scale()
     # The weight of features divided by 2^e is 2^e times as large, and its square is penalised 4^-e times as much.
-    decay = _decay_at(weight_decay, exponent)
+    decay = decay_at(weight_decay, exponent)
     prior, mean, shrink = moments.weights, moments.global_mean, weight_decay / (1.0 + weight_decay)
-    if decay > _LARGEST_DECAY:
+    if decay > LARGEST_DECAY:
         # Σ_T is negligible beside λ
         small = torch.empty_like(moments.means)
         for block, rows in moments.centred_blocks():
@@ -92,7 +92,7 @@ def solve_least_squares(
     # r vᵀ/d and the bias r 4^-e/d, v = λ' (Σ_T + λ'I)⁻¹ μ_G (in directions without variance all of μ_G), and
     # d = 4^-e (1 + λ) + vᵀ μ_G. So the mean, which may be far above the spread, never enters the system.
     rest, null = prior - free @ mean, float(along_null.square().sum())
-    unit = _decay_at(1.0, exponent)
+    unit = decay_at(1.0, exponent)
     if unit == 0.0 and null == 0.0:  # 4^-e has no number, and is a factor of all that is left
         unit, decay = 1.0, weight_decay
     own = unit * (1.0 + weight_decay)
@@ -101,8 +101,8 @@ def solve_least_squares(
     return weight, scaled(weight, -exponent), rest * (own / size) / (1.0 + weight_decay)
 
 
-def _decay_at(weight_decay: float, exponent: int) -> float:
-    """λ · 4^-exponent, kept within the range of floats."""
+def decay_at(weight_decay: float, exponent: int) -> float:
+    """λ for features divided by 2^exponent: λ · 4^-exponent, kept within the range of floats."""
     if weight_decay == 0.0 or exponent > 500:
         return 0.0
     return weight_decay * 4.0 ** -max(exponent, -500)

@@ -57,6 +57,12 @@ QUANTITIES: dict[str, Quantity] = {
     "mse.ls_perp_share": Quantity(
         "L⊥ / L", "", r"$L^{\perp}/L$ is $L^{\perp}_{\mathrm{LS}}/L$, zero on the central path."
     ),
+    "mse.nc_ratio": Quantity("L_NC2/3 / L_NC1", "measured"),
+    "mse.path_ratio": Quantity(
+        "L_NC2/3 / L_NC1", "C/ω²",
+        r"$C/\omega^2$ is $L_{\mathrm{NC2/3}}/L_{\mathrm{NC1}}$ on the central path where all $\omega_j$, the "
+        r"singular values of $(\Sigma_W+\lambda I)^{-1/2}\bar{M}$, are equal.",
+    ),
     "robustness": Quantity(
         "robustness\n(upper bound)", "mean",
         r"Adversarial robustness is $\|r(x)\|/\|x\|$, $r(x)$ being the perturbation that DeepFool finds: an "
@@ -81,7 +87,7 @@ def quantity(metric: str) -> Quantity:
 
 
 def with_derived(table: pd.DataFrame) -> pd.DataFrame:
-    """A tidy table with `test_error`, `train_error` and `mse.ls_perp_share` where they follow from what it has."""
+    """A tidy table with `test_error`, `train_error`, `mse.ls_perp_share`, `mse.nc_ratio` where they follow from it."""
     import pandas as pd
 
     parts, known = [table], set(table["metric"])
@@ -92,9 +98,13 @@ def with_derived(table: pd.DataFrame) -> pd.DataFrame:
     for name, source in (("test_error", "test_accuracy"), ("train_error", "accuracy")):
         if name not in known and source in known:
             parts.append(rows(source).assign(metric=name, value=1 - rows(source)["value"]))
-    if {"mse.ls_perp", "mse.total"} <= known:
-        keys = [name for name in table.columns if name not in ("metric", "value")]
-        both = rows("mse.ls_perp").merge(rows("mse.total"), on=keys, suffixes=("", "_total"))
-        both = both.assign(metric="mse.ls_perp_share", value=both["value"] / both["value_total"])
-        parts.append(both[list(table.columns)])
+    keys = [name for name in table.columns if name not in ("metric", "value")]
+    for name, part, whole in (
+        ("mse.ls_perp_share", "mse.ls_perp", "mse.total"),
+        ("mse.nc_ratio", "mse.nc23", "mse.nc1"),
+    ):
+        if {part, whole} <= known:
+            both = rows(part).merge(rows(whole), on=keys, suffixes=("", "_whole"))
+            both = both.assign(metric=name, value=both["value"] / both["value_whole"])
+            parts.append(both[list(table.columns)])
     return pd.concat(parts, ignore_index=True)

@@ -113,6 +113,14 @@ EXPLANATIONS: dict[str, Explanation] = {
         ("mse.ls_perp",),
         "0 on the central path",
     ),
+    "path_ratio": Explanation(
+        "L_NC2/3 beside L_NC1 on the central path",
+        "What L_NC2/3 / L_NC1 is on the central path once all singular values are equal: it falls to 0 with collapse, "
+        "so that L_NC2/3 falls fastest. ω² is their mean square, with the weight decay λ beside the spread.",
+        mathml(r"\frac{C}{ω^2}, ω_j = σ_j((Σ_W + λ I)^{−1/2} \bar{M})"),
+        ("mse.path_ratio",),
+        "0",
+    ),
     "spectrum": Explanation(
         "Signal-to-noise spectrum",
         "The singular values of the class means measured in units of the spread within classes; collapse makes all "

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 
 from neuralcollapse._checks import InputError, as_count, as_number, as_tensor
+from neuralcollapse._linalg import scaled, unit_scale
 from neuralcollapse.metrics.arguments import takes_features
+from neuralcollapse.metrics.least_squares import LARGEST_DECAY, decay_at
 from neuralcollapse.metrics.signal_to_noise import snr_singular_values
 from neuralcollapse.moments.class_moments import ClassMoments
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-
 
 _LARGEST = 1e100
 
@@ -73,16 +74,29 @@ def path_ratio(moments: ClassMoments, weight_decay: float = 0.0) -> float:
         >>> round(path_ratio(features, labels), 6), round(path_ratio(features, labels, 1.0), 6)  # ω² = 2 and 1
         (1.0, 2.0)
     """
-    decay, classes = as_number(weight_decay, "weight decay"), int(moments.present.sum())
+    weight_decay, classes = as_number(weight_decay, "weight decay"), int(moments.present.sum())
     if classes < 2:
         raise InputError(f"expected two or more classes with examples, got {classes}")
-    if decay == 0.0:
-        squares = float(snr_singular_values(moments).singular_values.double().square().sum())
+    if decay_at(weight_decay, moments.exponent) == 0.0:  # λ is zero, or of no account beside what varies
+        total = float(snr_singular_values(moments).singular_values.double().square().sum())
     else:
-        sizes, vectors = torch.linalg.eigh(moments.within_covariance.double())
-        along = moments.centred_means.double() @ vectors
-        squares = float((along.square() / (sizes.clamp(min=0.0) + decay)).sum())
-    return classes * (classes - 1) / squares if squares else float("inf")
+        total = _penalised_squares(moments, weight_decay)
+    return classes * (classes - 1) / total if total else float("inf")
+
+
+def _penalised_squares(moments: ClassMoments, weight_decay: float) -> float:
+    """tr M̄ᵀ (Σ_W + λI)⁻¹ M̄ for λ > 0."""
+    exponent, moments = moments.exponent, moments.at_unit_scale()
+    decay, centred = decay_at(weight_decay, exponent), moments.centred_means.double()
+    if decay > LARGEST_DECAY:  # Σ_W is negligible beside λ
+        return float(scaled(centred.square().sum() / weight_decay, 2 * exponent))
+    within = moments.within_covariance.double().clone()
+    within.diagonal().add_(decay)
+    scale = unit_scale(within.diagonal())
+    values, vectors = torch.linalg.eigh(within * scale * scale[:, None])
+    # Σ_W has no negative eigenvalue, so that none of the sum is below λ: what is, is rounding.
+    values = values.clamp(min=decay * float(scale.min()) ** 2)
+    return float((((centred * scale) @ vectors).square() / values).sum())
 
 
 def self_duality(omega: Any, num_classes: int, weight_decay: float = 0.0) -> Array:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralcollapse._errors import InputError
+from neuralcollapse._files import finite
 from neuralcollapse._linalg import full_precision
 from neuralcollapse.data import Batches, Dataset
 from neuralcollapse.measuring.batch_norm import batch_norm_layers, reestimated
@@ -25,6 +26,7 @@ from neuralcollapse.measuring.collect import Outputs, collect_outputs
 from neuralcollapse.measuring.measure import measure_features
 from neuralcollapse.measuring.preparation import evaluation
 from neuralcollapse.measuring.report import Report
+from neuralcollapse.theory.corollaries import path_ratio
 from neuralcollapse.training import losses
 from neuralcollapse.training.builders import make_batches
 from neuralcollapse.training.config import RunConfig
@@ -91,8 +93,8 @@ class Analysis:
             record["feature_penalty"] = float(losses.feature_penalty(train.features.double(), config.feature_decay))
         if config.notebook_weight_decay:
             decay = losses.notebook_weight_decay(config.loss, config.measured_weight_decay, config.num_classes)
-            losses_only = {key: value for key, value in self._report(train, decay).to_dict().items() if "mse." in key}
-            record |= {f"notebook.{key}": value for key, value in losses_only.items()}
+            again = _numbers(self._report(train, decay))
+            record |= {f"notebook.{key}": value for key, value in again.items() if key.startswith("mse.")}
         if statistics == "both":
             with self._reestimated():
                 again, _, _ = self._measure()
@@ -125,7 +127,7 @@ class Analysis:
             "train_error": 1 - report.accuracy,
             "train_accuracy": report.accuracy,
             "test_accuracy": float((test.logits.argmax(dim=1) == test.labels).double().mean()),
-            **report.to_dict(),
+            **_numbers(report),
         }
         return numbers, report, train
 
@@ -154,6 +156,12 @@ class Analysis:
         forwards = ((len(images), functools.partial(self._net, images)) for images, _ in self._shuffled.epoch(0))
         with evaluation(self._net), full_precision(self._layer.weight.device), reestimated(self._net, layers, forwards):
             yield
+
+
+def _numbers(report: Report) -> dict[str, Any]:
+    """The report's, and what theory says that L_NC2/3 / L_NC1 is on the central path."""
+    ratio = path_ratio(report.moments, report.mse.weight_decay)
+    return {**report.to_dict(), "mse.path_ratio": finite(ratio)}
 
 
 def _bias(train: Outputs) -> Tensor:

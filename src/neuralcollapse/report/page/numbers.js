@@ -26,7 +26,7 @@ function format(value, percent = false) {
 const FAMILIAR = {
   nc1: "NC1", nc3: "NC3", nc4_mismatch: "NC4", train_error: "training error", train_accuracy: "training accuracy", test_accuracy: "test accuracy",
   nearest_mean_accuracy: "accuracy of the nearest mean", "mse.total": "MSE loss L", "mse.nc1": "L_NC1", "mse.nc23": "L_NC2/3", "mse.ls": "L_LS",
-  "mse.ls_perp": "L⊥", "mse.weight_ls_norm": "norm of the least-squares classifier", "mse.weight_decay": "λ", loss: "loss of the training", feature_penalty: "penalty of the features", learning_rate: "learning rate",
+  "mse.ls_perp": "L⊥", "mse.weight_ls_norm": "norm of the least-squares classifier", "mse.weight_decay": "λ", "mse.path_ratio": "C/ω²", loss: "loss of the training", feature_penalty: "penalty of the features", learning_rate: "learning rate",
   num_examples: "examples", num_classes: "classes", classes_present: "classes with examples", dim: "features", seconds: "seconds since the start",
 };
 

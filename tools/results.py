@@ -1,6 +1,6 @@
-"""Write the tables of README.md and results/README.md from the histories in results/: single runs, and the study.
+"""Write the tables of README.md and results/README.md from results/: single runs, and the study; and its ratio.csv.
 
-python tools/results.py            writes both pages
+python tools/results.py            writes all three
 python tools/results.py --check    fails if one is out of date
 """
 
@@ -185,7 +185,7 @@ def loss_row(runs: list[Run]) -> list[str]:
         ", ".join(f"{float(f'{part(name, falls):.3g}'):,g}" for name in ("nc1", "nc23", "ls_perp")),
         ", ".join(f"{part(name, lambda of: of[-1] / min(of)):.2f}" for name in ("nc23", "total")),
         f"{median(record['mse.nc23'] / record['mse.nc1'] for record in ends):.4f}",
-        f"{median(ratio_at_the_end(run) for run in runs):.4f}",
+        f"{median(ratio_at(run, max(run.snapshots())) for run in runs):.4f}",
         f"{median(classes * (classes - 1) / np.square(record['snr']).sum() for record in ends):.1e}",
     ]
 
@@ -209,21 +209,38 @@ def returns_table(cells: list[list[Run]]) -> str:
     return table(titles, [[dataset, *(row.get(column, "–") for column in columns)] for dataset, row in rows.items()])
 
 
-def ratio_at_the_end(run: Run) -> float:
-    """C/ω² with Σ_W + λI, of the features that the last snapshot kept."""
-    kept = run.snapshot(max(run.snapshots()))
+def ratio_at(run: Run, epoch: int) -> float:
+    """C/ω² with Σ_W + λI, of the features that a snapshot kept: older histories do not have it of all."""
+    kept = run.snapshot(epoch)
     return path_ratio(kept["features"].astype(float), kept["labels"], run.config.measured_weight_decay)
 
 
-def study_tables() -> dict[str, str]:
-    """Every cell of the study, the parts of the loss with squared error, and the errors that come back, as the grid."""
+def ratios(cells: list[list[Run]]) -> str:
+    """L_NC2/3 / L_NC1 of every run at its snapshots, and C/ω² both ways, as CSV."""
+    lines = [["run", "epoch", "L_NC2/3 / L_NC1", "C/ω², Σ_W + λI", "C/ω², Σ_W (the paper's)"]]
+    for run in itertools.chain(*cells):
+        at, classes = {record["epoch"]: record for record in run.history()}, run.config.num_classes
+        for epoch in sorted(run.snapshots()):
+            record = at[epoch]
+            without = classes * (classes - 1) / np.square(record["snr"]).sum()
+            numbers = (record["mse.nc23"] / record["mse.nc1"], ratio_at(run, epoch), without)
+            lines.append([run.path.name, str(epoch), *(f"{number:.4g}" for number in numbers)])
+    return "\n".join(",".join(f'"{each}"' if "," in each else each for each in line) for line in lines) + "\n"
+
+
+def study_cells() -> list[list[Run]]:
+    """The study's runs, the seeds of a cell together, in the order of the tables."""
     cells: dict[tuple[int, ...], list[Run]] = {}
     for path in sorted(STUDY.glob("*/config.json")):
         run = Run.open(path.parent)
         if (status := run.status().status) != "finished":
             sys.exit(f"{path.parent} is {status}, not finished")
         cells.setdefault(tuple(order.index(getattr(run.config, name)) for name, order in ORDER.items()), []).append(run)
-    ordered = [runs for _, runs in sorted(cells.items())]
+    return [runs for _, runs in sorted(cells.items())]
+
+
+def study_tables(ordered: list[list[Run]]) -> dict[str, str]:
+    """Every cell of the study, the parts of the loss with squared error, and the errors that come back, as the grid."""
     squared = [runs for runs in ordered if runs[0].config.loss == "mse"]
     return {
         "study": table(STUDY_COLUMNS, [study_row(runs) for runs in ordered]),
@@ -286,23 +303,27 @@ def written(text: str, name: str, content: str) -> str:
 
 
 def main() -> None:
-    """Write or check both pages."""
+    """Write or check all three."""
+    cells = study_cells()
     pages = {
         ROOT / "README.md": {"results": runs_table("results/")},
         ROOT / "results" / "README.md": {
             "results": runs_table(""),
-            **study_tables(),
+            **study_tables(cells),
             "theory": theory_table(),
         },
     }
+    fresh = {STUDY / "ratio.csv": ratios([runs for runs in cells if runs[0].config.loss == "mse"])}
     for page, tables in pages.items():
-        text = fresh = page.read_text(encoding="utf-8")
+        text = page.read_text(encoding="utf-8")
         for name, content in tables.items():
-            fresh = written(fresh, name, content)
+            text = written(text, name, content)
+        fresh[page] = text
+    for path, text in fresh.items():
         if "--check" not in sys.argv[1:]:
-            page.write_text(fresh, encoding="utf-8")
-        elif text != fresh:
-            sys.exit(f"{page.relative_to(ROOT)} is out of date; run: python tools/results.py")
+            path.write_text(text, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            sys.exit(f"{path.relative_to(ROOT)} is out of date; run: python tools/results.py")
 
 
 if __name__ == "__main__":

@@ -198,12 +198,13 @@ def returned_error(run: Run) -> str:
 
 
 def returns_table(cells: list[list[Run]]) -> str:
-    """Data sets by network and loss, the seeds of each in order; a dash where a cell has not been run."""
+    """Data sets by network and loss, of each the seeds 0, 1, … in order; a dash for a seed or a cell not run."""
     columns = list(itertools.product(ORDER["model"], ORDER["loss"]))
     rows: dict[str, dict[tuple[str, str], str]] = {}
     for runs in cells:
         config = runs[0].config
-        told = ", ".join(returned_error(run) for run in sorted(runs, key=lambda run: run.config.seed))
+        errors = {run.config.seed: returned_error(run) for run in runs}
+        told = ", ".join(errors.get(seed, "–") for seed in range(max(errors) + 1))
         rows.setdefault(config.dataset_title, {})[config.model, config.loss] = told
     titles = ("data", *(f"{model}, {loss.upper()}" for model, loss in columns))
     return table(titles, [[dataset, *(row.get(column, "–") for column in columns)] for dataset, row in rows.items()])

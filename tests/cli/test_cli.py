@@ -263,6 +263,19 @@ def test_data_lists_every_data_set(capsys: pytest.CaptureFixture[str], nothing_f
     assert "10 × 145 to 152" in printed and printed.count("not found") == 6
 
 
+def test_a_path_is_one_line_however_narrow_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], nothing_found: Path
+) -> None:
+    folder = nothing_found / "a-folder-of-data-sets" / "below-a-folder-with-a-long-name"
+    folder.mkdir(parents=True)
+    write_cifar_python(folder, random_images(6, 3, 32, 32).reshape(6, 1, 3, 32, 32), np.zeros((6, 1), int))
+    monkeypatch.setenv("COLUMNS", "80")
+    assert call(["data", "--data-dir", str(folder)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert f"cifar10: in {folder}" in printed
+    assert all(len(line) <= 80 for line in printed if "/" not in line)
+
+
 def test_data_lists_what_is_broken_beside_the_rest(capsys: pytest.CaptureFixture[str], nothing_found: Path) -> None:
     write_cifar_python(nothing_found, random_images(6, 3, 32, 32).reshape(6, 1, 3, 32, 32), np.zeros((6, 1), int))
     (nothing_found / "data_batch_1").write_bytes(b"\x80\x02]r\xff\xff\xff\x07.")
@@ -464,7 +477,11 @@ def test_dynamics_holds_a_run_against_the_closed_form(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(["dynamics", "--run", str(trained), "--out", str(tmp_path)]) == 0
-    assert "residual" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    heads, explained = printed.splitlines()[1], printed.partition("time t: ")[2]
+    for head in ("residual", "unmoved", "growth", "max/min ω", "on the path"):
+        assert head in heads and head in explained, head
+    assert all(len(line) <= 80 for line in printed.splitlines() if "/" not in line)
     assert {path.name for path in tmp_path.iterdir()} == {f"theory.{ending}" for ending in ("png", "svg", "tex", "txt")}
 
 
@@ -521,7 +538,9 @@ def test_dynamics_holds_a_study_against_three_flows(
         (study / "two" / "config.json").write_text(json.dumps({**settings, "seed": 1}))
     assert call(["dynamics", "--run", str(study)]) == 0
     printed = capsys.readouterr().out
-    assert "multipl." in printed and "max/min" in printed
+    heads, explained = printed.splitlines()[1], printed.partition("n: seeds")[2]
+    for head in ("projected", "multiplicative", "none", "power", "max/min ω"):
+        assert head in heads and head in explained, head
     assert all(len(line) <= 80 for line in printed.splitlines() if "/" not in line)
     drawn = {path.suffix for path in (study / "figures").iterdir() if path.stem.startswith("theory-")}
     assert drawn == {".png", ".svg", ".tex", ".txt"}

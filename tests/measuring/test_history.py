@@ -180,7 +180,7 @@ def test_a_run_of_our_trainer(study: Path) -> None:
     (row,) = history.runs.to_dict("records")
     assert (row["epochs"], row["last_epoch"], row["width"], row["seed"]) == (3, 3, 0.0625, 0)
     assert row["rate_divisions"] == (3,)  # after 0.75 and 0.9 of three epochs
-    for inside in ("config.json", "history.jsonl"):
+    for inside in ("config.json", "history.jsonl", "status.json", "environment.json"):
         pd.testing.assert_frame_equal(nc.History.read(study / "seed0" / inside).to_frame(), table)
 
 
@@ -582,6 +582,7 @@ HOSTILE = {
     "no text": ("metrics.csv", b"epoch,nc1\n\xff\xfe\n", "is no table of comma-separated values"),
     "long field": ("metrics.csv", b"epoch,nc1\n1," + b"1" * 200_000 + b"\n", "is no table of comma-separated values"),
     "infinite epoch in a table": ("metrics.csv", b"epoch,nc1\ninf,1\n", "row 1: expected an epoch"),
+    "another program's JSON": ("x.json", b'{\n  "name": "x"\n}\n', "is no history: expected lines of JSON"),
     "no configuration": ("config.json", b"{}", "is no history|holds no run|nothing has been|expected an epoch"),
     "study of nothing": ("study.json", b'{"runs": 3}', r'expected {"runs": \[names'),
     "study outside": ("study.json", b'{"runs": ["../../etc"]}', "expected paths within"),

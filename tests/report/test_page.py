@@ -13,7 +13,7 @@ import pytest
 from helpers.reports import EPOCHS, HOSTILE, NAMES
 
 import neuralcollapse as nc
-from neuralcollapse.report import write_report
+from neuralcollapse.report import report_measurement, write_report
 from neuralcollapse.report.explanations import FAMILIES
 from neuralcollapse.training.run_directory import Run
 
@@ -169,6 +169,18 @@ def test_cosines_are_those_of_the_centred_class_means(run_page: Path, opened: Op
     found = np.array(page("anglesOf(unpack(DATA.runs[0].snapshots.sets.at(-1)), 5)"), dtype=float)
     away = ~np.eye(5, dtype=bool)
     assert found[away] == pytest.approx(expected[away], abs=1e-6)
+
+
+def test_a_note_tells_of_what_is_drawn(run_page: Path, tmp_path: Path, opened: Open) -> None:
+    """Diamonds where a page has the classifier, which that of a measurement has not."""
+    measured = nc.measure_features(np.eye(6)[:, :4], [0, 0, 0, 1, 1, 1], np.ones((2, 4)))
+    report_measurement(measured, tmp_path / "measured.html")
+    for path, drawn in ((run_page, True), (tmp_path / "measured.html", False)):
+        page = opened(path)
+        page.draw_all()
+        symbols = page("document.querySelector('#panel-pair .plot').data.map((trace) => trace.marker?.symbol)")
+        assert ("diamond" in symbols) is drawn
+        assert page("document.querySelector('#view').textContent.includes('Diamonds')") is drawn
 
 
 def test_the_numbers_of_a_panel_are_saved(run_page: Path, opened: Open) -> None:

@@ -187,6 +187,26 @@ def test_only_a_page_is_written(run: Path, tmp_path: Path, capsys: pytest.Captur
     assert (run / "history.jsonl").read_bytes() == before and not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["config.json", "history.jsonl", "status.json", "environment.json"])
+def test_a_file_of_a_run_stands_for_the_run(run: Path, tmp_path: Path, name: str) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    content = content_of(write_report(copy))
+    (copy / "report.html").unlink()
+    assert write_report(copy / name) == copy / "report.html"
+    assert content_of(copy / "report.html") == content
+    assert next(watch(copy / name, tmp_path / "page.html")) == tmp_path / "page.html"
+
+
+def test_the_file_of_a_study_stands_for_the_study(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "study" / "one")
+    shutil.copytree(run, tmp_path / "study" / "two")
+    (tmp_path / "study" / "study.json").write_text('{"runs": ["one", "two", "three"]}')
+    content = content_of(write_report(tmp_path / "study" / "study.json"))
+    assert (content["title"], content["not_run"]) == ("study: 2 runs", ["three"])
+    assert (tmp_path / "study" / "report.html").is_file()
+
+
 def test_arguments_of_features_are_not_ignored_for_runs(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = f"--labels goes with a file of features, which {run} is not: leave out --labels y.npy"
     assert refused(capsys, run, "--labels", "y.npy") == told
@@ -235,6 +255,16 @@ def test_every_number_of_a_report_is_explained() -> None:
     assert all(formula_of(name)[1] for name in nc.METRICS)
     named = {name.format(side) for name in FORMULAS for side in ("means", "classifier")}
     assert named <= set(nc.METRICS), "no formula of a metric that is not there"
+
+
+def test_the_formulas_of_other_conventions_are_others() -> None:
+    """No two metrics are shown alike: the divisor or the weights of a convention stand in its formula."""
+    assert len({formula for _, formula in FORMULAS.values()}) == len(FORMULAS)
+    plain = {mathml(formula_of(name)[1]) for name in ("variability_ratio", "variability_collapse_index")}
+    plain |= {explanation.formula for explanation in EXPLANATIONS.values()}
+    for name in nc.METRICS:
+        if name.endswith(("_biased", "_unbiased", "_mixed", "_example_mean")):
+            assert mathml(formula_of(name)[1]) not in plain, name
 
 
 def structure(formula: str) -> list[str]:

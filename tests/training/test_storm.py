@@ -281,6 +281,20 @@ def test_an_ending_beside_a_damaged_checkpoint_keeps_the_status(run: Path, conte
     assert (status.status, status.epoch, status.error) == ("failed", 3, "so it is")
 
 
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the system does not count what a process reads")
+def test_an_ending_is_noted_without_reading_the_weights(run: Path) -> None:
+    state = {"progress": {"epoch": 2, "seconds": 1.0}, "model": {"weight": torch.zeros(1 << 22)}}
+    torch.save(state, run / "checkpoint.pt")
+
+    def bytes_read() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    before = bytes_read()
+    checkpoint.note_ending(Run.open(run), "interrupted")
+    assert bytes_read() - before < 1 << 20 < (run / "checkpoint.pt").stat().st_size
+    assert Run.open(run).status().epoch == 2
+
+
 @pytest.mark.parametrize("who", ["child", "parent", "lead"])
 def test_two_processes_that_are_stopped(tmp_path: Path, who: str) -> None:
     """A killed child is said in one line; an interrupt of the parent alone, or of one child, ends them all."""

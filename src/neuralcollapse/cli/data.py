@@ -19,7 +19,11 @@ class DataCommand:
 
     def __call__(self, console: Console) -> int:
         from neuralcollapse import data
-        from neuralcollapse.cli.tables import data_table
+        from neuralcollapse.cli import tables
 
-        console.print(data_table(data.available(self.data_dir)))
+        found = data.available(self.data_dir)
+        console.print(tables.data_table(found))
+        for item in found:  # below the table, whose columns leave a path no room
+            told = item.problem or f"in {item.path}"
+            tables.print_as_it_is(console, f"{item.name}: {told}")
         return 0

@@ -81,7 +81,7 @@ def options_of(command: type, section: str = "Output") -> Iterator[OptionHelp]:
         elif tyro.conf.Suppress not in markers:
             name, text = field.name.replace("_", "-"), texts.get(field.name, "")
             if field.default is True:
-                name = f"no-{name}"  # its text says what is then left out
+                name, text = f"no-{name}", f"Leave out {text[:1].lower()}{text[1:]}"
             yield OptionHelp(f"--{name}", _value(kind), own, text, default_hint(field))
 
 

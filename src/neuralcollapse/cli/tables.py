@@ -82,44 +82,58 @@ def summary_table(history: list[dict[str, Any]], zero_error_epoch: float | None)
 
 
 def data_table(found: list[Found]) -> Table:
-    """The data sets of `neuralcollapse.data.available`: sizes and folder, or what is missing."""
-    table = Table("name", "title", "training examples", "test", box=box.SIMPLE_HEAD)
-    table.add_column("where", overflow="fold")
+    """The data sets of `neuralcollapse.data.available` that can be used, with their sizes."""
+    table = Table("name", "title", "classes × training examples", "test", box=box.SIMPLE_HEAD)
     for item in found:
-        if item.problem:
-            table.add_row(item.name, "", "-", "-", escape(item.problem))
-            continue
-        counts = sorted(set(item.train))
-        each = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-        table.add_row(item.name, item.title, f"{len(item.train)} × {each}", f"{item.test:,}", escape(item.path))
+        if not item.problem:
+            counts = sorted(set(item.train))
+            each = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+            table.add_row(item.name, escape(item.title), f"{len(item.train)} × {each}", f"{item.test:,}")
     return table
 
 
 def clock_table(fit: ClockFit) -> Table:
     """How close a network is to the closed form, at up to eight of its epochs."""
-    table = Table(
-        "epoch", "time t", "residual", "standing still", "growth", "max/min ω", "closed form", box=box.SIMPLE_HEAD
-    )
+    table = Table("epoch", "time t", "residual", "unmoved", "growth", "max/min ω", "on the path", box=box.SIMPLE_HEAD)
     for index in sorted({round(position) for position in np.linspace(0, len(fit.epochs) - 1, 8)}):
         columns = (fit.residual, fit.unmoved, fit.exponent, fit.measured_condition, fit.predicted_condition)
         cells = [f"{column[index]:.3f}" for column in columns]
         table.add_row(f"{fit.epochs[index]:g}", f"{fit.times[index]:.3g}", *cells)
-    table.caption = "residual: rms over j of log(ω_j / ω_j on the path); growth: d log ω / d log epoch"
+    _explain(
+        table,
+        "time t: of the closed form, the path, at which it is nearest to the network",
+        "residual: rms over j of log(ω_j / ω_j on the path), 0.1 is ten per cent",
+        "unmoved: the same had every ω_j stayed as at the first epoch",
+        "growth: d log ω / d log epoch",
+        "max/min ω: the largest ω_j over the least, of the network and on the path",
+    )
     return table
 
 
 def flows_table(found: pd.DataFrame) -> Table:
     """How far the networks of a study are from each flow, as `figures.compare_study` gives it."""
-    table = Table("data, network", "n", "projected", "multipl.", "none", "power", "max/min ω", box=box.SIMPLE_HEAD)
-    for row in found.to_dict("records"):
-        spread = " → ".join(f"{row[f'max/min {when}']:.2g}" for when in ("first", "least", "last"))
-        off = [f"{100 * row[flow]:.0f} %" for flow in ("projected", "multiplicative", "none")]
-        table.add_row(f"{row['dataset']}, {row['network']}", str(row["n"]), *off, f"{row['exponent']:.2f}", spread)
-    table.caption = (
-        "off each flow: rms over j of log ω/ω of the flow, median over epochs; power: of the epoch that ω grows with "
-        "until the error stays zero; max/min: first, least, last"
+    heads = ("data, network", "n", "projected", "multiplicative", "none", "power", "max/min ω")
+    table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
+    for dataset, group in found.groupby("dataset", sort=False):
+        table.add_row(escape(str(dataset)))
+        for row in group.to_dict("records"):
+            spread = ", ".join(f"{row[f'max/min {when}']:.2g}" for when in ("first", "least", "last"))
+            off = [f"{100 * row[flow]:.0f} %" for flow in ("projected", "multiplicative", "none")]
+            table.add_row(f"  {escape(row['network'])}", str(row["n"]), *off, f"{row['exponent']:.2f}", spread)
+    _explain(
+        table,
+        "n: seeds, of which each number is the median",
+        "projected, multiplicative, none: how far the ω_j are from that flow, rms over j",
+        "  of log(ω_j / ω_j of the flow), median over the epochs; none: not renormalized",
+        "power: of the epoch that ω grows with until the error stays zero",
+        "max/min ω: largest ω_j over least, at the first epoch, its lowest, at the last",
     )
     return table
+
+
+def _explain(table: Table, *lines: str) -> None:
+    """Say below a table what its heads mean."""
+    table.caption, table.caption_justify = "\n".join(lines), "left"
 
 
 def simulation_summary(found: Simulation) -> str:

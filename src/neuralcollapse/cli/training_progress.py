@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ COLLAPSED = 1e-3
 """The NC1 below which a network is called nearly collapsed: of the order of a thousandth of the variance between."""
 STAYS = 3
 """Measured epochs in a row without a training error after which the error is said to stay zero."""
+_HEADS = ("loss", "error", "NC1", "NC2", "NC3", "test", "time")
+_HEAD_EVERY = 20
+"""Lines of measured epochs below each line of heads, so that the last lines of a log show one."""
 
 
 class Phases:
@@ -66,7 +70,7 @@ class TrainingProgress(progress.Progress):
         self._writer: Any = None  # made by `begin` too
         self._console = console
         self._bar: Progress | None = None
-        self._epochs, self._measured = 0, ""
+        self._epochs, self._measured, self._lines = 0, "", 0
         self._phases = Phases()
 
     def begin(self, epochs: int, done: int) -> None:
@@ -102,19 +106,25 @@ class TrainingProgress(progress.Progress):
         """Print a line, where there is no bar, which shows the numbers after the epoch; and what phase is reached."""
         self._measured = f"  error {percent(record['train_error'])}  NC1 {number(record['nc1'])}"
         if self._bar is None and self._console is not None:
-            self._console.print(
-                f"epoch {record['epoch']:4d}/{self._epochs}  loss {record['loss']:.3e}{self._measured}  "
-                f"NC2 {number(record['nc2.maximal_angle_means'])}  NC3 {number(record['nc3'])}  "
-                f"test {percent(record['test_accuracy'])}  {record['seconds']:.0f} s",
-                highlight=False,
-                soft_wrap=True,
-            )
+            numbers = [number(record[name]) for name in ("nc1", "nc2.maximal_angle_means", "nc3")]
+            cells = [f"{record['loss']:.2e}", percent(record["train_error"]), *numbers]
+            cells += [percent(record["test_accuracy"]), f"{record['seconds']:.0f} s"]
+            lines = [] if self._lines % _HEAD_EVERY else [self._line("epoch", _HEADS)]
+            for line in (*lines, self._line(f"{record['epoch']}/{self._epochs}", cells)):
+                self._console.print(line, highlight=False, soft_wrap=True)
+            self._lines += 1
         if self._writer is not None:
             self._tracking.write(record, record["epoch"])
             self._writer.flush()
         for sentence in self._phases.reached(record):
             if self._console is not None:
                 self._console.print(f"epoch {record['epoch']}: {sentence}", highlight=False)
+
+    def _line(self, epoch: str, cells: Sequence[str]) -> str:
+        """The epoch, six numbers of eight signs at most, and the time: up to 99,999 epochs no more than 80 columns."""
+        *numbers, time = cells
+        width = max(2 * len(str(self._epochs)) + 1, len("epoch"))
+        return f"{epoch:>{width}}" + "".join(f"{cell:>10}" for cell in numbers) + f"{time:>9}"
 
     def epoch(self, epoch: int, loss: float) -> None:
         """Show the loss beside the bar."""

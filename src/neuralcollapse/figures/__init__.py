@@ -31,6 +31,7 @@ from neuralcollapse.figures.sweep import draw_sweep
 from neuralcollapse.figures.table1 import write_table1
 from neuralcollapse.figures.theory import compare_run, draw_simulation
 from neuralcollapse.figures.theory_study import compare_study
+from neuralcollapse.measuring.run_readers import as_folder
 from neuralcollapse.plots import style
 from neuralcollapse.plots.options import Drawing
 
@@ -54,7 +55,7 @@ def draw(path: Path, out: Path | None = None, *, drawing: Drawing | None = None,
     Raises:
         InputError: nothing known is there, nothing was measured yet, or a file is damaged.
     """
-    drawing = drawing or Drawing()
+    drawing, path = drawing or Drawing(), as_folder(path)
     run = (path / "config.json").is_file()
     if animate and not run:
         raise InputError(f"--animate shows one run over its epochs, and {path} is not a run directory")

@@ -70,9 +70,9 @@ def _portraits(views: dict[int, Projection], events: dict[str, Any], drawing: Dr
         stays, first = epoch == events["stays_zero_error"], epoch == events["first_zero_error"]
         event = ", error stays zero" if stays else ", first zero error" if first else ""
         size = matplotlib.rcParams["axes.titlesize"]
-        title = style.wrapped(figure, f"epoch {epoch}{event}", 0.9 * figure.bbox.width / max(columns, 3), fontsize=size)
-        if "\n" in title:
-            title = f"epoch {epoch}{event}".replace(", ", ",\n")
+        title, room = f"epoch {epoch}{event}", 0.9 * figure.bbox.width / max(columns, 3)
+        if style.wrapped(figure, title, room, fontsize=size) != title:
+            title = title.replace(", ", ",\n")
         ax.set_title(title, y=1, pad=2, loc="left")
     told = explain(figure, next(iter(views.values())))
     # panels of one line are as wide as they may be: if their height decided, the layout could cut off their titles

@@ -30,6 +30,9 @@ from neuralcollapse._files import numbers, read_json, read_lines, shortened
 from neuralcollapse.measuring.run_records import RunRecords, check_seed, checked_epoch, checked_records
 from neuralcollapse.measuring.trackers import PREFIX, name_of_tag
 
+_FILES = ("config.json", "history.jsonl", "status.json", "environment.json", "study.json")
+"""What stands for the whole folder that it lies in."""
+
 
 def read_runs(path: Path) -> list[RunRecords]:
     """The runs at a path.
@@ -41,8 +44,7 @@ def read_runs(path: Path) -> list[RunRecords]:
         InputError: nothing is there, nothing known, or a file is damaged.
     """
     try:
-        if path.name in ("config.json", "history.jsonl", "study.json") and _reader_of(path.parent):
-            path = path.parent
+        path = as_folder(path)
         if path.is_dir():
             return _read_folder(path)
         if not path.is_file():
@@ -50,6 +52,16 @@ def read_runs(path: Path) -> list[RunRecords]:
         return [_read_file(path)]
     except OSError as error:
         raise InputError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
+
+
+def as_folder(path: Path) -> Path:
+    """The run directory or the study that a path is a file of, any other path as it is.
+
+    Raises:
+        InputError: the configuration of the run is damaged.
+    """
+    inside = path.name in _FILES and _reader_of(path.parent)
+    return path.parent if inside else path
 
 
 def _read_folder(folder: Path) -> list[RunRecords]:
@@ -130,11 +142,12 @@ def _read_file(path: Path) -> RunRecords:
             whole = {}  # several objects, one a line
         if "log_history" in whole:
             return _read_trainer_state(path, path.parent)
-        if path.suffix == ".json" and "nc1" in whole and "epoch" not in whole:
+        if path.suffix != ".json" or not whole or "epoch" in whole:
+            return _foreign_run(path, checked_records(read_lines(path), path))
+        if "nc1" in whole:
             raise InputError(
                 f"{path} is one measurement's report, which has no epochs: see it by `neuralcollapse report {path}`"
             )
-        return _foreign_run(path, checked_records(read_lines(path), path))
     if {b"epoch", b"step"} & set(start.partition(b"\n")[0].strip().split(b",")):
         return _read_csv(path)
     raise InputError(

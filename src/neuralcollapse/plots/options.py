@@ -15,4 +15,4 @@ class Drawing:
     style: Literal["iclr", "neurips", "column", "talk"] = "iclr"
     """Width and type size: the text of ICLR or NeurIPS (5.5 in), a column (3.25 in), or a slide (10 in)."""
     title: bool = True
-    """Draw no title above the figures; captions are always written beside them, in .tex and .txt."""
+    """The title above the figures; captions are always written beside them, in .tex and .txt."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from neuralcollapse.files.options import FileOptions
 from neuralcollapse.files.passes import Progress
 from neuralcollapse.measuring.report import Report
+from neuralcollapse.measuring.run_readers import as_folder
 from neuralcollapse.measuring.run_records import RunRecords
 from neuralcollapse.report.content import make_content
 from neuralcollapse.report.features_view import view_of_report
@@ -52,7 +53,8 @@ def write_report(
 
 
 def default_place(path: Path) -> Path:
-    """`report.html` in a folder, or a file's name with `.html` beside it."""
+    """`report.html` in a folder, which a file of a run or a study stands for; beside another file, its name's."""
+    path = as_folder(path)
     return path / "report.html" if path.is_dir() else path.with_suffix(".html")
 
 

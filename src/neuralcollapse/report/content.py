@@ -12,7 +12,7 @@ from neuralcollapse.files.measure_files import measure_files
 from neuralcollapse.files.options import FileOptions, given
 from neuralcollapse.files.passes import Progress
 from neuralcollapse.measuring.report import is_printed
-from neuralcollapse.measuring.run_readers import read_runs
+from neuralcollapse.measuring.run_readers import as_folder, read_runs
 from neuralcollapse.report.features_view import view_of_printed, view_of_report
 from neuralcollapse.report.study_view import history_view
 from neuralcollapse.study.study_file import FILE as STUDY
@@ -33,6 +33,7 @@ def make_content(
         measured = measure_files(path, files or FileOptions(metrics="all"), progress)
         assert measured.report is not None  # only shards have none
         return view_of_report(measured.report, path.name)
+    path = as_folder(path)
     require_no_arrays(path, files)
     if path.suffix == ".json" and path.is_file():
         printed = read_json(path)

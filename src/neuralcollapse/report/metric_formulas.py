@@ -9,9 +9,12 @@ from __future__ import annotations
 _NC1 = r"\frac{tr(Σ_W Σ_B^+)}{C}"
 _RATIO = r"\frac{tr Σ_W}{tr Σ_B}"
 _VCI = r"1 − \frac{tr(Σ_T^+ Σ_B)}{min(C − 1, rank Σ_T)}"
-_UNBIASED = r", Σ_W = Avg_c \frac{1}{n_c − 1} ∑_i (h_{i,c} − μ_c) (h_{i,c} − μ_c)^⊤"
-_OF_MIXED = "with the spread within classes averaged over examples and the class means over classes"
-_ABOUT = f"{_OF_MIXED}, these about the mean of all examples"
+_UNBIASED = r", Σ_W = ∑_c π_c \frac{n_c}{n_c − 1} Σ_c"
+_MIXED = "with the spread within classes averaged over examples and the class means over classes"
+_BOTH = r", Σ_W = Ave_i Σ_{y_i}, Σ_B = Avg_c \bar{μ}_c \bar{μ}_c^⊤, μ_G = "
+_OF_MIXED = f"{_MIXED}, these about their own mean"
+_ABOUT = f"{_MIXED}, these about the mean of all examples"
+_MEAN_OF_CLASSES, _MEAN_OF_EXAMPLES = f"{_BOTH}Avg_c μ_c", f"{_BOTH}Ave_i h_i"
 _CDNV = r"Avg_{c ≠ d} \frac{σ_c^2 + σ_d^2}{2 ‖μ_c − μ_d‖^"
 _SIMPLEX = r"\frac{1}{\sqrt{C − 1}} (I − \frac{1 1^⊤}{C})"
 _ENTROPY = r"exp(−∑_i q_i log q_i), q_i = \frac{σ_i}{∑_j σ_j}"
@@ -44,15 +47,15 @@ def _energies() -> dict[str, tuple[str, str]]:
 FORMULAS: dict[str, tuple[str, str]] = {
     "nc1_undivided": ("NC1 without the division by the number of classes.", "tr(Σ_W Σ_B^+)"),
     "nc1_unbiased": ("NC1 with the unbiased variance of each class.", _NC1 + _UNBIASED),
-    "nc1_mixed": (f"NC1 {_OF_MIXED}.", _NC1),
-    "nc1_mixed_example_mean": (f"NC1 {_ABOUT}.", _NC1),
+    "nc1_mixed": (f"NC1 {_OF_MIXED}.", _NC1 + _MEAN_OF_CLASSES),
+    "nc1_mixed_example_mean": (f"NC1 {_ABOUT}.", _NC1 + _MEAN_OF_EXAMPLES),
     "variability_ratio": ("The variance within classes over that of the class means.", _RATIO),
     "variability_ratio_unbiased": ("The same ratio with the unbiased variance of each class.", _RATIO + _UNBIASED),
-    "variability_ratio_mixed": (f"The same ratio {_OF_MIXED}.", _RATIO),
-    "variability_ratio_mixed_example_mean": (f"The same ratio {_ABOUT}.", _RATIO),
+    "variability_ratio_mixed": (f"The same ratio {_OF_MIXED}.", _RATIO + _MEAN_OF_CLASSES),
+    "variability_ratio_mixed_example_mean": (f"The same ratio {_ABOUT}.", _RATIO + _MEAN_OF_EXAMPLES),
     "variability_collapse_index": ("Which share of the variation lies within classes, whatever linear map.", _VCI),
-    "variability_collapse_index_mixed": (f"The same index {_OF_MIXED}.", _VCI),
-    "variability_collapse_index_mixed_example_mean": (f"The same index {_ABOUT}.", _VCI),
+    "variability_collapse_index_mixed": (f"The same index {_OF_MIXED}.", _VCI + _MEAN_OF_CLASSES),
+    "variability_collapse_index_mixed_example_mean": (f"The same index {_ABOUT}.", _VCI + _MEAN_OF_EXAMPLES),
     "cdnv": (
         "The variances σ² = tr Σ_c of two classes over the squared distance of their means, averaged over pairs.",
         _CDNV + "2}",
@@ -83,12 +86,18 @@ FORMULAS: dict[str, tuple[str, str]] = {
         "How many directions the features of a class vary in, σ being those of its centred features.",
         f"Avg_c {_ENTROPY}",
     ),
-    "equinorm_{}_biased": ("NC2, equal norms, with the divisor C.", r"\frac{Std_c ‖v_c‖}{Avg_c ‖v_c‖}"),
+    "equinorm_{}_biased": (
+        "NC2, equal norms, with the divisor C in the standard deviation instead of C − 1.",
+        r"\frac{1}{Avg_c ‖v_c‖} \sqrt{\frac{1}{C} ∑_c (‖v_c‖ − Avg_d ‖v_d‖)^2}",
+    ),
     "equinorm_{}_log": (
         "How much the logarithms of the norms differ; it depends on their unit.",
         r"\frac{Std_c log ‖v_c‖}{Avg_c log ‖v_c‖}",
     ),
-    "equiangularity_{}_biased": ("NC2, equal angles, with the divisor C(C − 1).", f"Std_{{c ≠ d}} {_COSINES}"),
+    "equiangularity_{}_biased": (
+        "NC2, equal angles, with the divisor C(C − 1) in the standard deviation instead of C(C − 1) − 1.",
+        rf"\sqrt{{\frac{{1}}{{C (C − 1)}} ∑_{{c ≠ d}} ({_COSINES} − Avg_{{a ≠ b}} cos(v_a, v_b))^2}}",
+    ),
     "etf_error_{}": ("How far the inner products are from those of a simplex.", _GRAM + "V V^⊤"),
     "etf_error_classifier_centred": (
         "The same of the classifier's rows less their mean, which changes no decision.",

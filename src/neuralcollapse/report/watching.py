@@ -10,7 +10,7 @@ from typing import Any
 from neuralcollapse._errors import InputError
 from neuralcollapse.files.features import is_features
 from neuralcollapse.files.options import FileOptions
-from neuralcollapse.measuring.run_readers import is_run_directory
+from neuralcollapse.measuring.run_readers import as_folder, is_run_directory
 from neuralcollapse.report.content import make_content, require_no_arrays
 from neuralcollapse.report.page import check_page, write_page
 from neuralcollapse.training.run_directory import Run
@@ -36,6 +36,7 @@ def watch(path: Path, out: Path, files: FileOptions | None = None, *, every: flo
     Raises:
         InputError: nothing is there that can be read, a file is damaged, or it is a measurement, which has an end.
     """
+    path = as_folder(path)
     printed = path.suffix == ".json" and path.is_file() and make_content(path)["kind"] == "features"
     if printed or is_features(path):
         raise InputError(f"{path} does not grow as a run or a log does: leave out --watch")

@@ -46,8 +46,12 @@ def save(fabric: Fabric, run: Run, net: nn.Module, optimizer: torch.optim.Optimi
     fabric.barrier()
 
 
-def read(run: Run) -> dict[str, Any] | None:
+def read(run: Run, *, mapped: bool = False) -> dict[str, Any] | None:
     """The last checkpoint, on the CPU, or None before the first one.
+
+    Args:
+        run: the run directory.
+        mapped: leave the tensors in the file until they are looked at, for who only wants to know the progress.
 
     Raises:
         InputError: the file is damaged, or holds anything but tensors and plain containers.
@@ -57,7 +61,7 @@ def read(run: Run) -> dict[str, Any] | None:
         return None
     with readable(path, "checkpoint", "; start another run with another --out"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the error says enough
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         return state
 
 
@@ -114,7 +118,7 @@ def note_ending(run: Run, status: str, error: str = "") -> None:
     with contextlib.suppress(InputError):  # a damaged file is replaced
         reached = run.status()
     with contextlib.suppress(InputError, KeyError, TypeError, IndexError):  # a damaged one says nothing
-        if (state := read(run)) is not None:
+        if (state := read(run, mapped=True)) is not None:
             reached = validated(Status, state["progress"], "progress")
     with contextlib.suppress(InputError):
         reached = reached.model_copy(update={"epochs": run.config.epochs})

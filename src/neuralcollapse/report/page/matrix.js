@@ -80,7 +80,8 @@ function matrixPanels(run, classes) {
       return [overEpochs ? epoch : null, names[pair[0]], names[pair[1]], value - 1 / (classes - 1), value];
     })],
   });
-  both.node.append(element("p", { class: "note" }, "Lines from the origin, the global mean, lead to the two class means (circles) and, dashed, to where the second one would lie in a simplex. Diamonds are the rows of the classifier, scaled to the means' norm."));
+  both.node.append(element("p", { class: "note" }, "Lines from the origin, the global mean, lead to the two class means (circles) and, dashed, to where the second one would lie in a simplex."
+    + (snapshots.sets.some((set) => set.weight) ? " Diamonds are the rows of the classifier, scaled to the means' norm." : "")));
 
   const course = overEpochs ? curvePanel({
     id: "pair-course", title: "The cosine of the pair over the epochs", run, log: false, tall: true,

@@ -114,10 +114,8 @@ def test_a_message_of_a_command(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv("NEURALCOLLAPSE_DATA", raising=False)
     with pytest.raises(SystemExit) as ended:
         main(shlex.split(arguments))
     assert ended.value.code == 2
-    printed = re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().err)
-    assert said(message, printed) or " ".join(message.split()) in " ".join(printed.split())
+    assert said(message, capsys.readouterr().err)

@@ -43,7 +43,7 @@ class Named(dict[str, Entry]):
 def suggest(name: object, known: Iterable[str]) -> str:
     """The hint of an error about an unknown name: `` (did you mean 'resnet18'?)``, empty when no known name is near.
 
-    A name is near that is spelled alike, or whose words begin with the letters given.
+    A name is near that is spelled alike, or whose words begin with the letters given; dashes before it do not count.
 
     Args:
         name: what was given.
@@ -57,8 +57,8 @@ def suggest(name: object, known: Iterable[str]) -> str:
     """
     import difflib
 
-    folded = {each.casefold(): each for each in known}
-    given = str(name).casefold()
+    folded = {each.casefold().lstrip("-"): each for each in known}
+    given = str(name).casefold().lstrip("-")
     near = difflib.get_close_matches(given, folded, n=2, cutoff=0.6)
     near = near or [each for each in folded if given == "".join(word[:1] for word in each.split("_"))]
     return f" (did you mean {' or '.join(repr(folded[each]) for each in near)}?)" if near else ""

@@ -51,6 +51,21 @@ def test_the_damaged_one_of_two_files_is_named(tmp_path: Path, capsys: pytest.Ca
     assert error == f"neuralcollapse: {bad}: expected finite features, got NaN or infinity in row 41\n"
 
 
+@pytest.mark.parametrize("label", [-1, 3])
+def test_the_row_of_a_wrong_label_is_named_as_by_measure(
+    label: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = features_file(tmp_path / "good.npz", 0), tmp_path / "bad.npz"
+    arrays = dict(np.load(good))
+    arrays["labels"][[41, 50]] = label
+    np.savez(bad, **arrays)
+    told = f"neuralcollapse: {bad}: expected labels in 0..2, got {label} in row 41\n"
+    assert run(capsys, good, bad, "--resamples", 5) == (2, "", told)
+    with pytest.raises(SystemExit):
+        main(["measure", str(bad)])
+    assert capsys.readouterr().err == told
+
+
 def test_saved_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("neuralcollapse.files.measure_files.RESAMPLES", 10)
     written = []
@@ -70,6 +85,20 @@ def test_runs_without_features_have_no_interval(tmp_path: Path, capsys: pytest.C
         (tmp_path / f"{name}.jsonl").write_text(json.dumps({"epoch": 1, "nc1": value}) + "\n")
     code, out, _ = run(capsys, tmp_path / "a.jsonl", tmp_path / "b.jsonl")
     assert code == 0 and "No intervals: of 1 and 1 runs there is no spread" in out.replace("\n", " ")
+
+
+def test_an_unfinished_run_is_told_in_text_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, status in (("a", {"status": "finished", "epoch": 9}), ("b", {"status": "interrupted", "epoch": 5})):
+        folder = tmp_path / name
+        folder.mkdir()
+        config = {"dataset": "digits", "model": "mlp", "loss": "mse", "epochs": 9}
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "status.json").write_text(json.dumps(status))
+        (folder / "history.jsonl").write_text(json.dumps({"epoch": status["epoch"], "nc1": 1.0}) + "\n")
+    told = ["Not at their end: unfinished: epoch 5 of 9 (B).", "Compared at different epochs: 9 (A), 5 (B)."]
+    code, out, error = run(capsys, tmp_path / "a", tmp_path / "b")
+    assert code == 0 and not error and out.splitlines()[-2:] == told
+    assert json.loads(run(capsys, tmp_path / "a", tmp_path / "b", "--json", "-")[1])["notes"] == told
 
 
 @pytest.mark.parametrize(

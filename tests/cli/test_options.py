@@ -28,11 +28,6 @@ def call(arguments: list[str]) -> int:
     return int(exit_.value.code or 0)
 
 
-def said(text: str) -> str:
-    """A message without the box around it."""
-    return " ".join(re.sub("[│╭╮╰╯─]", " ", text).split())
-
-
 def test_help_lists_every_command_within_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["--help"]) == 0
     printed = capsys.readouterr().out
@@ -126,17 +121,30 @@ def test_an_unknown_command_is_answered_in_one_line(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "--epoch", "3"], "Perhaps you meant: --epochs INT"),
-        (["measure", "--wieght", "x.npy"], "Perhaps you meant: --weight PATH"),
-        (["run", "--loss", "msee"], "unknown value 'msee' (did you mean 'mse'?); expected one of mse, mse-torch, ce"),
-        (["run", "--optimizer", "adamm"], "(did you mean 'adam' or 'adamw'?)"),
-        (["run", "--head", "efg"], "unknown value 'efg' (did you mean 'etf'?)"),
-        (["dynamics", "--flow", "Projected"], "unknown value 'Projected' (did you mean 'projected'?)"),
-        (["measure", "--weighting", "None"], "unknown value 'None'; expected one of example, class"),
-        (["run", "--epochs", "1.5"], "Error parsing --epochs: expected a whole number, got '1.5'"),
-        (["dynamics", "--time", "long"], "Error parsing --time: expected a number, got 'long'"),
-        (["figures", "x", "--format", "gif"], "Error parsing --format: unknown value 'gif'; expected one of pdf, svg"),
-        (["sweep", "--values", "1", "a"], "Error parsing --values: expected a number, got 'a'"),
+        (["run", "--epoch", "3"], "unknown option '--epoch' (did you mean '--epochs'?); see neuralcollapse run --help"),
+        (["measure", "--wieght=x.npy"], "unknown option '--wieght' (did you mean '--weight' or '--weighting'?); see"),
+        (["run", "--foo"], "unknown option '--foo'; see neuralcollapse run --help"),
+        (["run", "--", "3"], "unknown option '--'; see neuralcollapse run --help"),
+        (
+            ["run", "--loss", "msee"],
+            "--loss: unknown value 'msee' (did you mean 'mse'?); expected one of mse, mse-torch, ce",
+        ),
+        (["run", "--optimizer", "adamm"], "--optimizer: unknown value 'adamm' (did you mean 'adam' or 'adamw'?)"),
+        (["run", "--head", "efg"], "--head: unknown value 'efg' (did you mean 'etf'?)"),
+        (["dynamics", "--flow", "Projected"], "--flow: unknown value 'Projected' (did you mean 'projected'?)"),
+        (["measure", "--weighting", "None"], "--weighting: unknown value 'None'; expected one of example, class"),
+        (["run", "--epochs", "1.5"], "--epochs: expected a whole number, got '1.5'; see neuralcollapse run --help"),
+        (["run", "--epochs="], "--epochs: expected a whole number, got ''; see neuralcollapse run --help"),
+        (["run", "--batch_size", "x"], "--batch-size: expected a whole number, got 'x'; see neuralcollapse run --help"),
+        (["run", "--milestones", "a"], "--milestones: expected a number, got 'a'; see neuralcollapse run --help"),
+        (["grid", "--seeds", "0", "x"], "--seeds: expected a whole number, got 'x'; see neuralcollapse grid --help"),
+        (["compare", "a", "b", "--level", "x"], "--level: expected a number, got 'x'; see neuralcollapse compare"),
+        (["dynamics", "--time", "long"], "--time: expected a number, got 'long'; see neuralcollapse dynamics --help"),
+        (["figures", "x", "--format", "gif"], "--format: unknown value 'gif'; expected one of pdf, svg, png; see"),
+        (["sweep", "--values", "1", "a"], "--values: expected a number, got 'a'; see neuralcollapse sweep --help"),
+        (["run", "--epochs"], "expected a value after --epochs, got none; see neuralcollapse run --help"),
+        (["run", "--epochs", "--loss", "ce"], "expected a value after --epochs, got '--loss'; see neuralcollapse run"),
+        (["measure", "--jobs", "-n"], "expected a value after --jobs, got '-n'; see neuralcollapse measure --help"),
         (
             ["measure", "a.npz", "b.npz"],
             "measure expected one path, got 'b.npz' too; see neuralcollapse measure",
@@ -144,14 +152,15 @@ def test_an_unknown_command_is_answered_in_one_line(
         (["compare", "a", "b", "c"], "compare expected two paths, got 'c' too"),
         (["run", "foo"], "run expected options alone, got 'foo' too; see neuralcollapse run --help"),
         (["figures"], "expected a run directory or the folder of a study, such as `figures runs/grid`, got none"),
-        (["figures", "--animatd", "runs/grid"], "Perhaps you meant: --animate"),
+        (["figures", "--animatd", "runs/grid"], "unknown option '--animatd' (did you mean '--animate'?)"),
     ],
 )
-def test_a_wrong_option_is_answered_with_what_was_expected(
+def test_a_wrong_option_is_answered_in_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(arguments) == 2
-    assert message in said(capsys.readouterr().err)
+    out, error = capsys.readouterr()
+    assert not out and error.startswith(f"neuralcollapse: {message}") and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import itertools
+import re
 import signal
 import sys
 import warnings
@@ -97,8 +99,8 @@ def parse(name: str, arguments: list[str]) -> Any:
     """The command of that name with its options.
 
     Raises:
-        InputError: more paths than the command takes.
-        SystemExit: wrong options, with code 2 after a message; or --help, with code 0.
+        InputError: an unknown option, a value that is missing or wrong, or more paths than the command takes.
+        SystemExit: --help, with code 0.
     """
     command = command_class(name)
     if "-h" in arguments or "--help" in arguments:
@@ -110,16 +112,33 @@ def parse(name: str, arguments: list[str]) -> Any:
     import tyro
 
     from neuralcollapse.cli.help import options_of
-    from neuralcollapse.cli.option_types import MARKERS, RULES
+    from neuralcollapse.cli.option_types import MARKERS, RULES, WrongValue
 
-    settings: dict[str, Any] = {"prog": f"neuralcollapse {name}", "registry": RULES, "config": MARKERS}
-    known = {option.name for option in options_of(command)}
-    if not {each.partition("=")[0] for each in arguments if each.startswith("--")} <= known:
-        return tyro.cli(command, args=arguments, **settings)  # which says what is near
-    found, unknown = tyro.cli(command, args=arguments, return_unknown_args=True, **settings)
+    advice = f"see neuralcollapse {name} --help"
+    known = {option.name: option for option in options_of(command)}
+    for given, after in itertools.zip_longest(arguments, arguments[1:]):
+        option, equals, _ = given.partition("=")
+        if option.startswith("--") and (option := option.replace("_", "-")) not in known:
+            raise InputError(f"unknown option {option!r}{suggest(option, known)}; {advice}")
+        takes_one = option.startswith("--") and known[option].value and not known[option].value.endswith("...")
+        if takes_one and not equals and (after is None or re.match("--|-[a-z]", after)):
+            got = "none" if after is None else repr(after)
+            raise InputError(f"expected a value after {option}, got {got}; {advice}")
+    found: Any
+    try:
+        found, unknown = tyro.cli(
+            command,
+            args=arguments,
+            prog=f"neuralcollapse {name}",
+            registry=RULES,
+            config=MARKERS,
+            return_unknown_args=True,
+        )
+    except WrongValue as error:
+        raise InputError(f"{error}; {advice}") from None
     if unknown:
         expected = ("options alone", "one path", "two paths")[sum(not each.startswith("--") for each in known)]
-        raise InputError(f"{name} expected {expected}, got {unknown[0]!r} too; see neuralcollapse {name} --help")
+        raise InputError(f"{name} expected {expected}, got {unknown[0]!r} too; {advice}")
     return found
 
 

@@ -25,6 +25,10 @@ RULES = ConstructorRegistry()
 """The rules that tyro follows before its own."""
 
 
+class WrongValue(Exception):
+    """A value that an option does not take, in words; no ValueError, of which tyro would print a box of lines."""
+
+
 @RULES.primitive_rule
 def one_of(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     """One of a few words: an option of type ``Literal["a", "b"]``."""
@@ -105,7 +109,7 @@ def left_open(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
 
 @RULES.struct_rule
 def described(info: StructTypeInfo) -> StructConstructorSpec | None:
-    """A command or a group of options: a message about an option repeats what the help says of it."""
+    """A command or a group of options, each with what the help says of it and its name in errors about its value."""
     if not dataclasses.is_dataclass(info.type) or not info.type.__module__.startswith("neuralcollapse"):
         return None
     made: Any = info.type
@@ -118,9 +122,25 @@ def described(info: StructTypeInfo) -> StructConstructorSpec | None:
 
     fields = []
     for field in dataclasses.fields(made):
-        hint: Any = Annotated[hints[field.name], tyro.conf.arg(help_behavior_hint=default_hint(field))]
+        hint: Any = _naming_itself(f"--{field.name.replace('_', '-')}", hints[field.name])
+        hint = Annotated[hint, tyro.conf.arg(help_behavior_hint=default_hint(field))]
         default: Any = tyro.MISSING if field.default is dataclasses.MISSING else field.default
         default = default if field.default_factory is dataclasses.MISSING else field.default_factory()
         default = False if field.name in switches else default
         fields.append(StructFieldSpec(field.name, hint, default, helptext=texts.get(field.name, "")))
     return StructConstructorSpec(instantiate, tuple(fields))
+
+
+def _naming_itself(name: str, hint: Any) -> Any:
+    """The type of an option, a wrong value of which is a :class:`WrongValue` with the option's name."""
+    found = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(hint, set()))
+    if hint is bool or not isinstance(found, PrimitiveConstructorSpec):  # a switch, or a group of options
+        return hint
+
+    def read(given: list[str]) -> Any:
+        try:
+            return found.instance_from_str(given)
+        except ValueError as error:
+            raise WrongValue(f"{name}: {error}") from None
+
+    return Annotated[hint, dataclasses.replace(found, instance_from_str=read)]

@@ -94,7 +94,7 @@ def state(study: Study) -> list[str]:
 
 def unfinished(study: Study) -> str:
     """Which runs have not ended, and why; empty where all have."""
-    return "; ".join(grouped(study.runs, lambda run: [run.unfinished] if run.unfinished else []))
+    return "; ".join(grouped(study.runs, lambda run: [run.records.unfinished] if run.records.unfinished else []))
 
 
 def departures(study: Study, reduced: str) -> str:

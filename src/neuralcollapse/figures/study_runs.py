@@ -68,11 +68,6 @@ class StudyRun:
         return self.config.loss_title if self.config else self.records.loss
 
     @property
-    def last_epoch(self) -> int:
-        """The last epoch trained or measured."""
-        return max(self.status.epoch, int(self.records.last.get("epoch", 0)))
-
-    @property
     def reduced(self) -> tuple[str, ...]:
         """In what this run is smaller than the paper's, each in a few words."""
         if (config := self.config) is None:
@@ -102,17 +97,6 @@ class StudyRun:
         if (config := self.config) is None:
             return ()
         return (*self.reduced, *config.changes(), *recipes.departures(config))
-
-    @property
-    def unfinished(self) -> str:
-        """Why this run has not reached its end, in words; empty when it has."""
-        status = self.status.status
-        if self.config is None or status == "finished" or (not status and self.last_epoch >= self.config.epochs):
-            return ""
-        if status == "diverged":
-            return f"diverged after epoch {self.last_epoch}"
-        # a directory does not tell whether its process still runs: it may be a copy, or the process was killed
-        return f"unfinished: epoch {self.last_epoch} of {self.config.epochs}"
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def change(run: StudyRun, key: str) -> Change:
     zero = values.get(run.records.summary()["stays_zero_error"], math.nan)
     last = next(reversed(values.values()), math.nan)
     zero, last = (value if math.isfinite(value) else math.nan for value in (zero, last))
-    return Change(zero, last, math.nan if run.unfinished else last - zero)
+    return Change(zero, last, math.nan if run.records.unfinished else last - zero)
 
 
 def _measured(run: StudyRun, measure: Measure) -> bool:
@@ -116,7 +116,7 @@ def runs_table(study: Study) -> pd.DataFrame:
             line = names | {
                 "model": run.records.network,
                 "seed": run.records.seed,
-                "status": run.status.status or ("unfinished" if run.unfinished else "finished"),
+                "status": run.status.status or ("unfinished" if run.records.unfinished else "finished"),
                 "departures": "; ".join(run.departures),
                 **{name: getattr(run.config, name) for name in _SETTINGS},
             }
@@ -200,7 +200,7 @@ def _entries(
 
     kinds = (
         ("a", captions.departures(study, "reduced: "), lambda run: bool(run.departures)),
-        ("b", captions.unfinished(study), lambda run: bool(run.unfinished)),
+        ("b", captions.unfinished(study), lambda run: bool(run.records.unfinished)),
         ("c", _never(study), _stays_above),
     )
     # what holds for all entries needs no letter

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neuralcollapse._checks import check_classifier
 from neuralcollapse._errors import InputError
 from neuralcollapse._files import to_json, write_json
 from neuralcollapse.data.binary_files import machine_memory
 from neuralcollapse.files.features import Classifier, LabelledFeatures, open_classifier, open_examples
 from neuralcollapse.files.options import STANDARD_OUTPUT, FileOptions, metric_names
-from neuralcollapse.files.passes import Part, Progress
+from neuralcollapse.files.passes import Part, Progress, require_classifier
 from neuralcollapse.files.samples import sample_of
 from neuralcollapse.files.shards import (
     Counts,
@@ -104,7 +103,7 @@ def _measure(features: Path, options: FileOptions, progress: Progress) -> tuple[
     reported = classifier is not None and (options.shard is None or options.save is None)
     if classifier is not None:
         num_classes = options.classes or len(classifier.weight)
-        _check_classifier(classifier, num_classes, dim)
+        require_classifier(classifier, num_classes, dim)
     elif options.save is None:
         raise InputError(f"{features} has no weight: name its file by --weight, or --save moments to merge later")
     elif options.classes is None:
@@ -155,7 +154,7 @@ def _count(
     moments, saved = _merged_moments(options)
     if classifier is None:
         raise InputError(f"{examples.path} has no weight, which NC4 needs: name its file by --weight")
-    _check_classifier(classifier, moments.num_classes, moments.means.shape[1])
+    require_classifier(classifier, moments.num_classes, moments.means.shape[1])
     (total, dim), expected = examples.shape, moments.means.shape[1]
     if dim != expected:
         raise InputError(f"{examples.path}: expected {expected} features as in {options.moments}, got {dim}")
@@ -210,7 +209,7 @@ def _merge_moments(options: FileOptions, classifier: Classifier | None) -> tuple
     if options.classes not in (None, merged.num_classes):
         raise InputError(f"{options.merge[0]}: expected {options.classes} classes, got {merged.num_classes}")
     if classifier is not None:
-        _check_classifier(classifier, merged.num_classes, merged.means.shape[1])
+        require_classifier(classifier, merged.num_classes, merged.means.shape[1])
     if kept and len({each.file for each in joined}) > 1:
         raise InputError(f"expected shards of one file, in which {kept.classes} were measured, got those of several")
     for gap in missing_rows(joined):
@@ -226,7 +225,7 @@ def _merge_counts(options: FileOptions, classifier: Classifier | None) -> tuple[
     moments, merged = _merged_moments(options)
     if classifier is None:
         raise InputError("expected the classifier that the counts were made with: name its file by --weight")
-    _check_classifier(classifier, moments.num_classes, moments.means.shape[1])
+    require_classifier(classifier, moments.num_classes, moments.means.shape[1])
     if options.save is not None:
         raise InputError(f"expected no --save where {options.moments} has the merged moments, got {options.save}")
     against = digest(moments, classifier.weight, classifier.bias)
@@ -249,13 +248,6 @@ def _merge_counts(options: FileOptions, classifier: Classifier | None) -> tuple[
             f"got {decisions.counts.examples}{where}"
         )
     return _report(moments, classifier, options, decisions, merged.kept), ""
-
-
-def _check_classifier(classifier: Classifier, num_classes: int, dim: int) -> None:
-    try:
-        check_classifier(classifier.weight, classifier.bias, num_classes, dim)
-    except InputError as error:
-        raise InputError(f"{classifier.path}: {error}") from None
 
 
 def _moments_in(path: Path) -> tuple[ClassMoments, Saved]:

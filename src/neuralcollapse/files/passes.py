@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralcollapse._checks import not_finite
+from neuralcollapse._checks import check_classifier, not_finite
 from neuralcollapse._errors import InputError
 from neuralcollapse.files.features import BLOCK_BYTES, Classifier, LabelledFeatures
 from neuralcollapse.files.shards import Counts, RowRange, Saved, digest, write_counts, write_moments
@@ -153,3 +153,11 @@ def require_labels(examples: LabelledFeatures, labels: Tensor, num_classes: int,
             f"{examples.labels_path}: expected labels in 0..{num_classes - 1}, got {int(labels[outside[0]])} "
             f"in row {first + outside[0]}"
         )
+
+
+def require_classifier(classifier: Classifier, num_classes: int, dim: int) -> None:
+    """Raise unless a classifier is one of C classes and p features."""
+    try:
+        check_classifier(classifier.weight, classifier.bias, num_classes, dim)
+    except InputError as error:
+        raise InputError(f"{classifier.path}: {error}") from None

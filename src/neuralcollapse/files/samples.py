@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from neuralcollapse._checks import check_classifier, check_labels
-from neuralcollapse._errors import InputError
 from neuralcollapse.files.features import Classifier, LabelledFeatures
+from neuralcollapse.files.passes import require_classifier, require_labels
 from neuralcollapse.measuring.bootstrap import Sample
 
 
@@ -20,17 +19,14 @@ def sample_of(examples: LabelledFeatures, classifier: Classifier | None, keeps: 
         keeps: (C,) whether each class's rows are taken; None for all.
 
     Raises:
-        InputError: labels or a classifier that do not fit.
+        InputError: labels or a classifier that do not fit, with the file and of a label the row.
     """
     rows, dim = examples.shape
     labels = torch.cat([block.labels for block in examples.blocks(0, rows)])
     count = len(classifier.weight) if classifier is not None else max(0, int(labels.max())) + 1
-    try:
-        check_labels(labels, rows, count)
-        if classifier is not None:
-            check_classifier(classifier.weight, classifier.bias, count, dim)
-    except InputError as error:
-        raise InputError(f"{examples.path}: {error}") from None
+    require_labels(examples, labels, count, 0)
+    if classifier is not None:
+        require_classifier(classifier, count, dim)
 
     def blocks() -> Iterator[Tensor]:
         for block in examples.blocks(0, rows):

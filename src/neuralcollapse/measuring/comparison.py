@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from neuralcollapse._checks import InputError, shown
+from neuralcollapse._checks import InputError, as_count, as_number, shown
 from neuralcollapse._errors import install
 from neuralcollapse._files import finite
+from neuralcollapse.measuring.added_later import ADDED_LATER
 from neuralcollapse.measuring.bootstrap import (
     RESAMPLES,
     Sample,
@@ -23,7 +24,7 @@ from neuralcollapse.measuring.bootstrap import (
     reach,
     resampled,
 )
-from neuralcollapse.measuring.confidence import check_bootstrap
+from neuralcollapse.measuring.confidence import SHARES, check_bootstrap, difference_of_shares
 from neuralcollapse.measuring.history import History
 from neuralcollapse.measuring.report import Report, is_printed
 from neuralcollapse.measuring.tidy import is_constant, numbers_of, plain_name, setting_text
@@ -38,16 +39,8 @@ _SAID_TWICE = ("model", "dataset_title", "loss_title")
 _NOT_OF_THE_NETWORK = ("seconds", "learning_rate")
 # What a report or a line of a history says of how and on what it was measured.
 _MEASURED_ON = ("weighting", "mse.weight_decay", "num_examples", "num_classes", "classes_present")
-DEFAULTS: dict[str, Any] = {
-    "label_noise": 0.0,
-    "downsample": 1,
-    "head": "linear",
-    "optimizer": "sgd",
-    "robustness_examples": 0,
-    "batch_norm_statistics": "running",
-    "notebook_weight_decay": False,
-}
-"""What a run directory without these settings, made before they were added, was trained with; any other: None."""
+# Examples of a report beyond which an exact interval would take more than a machine's memory.
+_MOST_EXAMPLES = 10**12
 # Characters of a setting in a printed comparison: two of them and a name fit 80 columns.
 _WIDEST = 24
 
@@ -87,6 +80,8 @@ class Comparison:
         cka: of the features of both sides, where they are of the same examples.
         settings: in which the two sides differ, by name: those of A and of B. Of runs, how they were trained; of runs
             and reports, how and on how much they were measured.
+        notes: what is to be known of the runs beside their numbers, a sentence each: which of them have not ended, and
+            that the sides are compared at different epochs.
 
     Example:
         >>> labels = torch.arange(40) % 2
@@ -100,6 +95,7 @@ class Comparison:
     method: str
     cka: float | None = None
     settings: dict[str, tuple[str, str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def differing(self) -> list[str]:
@@ -110,7 +106,8 @@ class Comparison:
         """A dictionary that ``json.dumps`` takes; non-finite numbers become "inf", "-inf" or "nan"."""
         rows = {name: {**asdict(each), "differs": each.differs} for name, each in self.differences.items()}
         found = {"level": self.level, "method": self.method, "cka": self.cka, "differences": rows}
-        return finite({**found, "settings": {name: list(pair) for name, pair in self.settings.items()}})  # type: ignore[no-any-return]
+        found |= {"settings": {name: list(pair) for name, pair in self.settings.items()}, "notes": list(self.notes)}
+        return finite(found)  # type: ignore[no-any-return]
 
     def __str__(self) -> str:
         lines = [f"{'':<30}{'A':>9}{'B':>9}{'A − B':>9} {self.level:.0%} interval"]
@@ -123,7 +120,8 @@ class Comparison:
         if tested:
             chance = (1 - self.level) * len(tested)
             lines.append(f"* {sum(tested)} of {len(tested)} numbers differ; by chance alone {chance:.2g} would.")
-        lines += textwrap.wrap(self.method, 80)
+        for sentence in (self.method, *self.notes):
+            lines += textwrap.wrap(sentence, 80)
         if self.settings:
             lines.append("Settings that differ:")
             for name, pair in self.settings.items():
@@ -159,6 +157,11 @@ def compare(
     - :class:`neuralcollapse.History`: the last epoch of its runs. Of at least two seeds on each side, Welch's interval
       of the difference of means; from one run nothing can be said.
 
+    Where none of the examples is mistaken, none is in any resample either. So the interval of the difference of two
+    shares of examples (accuracy, nearest_mean_accuracy, nc4_mismatch) is never narrower than that of two binomials,
+    whose exact intervals are squared and added; it ends at −1 and 1. Where examples are drawn in pairs, the binomials
+    are those of which it holds on one side alone: as many as the difference shows, for no others are counted.
+
     Args:
         a, b: two of one kind.
         level: of the intervals, each for its own number.
@@ -169,8 +172,10 @@ def compare(
     Raises:
         InputError: sides of two kinds, or of none of these; runs of different networks on one side.
 
-    Source: Efron & Tibshirani (1993), An introduction to the bootstrap, Chapter 16; Welch (1947), The generalization of
-    Student's problem when several different population variances are involved.
+    Source: Efron & Tibshirani (1993), An introduction to the bootstrap, Chapter 16; Clopper & Pearson (1934), The use
+    of confidence or fiducial limits illustrated in the case of the binomial; Newcombe (1998), Interval estimation for
+    the difference between independent proportions: comparison of eleven methods, Method 10; Welch (1947), The
+    generalization of Student's problem when several different population variances are involved.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
@@ -215,18 +220,26 @@ def _of_samples(
     values = a.numbers(settings), b.numbers(settings)
     names = [name for name in values[0] if name in values[1]]
     draws: dict[str, list[float]] = {name: [] for name in names}
-    for one, other in resampled([a, b], settings, resamples, seed, progress):
+    for drawn_a, drawn_b in resampled([a, b], settings, resamples, seed, progress):
         for name in names:
-            draws[name].append(one[name] - other[name])
-    differences, found = {name: values[0][name] - values[1][name] for name in names}, {}
+            draws[name].append(drawn_a[name] - drawn_b[name])
+    same, sizes = torch.equal(a.labels, b.labels), [len(a.labels), len(b.labels)]
+    differences = {name: values[0][name] - values[1][name] for name in names}
+    found, alike = {}, []
     for name, (error, bias) in errors_and_biases([a, b], differences, draws).items():
         difference, width = differences[name], reach(level, error, bias)
         bounds = difference - width, difference + width
+        if name in SHARES and math.isfinite(width):
+            one, other = (round(side[name] * size) for side, size in zip(values, sizes, strict=True))
+            if same:  # examples of which it holds on one side alone: as many as the difference shows
+                one, other = max(one - other, 0), max(other - one, 0)
+            exact = difference_of_shares((one, sizes[0]), (other, sizes[1]), level)
+            bounds = _widened(bounds, exact)
+            alike += [name] if width == 0.0 else []
         found[name] = Difference(values[0][name], values[1][name], difference, *bounds)
-    same = torch.equal(a.labels, b.labels)
     how = "drawn in pairs, for the labels of both sides agree" if same else "each side by itself"
     made = f"Bootstrap over examples, {resamples} resamples within classes, {how}."
-    method = " ".join([made, *few_examples([a, b])])
+    method = " ".join([made, *_all_alike(alike), *few_examples([a, b])])
     cka = linear_cka(*(torch.cat(list(side.blocks())) for side in (a, b))) if same else None
     return Comparison(found, level, method, cka)
 
@@ -234,7 +247,7 @@ def _of_samples(
 def _of_reports(a: Mapping[str, Any], b: Mapping[str, Any], level: float) -> Comparison:
     values = [{name: value for name, value in numbers_of(side).items() if _compared(name)} for side in (a, b)]
     intervals = [_errors_of(side) for side in (a, b)]
-    found = {}
+    found, alike = {}, []
     for name in (name for name in values[0] if name in values[1]):
         one, other = values[0][name], values[1][name]
         low = high = math.nan
@@ -242,12 +255,16 @@ def _of_reports(a: Mapping[str, Any], b: Mapping[str, Any], level: float) -> Com
             (first, bias), (second, other_bias) = (each[name] for each in intervals)
             width = reach(level, math.hypot(first, second), bias - other_bias)
             low, high = one - other - width, one - other + width
+            if name in SHARES and math.isfinite(width):
+                exact = difference_of_shares(_successes(a, name, one), _successes(b, name, other), level)
+                low, high = _widened((low, high), exact)
+                alike += [name] if width == 0.0 else []
         found[name] = Difference(one, other, one - other, low, high)
     settings = _differing([[_measured_on(a)], [_measured_on(b)]])
     if all(intervals):
         method = "From the standard errors of both reports, taken to be of different examples."
         notes = [note for side in (a, b) for note in _notes_of(side) if about_few_examples(note)]
-        method = " ".join([method, *dict.fromkeys(notes)])
+        method = " ".join([method, *_all_alike(alike), *dict.fromkeys(notes)])
     else:
         without = "either report" if not any(intervals) else "one report"
         again = "Measure with confidence= (--confidence), or compare the features themselves"
@@ -265,6 +282,23 @@ def _errors_of(report: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
             raise InputError(f"expected error and bias in the interval of {shown(name)}, got {shown(entry)}")
         found[str(name)] = parts["error"], parts["bias"]
     return found
+
+
+def _successes(report: Mapping[str, Any], name: str, share: float) -> tuple[int, int]:
+    """Of how many examples what a share tells is true, and of how many in all."""
+    count = as_count(report.get("num_examples"), "num_examples", most=_MOST_EXAMPLES)
+    return round(as_number(share, f"value of {name}", most=1.0) * count), count
+
+
+def _widened(interval: tuple[float, float], exact: tuple[float, float]) -> tuple[float, float]:
+    """The interval of a difference of shares, made to hold the exact one and to end at −1 and 1."""
+    return max(min(interval[0], exact[0]), -1.0), min(max(interval[1], exact[1]), 1.0)
+
+
+def _all_alike(names: Sequence[str]) -> list[str]:
+    """A sentence on the shares of which resamples tell nothing; or nothing."""
+    said = f"Interval of {', '.join(names)}: from the binomial's exact ones, for all resamples agree."
+    return [said] if names else []
 
 
 def _notes_of(report: Mapping[str, Any]) -> list[str]:
@@ -297,7 +331,28 @@ def _of_histories(a: History, b: History, level: float) -> Comparison:
         method = f"Welch's interval of the means of {counts}, each at its last epoch."
     else:
         method = f"No intervals: of {counts} there is no spread. Train several seeds, or compare features of one epoch."
-    return Comparison(found, level, method, settings=_differing_settings(a, b))
+    notes = *_not_at_their_end(a, b), *_other_epochs(a, b)
+    return Comparison(found, level, method, settings=_differing_settings(a, b), notes=notes)
+
+
+def _not_at_their_end(a: History, b: History) -> list[str]:
+    """A sentence on the runs that have not reached their end, in the words of the captions of figures; or nothing."""
+    which: dict[str, list[str]] = {}
+    for side, runs in (("A", a.run_records), ("B", b.run_records)):
+        for run in runs:
+            if run.unfinished:
+                which.setdefault(run.unfinished, []).append(side if len(runs) == 1 else f"{side} seed {run.seed}")
+    said = "; ".join(f"{why} ({', '.join(named)})" for why, named in which.items())
+    return [f"Not at their end: {said}."] if said else []
+
+
+def _other_epochs(a: History, b: History) -> list[str]:
+    """A sentence on the last measured epochs of both sides, where they are not all the same; or nothing."""
+    sides = [sorted({run.last["epoch"] for run in each.run_records if run.records}) for each in (a, b)]
+    if sides[0] == sides[1] and len(sides[0]) == 1:
+        return []
+    said = [f"{' and '.join(map(str, epochs))} ({side})" for epochs, side in zip(sides, "AB", strict=True)]
+    return [f"Compared at different epochs: {', '.join(said)}."]
 
 
 def _differing_settings(a: History, b: History) -> dict[str, tuple[str, str]]:
@@ -329,9 +384,9 @@ def _differing(sides: Sequence[Sequence[Mapping[str, Any]]], complete: bool = Fa
         if not by_default and not all(any(name in run for run in side) for side in sides):
             continue
         have = [[run for run in side if by_default or name in run] for side in sides]
-        meant = [{setting_text(run.get(name, DEFAULTS.get(name))) for run in side} for side in have]
+        meant = [{setting_text(run.get(name, ADDED_LATER.get(name))) for run in side} for side in have]
         if meant[0] != meant[1]:
-            said = [sorted({setting_text(run.get(name, DEFAULTS.get(name))) for run in side}) for side in have]
+            said = [sorted({setting_text(run.get(name, ADDED_LATER.get(name))) for run in side}) for side in have]
             found[name] = " or ".join(said[0]), " or ".join(said[1])
     return found
 

@@ -146,6 +146,23 @@ def binomial_interval(successes: int, trials: int, level: float) -> tuple[float,
     return 1.0 - _highest_share(trials - successes, trials, level), _highest_share(successes, trials, level)
 
 
+def difference_of_shares(a: tuple[int, int], b: tuple[int, int], level: float) -> tuple[float, float]:
+    """The interval of the difference of two shares, each of so many successes in so many trials, drawn independently.
+
+    With p the shares found and l to u their own intervals, those of :func:`binomial_interval`, it is
+    p_a − p_b − √((p_a − l_a)² + (u_b − p_b)²) to p_a − p_b + √((u_a − p_a)² + (p_b − l_b)²).
+
+    Source: Newcombe (1998), Interval estimation for the difference between independent proportions: comparison of
+    eleven methods, Method 10, with exact intervals in place of Wilson's.
+    """
+    (share_a, low_a, high_a), (share_b, low_b, high_b) = (
+        (successes / trials, *binomial_interval(successes, trials, level)) for successes, trials in (a, b)
+    )
+    difference = share_a - share_b
+    low = difference - math.hypot(share_a - low_a, high_b - share_b)
+    return low, difference + math.hypot(high_a - share_a, share_b - low_b)
+
+
 def _highest_share(successes: int, trials: int, level: float) -> float:
     """The q for which so many successes or fewer have a chance of (1 − level)/2."""
     if successes == trials:

@@ -2,7 +2,7 @@
 
 What a path holds is told by its content:
 
-    config.json, history.jsonl    a run directory of `neuralcollapse run`
+    config.json, history.jsonl    a run directory of `neuralcollapse run`, with its status.json
     study.json                    a study, which lists its runs; or a folder with runs directly in it
     lines of JSON                 the file of a Monitor
     metrics.csv                   Lightning's CSVLogger; or any table with a column `epoch`
@@ -184,7 +184,36 @@ def _read_run_directory(folder: Path) -> RunRecords:
     history = folder / "history.jsonl"  # not there before the first measured epoch
     records = checked_records(read_lines(history), history) if history.is_file() else ()
     settings = {name: value for name, value in config.items() if name != "class_names"}
-    return RunRecords(folder.resolve().name, dataset, network, loss, seed, settings, records, folder)
+    last = records[-1]["epoch"] if records else 0
+    unfinished = _why_unfinished(folder / "status.json", config.get("epochs"), last)
+    return RunRecords(folder.resolve().name, dataset, network, loss, seed, settings, records, folder, unfinished)
+
+
+def _why_unfinished(path: Path, epochs: Any, last: float) -> str:
+    """Why a run has not reached its end, in words; empty where it has, or where nobody says how long it is.
+
+    Args:
+        path: of `status.json`, which is not there before the first epoch has ended.
+        epochs: of the whole run, as `config.json` says; last: the last one measured.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        content = read_json(path) if path.is_file() else {}
+    except InputError as error:
+        raise InputError(f"{error}; delete the file to continue without it") from None
+    status, trained = content.get("status", ""), content.get("epoch", 0)
+    if not isinstance(status, str) or type(trained) is not int:
+        found = f"{shortened(status)} and {shortened(trained)}"
+        raise InputError(f"{path}: expected a status and an epoch, got {found}; delete the file to continue without it")
+    reached = max(trained, int(last))
+    if type(epochs) is not int or status == "finished" or (not status and reached >= epochs):
+        return ""
+    if status == "diverged":
+        return f"diverged after epoch {reached}"
+    # a directory does not tell whether its process still runs: it may be a copy, or the process was killed
+    return f"unfinished: epoch {reached} of {epochs}"
 
 
 def names_in_study(path: Path) -> list[str]:

@@ -26,6 +26,7 @@ class RunRecords:
         settings: all other settings, by name.
         records: a dictionary a measured epoch, and layer where there are several, in the order of epochs.
         path: where it was read, or None.
+        unfinished: why it has not reached its end, in words; empty where it has, or where nobody says how long it is.
     """
 
     run: str
@@ -36,6 +37,7 @@ class RunRecords:
     settings: Mapping[str, Any] = field(default_factory=dict)
     records: tuple[dict[str, Any], ...] = ()
     path: Path | None = None
+    unfinished: str = ""
 
     @property
     def labels(self) -> tuple[str, str, str, str, int | None]:

@@ -22,6 +22,7 @@ from annotated_types import Ge, Gt, Le, Lt, MaxLen
 
 from neuralcollapse._errors import InputError, suggest
 from neuralcollapse._files import shortened, validated
+from neuralcollapse.measuring.added_later import ADDED_LATER
 from neuralcollapse.networks.heads import HEADS
 from neuralcollapse.training.losses import LOSSES
 from neuralcollapse.training.optimizers import OPTIMIZERS
@@ -214,8 +215,9 @@ class TrainingConfig:
 class RunConfig(TrainingConfig):
     """Every setting that decides the numbers of a run, none left open, with what the data say: `config.json`.
 
-    A setting with a default was added by a later version; an older `config.json` without it means the default. Names of
-    losses, heads and optimizers are any text: a run of a later version can be read, though not continued.
+    A setting with a default was added by a later version; an older `config.json` without it means the default, which
+    stands in `measuring.added_later`, or None. Names of losses, heads and optimizers are any text: a run of a later
+    version can be read, though not continued.
     """
 
     # field() takes the default of TrainingConfig away: these must be given
@@ -243,13 +245,13 @@ class RunConfig(TrainingConfig):
     """What figures and tables call the loss."""
     measured_weight_decay: float
     """λ at which the paper's loss is decomposed; see `losses`."""
-    label_noise: float = 0.0
-    downsample: Count = 1
-    head: Name = "linear"
-    optimizer: Name = "sgd"
-    robustness_examples: Images = 0
-    batch_norm_statistics: Statistics = "running"
-    notebook_weight_decay: bool = False
+    label_noise: float = ADDED_LATER["label_noise"]
+    downsample: Count = ADDED_LATER["downsample"]
+    head: Name = ADDED_LATER["head"]
+    optimizer: Name = ADDED_LATER["optimizer"]
+    robustness_examples: Images = ADDED_LATER["robustness_examples"]
+    batch_norm_statistics: Statistics = ADDED_LATER["batch_norm_statistics"]
+    notebook_weight_decay: bool = ADDED_LATER["notebook_weight_decay"]
     data_sha256: Name | None = None
     """`data.fingerprint` of the data; an older run has None."""
 

@@ -424,6 +424,24 @@ def test_classifiers_of_other_precisions(dtype: torch.dtype) -> None:
     assert float(one.compute()["nc3"]) == pytest.approx(want.nc3, rel=1e-6)
 
 
+def test_rounding_of_bfloat16_features_is_warned_of() -> None:
+    from neuralcollapse.integrations.torchmetrics import NeuralCollapse
+
+    features = 30.0 + torch.eye(3, 6)[LABELS] + 0.01 * INPUTS
+    ones = [NeuralCollapse(nn.Linear(6, 3)) for _ in range(2)]
+    for one, dtype in zip(ones, (torch.bfloat16, torch.float32), strict=True):
+        for part in (slice(0, 40), slice(40, 90)):
+            one.update(features[part].to(dtype), LABELS[part])
+    with pytest.warns(UserWarning, match="rounding the features to bfloat16 makes or hides about .* of NC1"):
+        ones[0].compute()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ones[1].compute()
+    ones[1].merge_state(ones[0])
+    with pytest.warns(UserWarning, match="rounding the features to bfloat16"):
+        ones[1].compute()
+
+
 # Transformers
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,6 +15,7 @@ import torch
 from helpers.gloo import on_processes
 from helpers.normalised import measure_part, measure_synchronised, network, trained_like
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset, get_worker_info
 
 import neuralcollapse as nc
 from neuralcollapse import InputError
@@ -380,6 +382,84 @@ def test_the_pass_is_part_of_the_progress() -> None:
     assert told == pytest.approx(
         [1 / 9, 2 / 9, 3 / 9, 4 / 9, 5 / 9, 6 / 9, 1]
     )  # decisions on all that was kept, at once
+
+
+class Once(IterableDataset):  # type: ignore[type-arg]
+    """Examples of one iterator: what a pass has taken no later one gets; ``most`` a pass, or all."""
+
+    def __init__(self, data: list[tuple[Tensor, Tensor]], most: int | None = None) -> None:
+        self._most = most
+        self._left = iter([pair for inputs, labels in data for pair in zip(inputs, labels, strict=True)])
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return itertools.islice(self._left, self._most)
+
+
+class Again(IterableDataset):  # type: ignore[type-arg]
+    """The same examples in every pass, divided among workers."""
+
+    def __init__(self, data: list[tuple[Tensor, Tensor]]) -> None:
+        self._data = data
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        worker = get_worker_info()
+        pairs = [pair for inputs, labels in self._data for pair in zip(inputs, labels, strict=True)]
+        share = len(pairs) if worker is None else len(pairs) // worker.num_workers
+        first = 0 if worker is None else worker.id * share
+        yield from pairs[first : first + share]
+
+
+@pytest.mark.parametrize("measure", [nc.measure, nc.measure_layers])
+@pytest.mark.parametrize("options", [{"batch_norm": "re-estimate"}, {"min_count": 1}])
+@pytest.mark.parametrize(("most", "left"), [(None, 0), (50, 10)])
+def test_batches_that_come_only_once_are_refused(
+    most: int | None, left: int, options: dict[str, Any], measure: Callable[..., object]
+) -> None:
+    """A pass before has used them up, or left a rest whose numbers would be others."""
+    net, data = trained_like()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    loader = DataLoader(Once(data, most), batch_size=10)
+    message = rf"same examples, got {most or 60} in one and {left} in the next: give a loader that can be gone"
+    with pytest.raises(InputError, match=message):
+        measure(net, loader, **options)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_batches_used_up_before_are_told_of() -> None:
+    net, data = trained_like()
+    monitor = nc.Monitor(net, DataLoader(Once(data), batch_size=10))
+    assert monitor(1) is not None
+    message = "at least one batch, got none: if it gives its batches only once, give a list of batches"
+    with pytest.raises(InputError, match=message):
+        monitor(2)
+    for options in ({}, {"batch_norm": "re-estimate"}):
+        with pytest.raises(InputError, match=r"at least one batch, got none$"):
+            nc.measure(net, DataLoader(TensorDataset(*data[0]), batch_size=64, drop_last=True), **options)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_that_begins_anew_is_measured(workers: int) -> None:
+    net, data = trained_like()
+    kinds = {"persistent_workers": True} if workers else {}
+    loader = DataLoader(Again(data), batch_size=10, num_workers=workers, **kinds)
+    want = reference_report(net, list(loader))
+    for options in ({}, {"min_count": 1}, {"memory_budget": 0}):
+        report = again(net, loader, **options)
+        assert report.num_examples == 60 and report.nc1 == pytest.approx(want.nc1, rel=1e-4)
+
+
+def test_statistics_of_other_examples_are_told_of() -> None:
+    """Of a loader that leaves out another last batch each time, or goes on where it ended; not of one that shuffles."""
+    net, data = trained_like()
+    inputs, labels = (torch.cat(each) for each in zip(*data, strict=True))
+    others = "the loader samples: statistics were re-estimated from other examples than those measured"
+    torch.manual_seed(1)
+    whole = DataLoader(TensorDataset(inputs, labels), batch_size=10, shuffle=True)
+    assert others not in again(net, whole).notes
+    most = DataLoader(TensorDataset(inputs, labels), batch_size=25, shuffle=True, drop_last=True)
+    report = again(net, most)
+    assert others in report.notes and report.num_examples == 50
+    assert others in again(net, DataLoader(Once(data, 30), batch_size=10)).notes
 
 
 def in_class_order(data: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:

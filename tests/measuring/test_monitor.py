@@ -40,6 +40,12 @@ def test_history_and_file_hold_the_report_of_each_measured_epoch(tmp_path: Path)
     assert "cdnv" in lines[0]
 
 
+def test_what_gives_its_batches_once_is_refused_before_training() -> None:
+    model, batches = parts()
+    with pytest.raises(nc.InputError, match="gone through again, got a list_iterator: pass a list of batches"):
+        nc.Monitor(model, iter(batches))
+
+
 def test_lines_of_an_earlier_run_stay(tmp_path: Path) -> None:
     model, batches = parts()
     path = tmp_path / "nc.jsonl"

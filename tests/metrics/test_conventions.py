@@ -267,6 +267,48 @@ def test_metrics_of_examples_about_a_reference(weighting: str) -> None:
             compute_metrics(each, ["alignment_cosine_unit"], weight=test.weight, examples=arguments[:2])
 
 
+def centred_rank(features: np.ndarray, weights: np.ndarray, name: str) -> float:
+    """Stable or effective rank of the matrix of weighted features less their weighted mean."""
+    singular = np.linalg.svd((features - weights @ features) * np.sqrt(weights)[:, None], compute_uv=False)
+    if name == "effective_rank":
+        return reference.entropy_rank(singular)
+    return float((singular**2).sum() / singular.max() ** 2)
+
+
+@pytest.mark.parametrize("weighting", ["example", "class"])
+@pytest.mark.parametrize("examples", [36, 7])
+def test_ranks_of_features_are_their_own_whatever_the_reference(examples: int, weighting: str) -> None:
+    """No class mean enters them; 7 examples span fewer directions than there are features."""
+    rng = np.random.default_rng(examples)
+    labels = rng.permutation(np.arange(examples) % 3)
+    features = rng.normal(size=(3, 9))[labels] + 0.3 * rng.normal(size=(examples, 9)) + 1.0
+    test = FeatureSet(features, labels, rng.normal(size=(3, 9)), np.zeros(3))
+    training = nc.ClassMoments(3, weighting=weighting)
+    training.update(torch.from_numpy(features[::-1].copy() + rng.normal(size=9)), torch.from_numpy(labels[::-1].copy()))
+    names = ["stable_rank", "effective_rank", "rankme"] + ["class_numerical_rank"] * (weighting == "class")
+    given = (torch.from_numpy(features), torch.from_numpy(labels))
+    options = {"weighting": weighting, "reference": training}
+    counts = np.bincount(labels)
+    weights = 1 / (3 * counts[labels]) if weighting == "class" else np.full(examples, 1 / examples)
+    want = {name: centred_rank(features, weights, name) for name in names[:2]}
+    want |= {"rankme": reference.rankme(test, weighting), "class_numerical_rank": reference.numerical_rank(test)}
+    own = nc.ClassMoments(3, weighting=weighting)
+    own.update(*given)
+    about = own.around(training)
+    found = nc.measure_features(*given, metrics="all", **options)
+    streamed = nc.measure(torch.nn.Identity(), [given], features="", metrics=names, **options)
+    for each in (found.extra, streamed.extra, compute_metrics(about, names, own=own)):
+        assert {name: each[name] for name in names} == pytest.approx({name: want[name] for name in names}, rel=1e-10)
+    assert not set(names) & set(compute_metrics(about))
+    for name in names:
+        with pytest.raises(nc.InputError, match="expected moments about the features' own class means for "):
+            compute_metrics(about, name)
+    if weighting == "class":
+        shifted = [features[labels == c] - training.means[c].numpy() for c in range(3)]
+        by_class = [reference.entropy_rank(np.linalg.svd(rows, compute_uv=False)) for rows in shifted]
+        assert found.class_effective_rank == pytest.approx(sum(by_class) / 3, rel=1e-10)
+
+
 def test_a_number_that_is_not_signed_is_never_negative_and_one_that_is_may_be() -> None:
     """On random features and on their opposites, of several scales, which turn the sign of what has one."""
     generator, negative = torch.Generator().manual_seed(0), set()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import mpmath
 import numpy as np
 import pytest
 import torch
 from helpers.cases import Case, data, named, over_cases, over_weightings
+from reference import exact
 from reference import mse as reference
 from reference.moments import Moments, class_moments
 
@@ -266,3 +268,23 @@ def test_an_offset_common_to_features_costs_the_decayed_parts_only_its_own_round
     assert found.ls == pytest.approx(want, rel=tolerance)
     assert found.ls + found.ls_perp == pytest.approx(found.total, rel=tolerance)
     np.testing.assert_allclose(found.weight_ls.numpy(), weight, rtol=0, atol=20 * tolerance * abs(weight).max())
+
+
+@pytest.mark.parametrize(
+    ("power", "weight_decay"),
+    [(501, 1e300), (505, 1e306), (540, 1e300), (-498, 1e-300), (-505, 1e-300), (-505, 1e-306), (-520, 1e-308)],
+)
+def test_a_penalty_as_extreme_as_the_features(power: int, weight_decay: float) -> None:
+    """Of features divided by 2^power λ is λ 4^-power, which is an ordinary number here, or far from one."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [4, 3, 5])
+    features = (rng.normal(size=(3, 2))[labels] + 0.3 * rng.normal(size=(12, 2))) * 2.0**power
+    want = exact.decompose(
+        exact.Moments(3, exact.rational(features), labels.tolist(), "example"),
+        exact.rational(np.zeros((3, 2))),
+        exact.rational(np.zeros(3)),
+        Fraction(weight_decay),
+    )
+    got = nc.decompose_mse(features, labels, np.zeros((3, 2)), np.zeros(3), weight_decay=weight_decay)
+    for value, exactly in ((got.nc1, want.nc1), (got.nc23, want.nc23), (got.ls_perp, want.ls_perp)):
+        assert value == pytest.approx(float(exactly), rel=1e-9)

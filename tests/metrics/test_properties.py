@@ -106,7 +106,7 @@ def flat(made: nc.Report, features: np.ndarray | None = None) -> dict[str, float
     """Every number by name, with the least-squares outputs where features are given."""
     found: dict[str, float] = {}
     for name, value in made.to_dict().items():
-        if isinstance(value, list):
+        if name != "notes" and isinstance(value, list):
             found |= {f"{name}[{i}]": float(v) for i, v in enumerate(value)}
         elif value is not None and name not in ("weighting", "snr_space"):
             try:

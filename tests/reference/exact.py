@@ -421,6 +421,16 @@ def snr(m: Moments) -> list[float]:
     return (values + [0.0] * classes)[: m.directions]
 
 
+def path_ratio(within: Matrix, centred: Matrix, weight_decay: Fraction) -> float:
+    """C(C − 1)/tr M̄ᵀ(Σ_W + λI)⁻¹M̄, M̄ᵀ the rows ``centred``; for λ = 0 zero where M̄ reaches outside Σ_W's range."""
+    if not weight_decay and any(dot(v, row) for v in null_space(within) for row in centred):
+        return 0.0
+    matrix = [[v + weight_decay * (i == j) for j, v in enumerate(row)] for i, row in enumerate(within)]
+    total = sum(map(dot, solutions(matrix, centred), centred))
+    classes = len(centred)
+    return plain(number(classes * (classes - 1) / total)) if total else INF
+
+
 # --- the later metrics -----------------------------------------------------------------------------------------------
 
 

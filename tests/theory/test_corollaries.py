@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import mpmath
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import exact
 from torch import Tensor
 
 import neuralcollapse as nc
@@ -22,7 +27,7 @@ SPECTRA = {
 }
 
 
-def exact(omega: list[float], classes: int, decay: float) -> tuple[float, float, float]:
+def summed(omega: list[float], classes: int, decay: float) -> tuple[float, float, float]:
     """(L_NC1, L_NC2/3, NC3) as sums of 50 digits."""
     with mpmath.workdps(50):
         kappa = 1 + mpmath.mpf(decay)
@@ -39,7 +44,7 @@ def exact(omega: list[float], classes: int, decay: float) -> tuple[float, float,
 @pytest.mark.parametrize("name", SPECTRA)
 def test_the_closed_forms_are_the_sums(name: str, decay: float) -> None:
     omega = SPECTRA[name]
-    nc1, nc23, nc3 = exact(omega, 5, decay)
+    nc1, nc23, nc3 = summed(omega, 5, decay)
     parts = loss_parts(omega, 5, decay)
     np.testing.assert_allclose(parts, (nc1, nc23), rtol=1e-14)
     np.testing.assert_allclose(
@@ -157,6 +162,122 @@ def test_the_ratio_of_features_in_other_units_against_60_digits(size: float, dec
         wanted = 6 / mpmath.fsum((off.T * mpmath.inverse(within) * off)[0] for off in apart)
         wanted = float(wanted) if wanted < mpmath.mpf(10) ** 308 else np.inf
     assert path_ratio(features, labels, decay) == pytest.approx(wanted, rel=1e-9)
+
+
+def powers(exponents: np.ndarray) -> np.ndarray:
+    """Powers of two near those of ten."""
+    return 2.0 ** np.round(np.log2(10.0) * exponents)
+
+
+def peculiar(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int, float]:
+    """Features, labels, number of classes, one of which may be absent, and λ.
+
+    Few examples, units that are constant, copies, sums or without noise, a common offset, units up to 1e140 apart or
+    all of an extreme size; λ anywhere from 1e-300 to 1e300, beside the spread, or 0.
+    """
+    present, units = int(rng.integers(2, 5)), int(rng.integers(1, 4))
+    labels = np.concatenate([np.arange(present), rng.integers(0, present, rng.integers(0, 10))])
+    classes = present + int(rng.integers(0, 2))
+    labels = labels + (labels >= rng.integers(0, present)) * (classes - present)
+    spread = int(rng.choice([0, 1, 4, 16]))
+    noise = rng.integers(-spread, spread + 1, size=(len(labels), units))
+    free = (rng.integers(-40, 41, size=(classes, units))[labels] + noise) / 8 + rng.choice([0.0, 0.0, 256.0])
+    columns = list(free.T)
+    if rng.random() < 0.3:
+        columns.append(np.full(len(labels), rng.choice([0.0, 0.5, 0.1, 1 / 3, 1000.0])))
+    if rng.random() < 0.3:
+        columns.append(columns[0])
+    if rng.random() < 0.3:
+        columns.append(columns[0] + columns[units - 1])
+    if rng.random() < 0.2:
+        columns.append(rng.integers(-5, 6, classes)[labels].astype(float))
+    features, exponents = np.stack(columns, axis=1), np.zeros(len(columns))
+    kind = rng.integers(4)
+    if kind == 1:
+        exponents[:] = rng.integers(-150, 151)
+    elif kind == 2:
+        exponents[rng.integers(len(columns))] = rng.choice([-140, -75, -10, 10, 75, 140])
+    elif kind == 3:
+        exponents = rng.integers(-20, 21, len(columns)).astype(float)
+    features *= powers(exponents)
+    decay = 10.0 ** rng.uniform(-300, 300)
+    if rng.random() < 0.5:
+        decay = min(1e300, float(powers(exponents).max()) ** 2 * 10.0 ** rng.uniform(-40, 40))
+    return features, labels, classes, decay * (rng.random() < 0.8)
+
+
+def written_out(features: np.ndarray, labels: np.ndarray, classes: int, decay: float, weighting: str) -> float:
+    """In fractions. Σ_W is by example for the mixed weightings, μ_G by class for "mixed"."""
+    rows, by_class = exact.rational(features), "class" if weighting in ("class", "mixed") else "example"
+    m = exact.Moments(classes, rows, labels.tolist(), "class" if weighting == "class" else "example")
+    centred = exact.Moments(classes, rows, labels.tolist(), by_class).centred
+    return exact.path_ratio(m.within, centred, Fraction(decay))
+
+
+@pytest.mark.parametrize("weighting", ["example", "class", "mixed", "mixed-example-mean"])
+@settings(max_examples=150)
+@given(seed=st.integers(0, 10**6))
+def test_the_ratio_of_peculiar_features_is_that_in_fractions(weighting: str, seed: int) -> None:
+    features, labels, classes, decay = peculiar(np.random.default_rng(seed))
+    moments = nc.ClassMoments(classes, weighting=weighting)
+    moments.update(features, labels)
+    want = written_out(features, labels, classes, decay, weighting)
+    assert path_ratio(moments, decay) == pytest.approx(want, rel=2e-6, abs=1e-307)
+
+
+@pytest.mark.parametrize("state", [torch.float32, torch.float64])
+@settings(max_examples=150)
+@given(seed=st.integers(0, 10**6))
+def test_the_ratio_of_float32_features_and_moments(state: torch.dtype, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    features, labels, classes, _ = peculiar(rng)
+    size = np.abs(features).max(axis=0)
+    features = (
+        features
+        / powers(np.round(np.log10(np.where(size > 0, size, 1.0))))
+        * powers(rng.integers(-6, 7, features.shape[1]))
+    )
+    features = features.astype(np.float32)
+    decay = float(np.abs(features).max() ** 2) * 10.0 ** rng.uniform(-12, 6) * (rng.random() < 0.8)
+    if rng.random() < 0.2:
+        decay = 10.0 ** rng.uniform(-300, 300)
+    moments = nc.ClassMoments(classes, dtype=state)
+    moments.update(features, labels)
+    want = written_out(features.astype(float), labels, classes, decay, "example")
+    assert path_ratio(moments, decay) == pytest.approx(want, rel=2e-3, abs=1e-307)
+
+
+@pytest.mark.parametrize("decay", [1e-300, 1e-40, 1e-17, 1e-15, 1e-13, 1e-9])
+def test_a_small_penalty_changes_little_where_noise_is_singular_and_class_means_do_not_reach_there(
+    decay: float,
+) -> None:
+    """A copy, a sum, and a constant unit of 0.1, of which class means are right to a rounding."""
+    rng = np.random.default_rng(3)
+    labels = np.arange(60) % 4
+    free = (rng.integers(-20, 21, size=(4, 2))[labels] + rng.integers(-9, 10, size=(60, 2))) / 8
+    features = np.column_stack([free, free[:, 0], free.sum(axis=1), np.full(60, 0.1)])
+    want = path_ratio(features, labels)
+    assert want == pytest.approx(path_ratio(free, labels), rel=1e-12)
+    assert path_ratio(features, labels, decay) == pytest.approx(want, rel=1e-7)
+
+
+def test_the_ratio_by_weighting_on_unbalanced_classes_and_on_balanced_ones() -> None:
+    rng = np.random.default_rng(5)
+    for counts, distinct in (((30, 5, 12), 3), ((12, 12, 12), 1)):
+        labels = np.repeat([0, 1, 2], counts)
+        features = rng.normal(size=(3, 4))[labels] + rng.normal(size=(len(labels), 4)) * (1.0 + labels[:, None])
+        found = []
+        for weighting in ("example", "class", "mixed", "mixed-example-mean"):
+            moments = nc.ClassMoments(3, weighting=weighting)
+            moments.update(features, labels)
+            found.append(path_ratio(moments, 0.1))
+            by_class = [np.cov(features[labels == c].T, bias=True) for c in range(3)]
+            means = np.array([features[labels == c].mean(axis=0) for c in range(3)])
+            within = np.average(by_class, axis=0, weights=None if weighting == "class" else counts)
+            centre = np.average(means, axis=0, weights=None if weighting in ("class", "mixed") else counts)
+            inverse = np.linalg.inv(within + 0.1 * np.eye(4))
+            assert found[-1] == pytest.approx(6 / np.trace((means - centre) @ inverse @ (means - centre).T), rel=1e-10)
+        assert found[0] == pytest.approx(found[3], rel=1e-12) and len(set(np.round(found[:3], 9))) == distinct
 
 
 def test_the_ratio_at_its_ends() -> None:

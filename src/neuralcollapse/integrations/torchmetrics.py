@@ -20,7 +20,7 @@ from neuralcollapse._checks import InputError, as_labels, as_tensor
 from neuralcollapse._errors import install, suggest
 from neuralcollapse.measuring.decision_counts import DecisionCounts
 from neuralcollapse.measuring.options import MeasureOptions
-from neuralcollapse.measuring.report import make_report
+from neuralcollapse.measuring.report import Report, make_report
 from neuralcollapse.moments.class_moments import STATE_NAMES, ClassMoments, Weighting
 
 try:
@@ -144,13 +144,19 @@ class NeuralCollapse(torchmetrics.Metric):
             warnings.warn("a batch alone gives no numbers, NaN instead: its examples are of one class", stacklevel=2)
             numbers = dict.fromkeys(self._names(), torch.tensor(torch.nan, dtype=torch.float64))
         else:
-            numbers = self._numbers(own, [features], [labels], shared=self.dist_sync_on_step)
+            numbers = _tensors(self._report(own, [features], [labels], shared=self.dist_sync_on_step))
         self._forward_cache: Any = numbers
         return numbers
 
     def compute(self) -> dict[str, Tensor]:
-        """All numbers seen so far, named as :meth:`neuralcollapse.Report.numbers` names them."""
-        return self._numbers(self._merged(), self.features, self.labels, shared=self._is_synced)
+        """All numbers seen so far, named as :meth:`neuralcollapse.Report.numbers` names them.
+
+        A warning says what a report would note, such as that features of 16 bits are too coarse for NC1.
+        """
+        report = self._report(self._merged(), self.features, self.labels, shared=self._is_synced)
+        for note in report.notes:
+            warnings.warn(note, UserWarning, stacklevel=2)
+        return _tensors(report)
 
     def merge_state(self, incoming_state: dict[str, Any] | torchmetrics.Metric) -> None:
         """Add what another metric of the same settings has seen, or a state as ``metric_state`` gives it.
@@ -204,10 +210,8 @@ class NeuralCollapse(torchmetrics.Metric):
                 setattr(self, name, [part.to(device) for part in value])
         return self
 
-    def _numbers(
-        self, moments: ClassMoments, features: list[Tensor], labels: list[Tensor], *, shared: bool
-    ) -> dict[str, Tensor]:
-        """The numbers of the report; NC4 and the accuracies are those of all processes where ``shared``."""
+    def _report(self, moments: ClassMoments, features: list[Tensor], labels: list[Tensor], *, shared: bool) -> Report:
+        """The report; NC4 and the accuracies are those of all processes where ``shared``."""
         classifier = self._reference.classifier
         weight = classifier.weight.detach()
         bias = None if classifier.bias is None else classifier.bias.detach()
@@ -218,10 +222,9 @@ class NeuralCollapse(torchmetrics.Metric):
                 decisions.add(rows, classes)
             if shared and dist.is_available() and dist.is_initialized():
                 decisions.all_reduce(self.process_group)
-        report = make_report(
+        return make_report(
             moments, weight, bias, weight_decay=self._weight_decay, metrics=self._metrics, decisions=decisions
         )
-        return {name: torch.tensor(value, dtype=torch.float64) for name, value in report.numbers().items()}
 
     def _names(self) -> list[str]:
         """The names of the numbers, taken from a report on three points."""
@@ -254,3 +257,7 @@ class NeuralCollapse(torchmetrics.Metric):
             super()._sync_dist(*arguments, **named)
         finally:
             self._reductions = reductions
+
+
+def _tensors(report: Report) -> dict[str, Tensor]:
+    return {name: torch.tensor(value, dtype=torch.float64) for name, value in report.numbers().items()}

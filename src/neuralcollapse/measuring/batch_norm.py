@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -23,7 +23,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.measuring.batches import Call, PreparedLoader, calls, device_of, length_of, run
+from neuralcollapse.measuring.batches import (
+    Call,
+    Examples,
+    PreparedLoader,
+    calls,
+    device_of,
+    length_of,
+    no_batches,
+    run,
+    times_of_labels,
+)
 from neuralcollapse.measuring.hooks import require_hookable
 from neuralcollapse.measuring.options import MeasureOptions
 from neuralcollapse.measuring.preparation import prepared, require_network, unwrapped
@@ -154,28 +164,39 @@ class _Averages:
             setattr(self.layer, name, value)
 
 
+class Ready(NamedTuple):
+    """A network made ready for its passes over a loader.
+
+    Attributes:
+        options: whose progress goes on where the pass of the re-estimation ended; notes: of the report.
+        seen: how often each label came in that pass; None where there was none.
+    """
+
+    model: nn.Module
+    options: MeasureOptions
+    notes: tuple[str, ...] = ()
+    seen: Counter[int] | None = None
+
+
 @contextmanager
-def prepared_with_statistics(
-    model: nn.Module, loader: Iterable[Any], options: MeasureOptions
-) -> Iterator[tuple[nn.Module, MeasureOptions, tuple[str, ...]]]:
+def prepared_with_statistics(model: nn.Module, loader: Iterable[Any], options: MeasureOptions) -> Iterator[Ready]:
     """``preparation.prepared``, and :func:`reestimated` over the batches of the loader if the options ask for it.
 
     Args:
         model, loader: as for :func:`neuralcollapse.measure`.
-
-    Yields:
-        The network, the options, whose progress goes on where the pass of this function ended, and notes of the report.
     """
     require_network(model)
     # asked for before eval mode is set
     layers = batch_norm_layers(model) if options.batch_norm == "re-estimate" else None
     with prepared(model, loader, options.ood) as inner:
         if layers is None:
-            yield inner, options, ()
+            yield Ready(inner, options)
             return
         require_hookable(inner)
         mix = _ClassMix()
-        with reestimated(inner, layers, _forwards(inner, loader, options, mix), distributed=options.distributed):
+        seen: Counter[int] = Counter()
+        passes = _forwards(inner, loader, options, mix, seen)
+        with reestimated(inner, layers, passes, distributed=options.distributed):
             notes = [REESTIMATED]
             if doubt := mix.doubt():
                 warnings.warn(doubt, UserWarning, stacklevel=4)
@@ -183,13 +204,17 @@ def prepared_with_statistics(
             tell, stages = options.progress, options.stages
             if tell is not None:
                 options = replace(options, progress=lambda share: tell((1 + stages * share) / (1 + stages)))
-            yield inner, options, tuple(notes)
+            yield Ready(inner, options, tuple(notes), seen)
 
 
 def _forwards(
-    model: nn.Module, loader: Iterable[Any], options: MeasureOptions, mix: _ClassMix
+    model: nn.Module, loader: Iterable[Any], options: MeasureOptions, mix: _ClassMix, seen: Counter[int]
 ) -> Iterator[tuple[int, Callable[[], object]]]:
-    """The number of examples of each batch, and its forward pass; tells the progress after each."""
+    """The number of examples of each batch, and its forward pass; tells the progress after each.
+
+    Raises:
+        InputError: there is no batch, unless other processes may have some.
+    """
     device = device_of(model) if options.device is None else torch.device(options.device)
     context = loader.context if isinstance(loader, PreparedLoader) else nullcontext
     length = length_of(loader)
@@ -198,12 +223,16 @@ def _forwards(
         with context():
             return run(model, call, number)
 
+    number = -1
     for number, call in enumerate(calls(loader, model, device)):
         assert call.labels is not None
         mix.add(call.labels)
+        seen.update(times_of_labels(Examples(call.labels, options.next_token).labels))
         yield len(call.labels), partial(forward, call, number)
         if options.progress is not None and length:
             options.progress(min(1.0, (number + 1) / length) / (1 + options.stages))
+    if number < 0 and not options.distributed:
+        raise no_batches(loader)
 
 
 class _ClassMix:
@@ -305,13 +334,12 @@ def reestimated(
     averages = [_Averages(layer, names.get(layer, type(layer).__name__)) for layer in layers]
 
     def collect() -> int:
-        seen = batches = 0
+        seen = 0
         with ExitStack() as stack:
             stack.enter_context(_without_waiting(layers))
             for each in averages:
                 stack.enter_context(each.collecting())
             for examples, forward in forwards:
-                batches += 1
                 try:
                     forward()
                 except ValueError as error:
@@ -325,8 +353,6 @@ def reestimated(
                 seen += examples
         for each in averages:
             each.require_statistics()
-        if not batches and not distributed:
-            raise InputError("expected a loader with at least one batch, got none")
         return seen
 
     try:

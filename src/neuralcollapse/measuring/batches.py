@@ -119,6 +119,18 @@ def require_loader(loader: Any) -> None:
         raise InputError(f"expected a loader of batches, got {got}: pass a DataLoader or a list of batches")
 
 
+def no_batches(loader: Iterable[Any]) -> InputError:
+    """The error for a loader that gave nothing; it may have given all before, unless its length says it has nothing."""
+    once = "" if length_of(loader) == 0 else ": if it gives its batches only once, give a list of batches"
+    return InputError(f"expected a loader with at least one batch, got none{once}")
+
+
+def times_of_labels(labels: Tensor) -> dict[int, int]:
+    """How often each label comes."""
+    values, times = torch.unique(labels, return_counts=True)
+    return dict(zip(values.tolist(), times.tolist(), strict=True))
+
+
 def read_batch(batch: Any, model: nn.Module, *, labelled: bool, place: str) -> Call:
     """The arguments of the network and the labels in a batch.
 

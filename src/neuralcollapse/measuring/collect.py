@@ -75,7 +75,7 @@ def collect_features(
                         f"{examples:,} examples take {size:,}: raise it, or use nc.measure, which need not keep them"
                     )
                 kept.append((rows, batch.labels))
-        reader.require_examples(sum(len(labels) for _, labels in kept))
+        reader.require_examples(sum(len(labels) for _, labels in kept), loader)
     return torch.cat([rows for rows, _ in kept]), torch.cat([labels for _, labels in kept])
 
 
@@ -118,6 +118,6 @@ def collect_outputs(model: nn.Module, loader: Iterable[Any], layer: nn.Linear) -
         reader = FeatureReader(model, MeasureOptions(), head=head, keep_output=True)
         with closing(reader.batches(loader)) as batches:
             kept = [(batch.features[name], batch.labels, first_tensor(batch.output)) for batch in batches]
-    reader.require_examples(sum(len(labels) for _, labels, _ in kept))
+    reader.require_examples(sum(len(labels) for _, labels, _ in kept), loader)
     features, labels, logits = (torch.cat(part) for part in zip(*kept, strict=True))
     return Outputs(name, features, labels, logits, weights.weight, weights.bias)

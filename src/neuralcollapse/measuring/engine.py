@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -18,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from neuralcollapse._checks import InputError
-from neuralcollapse.measuring.batches import examples_repeated, length_of
+from neuralcollapse.measuring.batches import examples_repeated, length_of, times_of_labels
 from neuralcollapse.measuring.bootstrap import RESAMPLES, Sample, Settings
 from neuralcollapse.measuring.confidence import with_intervals
 from neuralcollapse.measuring.decision_counts import DecisionCounts
@@ -40,7 +41,11 @@ _BLOCKS = 4
 
 
 def run_passes(
-    reader: FeatureReader, loader: Iterable[Any], options: MeasureOptions, notes: tuple[str, ...] = ()
+    reader: FeatureReader,
+    loader: Iterable[Any],
+    options: MeasureOptions,
+    notes: tuple[str, ...] = (),
+    seen: Counter[int] | None = None,
 ) -> dict[str, Report]:
     """By name the reports on every layer that the reader reads; the classifier's own layer comes last.
 
@@ -48,9 +53,10 @@ def run_passes(
 
     Args:
         notes: on how the network was prepared, for the reports.
+        seen: how often each label came in a pass over the loader that was made for that.
     """
     distributed = options.distributed
-    passes = _TwoPasses(reader, loader, options)
+    passes = _TwoPasses(reader, loader, options, seen)
     if options.kept:
         on_all_processes(passes.count, distributed)
         passes.choose_classes()
@@ -58,7 +64,7 @@ def run_passes(
     if distributed:
         passes.share()
     own, head = passes.moments, reader.head
-    reader.require_examples(own[head.name].num_examples if head is not None and head.name in own else 0)
+    reader.require_examples(own[head.name].num_examples if head is not None and head.name in own else 0, loader)
     assert head is not None
     classifiers: dict[str, tuple[Tensor | None, Tensor | None]] = {}
     about: dict[str, ClassMoments] = {}
@@ -81,6 +87,8 @@ def run_passes(
     kept = (options.kept.note,) if options.kept else ()
     if distributed and (repeated := examples_repeated(loader)):
         kept = (*kept, f"{repeated} of the examples count twice: the loader's DistributedSampler repeats them")
+    if passes.others and options.batch_norm == "re-estimate":
+        kept = (*kept, "the loader samples: statistics were re-estimated from other examples than those measured")
     ood_means = {} if options.ood is None else _ood_means(reader, options.ood, own, distributed)
     reports = {
         name: make_report(
@@ -145,12 +153,19 @@ def _doubts(report: Report, reader: FeatureReader, whole: bool) -> list[str]:
 class _TwoPasses:
     """The first pass makes moments, and keeps features while they fit; the second makes decisions.
 
+    Args:
+        before: how often each label came in an earlier pass, if there was one.
+
     Attributes:
         moments: by layer, about its own class means.
+        others: whether the earlier pass saw other examples, though as many.
     """
 
-    def __init__(self, reader: FeatureReader, loader: Iterable[Any], options: MeasureOptions) -> None:
+    def __init__(
+        self, reader: FeatureReader, loader: Iterable[Any], options: MeasureOptions, before: Counter[int] | None
+    ) -> None:
         self._reader, self._loader, self._options = reader, loader, options
+        self._before, self.others = before, False
         self.moments: dict[str, ClassMoments] = {}
         self._seen: dict[str, Fingerprint] = {}
         self._kept: list[tuple[dict[str, Tensor], Tensor]] | None = []
@@ -166,6 +181,24 @@ class _TwoPasses:
                 self._counts = _longer(self._counts, int(labels.max()) + 1)
             self._counts += torch.bincount(labels, minlength=len(self._counts))
             self._tell(number, length, 0)
+        present = self._counts.nonzero()[:, 0]
+        self._compare(Counter(dict(zip(present.tolist(), self._counts[present].tolist(), strict=True))))
+
+    def _compare(self, labels: Counter[int]) -> None:
+        """Raise if the pass before gave more or fewer examples; tell if it gave others.
+
+        A loader that samples, or leaves a last batch out, gives as many others each time, which statistics of batches
+        bear; one that gives its batches only once has none left, or a rest.
+        """
+        before, self._before = self._before, labels
+        if before is None:
+            return
+        if before.total() != labels.total():
+            raise InputError(
+                f"expected all passes over the loader to give the same examples, got {before.total():,} in one and "
+                f"{labels.total():,} in the next: give a loader that can be gone through again, or a list of batches"
+            )
+        self.others |= before != labels
 
     def choose_classes(self) -> None:
         """Which classes have so many examples, on all processes together, as the options want."""
@@ -189,15 +222,18 @@ class _TwoPasses:
                 f"({int(counted[label])} then {int(seen[label])} examples): turn off sampling"
             )
 
-    def _batches(self, passes: int) -> Generator[Batch]:
+    def _batches(self, passes: int, found: Counter[int] | None = None) -> Generator[Batch]:
         """What the network gives of each batch, of the classes that are measured; tells the progress after each.
 
         Args:
             passes: of the network that have ended.
+            found: gets how often each label came, where a pass was before.
         """
         length = length_of(self._loader)
         with closing(self._reader.batches(self._loader)) as batches:
             for number, batch in enumerate(batches, start=1):
+                if found is not None and self._before is not None:
+                    found.update(times_of_labels(batch.labels))
                 yield batch if self._keeps is None else self._chosen(batch, self._keeps)
                 self._tell(number, length, passes + bool(self._options.kept))
 
@@ -221,8 +257,8 @@ class _TwoPasses:
 
     def first(self) -> None:
         """Moments of all features, a fingerprint of the examples, and the features themselves while they fit."""
-        size = 0
-        with closing(self._batches(0)) as batches:
+        size, found = 0, Counter[int]()
+        with closing(self._batches(0, found)) as batches:
             for layers, labels in _in_blocks(batches):
                 self._widen(self._reader.classes or classes_of(labels))
                 if self._reader.classes is not None and size == 0:  # the first batch says it at once
@@ -246,6 +282,7 @@ class _TwoPasses:
                     for kept in self._kept:
                         self._see(*kept)
                     self._kept = None
+        self._compare(found)
 
     def _see(self, features: dict[str, Tensor], labels: Tensor) -> None:
         """Take the fingerprint of a batch; where all are kept, which needs none, a tenth of the time is saved."""
@@ -278,8 +315,10 @@ class _TwoPasses:
         """Merge what all processes saw; one without data takes the layer that the others found."""
         head = self._reader.head
         found: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(found, (None if head is None else head.point, list(self.moments), self._classes))
-        with_data = [rank for rank, (point, _, _) in enumerate(found) if point is not None]
+        mine = (None if head is None else head.point, list(self.moments), self._classes, self.others)
+        dist.all_gather_object(found, mine)
+        self.others = any(others for *_, others in found)
+        with_data = [rank for rank, (point, *_) in enumerate(found) if point is not None]
         if not with_data:
             return
         first = with_data[0]
@@ -291,7 +330,7 @@ class _TwoPasses:
                 )
         if len(with_data) < len(found):
             self._reader.share_head(first)
-        self._widen(max(classes for _, _, classes in found))
+        self._widen(max(classes for _, _, classes, _ in found))
         for name in found[first][1]:
             if name not in self.moments:
                 self._begin(name)

@@ -12,7 +12,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from neuralcollapse._checks import InputError, check_features, check_labels
-from neuralcollapse.measuring.batches import LARGEST_LABEL, Call, Examples, PreparedLoader, calls, device_of, run
+from neuralcollapse.measuring.batches import (
+    LARGEST_LABEL,
+    Call,
+    Examples,
+    PreparedLoader,
+    calls,
+    device_of,
+    no_batches,
+    run,
+)
 from neuralcollapse.measuring.classifier import ClassifierSearch, name_of
 from neuralcollapse.measuring.head import ITSELF, WAYS_OUT, ClassifierHead, Weights, classes_last, with_classifier
 from neuralcollapse.measuring.hooks import FeatureHook
@@ -96,12 +105,12 @@ class FeatureReader:
             return self.head.notes
         return () if self._layers is None else self._layers.notes_of(name)
 
-    def require_examples(self, number: int) -> None:
-        """Raise, with the reason, if the number of examples is 0."""
+    def require_examples(self, number: int, loader: Iterable[Any]) -> None:
+        """Raise, with the reason, if the number of examples that the loader gave is 0."""
         if number:
             return
         if not self.batches_seen:
-            raise InputError("expected a loader with at least one batch, got none")
+            raise no_batches(loader)
         if self.left_out_labels:
             raise InputError("expected at least one example, all labels are −100, which leaves their examples out")
         raise InputError("expected a loader with at least one example, got only empty batches")

@@ -249,9 +249,9 @@ def measure_layers(
         got = shown(checked.reference)
         raise InputError(f"expected reference= of measure_layers, or moments by layer, got {got}")
 
-    with prepared_with_statistics(model, loader, checked) as (inner, checked, notes):
-        outputs = LayerOutputs(inner, layers, spatial, channel_axis)
-        reader = FeatureReader(inner, checked, outputs)
-        reports = run_passes(reader, loader, checked, notes)
+    with prepared_with_statistics(model, loader, checked) as ready:
+        outputs = LayerOutputs(ready.model, layers, spatial, channel_axis)
+        reader = FeatureReader(ready.model, ready.options, outputs)
+        reports = run_passes(reader, loader, ready.options, ready.notes, ready.seen)
     last = next(reversed(reports))
     return LayerReports((LayerReport(name, each, name != last) for name, each in reports.items()), outputs.left_out)

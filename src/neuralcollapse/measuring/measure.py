@@ -66,7 +66,7 @@ def measure_features(
         metrics: later metrics to add, by name or ``"all"``; ``nc.METRICS`` lists them.
         ood: (m, p) features of out-of-distribution data, for NC5.
         reference: moments of the training features: these features, of another split, are then measured about their
-            class means. The loss keeps these features' own.
+            class means. The loss and the ranks of the features keep these features' own.
         min_count: leave out classes with fewer examples, and their examples; max_count: those with more. They are then
             classes without examples: the network may still decide for one, the nearest class mean may not.
         class_names: C names, by label, for ``report.per_class``; without a weight there may be more.
@@ -164,7 +164,8 @@ def measure(model: nn.Module, loader: Iterable[Any], **options: Unpack[MeasureKe
     are gathered. Threads that measure wait for one another.
     One pass over the loader, if the features fit ``memory_budget``, because NC4 needs the final class means. Otherwise
     the network runs over it a second time, and an error says so if that pass saw other examples;
-    ``batch_norm="re-estimate"`` adds one more.
+    ``batch_norm="re-estimate"`` and ``min_count`` each put one more before it, and an error says so if that pass saw
+    more or fewer, as of a stream that cannot begin anew.
 
     The classifier is found by comparing: it is the layer whose output is what the network returns and whose output is
     W h + b of its input h, both checked on the first batches and, on one example, on every later one. The report names
@@ -190,6 +191,7 @@ def measure(model: nn.Module, loader: Iterable[Any], **options: Unpack[MeasureKe
         '0'
     """
     checked = MeasureOptions.of(options, "nc.measure")
-    with prepared_with_statistics(model, loader, checked) as (inner, checked, notes):
-        (report,) = run_passes(FeatureReader(inner, checked), loader, checked, notes).values()
+    with prepared_with_statistics(model, loader, checked) as ready:
+        reader = FeatureReader(ready.model, ready.options)
+        (report,) = run_passes(reader, loader, ready.options, ready.notes, ready.seen).values()
     return report

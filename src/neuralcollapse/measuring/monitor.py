@@ -12,6 +12,7 @@ from torch import nn
 
 from neuralcollapse._checks import InputError, as_count, as_path
 from neuralcollapse._files import append_line
+from neuralcollapse.measuring.batches import require_loader
 from neuralcollapse.measuring.measure import measure
 from neuralcollapse.measuring.options import MeasureKeywords, MeasureOptions, with_options
 from neuralcollapse.measuring.report import Report
@@ -109,8 +110,10 @@ class Monitor:
             **options
 
         Raises:
-            InputError: a period below 1, a folder that does not exist, an unknown or impossible option.
+            InputError: a period below 1, a folder that does not exist, an unknown or impossible option, no loader, one
+                that gives its batches only once.
         """
+        require_loader(loader)
         self._model, self._loader = model, loader
         self._measurements = Measurements(every, path, log, options)
         self.history = self._measurements.history

@@ -98,7 +98,7 @@ class MeasureOptions:
         ood: loader of out-of-distribution data for NC5; its labels, if any, are ignored.
         reference: the report on the training data, or its moments; for several layers, what ``measure_layers`` gave, or
             moments by layer. The data, of another split, are then measured about the class means of the training data.
-            The loss keeps this split's own.
+            The loss and the ranks of the features keep this split's own.
         next_token: the class of a position in a sequence is the label of the next one, as in causal language models.
             Positions labelled −100 are left out in any case.
         min_count: leave out classes with fewer examples, and their examples; the labels are counted in a pass of

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from neuralcollapse._checks import InputError, as_classifier, shown
@@ -23,6 +24,7 @@ from neuralcollapse.measuring.reading import Reading, Sentence, reading
 from neuralcollapse.measuring.tidy import UNLABELLED, tidy_table
 from neuralcollapse.metrics.mse import MSEDecomposition, decompose_mse
 from neuralcollapse.metrics.nc1_to_nc4 import NC2, between_whitener, nc1, nc1_from_whitener, nc2, nc3
+from neuralcollapse.metrics.rank import given_rounding, given_type
 from neuralcollapse.metrics.registry import METRICS, compute_metrics
 from neuralcollapse.metrics.signal_to_noise import SNRSpectrum, snr_singular_values
 from neuralcollapse.metrics.undefined import one_warning
@@ -42,6 +44,8 @@ WEIGHTING_WORDS: dict[Weighting, str] = {
     "mixed": "mixed weighting: Σ_W over examples, Σ_B over classes",
     "mixed-example-mean": "mixed weighting: Σ_W over examples, Σ_B over classes about the examples' mean",
 }
+# Of rounding that is this share of NC1 a report tells.
+_MUCH = 0.1
 # The entries of a report's dictionary that hold words; text in any other entry is a number that is not finite.
 _WORDS = ("layer", "weighting", "snr_space")
 
@@ -300,7 +304,8 @@ def make_report(
         ood_mean: (p,) mean of out-of-distribution features.
         decisions: those on the examples; None where there are only moments, which leaves out NC4 and the accuracies,
             and NC1 by class unless the moments hold a scatter of each (``weighting="class"``).
-        own: moments about the features' own class means, for the loss, where ``moments`` are about others'.
+        own: moments about the features' own class means, for the loss and the ranks of the features, where ``moments``
+            are about others'.
         examples: the features and labels themselves, for the metrics that need them.
         layer: what the report calls the layer; notes: sentences that a reader of the numbers must know.
         class_names: C names, by label; without a classifier there may be more.
@@ -343,7 +348,7 @@ def make_report(
     within = nc1(moments) if whitener is None else nc1_from_whitener(moments, whitener)
     return Report(
         layer=layer,
-        notes=tuple(notes),
+        notes=(*notes, *_rounding_notes(moments, within, whitener)),
         num_examples=moments.num_examples,
         num_classes=moments.num_classes,
         classes_present=int(moments.present.sum()),
@@ -357,10 +362,25 @@ def make_report(
         nc4_mismatch=mismatch,
         mse=loss,
         snr=snr_singular_values(moments),
-        extra=compute_metrics(moments, metrics, weight=weight, bias=bias, ood_mean=ood_mean, examples=examples),
+        extra=compute_metrics(
+            moments, metrics, weight=weight, bias=bias, ood_mean=ood_mean, examples=examples, own=own
+        ),
         per_class=class_reports(moments, weight, decisions, within, whitener, class_names),
         moments=own,
     )
+
+
+def _rounding_notes(moments: ClassMoments, within: float, whitener: Tensor | None) -> Iterator[str]:
+    """A sentence where the rounding of the type that features came in is a large part of NC1."""
+    kind = given_type(moments)
+    # features that are equal are often meant to be, where they are not of 16 bits
+    if whitener is None or kind == torch.float64 or (kind == torch.float32 and not within):
+        return
+    rounding = float((whitener.square() @ given_rounding(moments)).sum()) / int(moments.present.sum())
+    if rounding < _MUCH * within:
+        return
+    name, wider = str(kind).removeprefix("torch."), "float64" if kind == torch.float32 else "float32"
+    yield f"rounding the features to {name} makes or hides about {rounding:.2g} of NC1: compute them in {wider}"
 
 
 def is_printed(content: object) -> TypeGuard[Mapping[str, Any]]:

@@ -1,4 +1,9 @@
-"""How many dimensions features take: the ranks that papers measure, of all features and class by class."""
+"""How many dimensions features take: the ranks that papers measure, of all features and class by class.
+
+No class mean enters the stable rank, the effective rank, RankMe and the numerical rank: a ``reference=`` leaves them as
+they are. They need the second moments of the features, which moments about the class means of other data do not hold,
+and refuse such. The effective rank of a class is of its features about its mean, and so about that of a reference.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from neuralcollapse._errors import InputError
 from neuralcollapse._linalg import rounding_bound
 from neuralcollapse.metrics.arguments import takes_features
 from neuralcollapse.metrics.rank import varies
@@ -22,9 +28,12 @@ _RANKME_EPS = 1e-7
 def stable_rank(moments: ClassMoments) -> float:
     """tr Σ_T / ‖Σ_T‖₂, the stable rank: the squared Frobenius over the squared spectral norm of the centred features.
 
+    Raises:
+        InputError: moments about the class means of other data.
+
     Source: Rudelson & Vershynin (2007), Sampling from large matrices, Section 1.
     """
-    values = _total_spectrum(moments)
+    values = _total_spectrum(moments, "the stable rank")
     if not bool(values.any()):
         warn_undefined("the stable rank", "all features are equal")
         return float("nan")
@@ -35,9 +44,12 @@ def stable_rank(moments: ClassMoments) -> float:
 def effective_rank(moments: ClassMoments) -> float:
     """exp(−Σ_i q_i log q_i), q_i = σ_i/Σσ, σ the singular values of the centred features (√eig Σ_T).
 
+    Raises:
+        InputError: moments about the class means of other data.
+
     Source: Roy & Vetterli (2007), The effective rank: a measure of effective dimensionality, Definition 1.
     """
-    singular = _total_spectrum(moments).sqrt()
+    singular = _total_spectrum(moments, "the effective rank").sqrt()
     if not bool(singular.any()):
         warn_undefined("the effective rank", "all features are equal")
         return float("nan")
@@ -50,10 +62,13 @@ def rankme(moments: ClassMoments) -> float:
 
     Under a weighting by class each example counts 1/(C n_c) in σ.
 
+    Raises:
+        InputError: moments about the class means of other data.
+
     Source: Garrido et al. (2023), RankMe: assessing the downstream performance of pretrained representations by their
     rank, Equation 1.
     """
-    moments = moments.exactly_weighted().at_unit_scale()
+    moments = _own(moments, "RankMe").exactly_weighted().at_unit_scale()
     # Σ_B and μ_G μ_Gᵀ together are the weighted class means about the origin
     means = (moments.means * moments.weights.sqrt()[:, None])[moments.present]
     singular = _stacked_singular_values(moments, moments.within_covariance, means)
@@ -72,19 +87,22 @@ def numerical_rank(moments: ClassMoments) -> float:
         moments: of ``weighting="class"``, which have a scatter for each class.
 
     Raises:
-        InputError: moments of another weighting.
+        InputError: moments of another weighting, or about the class means of other data.
 
     Source: Zhou et al. (2022), Are all losses created equal: a neural collapse perspective, whose code averages the
     ratio itself, not its square.
     """
+    name = "the numerical rank"
     return _average_over_classes(
-        moments, "the numerical rank", lambda sigma: float(sigma.sum() ** 2 / sigma.square().sum()), centred=False
+        _own(moments, name), name, lambda sigma: float(sigma.sum() ** 2 / sigma.square().sum()), centred=False
     )
 
 
 @takes_features
 def class_effective_rank(moments: ClassMoments) -> float:
     """Avg_c exp(−Σ_i q_i log q_i), q_i = σ_i/Σσ, σ the singular values of the class's features about their mean.
+
+    With moments about the class means of other data it is about these.
 
     Args:
         moments: of ``weighting="class"``, which have a scatter for each class.
@@ -129,9 +147,19 @@ def _entropy_rank(singular: Tensor) -> float:
     return float(torch.special.entr(share).sum().exp())
 
 
-def _total_spectrum(moments: ClassMoments) -> Float[Tensor, " p"]:
+def _own(moments: ClassMoments, name: str) -> ClassMoments:
+    """The moments, which must be about the features' own class means for the number of this name."""
+    if moments.about_reference:
+        raise InputError(
+            f"expected moments about the features' own class means for {name}, got moments about those of other data: "
+            "give the features' own, as own= where a function takes both"
+        )
+    return moments
+
+
+def _total_spectrum(moments: ClassMoments, name: str) -> Float[Tensor, " p"]:
     """Eigenvalues of Σ_T at unit scale, ascending, those that may be rounding set to zero."""
-    moments = moments.at_unit_scale()
+    moments = _own(moments, name).at_unit_scale()
     within, between = moments.within_covariance, moments.between_covariance
     bound = rounding_bound(within, moments.product_eps) + rounding_bound(between, torch.finfo(between.dtype).eps)
     total = within + between

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -92,20 +93,21 @@ def solve_least_squares(
     # r vᵀ/d and the bias r 4^-e/d, v = λ' (Σ_T + λ'I)⁻¹ μ_G (in directions without variance all of μ_G), and
     # d = 4^-e (1 + λ) + vᵀ μ_G. So the mean, which may be far above the spread, never enters the system.
     rest, null = prior - free @ mean, float(along_null.square().sum())
-    unit = decay_at(1.0, exponent)
+    unit = min(decay_at(1.0, exponent), 2.0**1000)  # where it has no number it is far above the rest
     if unit == 0.0 and null == 0.0:  # 4^-e has no number, and is a factor of all that is left
         unit, decay = 1.0, weight_decay
-    own = unit * (1.0 + weight_decay)
+    own = unit + decay
     size = own + decay * float(turned @ mean) + null
     weight = torch.addr(free, rest, (decay * turned + along_null) / size)
     return weight, scaled(weight, -exponent), rest * (own / size) / (1.0 + weight_decay)
 
 
 def decay_at(weight_decay: float, exponent: int) -> float:
-    """λ for features divided by 2^exponent: λ · 4^-exponent, kept within the range of floats."""
-    if weight_decay == 0.0 or exponent > 500:
-        return 0.0
-    return weight_decay * 4.0 ** -max(exponent, -500)
+    """λ for features divided by 2^exponent: λ · 4^-exponent, infinite where no float holds it."""
+    try:
+        return math.ldexp(weight_decay, -2 * exponent)
+    except OverflowError:
+        return math.inf
 
 
 def _solve(moments: ClassMoments, live: Tensor, scale: Tensor, solve: Solver) -> Tensor:

@@ -35,13 +35,14 @@ class Given:
     """What metrics are computed from.
 
     Attributes:
-        moments: of the features.
+        moments: of the features; own: the same, about their own class means where ``moments`` are about others.
         weight: (C, p) of the classifier, or None; bias: (C,) of it, or None.
         ood_mean: (p,) mean of out-of-distribution features, or None.
         examples: the features (n, p) and labels (n,) themselves, or None.
     """
 
     moments: ClassMoments
+    own: ClassMoments
     weight: Float[Tensor, "c p"] | None = None
     bias: Float[Tensor, " c"] | None = None
     ood_mean: Float[Tensor, " p"] | None = None
@@ -122,6 +123,7 @@ class Metric:
         classes: with examples of fewer it is undefined, nan with a warning.
         examples_each: of each class present that it needs; with fewer ``"all"`` leaves it out.
         own_means: whether it makes class means of the examples itself, so that a ``reference=`` has none for it.
+        of_features: whether no class mean enters it, so that a ``reference=`` leaves it as it is.
         signed: whether it can be negative; its intervals are not cut off at 0.
     """
 
@@ -135,6 +137,7 @@ class Metric:
     classes: int = 2
     examples_each: int = 1
     own_means: bool = False
+    of_features: bool = False
     signed: bool = False
 
     @property
@@ -193,6 +196,11 @@ def of_moments(
         classes=classes,
         examples_each=examples_each,
     )
+
+
+def of_features(function: Callable[..., float], *about: str, needs: str = "scatter") -> Metric:
+    """Of the features as a whole or class by class, about their own mean or the origin, whatever the reference."""
+    return Metric(lambda g: function(g.own), *about, needs=frozenset(needs.split()), classes=1, of_features=True)
 
 
 def of_unbiased(function: Callable[..., float], *about: str, needs: str) -> Metric:

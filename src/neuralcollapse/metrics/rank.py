@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -43,6 +45,31 @@ def rounding_variances(moments: ClassMoments) -> Float[Tensor, " p"]:
     others.
     """
     return (moments.eps * feature_sizes(moments)).square() / 3.0
+
+
+def given_type(moments: ClassMoments) -> torch.dtype:
+    """The coarsest type that the features were given in."""
+    types = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+    return next((each for each in types if torch.finfo(each).eps >= moments.given_eps), types[-1])
+
+
+def given_rounding(moments: ClassMoments) -> Float[Tensor, " p"]:
+    """(p,) what rounding features to the type they were given in adds to their within-class variances, at unit scale.
+
+    Numbers of size v are s(v) = eps 2^⌊log₂ v⌋ apart, and rounding to them adds s²/12. Here v is the root of μ_c² + σ²
+    of a feature, σ² its variance within classes: where rounding matters this is |μ_c|, and elsewhere s² is right to a
+    factor of three.
+    """
+    exponent, kind = moments.exponent, torch.finfo(given_type(moments))
+    moments = moments.at_unit_scale()
+    weights, spread = moments.within_weights, moments.within_covariance.diagonal()
+    smallest = math.ldexp(kind.smallest_normal, -exponent)  # below it numbers keep their distance
+    squares = torch.zeros_like(spread)
+    for block in moments.class_blocks():
+        sizes = (moments.means[block].square() + spread).sqrt()
+        apart = kind.eps * torch.exp2(torch.floor(torch.log2(sizes.clamp(min=smallest))))
+        squares += weights[block] @ torch.where(sizes > 0.0, apart, 0.0).square()
+    return squares / 12.0
 
 
 def total_correlation(

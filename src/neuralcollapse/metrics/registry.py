@@ -22,6 +22,7 @@ from neuralcollapse.metrics.metric import (
     of_duality,
     of_energy,
     of_examples,
+    of_features,
     of_mixed,
     of_moments,
     of_ood,
@@ -56,11 +57,11 @@ METRICS = MetricTable(
             lambda g: silhouette(*g.labelled_features), "silhouette of the classes", "1", "Rousseeuw 1987", signed=True
         ),
         # dimensions that features take
-        "stable_rank": of_moments(feature_rank.stable_rank, "tr Σ_T/‖Σ_T‖", "C−1", "Rudelson 2007", classes=1),
-        "effective_rank": of_moments(feature_rank.effective_rank, "entropy rank", "C−1", "Roy 2007", classes=1),
-        "rankme": of_moments(feature_rank.rankme, "entropy rank, uncentred", "", "Garrido 2023", classes=1),
-        "class_numerical_rank": of_moments(
-            feature_rank.numerical_rank, "(‖H_c‖_*/‖H_c‖_F)²", "1", "Zhou 2022", classes=1, needs="class_scatter"
+        "stable_rank": of_features(feature_rank.stable_rank, "tr Σ_T/‖Σ_T‖", "C−1", "Rudelson 2007"),
+        "effective_rank": of_features(feature_rank.effective_rank, "entropy rank", "C−1", "Roy 2007"),
+        "rankme": of_features(feature_rank.rankme, "entropy rank, uncentred", "", "Garrido 2023"),
+        "class_numerical_rank": of_features(
+            feature_rank.numerical_rank, "(‖H_c‖_*/‖H_c‖_F)²", "1", "Zhou 2022", needs="class_scatter"
         ),
         "class_effective_rank": of_moments(
             feature_rank.class_effective_rank,
@@ -188,6 +189,7 @@ def compute_metrics(
     bias: Float[Tensor, " c"] | Array | None = None,
     ood_mean: Float[Tensor, " p"] | Array | None = None,
     examples: tuple[Tensor | Array, Tensor | Array] | None = None,
+    own: ClassMoments | None = None,
 ) -> dict[str, float]:
     """Later metrics from class moments alone, which may be of ``scatter="trace"`` for those that need no more.
 
@@ -198,13 +200,15 @@ def compute_metrics(
         weight: (C, p) of the classifier; bias: (C,) of it, None for a layer without.
         ood_mean: (p,) mean of out-of-distribution features.
         examples: the features (n, p) and labels (n,) that the moments are of, for metrics that need them.
+        own: moments about the features' own class means, for the ranks of the features, where ``moments`` are about
+            those of a reference.
 
     Returns:
         By name, in the order of the registry or of the names.
 
     Raises:
         InputError: an unknown name, or one whose needs are not given; one that makes class means of the examples
-            itself, where the moments are about those of a reference.
+            itself, where the moments are about those of a reference; a rank of the features there without ``own``.
 
     Example:
         >>> import torch
@@ -220,7 +224,9 @@ def compute_metrics(
         rows, offset = as_classifier(weight, bias, moments.num_classes, moments.means.shape[1])
     mean = None if ood_mean is None else as_tensor(ood_mean, "ood_mean")
     pair = None if examples is None else (as_tensor(examples[0], "features"), as_labels(examples[1]))
-    given = Given(moments, rows, offset, mean, pair)
+    if own is not None:
+        require_moments(own, "own")
+    given = Given(moments, moments if own is None else own, rows, offset, mean, pair)
     present = {
         "weight": weight is not None,
         "ood": ood_mean is not None,
@@ -237,7 +243,7 @@ def compute_metrics(
         if everything:
             many = metric.most_classes is not None and moments.num_classes > metric.most_classes
             many = many or fewest < metric.examples_each
-            if missing or many or "examples" in metric.needs:
+            if missing or many or "examples" in metric.needs or (metric.of_features and given.own.about_reference):
                 continue
         if missing:
             raise InputError(f"the metric {name!r} needs {NEEDS[missing[0]]}, got none")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from neuralcollapse._linalg import (
     definite_factor,
+    norm,
+    part_within,
     resolved_directions,
     rounding_bound,
     row_factor,
@@ -20,6 +23,11 @@ from neuralcollapse._linalg import (
 from neuralcollapse.metrics.arguments import takes_features
 from neuralcollapse.metrics.rank import directions, feature_sizes, rounding_variances, varies
 from neuralcollapse.moments.class_moments import ClassMoments
+
+# A matrix above so many times the bound of its rounding in every direction is inverted as it is.
+_CERTAIN = 1e6
+# Variances of features at unit scale are far below the square of this.
+_LARGEST_ROOT = 2.0**100
 
 
 @dataclass(frozen=True)
@@ -80,48 +88,120 @@ def whitened_singular_values(moments: ClassMoments, class_scales: Float[Tensor, 
     """
     moments = moments.at_unit_scale()
     present, within = moments.present, moments.within_covariance
-    sizes, noisy = feature_sizes(moments), varies(moments, within.diagonal())
+    noisy = varies(moments, within.diagonal())
     signal = row_factor((rows * class_scales[block, None])[present[block]] for block, rows in moments.centred_blocks())
     most = min(int(present.sum()) - 1, signal.shape[1])
 
-    # Features that are constant within each class: where their means differ at all, signal is infinitely above noise.
+    _, infinite = _noiseless(moments, signal, noisy)
+    scale = unit_scale(within.diagonal()[noisy])
+    signal = _without(signal[:, noisy] * scale, infinite)
+    correlation = scaled_symmetric(within, noisy, scale)
+    bound = rounding_bound(correlation, moments.product_eps)
+    rounding = rounding_variances(moments)[noisy] * scale.square()
+    whitened, more, _ = _over_noise(moments, signal, infinite, correlation, bound, rounding)
+    infinite = torch.cat([infinite, more], dim=1)
+    whitened = _without(whitened, infinite)
+    finite = torch.linalg.svdvals(whitened)[: max(0, min(most - infinite.shape[1], whitened.shape[1]))]
+    return torch.cat([finite.new_full((min(most, infinite.shape[1]),), float("inf")), finite])
+
+
+def penalised_norm(moments: ClassMoments, weight_decay: float) -> float:
+    """‖(Σ_W + λI)^{-1/2} M̄‖_F, M̄ over the classes present; for λ = 0 of the singular values of Definition 2.
+
+    Noise that may be rounding counts as none, as it does there: in such a direction there is λ alone, and signal only
+    where it is certain.
+    """
+    root = _root(weight_decay, moments.exponent)  # of λ for features at unit scale
+    if root == 0.0:  # or beneath every variance that a number holds
+        return norm(whitened_singular_values(moments, torch.ones_like(moments.weights)))
+    moments = moments.at_unit_scale()
+    within, present = moments.within_covariance, moments.present
+    noisy = varies(moments, within.diagonal())
+    within, signal = within.double(), row_factor(rows[present[block]] for block, rows in moments.centred_blocks())
+    signal = signal.double()
+    pure, infinite = _noiseless(moments, signal, noisy)
+    parts = [norm(signal[:, pure] / root)]
+    signal = signal[:, noisy]
+    if root > _LARGEST_ROOT:  # what varies is of no account beside λ
+        return norm(torch.tensor([*parts, norm(signal / root)], dtype=torch.float64))
+    scale = unit_scale(within.diagonal()[noisy] + root * root)
+    penalised = scaled_symmetric(within, noisy, scale)
+    bounds = rounding_bound(penalised, moments.product_eps) + rounding_variances(moments)[noisy] * scale.square()
+    penalised.diagonal().add_((root * scale).square())
+    factor = definite_factor(penalised, _CERTAIN * bounds)
+    if factor is not None:
+        parts.append(norm(torch.linalg.solve_triangular(factor, (signal * scale).T, upper=False)))
+        return norm(torch.tensor(parts, dtype=torch.float64))
+    # In the features' own units the null space of Σ_W, where there is λ alone, and its range are orthogonal.
+    own = unit_scale(within.diagonal()[noisy])
+    correlation = scaled_symmetric(within, noisy, own)
+    bound = rounding_bound(correlation, moments.product_eps)
+    rounding = rounding_variances(moments)[noisy] * own.square()
+    _, certain, null = _over_noise(moments, signal * own, infinite, correlation, bound, rounding)
+    along = part_within(certain.T @ signal, null * own[:, None])
+    values, vectors, bounds = resolved_directions(penalised, bounds)
+    keep = values > bounds
+    rest = ((signal - certain @ along) * scale) @ vectors[:, keep] / values[keep].sqrt()
+    return norm(torch.tensor([*parts, norm(along / root), norm(rest)], dtype=torch.float64))
+
+
+def _root(weight_decay: float, exponent: int) -> float:
+    """√λ 2^-exponent, infinite where no number holds it."""
+    try:
+        return math.ldexp(math.sqrt(weight_decay), -exponent)
+    except OverflowError:
+        return math.inf
+
+
+def _noiseless(moments: ClassMoments, signal: Tensor, noisy: Tensor) -> tuple[Tensor, Tensor]:
+    """Which features differ between classes and are constant within each, and a basis of their signal's directions.
+
+    Where means of such features differ at all, signal is infinitely above noise.
+    """
+    sizes = feature_sizes(moments)
     reach = torch.zeros_like(sizes)
     for _, rows in moments.centred_blocks():
         reach = torch.maximum(reach, rows.abs().amax(dim=0))
     rounding = max(64.0 * torch.finfo(sizes.dtype).eps, 4.0 * moments.eps) * sizes
     pure = ~noisy & (reach > rounding)
     relative = (rounding[pure] / reach[pure]).sum()
-    infinite = _left_basis(signal[:, pure] / reach[pure], 8.0 * float(relative))
+    return pure, _left_basis(signal[:, pure] / reach[pure], 8.0 * float(relative))
 
-    scale = unit_scale(within.diagonal()[noisy])
-    signal = _without(signal[:, noisy] * scale, infinite)
-    correlation = scaled_symmetric(within, noisy, scale)
-    bound = rounding_bound(correlation, moments.product_eps)
-    bounds = bound + rounding_variances(moments)[noisy] * scale.square()
+
+def _over_noise(
+    moments: ClassMoments, signal: Tensor, infinite: Tensor, correlation: Tensor, bound: float, rounding: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Signal over noise of about unit variance, and where there is signal and no noise.
+
+    Args:
+        signal: (k, q); infinite: (k, m) basis of its directions that are without noise in other features.
+        correlation: (q, q) of the noise; bound: how far products' rounding moves its eigenvalues; rounding: (q,) how
+            much of each variance may be that of the features.
+
+    Returns:
+        Whitened signal, (k, r); basis of directions with signal and without noise; (q, q − r) basis of the null space.
+    """
+    bounds = bound + rounding
     factor = definite_factor(correlation, bounds)
     if factor is not None:
-        whitened, count = torch.linalg.solve_triangular(factor, signal.T, upper=False), len(scale)
-    else:
-        values, vectors, bounds = resolved_directions(correlation, bounds)
-        keep = values > bounds
-        kept, count = signal @ vectors[:, keep], int(keep.sum())
-        # Rounding may leave a standard deviation of √bound in a direction without noise. It turns such a direction
-        # towards the others, whose signal then shows in it: that of products by bound/λ, that of the features by what
-        # their covariance with the others shows by chance. Signal is there for certain where it is above all three.
-        leak = float(torch.linalg.matrix_norm(kept / values[keep])) * bound
-        rounded = (rounding_variances(moments)[noisy] * scale.square()) @ vectors[:, ~keep].square()
-        loudest = torch.linalg.matrix_norm(kept / values[keep].sqrt())
-        chance = float((rounded.sum() / moments.num_examples).sqrt() * loudest)
-        floor = 4.0 * float(bounds[~keep].sum()) ** 0.5 + 2.0 * chance + leak
-        # However rounding turns them, n examples of k classes have noise in n − k directions at most: where features
-        # vary in more, the rest is signal without noise.
-        free = moments.num_examples - int(present.sum())
-        certain = directions(moments, roundings=1.0) - free - infinite.shape[1] if free < len(scale) else 0
-        more = _left_basis(signal @ vectors[:, ~keep], floor, certain)
-        infinite = torch.cat([infinite, more], dim=1)
-        whitened = _without(kept / values[keep].sqrt(), infinite)
-    finite = torch.linalg.svdvals(whitened)[: max(0, min(most - infinite.shape[1], count))]
-    return torch.cat([finite.new_full((min(most, infinite.shape[1]),), float("inf")), finite])
+        whitened = torch.linalg.solve_triangular(factor, signal.T, upper=False).T
+        return whitened, signal.new_zeros(len(signal), 0), signal.new_zeros(signal.shape[1], 0)
+    values, vectors, bounds = resolved_directions(correlation, bounds)
+    keep = values > bounds
+    values, null = values[keep], vectors[:, ~keep]
+    kept = signal @ vectors[:, keep]
+    # Rounding may leave a standard deviation of √bound in a direction without noise. It turns such a direction
+    # towards the others, whose signal then shows in it: that of products by bound/λ, that of the features by what
+    # their covariance with the others shows by chance. Signal is there for certain where it is above all three.
+    leak = float(torch.linalg.matrix_norm(kept / values)) * bound
+    loudest = torch.linalg.matrix_norm(kept / values.sqrt())
+    chance = float(((rounding @ null.square()).sum() / moments.num_examples).sqrt() * loudest)
+    floor = 4.0 * float(bounds[~keep].sum()) ** 0.5 + 2.0 * chance + leak
+    # However rounding turns them, n examples of k classes have noise in n − k directions at most: where features
+    # vary in more, the rest is signal without noise.
+    free = moments.num_examples - int(moments.present.sum())
+    certain = directions(moments, roundings=1.0) - free - infinite.shape[1] if free < len(correlation) else 0
+    return kept / values.sqrt(), _left_basis(signal @ null, floor, certain), null
 
 
 def _left_basis(matrix: Tensor, floor: float, least: int = 0) -> Tensor:

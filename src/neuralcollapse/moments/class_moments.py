@@ -36,7 +36,7 @@ Weighting = Literal["example", "class", "mixed", "mixed-example-mean"]
 WEIGHTINGS: tuple[Weighting, ...] = get_args(Weighting)
 Scatter = Literal["full", "trace"]
 # The entries of a state, see ClassMoments.state_dict.
-STATE_NAMES = ("counts", "means", "variances", "scatter", "eps", "product_eps", "exponent")
+STATE_NAMES = ("counts", "means", "variances", "scatter", "eps", "given_eps", "product_eps", "exponent")
 
 
 def require_moments(value: object, name: str = "moments") -> None:
@@ -101,6 +101,7 @@ class ClassMoments:
         # The coarsest precision that features came in, those of 16 bits counting as float32, which they are summed in:
         # it says which class means coincide, and averages over examples are finer than a number of 16 bits.
         self.eps = torch.finfo(dtype).eps
+        self.given_eps = self.eps  # the coarsest precision of the features as they were given, of 16 bits too
         self.about_reference = False  # whether the class means are those of another set, see `around`
         if self.dim is not None:
             self._allocate(self.dim, self.device or torch.device("cpu"))
@@ -146,11 +147,13 @@ class ClassMoments:
         if self.dim is None:
             self._allocate(features.shape[1], self.device or features.device)
         features, labels = features.to(self.device), labels.to(self.device, torch.int64)
+        given_eps = torch.finfo(features.dtype).eps
         if features.dtype != torch.float64 or self.dtype == torch.float32:
             features = features.to(torch.float32)
         self._accumulator.add(features, labels)
         if len(features):
             self.eps = max(self.eps, torch.finfo(features.dtype).eps)
+            self.given_eps = max(self.given_eps, self.eps, given_eps)
 
     @outlives_inference_mode
     def merge(self, other: ClassMoments) -> None:
@@ -169,8 +172,12 @@ class ClassMoments:
             self._allocate(other.dim, self.device or other._state.means.device)
         if self.dim != other.dim:
             raise InputError(f"expected moments with dim = {self.dim}, got {other.dim}")
-        self.eps = max(self.eps, other.eps)
+        self._coarsen(other)
         self._state.merge(other._state)
+
+    def _coarsen(self, other: ClassMoments) -> None:
+        """Be of features no more precise than others."""
+        self.eps, self.given_eps = max(self.eps, other.eps), max(self.given_eps, other.given_eps)
 
     @outlives_inference_mode
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
@@ -187,7 +194,8 @@ class ClassMoments:
         summaries: list[dict[str, Any]] = [{}] * dist.get_world_size(group)
         mine = {name: getattr(self, name) for name in ("dim", "num_classes", "weighting", "scatter", "dtype")}
         scale = {"exponent": None if self.dim is None else self._state.exponent}
-        precision = {"eps": self.eps, "product_eps": self.eps if self.dim is None else self._state.product_eps}
+        precision = {"eps": self.eps, "given_eps": self.given_eps}
+        precision["product_eps"] = self.eps if self.dim is None else self._state.product_eps
         dist.all_gather_object(summaries, {**mine, **scale, **precision}, group=group)
         # Every process sees every summary, so that all refuse together and none waits for another.
         for name in mine:
@@ -213,20 +221,22 @@ class ClassMoments:
             source.set_scale_and_precision(max(exponents, default=0), summary["product_eps"])
             result.merge(source)
         self._accumulator = Accumulator(result)
-        self.eps = max(summary["eps"] for summary in summaries)
+        self.eps, self.given_eps = (max(summary[name] for summary in summaries) for name in ("eps", "given_eps"))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The whole state as tensors: counts, means, variances (n_c tr Σ_c), scatter (empty for "trace") and more.
 
         Means, variances and scatter are those of features divided by 2^``exponent``, which is 0 unless features are
-        extremely large or small. ``eps`` is the coarsest precision of the features, ``product_eps`` that of their
-        products. The tensors are the state's own, not copies, and hold until the next update: ask again after it.
-        Before the first example there is a state only if ``dim`` is known.
+        extremely large or small. ``eps`` is the coarsest precision of the features, ``given_eps`` that of the types
+        they were given in, ``product_eps`` that of their products. The tensors are the state's own, not copies, and
+        hold until the next update: ask again after it. Before the first example there is a state only if ``dim`` is
+        known.
         """
         if self.dim is None:
             self._require()
         state = self._state
-        about = {"eps": self.eps, "product_eps": state.product_eps, "exponent": state.exponent or 0}
+        about = {"eps": self.eps, "given_eps": self.given_eps, "product_eps": state.product_eps}
+        about["exponent"] = state.exponent or 0
         return {**state.tensors(), **{name: torch.tensor(value, dtype=torch.float64) for name, value in about.items()}}
 
     @classmethod
@@ -311,16 +321,17 @@ class ClassMoments:
         return counts * (means * self.eps).square().sum(dim=1) * drift
 
     def _set_scale_and_precision(self, state: dict[str, Tensor]) -> None:
-        """Take the precisions and the exponent of a state; older states have one eps for features and products."""
+        """Take the precisions and the exponent of a state; older states have one eps for all."""
         eps = as_number(state["eps"], "eps", least=-math.inf)
+        given_eps = as_number(state.get("given_eps", eps), "given_eps", least=-math.inf)
         product_eps = as_number(state.get("product_eps", eps), "product_eps", least=-math.inf)
         exponent = as_number(state.get("exponent", 0.0), "exponent", least=-math.inf)
-        for name, value in (("eps", eps), ("product_eps", product_eps)):
+        for name, value in (("eps", eps), ("given_eps", given_eps), ("product_eps", product_eps)):
             if not 0.0 < value < 1.0:
                 raise InputError(f"expected a relative precision {name} between 0 and 1, got {value}")
         if not (abs(exponent) <= 2048 and exponent.is_integer()):
             raise InputError(f"expected a whole exponent between -2048 and 2048, got {exponent}")
-        self.eps = eps
+        self.eps, self.given_eps = eps, given_eps
         self._state.set_scale_and_precision(int(exponent), product_eps)
 
     def save(self, path: str | Path) -> None:
@@ -359,14 +370,15 @@ class ClassMoments:
         state = self._state.clone()
         state.move_means(reference._state, self.present)
         moved = self._wrapping(state)
-        moved.eps = max(self.eps, reference.eps)
+        moved._coarsen(reference)
         moved.about_reference = True
         return moved
 
     def _wrapping(self, statistics: Statistics) -> ClassMoments:
         """Moments of the same settings that hold other statistics."""
         made = ClassMoments(self.num_classes, weighting=self.weighting, scatter=self.scatter, dtype=self.dtype)
-        made.dim, made.device, made.eps = self.dim, self.device, self.eps
+        made.dim, made.device = self.dim, self.device
+        made.eps, made.given_eps = self.eps, self.given_eps
         made.about_reference = self.about_reference
         made._accumulator = Accumulator(statistics)
         return made

@@ -7,16 +7,15 @@ ratios tend to 1 (Corollary 1), each of NC1–NC4 follows (Corollary 2). Singula
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from neuralcollapse._checks import InputError, as_count, as_number, as_tensor
-from neuralcollapse._linalg import scaled, unit_scale
 from neuralcollapse.metrics.arguments import takes_features
-from neuralcollapse.metrics.least_squares import LARGEST_DECAY, decay_at
-from neuralcollapse.metrics.signal_to_noise import snr_singular_values
+from neuralcollapse.metrics.present_classes import distinct_means
+from neuralcollapse.metrics.signal_to_noise import penalised_norm
 from neuralcollapse.moments.class_moments import ClassMoments
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -57,12 +56,18 @@ def path_ratio(moments: ClassMoments, weight_decay: float = 0.0) -> float:
     but for the bias, which adds λ/(2C(1 + λ)²) to L_NC1 and λ times that to L_NC2/3. It sees Σ_W + λI wherever the
     paper's theory, of λ = 0, has Σ_W: where λ is the larger of the two, the ω_j of Definition 2 say nothing of it.
 
+    M̄ has one column μ_c − μ_G a class, whatever its number of examples; Σ_W and μ_G are those of the weighting. By a
+    mixed one Σ_W is over examples, and μ_G the mean of the class means (``"mixed"``) or of the examples
+    (``"mixed-example-mean"``). Where classes are balanced all weightings give the same number.
+
     Args:
         moments: of the features, with the full scatter; or the features (n, p), then the labels (n,).
         weight_decay: λ of the paper's loss; 0 gives the ω_j of Definition 2.
 
     Returns:
-        C/ω²; infinite where all class means are equal, 0 where λ = 0 and an ω_j is infinite.
+        C/ω²; infinite where all class means are equal, 0 where λ = 0 and an ω_j is infinite. A direction whose noise
+        may be rounding has λ alone, and counts where its signal is certain, as in
+        :func:`~neuralcollapse.snr_singular_values`.
 
     Raises:
         InputError: moments of scatter="trace", fewer than two classes present, or a negative λ.
@@ -70,6 +75,7 @@ def path_ratio(moments: ClassMoments, weight_decay: float = 0.0) -> float:
     Source: ours; results/README.md, The study in the paper's regime.
 
     Example:
+        >>> import torch
         >>> features, labels = torch.tensor([[2.0], [0.0], [-2.0], [0.0]]), torch.tensor([0, 0, 1, 1])
         >>> round(path_ratio(features, labels), 6), round(path_ratio(features, labels, 1.0), 6)  # ω² = 2 and 1
         (1.0, 2.0)
@@ -77,26 +83,9 @@ def path_ratio(moments: ClassMoments, weight_decay: float = 0.0) -> float:
     weight_decay, classes = as_number(weight_decay, "weight decay"), int(moments.present.sum())
     if classes < 2:
         raise InputError(f"expected two or more classes with examples, got {classes}")
-    if decay_at(weight_decay, moments.exponent) == 0.0:  # λ is zero, or of no account beside what varies
-        total = float(snr_singular_values(moments).singular_values.double().square().sum())
-    else:
-        total = _penalised_squares(moments, weight_decay)
-    return classes * (classes - 1) / total if total else float("inf")
-
-
-def _penalised_squares(moments: ClassMoments, weight_decay: float) -> float:
-    """tr M̄ᵀ (Σ_W + λI)⁻¹ M̄ for λ > 0."""
-    exponent, moments = moments.exponent, moments.at_unit_scale()
-    decay, centred = decay_at(weight_decay, exponent), moments.centred_means.double()
-    if decay > LARGEST_DECAY:  # Σ_W is negligible beside λ
-        return float(scaled(centred.square().sum() / weight_decay, 2 * exponent))
-    within = moments.within_covariance.double().clone()
-    within.diagonal().add_(decay)
-    scale = unit_scale(within.diagonal())
-    values, vectors = torch.linalg.eigh(within * scale * scale[:, None])
-    # Σ_W has no negative eigenvalue, so that none of the sum is below λ: what is, is rounding.
-    values = values.clamp(min=decay * float(scale.min()) ** 2)
-    return float((((centred * scale) @ vectors).square() / values).sum())
+    size = penalised_norm(moments, weight_decay) if bool(distinct_means(moments).any()) else 0.0
+    ratio = math.sqrt(classes * (classes - 1)) / size if size else float("inf")
+    return ratio * ratio
 
 
 def self_duality(omega: Any, num_classes: int, weight_decay: float = 0.0) -> Array:

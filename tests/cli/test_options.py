@@ -144,6 +144,8 @@ def test_an_unknown_command_is_answered_in_one_line(
         (["sweep", "--values", "1", "a"], "--values: expected a number, got 'a'; see neuralcollapse sweep --help"),
         (["run", "--epochs"], "expected a value after --epochs, got none; see neuralcollapse run --help"),
         (["run", "--epochs", "--loss", "ce"], "expected a value after --epochs, got '--loss'; see neuralcollapse run"),
+        (["figures", "--format"], "expected a value after --format, got none; see neuralcollapse figures --help"),
+        (["grid", "--seeds", "--jobs", "2"], "expected a value after --seeds, got '--jobs'; see neuralcollapse grid"),
         (["measure", "--jobs", "-n"], "expected a value after --jobs, got '-n'; see neuralcollapse measure --help"),
         (
             ["measure", "a.npz", "b.npz"],

@@ -159,6 +159,17 @@ def test_features_whose_squares_leave_float32(scale: float) -> None:
     assert float(metric.compute()["nc1"]) == pytest.approx(float(want["nc1"]), rel=1e-6)
 
 
+def test_a_state_of_before_the_type_was_kept_is_merged() -> None:
+    torch.manual_seed(0)
+    features, labels, classifier = torch.randn(60, 5), torch.arange(60) % 3, torch.nn.Linear(5, 3)
+    metric, other, plain = NeuralCollapse(classifier), NeuralCollapse(classifier), NeuralCollapse(classifier)
+    metric.update(features[:20], labels[:20])
+    other.update(features[20:], labels[20:])
+    plain.update(features, labels)
+    metric.merge_state({name: state for name, state in other.metric_state.items() if name != "given_eps"})
+    assert float(metric.compute()["nc1"]) == pytest.approx(float(plain.compute()["nc1"]), rel=1e-6)
+
+
 def test_batches_may_share_their_memory() -> None:
     torch.manual_seed(0)
     features, labels, classifier = torch.randn(60, 5), torch.randint(0, 3, (60,)), torch.nn.Linear(5, 3)

@@ -411,6 +411,7 @@ def ended(folder: Path, status: str, trained: int, measured: int = 0, seed: int 
         ("failed", 0, "unfinished: epoch 1 of 10"),  # one is measured
         ("diverged", 5, "diverged after epoch 5"),
         ("", 0, "unfinished: epoch 1 of 10"),
+        ("failed", 10, "unfinished after its last epoch"),
     ],
 )
 def test_a_run_that_has_not_ended_is_told_beside_the_numbers(
@@ -434,6 +435,17 @@ def test_which_seeds_have_not_ended_is_told(tmp_path: Path) -> None:
     found = nc.compare(nc.History.read(study), nc.History.read(ended(tmp_path / "one", "running", 2)))
     told = "Not at their end: diverged after epoch 2 (A seed 1); unfinished: epoch 2 of 10 (A seed 2, B)."
     assert found.notes == (told,) and max(map(len, str(found).splitlines())) <= 80
+
+
+def test_what_one_side_alone_measured_is_told() -> None:
+    line = {"epoch": 2, "nc1": 1.0, "nc3": 0.5}
+    a, b = (nc.History.from_records([each]) for each in ({**line, "mse.path_ratio": 0.1}, line))
+    for found in (nc.compare(a, b), nc.compare(b, a)):
+        assert list(found.differences) == ["nc1", "nc3"]
+        assert found.notes == ("Not measured in every run, and left out: mse.path_ratio.",)
+    many = nc.History.from_records([{**line, **{f"number_{each}": 1.0 for each in range(6)}}])
+    told = "Not measured in every run, and left out: number_0, number_1, number_2, number_3 and 2 more."
+    assert nc.compare(many, b).notes == (told,)
 
 
 def test_other_epochs_are_told_beside_the_numbers(tmp_path: Path) -> None:

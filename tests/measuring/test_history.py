@@ -184,6 +184,13 @@ def test_a_run_of_our_trainer(study: Path) -> None:
         pd.testing.assert_frame_equal(nc.History.read(study / "seed0" / inside).to_frame(), table)
 
 
+def test_a_log_of_its_own_beside_another_programs_is_the_one_read(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("epoch,nc/nc1\n1,2.0\n")
+    (tmp_path / "history.jsonl").write_text('{"epoch": 1, "nc1": 4.0}\n')
+    for path, value in ((tmp_path / "history.jsonl", 4.0), (tmp_path, 2.0)):
+        assert nc.History.read(path).to_frame()["value"].tolist() == [value]
+
+
 def test_a_study_and_several_paths(study: Path, tmp_path: Path) -> None:
     history = nc.History.read(study)
     assert len(history) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 import neuralcollapse as nc
+from neuralcollapse.measuring.report import make_report
 from neuralcollapse.metrics.rank import given_rounding, given_type
 
 # significant bits of each type, the hidden one among them
@@ -135,10 +137,30 @@ def test_moments_keep_the_type_they_were_given(tmp_path: Path) -> None:
         moments.save(tmp_path / "moments.safetensors")
         again = nc.ClassMoments.load(tmp_path / "moments.safetensors")
         for each in (again, again.reweighted("example"), again.around(made[0]).at_unit_scale()):
-            assert given_type(each) == (torch.bfloat16 if each.about_reference else dtype)
+            assert given_type(each) == dtype
+        assert given_type(pickle.loads(pickle.dumps(moments))) == dtype
     made[2].merge(made[1])
     assert given_type(made[2]) == torch.float16
     made[2].merge(made[0])
     assert given_type(made[2]) == torch.bfloat16
     older = {name: value for name, value in made[2].state_dict().items() if name != "given_eps"}
     assert given_type(nc.ClassMoments.from_state_dict(older, weighting="class")) == torch.float32
+
+
+def test_a_pickle_from_before_the_type_was_kept_is_of_the_type_summed_in() -> None:
+    moments = nc.ClassMoments(2)
+    moments.update(torch.randn(20, 3, generator=torch.Generator().manual_seed(0)).bfloat16(), torch.arange(20) % 2)
+    older = moments.__getstate__()
+    del older["given_eps"], older["about_reference"]
+    again = nc.ClassMoments.__new__(nc.ClassMoments)
+    again.__setstate__(older)
+    assert given_type(again) == torch.float32 and torch.equal(again.means, moments.means)
+    assert not make_report(again).notes
+
+
+def test_a_reference_of_16_bits_is_not_told_of_as_the_features_of_32() -> None:
+    """Its class means are averages, in which the rounding of single features is small."""
+    features, labels = classes(1e-3, 1.0, 0.5)
+    reference = nc.measure_features(torch.from_numpy(features).bfloat16(), labels)
+    assert told(reference)
+    assert not told(nc.measure_features(torch.from_numpy(features).float(), labels, reference=reference.moments))

@@ -201,6 +201,8 @@ def test_layers_have_a_curve_each_and_a_map() -> None:
 
 
 def test_what_is_unknown_is_named() -> None:
+    with pytest.raises(InputError, match=r"these runs did not measure mse\.path_ratio; history\.metrics lists"):
+        run().plot("mse.path_ratio", ax=axes())
     with pytest.raises(InputError, match=r"unknown metric 'nc11' \(did you mean 'nc1'\?\)"):
         run().plot("nc11", ax=axes())
     with pytest.raises(InputError, match=r"unknown column 'los' \(did you mean 'loss'\?\)"):

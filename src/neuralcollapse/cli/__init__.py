@@ -120,8 +120,8 @@ def parse(name: str, arguments: list[str]) -> Any:
         option, equals, _ = given.partition("=")
         if option.startswith("--") and (option := option.replace("_", "-")) not in known:
             raise InputError(f"unknown option {option!r}{suggest(option, known)}; {advice}")
-        takes_one = option.startswith("--") and known[option].value and not known[option].value.endswith("...")
-        if takes_one and not equals and (after is None or re.match("--|-[a-z]", after)):
+        takes_value = option.startswith("--") and known[option].value
+        if takes_value and not equals and (after is None or re.match("--|-[a-z]", after)):
             got = "none" if after is None else repr(after)
             raise InputError(f"expected a value after {option}, got {got}; {advice}")
     found: Any

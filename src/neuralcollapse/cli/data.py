@@ -26,4 +26,10 @@ class DataCommand:
         for item in found:  # below the table, whose columns leave a path no room
             told = item.problem or f"in {item.path}"
             tables.print_as_it_is(console, f"{item.name}: {told}")
+        if any(item.problem == "not found" for item in found):
+            console.print(
+                "\nLooked in --data-dir alone, or in NEURALCOLLAPSE_DATA, ./data, ~/data and /usr/share/datasets; "
+                "`neuralcollapse run --dataset NAME` tells where to get a data set.",
+                highlight=False,
+            )
         return 0

@@ -175,10 +175,12 @@ class NeuralCollapse(torchmetrics.Metric):
         else:
             seen = 1
         state: dict[str, Any] = dict(incoming_state)
-        missing = sorted(self._defaults.keys() - state.keys())
+        missing = sorted(self._defaults.keys() - state.keys() - {"given_eps"})  # which older states lack
         if missing:
             raise InputError(f"expected a state with {', '.join(self._defaults)}, got none of {', '.join(missing)}")
-        other = ClassMoments.from_state_dict({name: state[name] for name in STATE_NAMES}, weighting=self._weighting)
+        other = ClassMoments.from_state_dict(
+            {name: state[name] for name in STATE_NAMES if name in state}, weighting=self._weighting
+        )
         merged = ClassMoments.from_state_dict(self._state(), weighting=self._weighting)
         merged.merge(other)
         for name, tensor in merged.state_dict().items():

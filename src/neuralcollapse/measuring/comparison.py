@@ -331,7 +331,7 @@ def _of_histories(a: History, b: History, level: float) -> Comparison:
         method = f"Welch's interval of the means of {counts}, each at its last epoch."
     else:
         method = f"No intervals: of {counts} there is no spread. Train several seeds, or compare features of one epoch."
-    notes = *_not_at_their_end(a, b), *_other_epochs(a, b)
+    notes = *_not_at_their_end(a, b), *_other_epochs(a, b), *_left_out(sides, names)
     return Comparison(found, level, method, settings=_differing_settings(a, b), notes=notes)
 
 
@@ -353,6 +353,13 @@ def _other_epochs(a: History, b: History) -> list[str]:
         return []
     said = [f"{' and '.join(map(str, epochs))} ({side})" for epochs, side in zip(sides, "AB", strict=True)]
     return [f"Compared at different epochs: {', '.join(said)}."]
+
+
+def _left_out(sides: Sequence[Sequence[Mapping[str, float]]], names: Sequence[str]) -> list[str]:
+    """A sentence on what some of the runs have not measured; or nothing."""
+    lacking = list(dict.fromkeys(name for side in sides for run in side for name in run if name not in names))
+    more = f" and {len(lacking) - 4} more" if len(lacking) > 4 else ""
+    return [f"Not measured in every run, and left out: {', '.join(lacking[:4])}{more}."] if lacking else []
 
 
 def _differing_settings(a: History, b: History) -> dict[str, tuple[str, str]]:

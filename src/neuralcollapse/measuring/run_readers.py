@@ -30,8 +30,8 @@ from neuralcollapse._files import numbers, read_json, read_lines, shortened
 from neuralcollapse.measuring.run_records import RunRecords, check_seed, checked_epoch, checked_records
 from neuralcollapse.measuring.trackers import PREFIX, name_of_tag
 
-_FILES = ("config.json", "history.jsonl", "status.json", "environment.json", "study.json")
-"""What stands for the whole folder that it lies in."""
+_FILES = ("config.json", "history.jsonl", "status.json", "environment.json")
+"""What stands for the whole run directory that it lies in."""
 
 
 def read_runs(path: Path) -> list[RunRecords]:
@@ -60,8 +60,9 @@ def as_folder(path: Path) -> Path:
     Raises:
         InputError: the configuration of the run is damaged.
     """
-    inside = path.name in _FILES and _reader_of(path.parent)
-    return path.parent if inside else path
+    if path.name == "study.json":
+        return path.parent if path.is_file() else path
+    return path.parent if path.name in _FILES and is_run_directory(path.parent) else path
 
 
 def _read_folder(folder: Path) -> list[RunRecords]:
@@ -212,6 +213,8 @@ def _why_unfinished(path: Path, epochs: Any, last: float) -> str:
         return ""
     if status == "diverged":
         return f"diverged after epoch {reached}"
+    if reached >= epochs:
+        return "unfinished after its last epoch"
     # a directory does not tell whether its process still runs: it may be a copy, or the process was killed
     return f"unfinished: epoch {reached} of {epochs}"
 

@@ -126,6 +126,10 @@ class ClassMoments:
             state["_accumulator"] = Accumulator(self._state)
         return state
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of an older pickle, too, which does not say what features were given as, nor of a reference."""
+        self.__dict__.update({"given_eps": state["eps"], "about_reference": False, **state})
+
     @property
     def _state(self) -> Statistics:
         return self._accumulator.statistics
@@ -172,12 +176,8 @@ class ClassMoments:
             self._allocate(other.dim, self.device or other._state.means.device)
         if self.dim != other.dim:
             raise InputError(f"expected moments with dim = {self.dim}, got {other.dim}")
-        self._coarsen(other)
-        self._state.merge(other._state)
-
-    def _coarsen(self, other: ClassMoments) -> None:
-        """Be of features no more precise than others."""
         self.eps, self.given_eps = max(self.eps, other.eps), max(self.given_eps, other.given_eps)
+        self._state.merge(other._state)
 
     @outlives_inference_mode
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
@@ -331,7 +331,7 @@ class ClassMoments:
                 raise InputError(f"expected a relative precision {name} between 0 and 1, got {value}")
         if not (abs(exponent) <= 2048 and exponent.is_integer()):
             raise InputError(f"expected a whole exponent between -2048 and 2048, got {exponent}")
-        self.eps, self.given_eps = eps, given_eps
+        self.eps, self.given_eps = eps, max(eps, given_eps)
         self._state.set_scale_and_precision(int(exponent), product_eps)
 
     def save(self, path: str | Path) -> None:
@@ -370,7 +370,7 @@ class ClassMoments:
         state = self._state.clone()
         state.move_means(reference._state, self.present)
         moved = self._wrapping(state)
-        moved._coarsen(reference)
+        moved.eps = max(self.eps, reference.eps)  # the features themselves are as precise as they were given
         moved.about_reference = True
         return moved
 

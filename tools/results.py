@@ -6,6 +6,8 @@ python tools/results.py --check    fails if one is out of date
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
 import sys
 from collections.abc import Callable
@@ -175,7 +177,7 @@ def loss_row(runs: list[Run]) -> list[str]:
     def falls(values: list[float]) -> float:
         return values[0] / values[-1]
 
-    decay, classes = runs[0].config.measured_weight_decay, runs[0].config.num_classes
+    decay = runs[0].config.measured_weight_decay
     kept = median(decay / 2 * record["mse.weight_ls_norm"] ** 2 / record["mse.nc1"] for record in ends)
     shares = [[history[9] for history in histories], firsts, ends]
     return [
@@ -186,7 +188,7 @@ def loss_row(runs: list[Run]) -> list[str]:
         ", ".join(f"{part(name, lambda of: of[-1] / min(of)):.2f}" for name in ("nc23", "total")),
         f"{median(record['mse.nc23'] / record['mse.nc1'] for record in ends):.4f}",
         f"{median(ratio_at(run, max(run.snapshots())) for run in runs):.4f}",
-        f"{median(classes * (classes - 1) / np.square(record['snr']).sum() for record in ends):.1e}",
+        f"{median(ratio_without_decay(record) for record in ends):.1e}",
     ]
 
 
@@ -216,17 +218,27 @@ def ratio_at(run: Run, epoch: int) -> float:
     return path_ratio(kept["features"].astype(float), kept["labels"], run.config.measured_weight_decay)
 
 
+def ratio_without_decay(record: dict[str, Any]) -> float:
+    """C/ω² with the paper's Σ_W, of what a history has measured."""
+    classes = int(record["num_classes"])
+    return classes * (classes - 1) / float(np.square(record["snr"]).sum())
+
+
 def ratios(cells: list[list[Run]]) -> str:
     """L_NC2/3 / L_NC1 of every run at its snapshots, and C/ω² both ways, as CSV."""
-    lines = [["run", "epoch", "L_NC2/3 / L_NC1", "C/ω², Σ_W + λI", "C/ω², Σ_W (the paper's)"]]
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["run", "epoch", "L_NC2/3 / L_NC1", "C/ω², Σ_W + λI", "C/ω², Σ_W (the paper's)"])
     for run in itertools.chain(*cells):
-        at, classes = {record["epoch"]: record for record in run.history()}, run.config.num_classes
+        at = {record["epoch"]: record for record in run.history()}
         for epoch in sorted(run.snapshots()):
-            record = at[epoch]
-            without = classes * (classes - 1) / np.square(record["snr"]).sum()
-            numbers = (record["mse.nc23"] / record["mse.nc1"], ratio_at(run, epoch), without)
-            lines.append([run.path.name, str(epoch), *(f"{number:.4g}" for number in numbers)])
-    return "\n".join(",".join(f'"{each}"' if "," in each else each for each in line) for line in lines) + "\n"
+            numbers = (
+                at[epoch]["mse.nc23"] / at[epoch]["mse.nc1"],
+                ratio_at(run, epoch),
+                ratio_without_decay(at[epoch]),
+            )
+            lines.writerow([run.path.name, epoch, *(f"{number:.4g}" for number in numbers)])
+    return text.getvalue()
 
 
 def study_cells() -> list[list[Run]]:

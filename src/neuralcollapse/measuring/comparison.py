@@ -80,8 +80,8 @@ class Comparison:
         cka: of the features of both sides, where they are of the same examples.
         settings: in which the two sides differ, by name: those of A and of B. Of runs, how they were trained; of runs
             and reports, how and on how much they were measured.
-        notes: what is to be known of the runs beside their numbers, a sentence each: which of them have not ended, and
-            that the sides are compared at different epochs.
+        notes: what is to be known of the runs beside their numbers, a sentence each: which of them have not ended,
+            that the sides are compared at different epochs, and what not every run has measured.
 
     Example:
         >>> labels = torch.arange(40) % 2

@@ -406,12 +406,12 @@ def _stacked(columns: Sequence[Sequence[str]]) -> list[str]:
 
 def _family(name: Any, known: Sequence[str]) -> list[str]:
     """The metric of a name, or those that begin with it and a dot."""
-    from neuralcollapse.plots import quantities
-
     found = [name] if name in known else [each for each in known if each.startswith(f"{name}.")]
-    if not found and name in quantities.QUANTITIES:
-        raise InputError(f"these runs did not measure {name}; history.metrics lists what they did")
     if not found:
+        from neuralcollapse.plots.quantities import QUANTITIES
+
+        if name in QUANTITIES:
+            raise InputError(f"these runs did not measure {name}; history.metrics lists what they did")
         raise InputError(f"unknown metric {shown(name)}{suggest(name, known)}; history.metrics lists those measured")
     return found
 

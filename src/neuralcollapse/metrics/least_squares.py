@@ -27,7 +27,7 @@ from neuralcollapse.moments.class_moments import ClassMoments
 Solver = Callable[[Tensor], Tensor]
 
 # Features divided by 2^e have variances of about one: λ 4^-e above this leaves nothing of them.
-LARGEST_DECAY = 2.0**200
+_LARGEST_DECAY = 2.0**200
 
 
 @takes_features
@@ -74,9 +74,9 @@ def solve_least_squares(
     weight_decay, moments = as_number(weight_decay, "weight decay"), moments.exactly_weighted()
     exponent, moments = moments.exponent, moments.at_unit_scale()
     # The weight of features divided by 2^e is 2^e times as large, and its square is penalised 4^-e times as much.
-    decay = decay_at(weight_decay, exponent)
+    decay = _decay_at(weight_decay, exponent)
     prior, mean, shrink = moments.weights, moments.global_mean, weight_decay / (1.0 + weight_decay)
-    if decay > LARGEST_DECAY:
+    if decay > _LARGEST_DECAY:
         # Σ_T is negligible beside λ
         small = torch.empty_like(moments.means)
         for block, rows in moments.centred_blocks():
@@ -93,7 +93,7 @@ def solve_least_squares(
     # r vᵀ/d and the bias r 4^-e/d, v = λ' (Σ_T + λ'I)⁻¹ μ_G (in directions without variance all of μ_G), and
     # d = 4^-e (1 + λ) + vᵀ μ_G. So the mean, which may be far above the spread, never enters the system.
     rest, null = prior - free @ mean, float(along_null.square().sum())
-    unit = min(decay_at(1.0, exponent), 2.0**1000)  # where it has no number it is far above the rest
+    unit = min(_decay_at(1.0, exponent), 2.0**1000)  # where it has no number it is far above the rest
     if unit == 0.0 and null == 0.0:  # 4^-e has no number, and is a factor of all that is left
         unit, decay = 1.0, weight_decay
     own = unit + decay
@@ -102,7 +102,7 @@ def solve_least_squares(
     return weight, scaled(weight, -exponent), rest * (own / size) / (1.0 + weight_decay)
 
 
-def decay_at(weight_decay: float, exponent: int) -> float:
+def _decay_at(weight_decay: float, exponent: int) -> float:
     """λ for features divided by 2^exponent: λ · 4^-exponent, infinite where no float holds it."""
     try:
         return math.ldexp(weight_decay, -2 * exponent)
